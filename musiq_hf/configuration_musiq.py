@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hyperparameters of MUSIQ (Ke et al., ICCV 2021, section 4.2) and the rules that they obey.
+
+Names follow Transformers wherever it has one.
+"""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+# Deeper encoders add one bottleneck stage each: three convolutions more (google-research/musiq, model/resnet.py).
+RESNET_DEPTHS = (5, 8, 11, 14)
+
+
+@strict
+class MusiqConfig(PreTrainedConfig):
+    """Configuration of a MUSIQ model; the defaults are the published three-scale model with one label.
+
+    Args:
+        hidden_size: Width D of the Transformer.
+        num_hidden_layers: Transformer blocks, >= 1.
+        num_attention_heads: Attention heads; must divide `hidden_size`.
+        intermediate_size: Width of the MLP in each block.
+        hidden_dropout_prob: Dropout after embeddings, attention output and MLP, in [0, 1).
+        attention_probs_dropout_prob: Dropout on attention weights, in [0, 1).
+        drop_path_rate: Stochastic depth of the last block, rising linearly from 0 at the first, in [0, 1).
+        layer_norm_eps: Epsilon of every layer norm.
+        initializer_range: Standard deviation of the initial spatial and scale embeddings.
+        patch_encoder: "resnet" (stem and bottleneck stages), "conv" (stem only) or "linear" (Table 9 of the paper).
+        patch_encoder_depth: Layers of the "resnet" encoder: 5, 8, 11 or 14.
+        patch_encoder_width: Channels of the stem; a multiple of `patch_encoder_groups`.
+        patch_encoder_groups: Groups of every group norm in the patch encoder.
+        patch_size: Side P of a patch, in pixels.
+        hash_grid_size: Side G of the grid of the hash-based spatial embedding (eq. 2).
+        spatial_embedding: "hash" (eq. 2), "sinusoid" (fixed table over the same cells), "fixed" (one learned vector per
+            slot of the padded sequence) or "none" (Table 7).
+        use_scale_embedding: Whether the scale embedding is added (Table 8).
+        longer_side_lengths: Longer sides L_k of the resized copies, in pixels; any order, kept sorted.
+        use_native_resolution: Whether the picture itself is the last scale.
+        max_native_patches: Largest number l of native patches, None = all.
+        pre_logits_size: Width of a tanh layer before the head, None = no such layer.
+        score_offset: MOS points added to a one-label logit.
+        score_scale: MOS points per unit of a one-label logit.
+        score_range: Lowest and highest possible score, in MOS points. Documents the range; never changes a score.
+
+    Raises:
+        ValueError: If fields contradict each other; the message says what to change.
+    """
+
+    model_type = "musiq"
+
+    hidden_size: int = 384
+    num_hidden_layers: int = 14
+    num_attention_heads: int = 6
+    intermediate_size: int = 1152
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    patch_encoder: Literal["linear", "conv", "resnet"] = "resnet"
+    patch_encoder_depth: int = 5
+    patch_encoder_width: int = 64
+    patch_encoder_groups: int = 32
+    patch_size: int = 32
+    hash_grid_size: int = 10
+    spatial_embedding: Literal["hash", "sinusoid", "fixed", "none"] = "hash"
+    use_scale_embedding: bool = True
+    longer_side_lengths: list[int] | tuple[int, ...] = (224, 384)
+    use_native_resolution: bool = True
+    max_native_patches: int | None = None
+    pre_logits_size: int | None = None
+    score_offset: float | int = 0.0
+    score_scale: float | int = 1.0
+    score_range: list[float | int] | tuple[float | int, ...] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.id2label is None:
+            kwargs.setdefault("num_labels", 1)
+        # A registered class needs neither of these, and a checkpoint that keeps them would demand
+        # `trust_remote_code` although the package is installed. Remote code lives in `transformers_modules`.
+        if not __name__.startswith("transformers_modules"):
+            kwargs.pop("auto_map", None)
+            kwargs.pop("custom_pipelines", None)
+        self.longer_side_lengths = sorted(self.longer_side_lengths)
+        if self.score_range is not None:
+            self.score_range = list(self.score_range)
+        super().__post_init__(**kwargs)
+        if self.num_labels == 1 and self.problem_type is None:
+            # Without it Transformers' image-classification pipeline puts a sigmoid on the MOS.
+            self.problem_type = "regression"
+        # `@strict` validates too, but hides the sentence in an error that is not a ValueError.
+        self.validate_architecture()
+
+    @property
+    def num_scales(self) -> int:
+        """Scales of the multi-scale representation: the resized copies, and the native picture if it is used."""
+        return len(self.longer_side_lengths) + int(self.use_native_resolution)
+
+    @property
+    def num_spatial_positions(self) -> int:
+        """Values of `spatial_position_ids`: cells of the grid, or slots of the fully padded sequence for "fixed"."""
+        if self.spatial_embedding == "fixed":
+            resized = sum((-(-length // self.patch_size)) ** 2 for length in self.longer_side_lengths)
+            return resized + (self.max_native_patches or 0)
+        return self.hash_grid_size**2
+
+    def validate_architecture(self):
+        """Raise a ValueError for the first rule that the fields break."""
+        self._validate_sizes()
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` must be a multiple of `num_attention_heads`, got {self.hidden_size} and "
+                f"{self.num_attention_heads}. Change one of them."
+            )
+        if self.num_scales == 0:
+            raise ValueError(
+                "A model needs a scale: give `longer_side_lengths` or set `use_native_resolution=True`, got neither."
+            )
+        if len(set(self.longer_side_lengths)) != len(self.longer_side_lengths):
+            raise ValueError(
+                f"`longer_side_lengths` must differ from each other, got {list(self.longer_side_lengths)}. "
+                "Remove the repeated length."
+            )
+        if self.max_native_patches is not None and not self.use_native_resolution:
+            raise ValueError(
+                f"`max_native_patches={self.max_native_patches}` has no effect without the native picture. "
+                "Set it to None or set `use_native_resolution=True`."
+            )
+        if self.spatial_embedding == "fixed" and self.use_native_resolution and self.max_native_patches is None:
+            raise ValueError(
+                '`spatial_embedding="fixed"` learns one vector per slot, so the number of native patches must be '
+                "bounded. Set `max_native_patches` (the paper trains with 512)."
+            )
+        self._validate_patch_encoder()
+        self._validate_scores()
+
+    def _validate_sizes(self):
+        names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size")
+        names += ("hash_grid_size", "patch_encoder_width", "patch_encoder_groups")
+        optional = ("max_native_patches", "pre_logits_size")
+        for name in names + tuple(name for name in optional if getattr(self, name) is not None):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if any(length < 1 for length in self.longer_side_lengths):
+            raise ValueError(f"`longer_side_lengths` must be positive, in pixels, got {self.longer_side_lengths}.")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
+
+    def _validate_patch_encoder(self):
+        if self.patch_encoder == "linear":
+            return
+        if self.patch_encoder_depth not in RESNET_DEPTHS:
+            raise ValueError(
+                f"`patch_encoder_depth` must be one of {RESNET_DEPTHS}, got {self.patch_encoder_depth}. "
+                'For the stem alone use `patch_encoder="conv"`.'
+            )
+        if self.patch_encoder_width % self.patch_encoder_groups:
+            raise ValueError(
+                f"`patch_encoder_width` must be a multiple of `patch_encoder_groups`, got {self.patch_encoder_width} "
+                f"and {self.patch_encoder_groups}. Change one of them."
+            )
+
+    def _validate_scores(self):
+        if self.score_scale == 0:
+            raise ValueError("`score_scale` must not be 0: every picture would get the same score.")
+        if self.num_labels != 1 and (self.score_offset != 0 or self.score_scale != 1):
+            raise ValueError(
+                "`score_offset` and `score_scale` belong to models with one label; a score distribution over 1..n has "
+                f"its own scale. Remove them, got {self.score_offset} and {self.score_scale} with {self.num_labels} "
+                "labels."
+            )
+        if self.score_range is not None and (len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]):
+            raise ValueError(f"`score_range` must be (lowest, highest), got {self.score_range}.")
+
+
+__all__ = ["MusiqConfig"]

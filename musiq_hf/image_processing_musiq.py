@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`MusiqImageProcessor`: pictures to the multi-scale patch sequences of section 3.2, with positions and masks.
+
+Torch-native and exact: aspect-ratio-preserving Gaussian resize, float32 sizes, centred zero padding after normalisation
+and floored hash positions, as in the released code (google-research/musiq, model/preprocessing.py). Where that pads every
+resized scale to its largest possible length, padding here stands only at the end of the sequence, and only in batches.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import torch
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.utils import TensorType
+
+from .image_loading_musiq import describe, load_image, to_rgb_tensor
+from .patching_musiq import extract_patches, hash_positions, num_patches, scaled_sizes
+from .resampling_musiq import gaussian_resize
+
+# Fields that `MusiqConfig` has too; a model and its processor must agree on them.
+SHARED_FIELDS = (
+    "patch_size",
+    "hash_grid_size",
+    "spatial_embedding",
+    "longer_side_lengths",
+    "use_native_resolution",
+    "max_native_patches",
+)
+# Keys of a preprocessor_config.json that describe the file, not the preprocessing.
+FILE_KEYS = {"image_processor_type", "processor_class", "auto_map", "backend", "_commit_hash", "name_or_path"}
+
+
+class MusiqImageProcessorKwargs(TypedDict, total=False):
+    """Settings of `MusiqImageProcessor`, at construction and per call; see there."""
+
+    patch_size: int
+    hash_grid_size: int
+    spatial_embedding: Literal["hash", "sinusoid", "fixed", "none"]
+    longer_side_lengths: list[int] | tuple[int, ...]
+    use_native_resolution: bool
+    max_native_patches: int | None
+    resize_mode: Literal["arp", "square"]
+    padding: Literal["longest", "max_length", "do_not_pad"]
+    do_convert_rgb: bool
+    input_data_format: Literal["channels_first", "channels_last"] | None
+    return_tensors: str | TensorType | None
+
+
+class MusiqImageProcessor(BaseImageProcessor):
+    """Turn pictures of any sizes into the sequences that MUSIQ reads.
+
+    Takes paths, URLs, base64, PIL images, arrays and tensors, one or many, of different sizes. uint8 is 0..255, uint16
+    0..65535, float 0..1. EXIF orientation is applied to files and to PIL images that carry it, gray is repeated, alpha is
+    composited on white, CMYK and palette pictures are converted, 16 bits are scaled. An ambiguous layout is height,
+    width, channels for arrays and channels, height, width for tensors. Differentiable in the pixels of float tensors,
+    which stay on their device.
+
+    Args:
+        patch_size: Side P of a patch, in pixels.
+        hash_grid_size: Side G of the grid of spatial positions.
+        spatial_embedding: The model's kind; "fixed" gives slots of the padded sequence in place of grid cells.
+        longer_side_lengths: Longer sides L_k of the resized copies, in pixels.
+        use_native_resolution: Whether the picture itself is the last scale.
+        max_native_patches: Keep the first l native patches in raster order, as the released code does; None = all.
+        resize_mode: "arp" keeps the aspect ratio (eq. 1); "square" does not (Table 5).
+        padding: "longest" pads to the longest sequence of the batch, "max_length" to the longest possible one (needs
+            `max_native_patches`), "do_not_pad" returns lists.
+        do_convert_rgb: Whether pictures that are not RGB are converted; if not, they raise.
+        input_data_format: "channels_first" or "channels_last" for arrays and tensors; None infers it.
+        return_tensors: "pt" or "np"; None = "pt".
+
+    Raises:
+        ValueError: If settings contradict each other, or a picture cannot be used; the message names picture and size.
+    """
+
+    valid_kwargs = MusiqImageProcessorKwargs
+    model_input_names = ["pixel_values", "pixel_attention_mask", "spatial_position_ids", "scale_position_ids"]
+
+    patch_size = 32
+    hash_grid_size = 10
+    spatial_embedding = "hash"
+    longer_side_lengths = [224, 384]
+    use_native_resolution = True
+    max_native_patches = None
+    resize_mode = "arp"
+    padding = "longest"
+    do_convert_rgb = True
+
+    def __init__(self, **kwargs: Any):
+        unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__) - FILE_KEYS)
+        if unknown:
+            raise TypeError(f"Unknown settings {unknown}; known are {sorted(self.valid_kwargs.__annotations__)}.")
+        super().__init__(**kwargs)
+        self._set_attributes(**kwargs)
+        self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self.valid_kwargs.__annotations__})
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> "MusiqImageProcessor":
+        """A processor that agrees with a `MusiqConfig`; `kwargs` are further settings."""
+        return cls(**{name: getattr(config, name) for name in SHARED_FIELDS}, **kwargs)
+
+    def check_config(self, config: Any) -> None:
+        """Raise a ValueError if a `MusiqConfig` disagrees with this processor on a field that both have."""
+        for name in SHARED_FIELDS:
+            ours, theirs = getattr(self, name), getattr(config, name)
+            if ours != theirs:
+                raise ValueError(
+                    f"Model and image processor must agree on `{name}`, got {theirs} and {ours}. "
+                    "Build the processor with `MusiqImageProcessor.from_config(model.config)`."
+                )
+
+    def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
+        kwargs["longer_side_lengths"] = sorted(kwargs["longer_side_lengths"])
+        return kwargs
+
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
+        for name in ("patch_size", "hash_grid_size", "max_native_patches"):
+            if kwargs[name] is not None and kwargs[name] < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {kwargs[name]}.")
+        lengths = kwargs["longer_side_lengths"]
+        if any(length < 1 for length in lengths) or len(set(lengths)) != len(lengths):
+            raise ValueError(f"`longer_side_lengths` must be positive and differ from each other, got {lengths}.")
+        if not lengths and not kwargs["use_native_resolution"]:
+            raise ValueError("No scale is left: give `longer_side_lengths` or set `use_native_resolution=True`.")
+        bounded = not kwargs["use_native_resolution"] or kwargs["max_native_patches"] is not None
+        if not bounded and (kwargs["padding"] == "max_length" or kwargs["spatial_embedding"] == "fixed"):
+            raise ValueError(
+                '`padding="max_length"` and `spatial_embedding="fixed"` need a bounded sequence. Set '
+                "`max_native_patches` (the paper trains with 512)."
+            )
+        if kwargs["return_tensors"] not in (None, "pt", "np", TensorType.PYTORCH, TensorType.NUMPY):
+            raise ValueError(f'`return_tensors` must be "pt", "np" or None, got {kwargs["return_tensors"]!r}.')
+
+    @staticmethod
+    def _flatten(images: Any) -> Iterator[Any]:
+        """Single pictures from a picture, a batch array, or lists of them."""
+        if isinstance(images, list | tuple):
+            for image in images:
+                yield from MusiqImageProcessor._flatten(image)
+        elif isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
+            yield from images
+        else:
+            yield images
+
+    def _preprocess_image_like_inputs(self, images: Any, **kwargs: Any) -> BatchFeature:
+        padding, return_tensors = kwargs.pop("padding"), kwargs.pop("return_tensors")
+        features = []
+        for index, image in enumerate(self._flatten(images)):
+            try:
+                if not isinstance(image, np.ndarray | torch.Tensor):
+                    image = load_image(image)
+                features.append(self._preprocess(image, **kwargs))
+            except ValueError as error:
+                raise ValueError(f"Picture {index} ({describe(image)}): {error}") from error
+        if not features:
+            raise ValueError("At least one picture is needed, got an empty list.")
+        return self._pad(features, padding=padding, return_tensors=return_tensors, **kwargs)
+
+    def _preprocess(
+        self,
+        image: Any,
+        *,
+        patch_size: int,
+        hash_grid_size: int,
+        spatial_embedding: str,
+        longer_side_lengths: list[int],
+        use_native_resolution: bool,
+        max_native_patches: int | None,
+        resize_mode: str,
+        do_convert_rgb: bool,
+        input_data_format: str | None,
+    ) -> dict[str, torch.Tensor]:
+        """One picture to its unpadded sequence; the tensors have no batch axis."""
+        pixels = to_rgb_tensor(image, input_data_format=input_data_format, do_convert_rgb=do_convert_rgb)
+        # Before resizing and padding, so that padding is mid gray; nothing is clipped afterwards.
+        pixels = -1 + pixels * 2
+        sizes = scaled_sizes(
+            pixels.shape[0],
+            pixels.shape[1],
+            longer_side_lengths=tuple(longer_side_lengths),
+            use_native_resolution=use_native_resolution,
+            resize_mode=resize_mode,
+        )
+        patches, positions, scales, first_slot = [], [], [], 0
+        for scale, (height, width) in enumerate(sizes):
+            is_native = scale == len(longer_side_lengths)
+            limit = max_native_patches if is_native else None
+            scaled = pixels if is_native else gaussian_resize(pixels, height, width)
+            patches.append(extract_patches(scaled, patch_size)[:limit])
+            count = len(patches[-1])
+            if spatial_embedding == "fixed":
+                positions.append(first_slot + torch.arange(count))
+            else:
+                positions.append(hash_positions(*num_patches(height, width, patch_size), hash_grid_size)[:limit])
+            scales.append(torch.full((count,), scale))
+            if not is_native:
+                first_slot += (-(-longer_side_lengths[scale] // patch_size)) ** 2
+        device = pixels.device
+        positions_of_all, scales_of_all = torch.cat(positions).to(device), torch.cat(scales).to(device)
+        return {
+            "pixel_values": torch.cat(patches),
+            "pixel_attention_mask": torch.ones_like(scales_of_all),
+            "spatial_position_ids": positions_of_all,
+            "scale_position_ids": scales_of_all,
+        }
+
+    def pad(
+        self,
+        features: Sequence[dict[str, torch.Tensor]],
+        *,
+        padding: str | None = None,
+        return_tensors: str | TensorType | None = None,
+    ) -> BatchFeature:
+        """Batch sequences of different lengths; the one place where padding is made.
+
+        Args:
+            features: Per picture, the tensors that this processor returns with `padding="do_not_pad"`.
+            padding: "longest", "max_length" or "do_not_pad"; None = the processor's own setting.
+            return_tensors: "pt" or "np"; None = "pt".
+
+        Returns:
+            Tensors (batch_size, sequence_length, ...), zero where the mask is 0; lists for "do_not_pad".
+        """
+        names = self.valid_kwargs.__annotations__
+        settings = {name: getattr(self, name) for name in names} | {"return_tensors": return_tensors}
+        settings |= {"padding": padding} if padding is not None else {}
+        self._validate_preprocess_kwargs(**settings)
+        return self._pad(features, **settings)
+
+    def _pad(
+        self,
+        features: Sequence[dict[str, torch.Tensor]],
+        *,
+        padding: str,
+        return_tensors: str | TensorType | None,
+        patch_size: int,
+        longer_side_lengths: list[int],
+        use_native_resolution: bool,
+        max_native_patches: int | None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        if padding == "do_not_pad":
+            lists = {name: [feature[name] for feature in features] for name in self.model_input_names}
+            if return_tensors in ("np", TensorType.NUMPY):
+                lists = {name: [value.numpy() for value in values] for name, values in lists.items()}
+            return BatchFeature(data=lists)
+        length = max(len(feature["pixel_attention_mask"]) for feature in features)
+        if padding == "max_length":
+            length = sum((-(-side // patch_size)) ** 2 for side in longer_side_lengths)
+            length += (max_native_patches or 0) if use_native_resolution else 0
+        data = {}
+        for name in self.model_input_names:
+            first = features[0][name]
+            batch = first.new_zeros((len(features), length, *first.shape[1:]))
+            for row, feature in zip(batch, features, strict=True):
+                row[: len(feature[name])] = feature[name]
+            data[name] = batch
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+
+__all__ = ["MusiqImageProcessor", "MusiqImageProcessorKwargs"]

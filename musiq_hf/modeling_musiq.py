@@ -1,0 +1,497 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MUSIQ: multi-scale image quality Transformer (Ke et al., ICCV 2021, section 3).
+
+Equal to the released code (google-research/musiq, model/multiscale_transformer.py) on every real token. Differences that
+no score sees: a padding token here is only kept from being attended to, where the released code also keeps it from
+attending, and sequences need no fixed length.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
+from .losses_musiq import emd_loss, l1_loss
+from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
+from .patching_musiq import sinusoid_table
+
+@dataclass
+class MusiqImageQualityOutput(ModelOutput):
+    """Output of `MusiqForImageQualityAssessment`.
+
+    Attributes:
+        loss: Scalar, if labels were given: L1 in units of the logit, or EMD (eq. 3) for a distribution.
+        logits: Shape (batch_size, num_labels), raw.
+        scores: Shape (batch_size,), in MOS points: `score_offset + score_scale * logit` for one label, the expectation
+            over the score values 1..n for a distribution.
+        hidden_states: Inputs of every block and output of the last, if asked for.
+        attentions: Attention weights of every block, if asked for and computed (eager attention).
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    scores: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class MusiqEmbeddings(nn.Module):
+    """Patch, spatial (section 3.3) and scale embeddings (section 3.4), and the CLS token, which gets neither position."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__()
+        self.patch_values = config.patch_size**2 * NUM_CHANNELS
+        feature_size = self.patch_values
+        self.patch_encoder = None
+        if config.patch_encoder != "linear":
+            resnet = config.patch_encoder == "resnet"
+            self.patch_encoder = MusiqPatchEncoder(
+                patch_size=config.patch_size,
+                width=config.patch_encoder_width,
+                num_stages=RESNET_DEPTHS.index(config.patch_encoder_depth) + 1 if resnet else 0,
+                num_groups=config.patch_encoder_groups,
+            )
+            feature_size = self.patch_encoder.output_size
+        self.patch_projection = nn.Linear(feature_size, config.hidden_size)
+        self.spatial_kind = config.spatial_embedding
+        self.num_positions, self.hidden_size = config.num_spatial_positions, config.hidden_size
+        learned = self.spatial_kind in ("hash", "fixed")
+        self.spatial_embedding = nn.Embedding(self.num_positions, self.hidden_size) if learned else None
+        self.scale_embedding = (
+            nn.Embedding(config.num_scales, config.hidden_size) if config.use_scale_embedding else None
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        spatial_position_ids: torch.Tensor | None,
+        scale_position_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Embed; returns shape (batch_size, 1 + sequence_length, hidden_size), CLS first."""
+        batch_size, sequence_length, _ = pixel_values.shape
+        features = pixel_values.to(self.patch_projection.weight.dtype).flatten(0, 1)
+        if self.patch_encoder is not None:
+            features = self.patch_encoder(features)
+        # (batch_size * sequence_length, D) -> (batch_size, sequence_length, D)
+        embeddings = self.patch_projection(features).view(batch_size, sequence_length, -1)
+        if self.spatial_kind == "sinusoid":
+            table = sinusoid_table(self.num_positions, self.hidden_size, device=embeddings.device)
+            embeddings = embeddings + nn.functional.embedding(spatial_position_ids, table.to(embeddings.dtype))
+        elif self.spatial_embedding is not None:
+            embeddings = embeddings + self.spatial_embedding(spatial_position_ids)
+        if self.scale_embedding is not None:
+            embeddings = embeddings + self.scale_embedding(scale_position_ids)
+        embeddings = torch.cat((self.cls_token.expand(batch_size, -1, -1), embeddings), dim=1)
+        return self.dropout(embeddings)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out, with an additive mask; the other implementations must agree with it.
+
+    Returns:
+        Output (batch_size, length, num_heads, head_dim) and weights (batch_size, num_heads, length, length).
+    """
+    weights = torch.matmul(query * scaling, key.transpose(2, 3))
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class MusiqAttention(nn.Module):
+    """Multi-head self-attention over the real tokens."""
+
+    is_causal = False
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend; returns the output, shaped as the input, and the weights if the implementation has them."""
+        input_shape = hidden_states.shape[:-1]
+        head_shape = (*input_shape, -1, self.head_dim)
+        # (batch_size, length, D) -> (batch_size, num_heads, length, head_dim)
+        query = self.q_proj(hidden_states).view(head_shape).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(head_shape).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(*input_shape, -1).contiguous()), weights
+
+
+class MusiqMLP(nn.Module):
+    """Two dense layers around the tanh approximation of GELU (the released code's; the exact one moves scores)."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN["gelu_pytorch_tanh"]
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
+
+
+class MusiqDropPath(nn.Module):
+    """Stochastic depth: drops a residual branch for whole pictures while training, and scales up the kept ones."""
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.probability == 0.0:
+            return branch
+        keep = 1.0 - self.probability
+        kept = torch.rand((branch.shape[0], 1, 1), device=branch.device) < keep
+        return branch * (kept / keep).to(branch.dtype)
+
+
+class MusiqLayer(GradientCheckpointingLayer):
+    """Pre-norm Transformer block; attention and MLP branches are dropped independently of each other."""
+
+    def __init__(self, config: MusiqConfig, drop_path_rate: float):
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = MusiqAttention(config)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MusiqMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.drop_path = MusiqDropPath(drop_path_rate)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Transform (batch_size, 1 + sequence_length, hidden_size)."""
+        branch, _ = self.attention(self.layernorm_before(hidden_states), attention_mask, **kwargs)
+        hidden_states = hidden_states + self.drop_path(self.dropout(branch))
+        branch = self.mlp(self.layernorm_after(hidden_states))
+        return hidden_states + self.drop_path(self.dropout(branch))
+
+
+class MusiqEncoder(nn.Module):
+    """The Transformer blocks."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__()
+        last = max(config.num_hidden_layers - 1, 1)
+        self.layers = nn.ModuleList(
+            MusiqLayer(config, config.drop_path_rate * i / last) for i in range(config.num_hidden_layers)
+        )
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Transform (batch_size, 1 + sequence_length, hidden_size)."""
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        return hidden_states
+
+
+class MusiqHead(nn.Module):
+    """From the CLS token to logits, through a tanh layer if `pre_logits_size` asks for one."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__()
+        self.pre_logits = nn.Linear(config.hidden_size, config.pre_logits_size) if config.pre_logits_size else None
+        self.classifier = nn.Linear(config.pre_logits_size or config.hidden_size, config.num_labels)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        if self.pre_logits is not None:
+            pooled = torch.tanh(self.pre_logits(pooled))
+        return self.classifier(pooled)
+
+
+class MusiqPreTrainedModel(PreTrainedModel):
+    """What all MUSIQ models share: configuration class, capabilities and the original's initial weights."""
+
+    config_class = MusiqConfig
+    config: MusiqConfig
+    base_model_prefix = "musiq"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    # The Trainer would otherwise rescale our mean-reduced loss by the number of processes or accumulation steps.
+    accepts_loss_kwargs = False
+    _no_split_modules = ["MusiqEmbeddings", "MusiqLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": MusiqLayer, "attentions": MusiqAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise one module as the released code does (its library defaults where it names nothing)."""
+        if isinstance(module, MusiqEmbeddings):
+            init.lecun_normal_(module.patch_projection.weight)
+            init.zeros_(module.patch_projection.bias)
+            init.zeros_(module.cls_token)
+            if module.scale_embedding is not None:
+                init.normal_(module.scale_embedding.weight, std=self.config.initializer_range)
+            if module.spatial_embedding is not None:
+                init.normal_(module.spatial_embedding.weight, std=self.config.initializer_range)
+        elif isinstance(module, MusiqStdConv2d):
+            init.lecun_normal_(module.weight)
+        elif isinstance(module, MusiqPatchEncoder):
+            for stage in module.stages:
+                init.zeros_(stage.norm3.weight)
+        elif isinstance(module, MusiqAttention):
+            for linear in (module.q_proj, module.k_proj, module.v_proj, module.o_proj):
+                init.xavier_uniform_(linear.weight)
+                init.zeros_(linear.bias)
+        elif isinstance(module, MusiqMLP):
+            for linear in (module.fc1, module.fc2):
+                init.xavier_uniform_(linear.weight)
+                init.normal_(linear.bias, std=1e-6)
+        elif isinstance(module, MusiqHead):
+            if module.pre_logits is not None:
+                init.lecun_normal_(module.pre_logits.weight)
+                init.zeros_(module.pre_logits.bias)
+            init.zeros_(module.classifier.weight)
+            init.zeros_(module.classifier.bias)
+        elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+
+class MusiqModel(MusiqPreTrainedModel):
+    """The encoder: patches of all scales to a sequence of hidden states, CLS first."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__(config)
+        self.embeddings = MusiqEmbeddings(config)
+        self.encoder = MusiqEncoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The layer that turns patch features into hidden states."""
+        return self.embeddings.patch_projection
+
+    def _validate_inputs(
+        self,
+        pixel_values: torch.Tensor | None,
+        spatial_position_ids: torch.Tensor | None,
+        scale_position_ids: torch.Tensor | None,
+    ) -> None:
+        expected = self.embeddings.patch_values
+        if pixel_values is None:
+            raise ValueError("`pixel_values` is required: pass the output of `MusiqImageProcessor`.")
+        if pixel_values.dim() != 3 or pixel_values.shape[-1] != expected:
+            raise ValueError(
+                f"`pixel_values` must have shape (batch_size, sequence_length, {expected}), got "
+                f"{tuple(pixel_values.shape)}. Did you skip `MusiqImageProcessor`?"
+            )
+        needed = {
+            "spatial_position_ids": (spatial_position_ids, self.config.spatial_embedding != "none"),
+            "scale_position_ids": (scale_position_ids, self.config.use_scale_embedding),
+        }
+        for name, (ids, is_needed) in needed.items():
+            if is_needed and ids is None:
+                raise ValueError(f"`{name}` is required by this configuration: pass all that the processor returns.")
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_position_ids: torch.Tensor | None = None,
+        scale_position_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """Encode the patches of a batch of pictures.
+
+        Args:
+            pixel_values: Patches, float, shape (batch_size, sequence_length, patch_size * patch_size * 3), in [-1, 1].
+            pixel_attention_mask: 1 = real patch, 0 = padding, shape (batch_size, sequence_length). None = all real.
+            spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
+            scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
+
+        Returns:
+            `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first, and `pooler_output`
+            (batch_size, hidden_size), the CLS token.
+
+        Raises:
+            ValueError: If a tensor that the configuration needs is missing, or the patches have a wrong shape.
+        """
+        self._validate_inputs(pixel_values, spatial_position_ids, scale_position_ids)
+        hidden_states = self.embeddings(pixel_values, spatial_position_ids, scale_position_ids)
+        if pixel_attention_mask is not None:
+            pixel_attention_mask = nn.functional.pad(pixel_attention_mask, (1, 0), value=1)  # CLS is always real
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=pixel_attention_mask
+        )
+        hidden_states = self.layernorm(self.encoder(hidden_states, attention_mask, **kwargs))
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
+
+
+class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
+    """MUSIQ with a head for a mean opinion score (one label) or a score distribution over 1..n (n labels)."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__(config)
+        self.musiq = MusiqModel(config)
+        self.head = MusiqHead(config)
+        self.post_init()
+
+    def scores_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """MOS points, shape (batch_size,), from logits, shape (batch_size, num_labels)."""
+        if self.config.num_labels == 1:
+            return self.config.score_offset + self.config.score_scale * logits[:, 0].float()
+        probabilities = logits.float().softmax(dim=-1)
+        return probabilities @ torch.arange(1.0, self.config.num_labels + 1, device=logits.device)
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        labels = labels.to(device=logits.device, dtype=torch.float32)
+        if self.config.num_labels == 1:
+            targets = (labels - self.config.score_offset) / self.config.score_scale
+            return l1_loss(logits[:, 0].float(), targets)
+        return emd_loss(logits.float().softmax(dim=-1), labels)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_position_ids: torch.Tensor | None = None,
+        scale_position_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MusiqImageQualityOutput:
+        """Score a batch of pictures.
+
+        Args:
+            pixel_values: Patches, float, shape (batch_size, sequence_length, patch_size * patch_size * 3), in [-1, 1].
+            pixel_attention_mask: 1 = real patch, 0 = padding, shape (batch_size, sequence_length). None = all real.
+            spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
+            scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
+            labels: MOS points, shape (batch_size,), or counts per score value, shape (batch_size, num_labels).
+
+        Returns:
+            `MusiqImageQualityOutput` with `scores` in MOS points.
+
+        Raises:
+            ValueError: If a tensor is missing or has a wrong shape, or a label distribution is not one.
+        """
+        outputs = self.musiq(
+            pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids, return_dict=True, **kwargs
+        )
+        logits = self.head(outputs.pooler_output)
+        return MusiqImageQualityOutput(
+            loss=None if labels is None else self._loss(logits, labels),
+            logits=logits,
+            scores=self.scores_from_logits(logits),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class MusiqForImageClassification(MusiqPreTrainedModel):
+    """MUSIQ with a classification head: the ImageNet pre-training of section 4.2."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__(config)
+        self.musiq = MusiqModel(config)
+        self.head = MusiqHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_position_ids: torch.Tensor | None = None,
+        scale_position_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
+        """Classify a batch of pictures.
+
+        Args:
+            pixel_values: Patches, float, shape (batch_size, sequence_length, patch_size * patch_size * 3), in [-1, 1].
+            pixel_attention_mask: 1 = real patch, 0 = padding, shape (batch_size, sequence_length). None = all real.
+            spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
+            scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
+            labels: Class indices, int64, shape (batch_size,), or class probabilities, shape (batch_size, num_labels).
+
+        Returns:
+            `ImageClassifierOutput` with `logits` (batch_size, num_labels) and the cross entropy as `loss`.
+
+        Raises:
+            ValueError: If a tensor is missing or has a wrong shape.
+        """
+        outputs = self.musiq(
+            pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids, return_dict=True, **kwargs
+        )
+        logits = self.head(outputs.pooler_output)
+        loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+__all__ = [
+    "MusiqForImageClassification",
+    "MusiqForImageQualityAssessment",
+    "MusiqImageQualityOutput",
+    "MusiqModel",
+    "MusiqPreTrainedModel",
+]

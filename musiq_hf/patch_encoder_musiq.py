@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small ResNet that encodes each patch (section 3.2 and Table 9; google-research/musiq, model/resnet.py).
+
+The paper says "5-layer ResNet"; the released code adds weight standardisation and group norm, pads as TensorFlow's SAME,
+and flattens in row, column, channel order.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+NUM_CHANNELS = 3
+STEM_NORM_EPS = 1e-6
+UNIT_NORM_EPS = 1e-4
+WEIGHT_EPS = 1e-5
+
+
+def pad_same(images: torch.Tensor, kernel_size: int, stride: int, value: float = 0.0) -> torch.Tensor:
+    """Pad (..., height, width) as TensorFlow's SAME does: output ceil(size / stride), the odd pixel last."""
+
+    def split(size: int) -> tuple[int, int]:
+        total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
+        return total // 2, total - total // 2
+
+    return F.pad(images, (*split(images.shape[-1]), *split(images.shape[-2])), value=value)
+
+
+class MusiqStdConv2d(nn.Conv2d):
+    """Convolution without bias, SAME padding, kernel standardised per output channel.
+
+    The standard deviation is biased and epsilon is added to it, not to the variance, as in the released code.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
+        super().__init__(in_channels, out_channels, kernel_size, stride, bias=False)
+
+    def standardized_weight(self) -> torch.Tensor:
+        """Kernel with mean 0 and standard deviation 1 over (in_channels, rows, columns), in the weight's dtype."""
+        weight = self.weight.float()
+        std, mean = torch.std_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
+        return ((weight - mean) / (std + WEIGHT_EPS)).to(self.weight.dtype)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = pad_same(images, self.kernel_size[0], self.stride[0])
+        return F.conv2d(images, self.standardized_weight(), stride=self.stride)
+
+
+class MusiqResidualUnit(nn.Module):
+    """Bottleneck unit: 1x1, 3x3 (with the stride) and 1x1 convolutions to 4x the width, around a projected shortcut."""
+
+    def __init__(self, in_channels: int, width: int, stride: int, num_groups: int):
+        super().__init__()
+        out_channels = 4 * width
+        self.conv1 = MusiqStdConv2d(in_channels, width, 1)
+        self.norm1 = nn.GroupNorm(num_groups, width, eps=UNIT_NORM_EPS)
+        self.conv2 = MusiqStdConv2d(width, width, 3, stride)
+        self.norm2 = nn.GroupNorm(num_groups, width, eps=UNIT_NORM_EPS)
+        self.conv3 = MusiqStdConv2d(width, out_channels, 1)
+        self.norm3 = nn.GroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
+        self.conv_proj = MusiqStdConv2d(in_channels, out_channels, 1, stride)
+        self.norm_proj = nn.GroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        shortcut = self.norm_proj(self.conv_proj(features))
+        features = F.relu(self.norm1(self.conv1(features)))
+        features = F.relu(self.norm2(self.conv2(features)))
+        return F.relu(self.norm3(self.conv3(features)) + shortcut)
+
+
+class MusiqPatchEncoder(nn.Module):
+    """Encode flat patches, each on its own.
+
+    Args:
+        patch_size: Side P of a patch, in pixels.
+        width: Channels of the stem; stage i has width * 2 ** i and puts out 4 times as many.
+        num_stages: Bottleneck stages, one unit each: 0 ("conv"), 1 (the published 5 layers), 2, 3 or 4.
+        num_groups: Groups of every group norm.
+    """
+
+    def __init__(self, *, patch_size: int, width: int, num_stages: int, num_groups: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.stem_conv = MusiqStdConv2d(NUM_CHANNELS, width, 7, stride=2)
+        self.stem_norm = nn.GroupNorm(num_groups, width, eps=STEM_NORM_EPS)
+        self.stages = nn.ModuleList()
+        channels, side = width, -(-patch_size // 4)
+        for stage in range(num_stages):
+            stride = 1 if stage == 0 else 2
+            self.stages.append(MusiqResidualUnit(channels, width * 2**stage, stride, num_groups))
+            channels, side = 4 * width * 2**stage, -(-side // stride)
+        self.output_size = side * side * channels
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Encode.
+
+        Args:
+            patches: Shape (num_patches, patch_size * patch_size * 3), values in [-1, 1].
+
+        Returns:
+            Shape (num_patches, output_size), in row, column, channel order.
+        """
+        # (num_patches, P * P * 3) -> (num_patches, 3, P, P), channels last in memory
+        images = patches.view(-1, self.patch_size, self.patch_size, NUM_CHANNELS).permute(0, 3, 1, 2)
+        features = F.relu(self.stem_norm(self.stem_conv(images)))
+        features = F.max_pool2d(pad_same(features, 3, 2, value=float("-inf")), kernel_size=3, stride=2)
+        for stage in self.stages:
+            features = stage(features)
+        # (num_patches, channels, side, side) -> (num_patches, side * side * channels)
+        return features.permute(0, 2, 3, 1).flatten(1)

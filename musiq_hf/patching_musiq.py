@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Geometry of the multi-scale representation (section 3.2) and of the hash-based spatial embedding (section 3.3).
+
+Plain functions on sizes and tensors. Where the paper and the released code (google-research/musiq,
+model/preprocessing.py) differ, the code wins, because the published weights were trained with it.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+
+def arp_size(height: int, width: int, longer_side_length: int) -> tuple[int, int]:
+    """Size of the aspect-ratio-preserving resized copy (eq. 1), rounded half to even in float32 as in the released code.
+
+    float32 decides: 27x192 at 224 gives 31 rows, where float64 would give 32.
+
+    Args:
+        height: Rows of the picture, in pixels, >= 1.
+        width: Columns of the picture, in pixels, >= 1.
+        longer_side_length: Longer side L_k of the copy, in pixels.
+
+    Returns:
+        Rows and columns of the copy, in pixels. The longer one is L_k; the other can be 0 for extreme aspect ratios.
+    """
+    ratio = np.float32(longer_side_length) / np.float32(max(height, width))
+    return int(np.rint(np.float32(height) * ratio)), int(np.rint(np.float32(width) * ratio))
+
+
+def num_patches(height: int, width: int, patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches that cover a picture, the last ones padded: ceil(H / P) and ceil(W / P)."""
+    return -(-height // patch_size), -(-width // patch_size)
+
+
+def scaled_sizes(
+    height: int,
+    width: int,
+    *,
+    longer_side_lengths: tuple[int, ...],
+    use_native_resolution: bool,
+    resize_mode: str,
+) -> list[tuple[int, int]]:
+    """Sizes of all scales in sequence order: resized copies, shortest first, then the native picture.
+
+    Args:
+        height: Rows of the picture, in pixels.
+        width: Columns of the picture, in pixels.
+        longer_side_lengths: Longer sides L_k, in pixels, ascending.
+        use_native_resolution: Whether the picture itself is the last scale.
+        resize_mode: "arp" keeps the aspect ratio (eq. 1), "square" resizes to L_k x L_k (Table 5).
+
+    Returns:
+        (rows, columns) in pixels per scale.
+
+    Raises:
+        ValueError: If a side of a resized copy rounds to 0.
+    """
+    sizes = []
+    for length in longer_side_lengths:
+        size = (length, length) if resize_mode == "square" else arp_size(height, width, length)
+        if min(size) == 0:
+            raise ValueError(
+                f"its aspect ratio is too extreme: resized to a longer side of {length} pixels its shorter side rounds "
+                "to 0 pixels. Crop it, or score it with a single-scale checkpoint."
+            )
+        sizes.append(size)
+    return sizes + [(height, width)] * use_native_resolution
+
+
+def patch_grids(
+    height: int,
+    width: int,
+    *,
+    patch_size: int,
+    longer_side_lengths: tuple[int, ...],
+    use_native_resolution: bool,
+    resize_mode: str = "arp",
+) -> list[tuple[int, int]]:
+    """Patch rows and columns of every scale, in sequence order, for whoever draws maps (before any cut to l patches).
+
+    Args:
+        height: Rows of the picture, in pixels.
+        width: Columns of the picture, in pixels.
+        patch_size: Side P of a patch, in pixels.
+        longer_side_lengths: Longer sides L_k of the resized copies, in pixels, ascending.
+        use_native_resolution: Whether the picture itself is the last scale.
+        resize_mode: "arp" or "square".
+
+    Returns:
+        (rows, columns) in patches per scale.
+
+    Raises:
+        ValueError: If a side of a resized copy rounds to 0.
+    """
+    sizes = scaled_sizes(
+        height,
+        width,
+        longer_side_lengths=longer_side_lengths,
+        use_native_resolution=use_native_resolution,
+        resize_mode=resize_mode,
+    )
+    return [num_patches(*size, patch_size) for size in sizes]
+
+
+def hash_positions(num_rows: int, num_cols: int, grid_size: int) -> torch.Tensor:
+    """Hash each patch to a cell of the spatial grid (eq. 2; the released code floors, the paper rounds).
+
+    Computed in float32, which differs from integer division for a few counts (205 patches with G = 10, say).
+
+    Args:
+        num_rows: Patch rows, >= 1.
+        num_cols: Patch columns, >= 1.
+        grid_size: Side G of the grid, in cells.
+
+    Returns:
+        int64, shape (num_rows * num_cols,), row-major, values in [0, G * G).
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+    if min(num_rows, num_cols, grid_size) < 1:
+        raise ValueError(f"Sizes must be at least 1, got {num_rows} x {num_cols} patches and a grid of {grid_size}.")
+
+    def cells(count: int) -> torch.Tensor:
+        scale = np.float32(grid_size) / np.float32(count)
+        cell = np.floor(np.arange(count, dtype=np.float32) * scale).astype(np.int64)
+        return torch.from_numpy(np.minimum(cell, grid_size - 1))
+
+    return (cells(num_rows)[:, None] * grid_size + cells(num_cols)[None, :]).flatten()
+
+
+def extract_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """Cut a picture into patches, zero-padded to whole patches with the picture in the centre.
+
+    The padding value 0 is mid gray, because the pixels are already scaled to [-1, 1]; the odd pixel of padding goes to
+    the bottom and the right (TensorFlow's SAME).
+
+    Args:
+        image: float32, shape (height, width, 3).
+        patch_size: Side P of a patch, in pixels.
+
+    Returns:
+        Shape (num_rows * num_cols, patch_size * patch_size * 3), row-major; inside a patch row, column, channel.
+    """
+    height, width, channels = image.shape
+    rows, cols = num_patches(height, width, patch_size)
+    extra_height, extra_width = rows * patch_size - height, cols * patch_size - width
+    top, left = extra_height // 2, extra_width // 2
+    image = F.pad(image, (0, 0, left, extra_width - left, top, extra_height - top))
+    # (rows * P, cols * P, C) -> (rows, cols, P, P, C) -> (rows * cols, P * P * C)
+    patches = image.view(rows, patch_size, cols, patch_size, channels).transpose(1, 2)
+    return patches.reshape(rows * cols, patch_size * patch_size * channels)
+
+
+def sinusoid_table(num_positions: int, hidden_size: int, *, device: torch.device | None = None) -> torch.Tensor:
+    """Fixed sine and cosine vectors over flat cell indices (released code, `use_sinusoid_pos_emb`).
+
+    Angle p / 10000 ** (2 * (j // 2) / D) for position p and column j; sine at even j, cosine at odd j.
+
+    Args:
+        num_positions: Positions p, >= 1.
+        hidden_size: Columns D, >= 1.
+        device: Where to make the table.
+
+    Returns:
+        float32, shape (num_positions, hidden_size).
+    """
+    columns = torch.arange(hidden_size, device=device)
+    rates = 10000.0 ** (-2.0 * (columns // 2) / hidden_size)
+    angles = torch.arange(num_positions, device=device)[:, None] * rates
+    return torch.where(columns % 2 == 0, angles.sin(), angles.cos())

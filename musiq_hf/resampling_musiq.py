@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussian resize of section 3.2, equal to the released code (google-research/musiq, model/preprocessing.py).
+
+The released code calls TensorFlow's `scale_and_translate` with a Gaussian kernel and without antialiasing: the kernel has
+a radius of 1.5 source pixels and a standard deviation of half a pixel at any scale, so downsampling aliases, and a resize
+to the same size still filters. Scores depend on both, so both are kept.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+KERNEL_RADIUS = 1.5  # source pixels
+NUM_TAPS = 4  # source pixels that can lie within the radius, and one for rounding
+
+
+@lru_cache(maxsize=256)
+def gaussian_taps(in_size: int, out_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Source pixels and weights of each output pixel along one axis, in the float32 arithmetic of the released code.
+
+    Args:
+        in_size: Source pixels, >= 1.
+        out_size: Output pixels, >= 1.
+
+    Returns:
+        Source indices, int64 (out_size, 4), clamped to the axis, and weights, float32 (out_size, 4), each row adding up
+        to 1: what falls outside of the picture has weight 0 and the rest is renormalised.
+    """
+    scale = np.float32(out_size) / np.float32(in_size)
+    inverse_scale = np.float32(1.0) / scale
+    # Half-pixel centres: output pixel i sits at (i + 0.5) / scale in source pixels.
+    centres = (np.arange(out_size, dtype=np.float32) + np.float32(0.5)) * inverse_scale
+    first = np.ceil(centres - np.float32(KERNEL_RADIUS + 0.5)).astype(np.int64)
+    indices = first[:, None] + np.arange(NUM_TAPS)
+    distances = indices.astype(np.float32) + np.float32(0.5) - centres[:, None]
+    weights = np.exp(np.float32(-2.0) * distances * distances)  # sigma = radius / 3 = 0.5
+    inside = (np.abs(distances) < KERNEL_RADIUS) & (indices >= 0) & (indices < in_size)
+    weights = np.where(inside, weights, np.float32(0.0))
+    weights = weights / weights.sum(axis=1, keepdims=True, dtype=np.float32)
+    return torch.from_numpy(indices.clip(0, in_size - 1)), torch.from_numpy(weights)
+
+
+def _resize_axis(image: torch.Tensor, out_size: int, dim: int) -> torch.Tensor:
+    indices, weights = gaussian_taps(image.shape[dim], out_size)
+    indices, weights = indices.to(image.device), weights.to(image.device)
+    shape = [1] * image.dim()
+    shape[dim] = out_size
+    taps = (image.index_select(dim, indices[:, t]) * weights[:, t].view(shape) for t in range(NUM_TAPS))
+    return sum(taps, start=torch.zeros((), dtype=image.dtype, device=image.device))
+
+
+def gaussian_resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Resize with the Gaussian kernel of the released code; differentiable in the pixels.
+
+    Args:
+        image: float32, shape (..., in_height, in_width, channels).
+        height: Output rows, in pixels, >= 1.
+        width: Output columns, in pixels, >= 1.
+
+    Returns:
+        float32, shape (..., height, width, channels), on the device of `image`. Not clipped, not rounded.
+    """
+    # Each axis has its own ratio: the short side was rounded, so the two ratios differ.
+    return _resize_axis(_resize_axis(image, height, dim=-3), width, dim=-2)
