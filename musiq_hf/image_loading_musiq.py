@@ -20,7 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
 
 
-def _decode(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Image:
+def decode_image(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Image:
+    """Decode a file whole, upright; a `ValueError` names what could not be decoded by `name`."""
     try:
         with Image.open(file) as opened:
             opened.load()
@@ -66,15 +67,15 @@ def load_image(source: str | os.PathLike[str] | Image.Image, *, timeout: float |
             response = httpx.get(name, timeout=timeout, follow_redirects=True).raise_for_status()
         except httpx.HTTPError as error:
             raise ValueError(f"{name}: cannot be downloaded ({error}).") from error
-        return _decode(BytesIO(response.content), name)
+        return decode_image(BytesIO(response.content), name)
     if os.path.isdir(name):
         raise ValueError(f"{name}: is a directory. Pass the pictures in it, one by one or as a list.")
     if os.path.exists(name):
-        return _decode(name, name)
+        return decode_image(name, name)
     text = name.split(",", 1)[1] if name.startswith("data:image/") and "," in name else name
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
-        return _decode(BytesIO(content), "base64 picture")
+        return decode_image(BytesIO(content), "base64 picture")
     except (binascii.Error, ValueError) as error:
         if name.startswith("data:image/"):
             raise ValueError("The base64 text is not a picture. Check that it was copied whole.") from error

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning, or training from scratch, on opinion scores with the Transformers Trainer under Accelerate.
+
+Section 4.2 of the paper: L1 loss, horizontal flip as the only augmentation, cosine schedule, whole pictures at their native
+size. Nobody has published training code for MUSIQ; where the paper is silent the choice is named at the setting.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    EvalPrediction,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from .configuration_musiq import MusiqConfig
+from .data import QualityCollator, load_scored_images
+from .image_processing_musiq import MusiqImageProcessor
+from .metrics import grouped_metrics, quality_metrics
+from .modeling_musiq import MusiqForImageQualityAssessment
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(kw_only=True)
+class FinetuneSettings:
+    """Settings of `finetune`.
+
+    Attributes:
+        data: CSV (`image,mos[,split][,group]`), imagefolder or Hub id; see `load_scored_images`.
+        output_dir: Where model, processor, metrics and the Trainer's checkpoints go.
+        model: Checkpoint to start from; a directory with a config.json but without weights is trained from scratch.
+        image_root: Directory that the paths of a CSV start from.
+        epochs: Passes over the training pictures.
+        batch_size: Pictures per step and device.
+        eval_batch_size: Pictures per evaluation step and device.
+        learning_rate: Peak of the cosine schedule (AdamW).
+        weight_decay: AdamW's decoupled weight decay.
+        warmup_fraction: Part of the steps over which the learning rate rises.
+        native_patches: Random subset of native patches per picture and step; None trains on all.
+        holdout_fraction: Part of the train split held out to choose the best epoch, so that `validation` is read only
+            once, at the end. 0 chooses on `validation`. None = 0 if there is a `validation` split, else a tenth.
+        score_range: Lowest and highest possible score, noted in the configuration.
+        save_dtype: "float32" or "float16", of the weights file only; the model computes in float32 either way.
+        seed: Of initial weights, order, flips and held-out pictures.
+        num_workers: Processes that decode pictures; 0 decodes in the main one.
+        resume: Continue from the last checkpoint in `output_dir`.
+    """
+
+    data: str
+    output_dir: str
+    model: str
+    image_root: str | None = None
+    epochs: float = 10
+    batch_size: int = 16
+    eval_batch_size: int = 8
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    warmup_fraction: float = 0.05
+    native_patches: int | None = None
+    holdout_fraction: float | None = None
+    score_range: tuple[float, float] | None = None
+    save_dtype: str = "float32"
+    seed: int = 0
+    num_workers: int = 0
+    resume: bool = False
+
+
+def load_model(name: str, *, score_range: tuple[float, float] | None = None) -> MusiqForImageQualityAssessment:
+    """A one-label model from a checkpoint, or with fresh weights from a directory that holds only a configuration.
+
+    The head is kept if it has one label and made anew otherwise (an ImageNet head, a distribution).
+    """
+    config = AutoConfig.from_pretrained(name)
+    if not isinstance(config, MusiqConfig):
+        raise ValueError(f"{name} is a {config.model_type} checkpoint, a MUSIQ one was expected.")
+    changes: dict[str, Any] = {} if score_range is None else {"score_range": list(score_range)}
+    directory = Path(name)
+    if directory.is_dir() and not any((directory / f).exists() for f in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+        return MusiqForImageQualityAssessment(MusiqConfig(**(config.to_diff_dict() | {"num_labels": 1} | changes)))
+    if config.num_labels != 1:
+        changes |= {"num_labels": 1, "problem_type": "regression", "ignore_mismatched_sizes": True}
+    return MusiqForImageQualityAssessment.from_pretrained(name, dtype=torch.float32, **changes)
+
+
+@torch.no_grad()
+def normalize_scores(model: MusiqForImageQualityAssessment, labels: Sequence[float]) -> None:
+    """Set `score_offset` and `score_scale` to mean and deviation of the labels without changing any score.
+
+    The logit of an average picture is then 0 and L1 is measured in standard deviations, whatever the unit of the labels.
+    """
+    config, head = model.config, model.head.classifier
+    offset, scale = float(np.mean(labels)), float(np.std(labels)) or 1.0
+    head_is_fresh = not head.weight.any() and not head.bias.any()
+    if not head_is_fresh:
+        head.bias.copy_((head.bias * config.score_scale + config.score_offset - offset) / scale)
+        head.weight.mul_(config.score_scale / scale)
+    config.score_offset, config.score_scale = offset, scale
+
+
+def save_checkpoint(
+    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, output_dir: str | Path, *, dtype: str
+) -> None:
+    """Write config, weights and preprocessor config, each under a temporary name first.
+
+    Args:
+        model: What to save; its own weights are left alone.
+        processor: Saved beside it.
+        output_dir: Made if missing; other files in it are kept.
+        dtype: "float32" or "float16", of the file; config.json says float32, so that it loads as float32.
+    """
+    output = Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".saving-") as name:
+        temporary = Path(name)
+        weights = {key: value.to(getattr(torch, dtype)) for key, value in model.state_dict().items()}
+        model.save_pretrained(temporary, state_dict=weights)
+        processor.save_pretrained(temporary)
+        config = json.loads((temporary / "config.json").read_text())
+        (temporary / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+        for file in temporary.iterdir():
+            os.replace(file, output / file.name)
+
+
+def split_data(
+    splits: "datasets.DatasetDict", *, holdout_fraction: float | None, seed: int
+) -> tuple["datasets.Dataset", "datasets.Dataset"]:
+    """Training pictures, and those that choose the best epoch; see `FinetuneSettings.holdout_fraction`.
+
+    Raises:
+        ValueError: If there is no train split, or nothing to choose on.
+    """
+    if "train" not in splits:
+        raise ValueError(f"A `train` split is needed, got {sorted(splits)}. Name it in the `split` column.")
+    fraction = holdout_fraction
+    if fraction is None:
+        fraction = 0.0 if "validation" in splits else 0.1
+    if fraction == 0:
+        if "validation" not in splits:
+            raise ValueError("`holdout_fraction=0` chooses the best epoch on a `validation` split, but there is none.")
+        return splits["train"], splits["validation"]
+    if not 0 < fraction < 1:
+        raise ValueError(f"`holdout_fraction` must lie in [0, 1), got {fraction}.")
+    parts = splits["train"].train_test_split(test_size=fraction, seed=seed)
+    return parts["train"], parts["test"]
+
+
+class QualityTrainer(Trainer):
+    """Trainer with one collator for training (flips, subsets) and another for evaluation (whole pictures)."""
+
+    def __init__(self, *args: Any, eval_collator: QualityCollator, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.eval_collator = eval_collator
+
+    def _with_eval_collator(self, make_loader: Any, *args: Any) -> Any:
+        train_collator, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return make_loader(*args)
+        finally:
+            self.data_collator = train_collator
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        return self._with_eval_collator(super().get_eval_dataloader, eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        return self._with_eval_collator(super().get_test_dataloader, test_dataset)
+
+
+def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    _, scores = prediction.predictions  # logits and scores, in the order of the model's output
+    return quality_metrics(scores, prediction.label_ids)
+
+
+def _training_arguments(settings: FinetuneSettings) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=settings.output_dir,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.eval_batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_fraction,  # below 1: a fraction of all steps
+        lr_scheduler_type="cosine",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="srcc",
+        greater_is_better=True,
+        logging_steps=20,
+        dataloader_num_workers=settings.num_workers,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=settings.seed,
+    )
+
+
+def _report(trainer: QualityTrainer, rows: "datasets.Dataset") -> dict[str, Any]:
+    prediction = trainer.predict(rows)
+    _, scores = prediction.predictions
+    report: dict[str, Any] = {"num_pictures": len(rows), "overall": quality_metrics(scores, prediction.label_ids)}
+    if "group" in rows.column_names:
+        report["groups"] = grouped_metrics(scores, prediction.label_ids, [str(name) for name in rows["group"]])
+    return report
+
+
+def finetune(settings: FinetuneSettings) -> dict[str, Any]:
+    """Train, keep the epoch with the best SRCC, save it, reload the saved files and measure them.
+
+    Args:
+        settings: What to train on what, and how.
+
+    Returns:
+        Metrics of the reloaded checkpoint, also in `output_dir/metrics.json`: "selection" (the pictures that chose the
+        epoch) and, for data with a `validation` split, "validation".
+
+    Raises:
+        ValueError: If data, model or settings are wrong; before anything is trained.
+    """
+    set_seed(settings.seed)
+    splits = load_scored_images(settings.data, image_root=settings.image_root)
+    train, selection = split_data(splits, holdout_fraction=settings.holdout_fraction, seed=settings.seed)
+    model = load_model(settings.model, score_range=settings.score_range)
+    processor = AutoImageProcessor.from_pretrained(settings.model)
+    processor.check_config(model.config)
+    normalize_scores(model, train["mos"])
+    arguments = _training_arguments(settings)
+    trainer = QualityTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=selection,
+        processing_class=processor,
+        data_collator=QualityCollator(processor, flip=True, native_patches=settings.native_patches),
+        eval_collator=QualityCollator(processor),
+        compute_metrics=_compute_metrics,
+    )
+    checkpoint = get_last_checkpoint(settings.output_dir) if settings.resume else None
+    if settings.resume and checkpoint is None:
+        raise ValueError(f"`--resume`: {settings.output_dir} holds no checkpoint yet. Start without it.")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.is_world_process_zero():
+        save_checkpoint(trainer.accelerator.unwrap_model(model), processor, settings.output_dir, dtype=settings.save_dtype)
+    trainer.accelerator.wait_for_everyone()
+    trainer.model.load_state_dict(
+        MusiqForImageQualityAssessment.from_pretrained(settings.output_dir).to(model.device).state_dict()
+    )
+    report = {"selection": _report(trainer, selection)}
+    if "validation" in splits:
+        report["validation"] = _report(trainer, splits["validation"])
+    if trainer.is_world_process_zero():
+        temporary = Path(settings.output_dir) / ".metrics.json"
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        shutil.move(temporary, Path(settings.output_dir) / "metrics.json")
+    return report
