@@ -7,7 +7,7 @@ but for the leading axis of its position table.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,33 +19,43 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of array is stored by the original and by us."""
+    """How one kind of array is stored outside and by us."""
 
+    num_dimensions: int | None  # outside; None = any
     to_ours: Callable[[Array], Array]
-    to_original: Callable[[Array, int], Array]  # second argument: number of attention heads
+    to_source: Callable[[Array, int], Array]  # second argument: number of attention heads
 
 
-LAYOUTS = {
-    "same": Layout(lambda a: a, lambda a, heads: a),
+_SAME = Layout(None, lambda a: a, lambda a, heads: a)
+# (1, positions, D) <-> (positions, D)
+_TABLE = Layout(3, lambda a: a.reshape(-1, a.shape[-1]), lambda a, heads: a[None])
+
+ORIGINAL_LAYOUTS = {
+    "same": _SAME,
     # (rows, columns, in, out) <-> (out, in, rows, columns)
-    "conv": Layout(lambda a: a.transpose(3, 2, 0, 1), lambda a, heads: a.transpose(2, 3, 1, 0)),
+    "conv": Layout(4, lambda a: a.transpose(3, 2, 0, 1), lambda a, heads: a.transpose(2, 3, 1, 0)),
     # (1, 1, 1, channels) <-> (channels,)
-    "group_norm": Layout(lambda a: a.reshape(-1), lambda a, heads: a.reshape(1, 1, 1, -1)),
+    "group_norm": Layout(4, lambda a: a.reshape(-1), lambda a, heads: a.reshape(1, 1, 1, -1)),
     # (in, out) <-> (out, in)
-    "dense": Layout(lambda a: a.T, lambda a, heads: a.T),
+    "dense": Layout(2, lambda a: a.T, lambda a, heads: a.T),
     # (D, heads, head_dim) <-> (heads * head_dim, D)
     "heads_out": Layout(
-        lambda a: a.reshape(a.shape[0], -1).T, lambda a, heads: a.T.reshape(a.shape[1], heads, a.shape[0] // heads)
+        3, lambda a: a.reshape(a.shape[0], -1).T, lambda a, heads: a.T.reshape(a.shape[1], heads, a.shape[0] // heads)
     ),
     # (heads, head_dim) <-> (heads * head_dim,)
-    "heads_bias": Layout(lambda a: a.reshape(-1), lambda a, heads: a.reshape(heads, -1)),
+    "heads_bias": Layout(2, lambda a: a.reshape(-1), lambda a, heads: a.reshape(heads, -1)),
     # (heads, head_dim, D) <-> (D, heads * head_dim)
     "heads_in": Layout(
-        lambda a: a.reshape(-1, a.shape[-1]).T, lambda a, heads: a.T.reshape(heads, a.shape[1] // heads, a.shape[0])
+        3, lambda a: a.reshape(-1, a.shape[-1]).T, lambda a, heads: a.T.reshape(heads, a.shape[1] // heads, a.shape[0])
     ),
-    # (1, positions, D) <-> (positions, D)
-    "table": Layout(lambda a: a.reshape(-1, a.shape[-1]), lambda a, heads: a[None]),
+    "position_table": _TABLE,
+    "scale_table": _TABLE,
 }
+# pyiqa keeps PyTorch's layouts; of its two tables only one has a leading axis.
+_PYTORCH_DIMENSIONS = {"conv": 4, "group_norm": 1, "dense": 2, "heads_out": 2, "heads_bias": 1, "heads_in": 2}
+_PYTORCH_DIMENSIONS |= {"scale_table": 2}
+PYIQA_LAYOUTS = {kind: replace(_SAME, num_dimensions=count) for kind, count in _PYTORCH_DIMENSIONS.items()}
+PYIQA_LAYOUTS |= {"same": _SAME, "position_table": _TABLE}
 
 
 def _norm(original: str, pyiqa: str, ours: str, layout: str = "same") -> list[tuple[str, str, str, str]]:
@@ -67,7 +77,9 @@ def _rename_table() -> list[tuple[str, str, str, str]]:
     rows = [("conv_root/kernel", "conv_root.weight", f"{stem}.stem_conv.weight", "conv")]
     rows += _norm("gn_root", "gn_root", f"{stem}.stem_norm", "group_norm")
     for name, norm in (("conv1", "1"), ("conv2", "2"), ("conv3", "3"), ("conv_proj", "_proj")):
-        rows.append((f"block{{stage}}/unit1/{name}/kernel", f"block{{stage}}.{name}.weight", f"{unit}.{name}.weight", "conv"))
+        rows.append(
+            (f"block{{stage}}/unit1/{name}/kernel", f"block{{stage}}.{name}.weight", f"{unit}.{name}.weight", "conv")
+        )
         rows += _norm(f"block{{stage}}/unit1/gn{norm}", f"block{{stage}}.gn{norm}", f"{unit}.norm{norm}", "group_norm")
     rows += _dense("embedding", "embedding", f"{embeddings}.patch_projection")
     rows += [
@@ -76,13 +88,13 @@ def _rename_table() -> list[tuple[str, str, str, str]]:
             "Transformer/posembed_input/pos_embedding",
             "transformer_encoder.posembed_input.position_emb",
             f"{embeddings}.spatial_embedding.weight",
-            "table",
+            "position_table",
         ),
         (
             "Transformer/scaleembed_input/scale_embedding",
             "transformer_encoder.scaleembed_input.scale_emb",
             f"{embeddings}.scale_embedding.weight",
-            "table",
+            "scale_table",
         ),
     ]
     block, pyiqa_block = "Transformer/encoderblock_{i}", "transformer_encoder.transformer.encoderblock_{i}"
@@ -102,14 +114,19 @@ def _rename_table() -> list[tuple[str, str, str, str]]:
 
 RENAMES = _rename_table()
 ORIGINAL, PYIQA, OURS = 0, 1, 2  # columns of the table
+_LAYOUTS = {ORIGINAL: ORIGINAL_LAYOUTS, PYIQA: PYIQA_LAYOUTS}
 
 
-def _pattern(template: str) -> re.Pattern[str]:
-    escaped = re.escape(template).replace(re.escape("{i}"), r"(?P<i>\d+)")
-    return re.compile(escaped.replace(re.escape("{stage}"), r"(?P<stage>\d+)"))
+def _pattern(template: str, column: int) -> re.Pattern[str]:
+    # No leading zeros and no stage 0: two outside names must never stand for one of ours.
+    escaped = re.escape(template).replace(re.escape("{i}"), r"(?P<i>0|[1-9]\d*)")
+    escaped = escaped.replace(re.escape("{stage}"), r"(?P<stage>[1-9]\d*)")
+    if column == PYIQA and template.startswith("head."):
+        escaped = escaped.replace("head", r"head(?:\.0)?", 1)  # with several labels pyiqa's head also holds a softmax
+    return re.compile(escaped)
 
 
-_PATTERNS = {column: [_pattern(row[column]) for row in RENAMES] for column in (ORIGINAL, PYIQA, OURS)}
+_PATTERNS = {column: [_pattern(row[column], column) for row in RENAMES] for column in (ORIGINAL, PYIQA, OURS)}
 
 
 def rename(name: str, *, source: int, target: int) -> tuple[str, str] | None:
@@ -132,35 +149,95 @@ def rename(name: str, *, source: int, target: int) -> tuple[str, str] | None:
     return None
 
 
-def rename_all(names: list[str], *, source: int, target: int) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """Translate names; returns {name: (translated, layout)} and the sorted names that the table does not know."""
-    known = {name: found for name in names if (found := rename(name, source=source, target=target))}
-    return known, sorted(set(names) - set(known))
+def to_ours(arrays: Mapping[str, Array], *, source: int) -> tuple[dict[str, Array], list[str]]:
+    """Outside arrays to our names and layouts.
+
+    Args:
+        arrays: By their names in the source column, without prefix and without optimizer state.
+        source: `ORIGINAL` or `PYIQA`.
+
+    Returns:
+        Our arrays, views where possible, and the sorted names that the table does not know or whose arrays have a wrong
+        number of dimensions.
+    """
+    ours, unfit = {}, []
+    for name, array in arrays.items():
+        found = rename(name, source=source, target=OURS)
+        if found is None or _LAYOUTS[source][found[1]].num_dimensions not in (None, array.ndim):
+            unfit.append(name)
+        else:
+            ours[found[0]] = _LAYOUTS[source][found[1]].to_ours(array)
+    return ours, sorted(unfit)
+
+
+def from_ours(
+    arrays: Mapping[str, Array], *, target: int, num_attention_heads: int
+) -> tuple[dict[str, Array], list[str]]:
+    """Our arrays to outside names, without prefix, and layouts.
+
+    Args:
+        arrays: By our names.
+        target: `ORIGINAL` or `PYIQA`.
+        num_attention_heads: The original splits attention kernels by heads.
+
+    Returns:
+        Outside arrays, views where possible, and the sorted names that the table does not know.
+    """
+    outside, unknown = {}, []
+    for name, array in arrays.items():
+        found = rename(name, source=OURS, target=target)
+        if found is None:
+            unknown.append(name)
+        else:
+            outside[found[0]] = _LAYOUTS[target][found[1]].to_source(array, num_attention_heads)
+    return outside, sorted(unknown)
+
+
+def account(
+    arrays: Mapping[str, Array], *, source: int, expected: Mapping[str, tuple[int, ...]], num_attention_heads: int
+) -> list[str]:
+    """Compare outside arrays with what a model needs, by the outside names and layouts.
+
+    Args:
+        arrays: By their names in the source column.
+        source: `ORIGINAL` or `PYIQA`.
+        expected: Shapes of the model's parameters, by our names.
+        num_attention_heads: Of the model.
+
+    Returns:
+        One line per array that is missing, unknown, or of a wrong shape or type; empty if every one is accounted for.
+    """
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {}  # our name: outside name and shape
+    for name, shape in expected.items():
+        placeholder = np.broadcast_to(np.float32(0), shape)
+        outside, _ = from_ours({name: placeholder}, target=source, num_attention_heads=num_attention_heads)
+        for other, array in outside.items():
+            wanted[name] = (other, array.shape)
+    lines, seen = [], set()
+    for name, array in sorted(arrays.items()):
+        found = rename(name, source=source, target=OURS)
+        if found is None or found[0] not in wanted or found[0] in seen:
+            lines.append(f"unknown: {name} {array.shape}")
+            continue
+        seen.add(found[0])
+        if array.shape != wanted[found[0]][1]:
+            lines.append(f"wrong shape: {name} {array.shape}, expected {wanted[found[0]][1]}")
+        elif array.dtype != np.float32:
+            lines.append(f"wrong type: {name} {array.dtype}, expected float32")
+    return lines + [f"missing: {other} {shape}" for name, (other, shape) in wanted.items() if name not in seen]
 
 
 def original_to_ours(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]]:
-    """Arrays of an npz file, without prefix and optimizer state, to our names and layouts, and the unknown names."""
-    known, unknown = rename_all(list(arrays), source=ORIGINAL, target=OURS)
-    ours = {new: np.ascontiguousarray(LAYOUTS[layout].to_ours(arrays[old])) for old, (new, layout) in known.items()}
-    return ours, unknown
+    """`to_ours` for the arrays of an npz file."""
+    return to_ours(arrays, source=ORIGINAL)
 
 
 def pyiqa_to_ours(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]]:
-    """Arrays of pyiqa's state dict to our names and layouts, and the unknown names."""
-    known, unknown = rename_all(list(arrays), source=PYIQA, target=OURS)
-    # Only the tables carry an extra axis; all other layouts are PyTorch's on both sides.
-    ours = {
-        new: arrays[old].reshape(-1, arrays[old].shape[-1]) if layout == "table" else arrays[old]
-        for old, (new, layout) in known.items()
-    }
-    return ours, unknown
+    """`to_ours` for pyiqa's state dict."""
+    return to_ours(arrays, source=PYIQA)
 
 
 def ours_to_original(arrays: Mapping[str, Array], *, num_attention_heads: int) -> tuple[dict[str, Array], list[str]]:
-    """Our arrays to the original's names, with its prefix, and layouts, and the unknown names."""
-    known, unknown = rename_all(list(arrays), source=OURS, target=ORIGINAL)
-    original = {
-        ORIGINAL_PREFIX + new: np.ascontiguousarray(LAYOUTS[layout].to_original(arrays[old], num_attention_heads))
-        for old, (new, layout) in known.items()
-    }
-    return original, unknown
+    """`from_ours` for an npz file: with the prefix `opt/target/`, contiguous."""
+    original, unknown = from_ours(arrays, target=ORIGINAL, num_attention_heads=num_attention_heads)
+    return {ORIGINAL_PREFIX + name: np.ascontiguousarray(array) for name, array in original.items()}, unknown

@@ -5,10 +5,7 @@ Importing registers the classes, so that `AutoModel`, `AutoImageProcessor` and `
 them.
 """
 
-from pathlib import Path
-
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
-
+from .auto import DEFAULT_CHECKPOINT, AutoModelForImageQualityAssessment, register
 from .configuration_musiq import MusiqConfig
 from .image_processing_musiq import MusiqImageProcessor
 from .modeling_musiq import (
@@ -18,26 +15,15 @@ from .modeling_musiq import (
     MusiqModel,
     MusiqPreTrainedModel,
 )
+from .pipeline_musiq import ImageQualityAssessmentPipeline
+from .version import __version__
 
-__version__ = "0.1.0"
-
-# The small checkpoint that comes with the package: what the pipeline loads without a `model`.
-DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "musiq-tiny-biq2021"
-
-AutoConfig.register("musiq", MusiqConfig, exist_ok=True)
-AutoModel.register(
-    MusiqConfig, (MusiqForImageQualityAssessment, MusiqForImageClassification, MusiqModel), exist_ok=True
-)
-AutoModelForImageClassification.register(
-    MusiqConfig, (MusiqForImageQualityAssessment, MusiqForImageClassification), exist_ok=True
-)
-# One torch-native class serves both keys; with "pil" alone a warning would appear wherever torchvision is installed.
-AutoImageProcessor.register(
-    MusiqConfig, image_processor_classes={"pil": MusiqImageProcessor, "torchvision": MusiqImageProcessor}, exist_ok=True
-)
+register()
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
+    "AutoModelForImageQualityAssessment",
+    "ImageQualityAssessmentPipeline",
     "MusiqConfig",
     "MusiqForImageClassification",
     "MusiqForImageQualityAssessment",

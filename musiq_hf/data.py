@@ -40,7 +40,7 @@ def _read_csv(path: Path, image_root: Path) -> "datasets.Dataset":
         if not os.path.isfile(image):
             raise ValueError(f"{path}, line {row}: picture {image} does not exist. Check `--image_root`.")
         if not abs(mos) < float("inf"):  # also catches NaN
-            raise ValueError(f"{path}, line {row}: `mos` must be a number, got {table['mos'][row - 2]!r}.")
+            raise ValueError(f"{path}, line {row}: `mos` must be a number, got {table['mos'][row - 2]}.")
     table["mos"] = numbers.astype(float)
     return datasets.Dataset.from_pandas(table, preserve_index=False)
 

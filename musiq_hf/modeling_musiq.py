@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """MUSIQ: multi-scale image quality Transformer (Ke et al., ICCV 2021, section 3).
 
-Equal to the released code (google-research/musiq, model/multiscale_transformer.py) on every real token. Differences that
-no score sees: a padding token here is only kept from being attended to, where the released code also keeps it from
-attending, and sequences need no fixed length.
+Equal to the released code (google-research/musiq, model/multiscale_transformer.py) on every real token. Differences
+that no score sees: a padding token here is only kept from being attended to, where the released code also keeps it
+from attending, and sequences need no fixed length.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from .losses_musiq import emd_loss, l1_loss
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
 from .patching_musiq import sinusoid_table
 
+
 @dataclass
 class MusiqImageQualityOutput(ModelOutput):
     """Output of `MusiqForImageQualityAssessment`.
@@ -48,7 +49,7 @@ class MusiqImageQualityOutput(ModelOutput):
 
 
 class MusiqEmbeddings(nn.Module):
-    """Patch, spatial (section 3.3) and scale embeddings (section 3.4), and the CLS token, which gets neither position."""
+    """Patch, spatial (section 3.3) and scale embeddings (section 3.4), and the CLS token, which has no position."""
 
     def __init__(self, config: MusiqConfig):
         super().__init__()
@@ -264,6 +265,7 @@ class MusiqPreTrainedModel(PreTrainedModel):
     config: MusiqConfig
     base_model_prefix = "musiq"
     main_input_name = "pixel_values"
+    _input_embed_layer = "patch_projection"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     # The Trainer would otherwise rescale our mean-reduced loss by the number of processes or accumulation steps.
@@ -278,37 +280,28 @@ class MusiqPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise one module as the released code does (its library defaults where it names nothing)."""
+        """Initialise one module's own weights as the released code does (its library defaults where it names nothing).
+
+        Leaf by leaf, never through the parent: for classes outside of its own package Transformers skips every module
+        that owns no parameter itself, which would leave the weights below it uninitialised.
+        """
+        name = next((name for name, other in self.named_modules() if other is module), "").rpartition(".")[2]
         if isinstance(module, MusiqEmbeddings):
-            init.lecun_normal_(module.patch_projection.weight)
-            init.zeros_(module.patch_projection.bias)
             init.zeros_(module.cls_token)
-            if module.scale_embedding is not None:
-                init.normal_(module.scale_embedding.weight, std=self.config.initializer_range)
-            if module.spatial_embedding is not None:
-                init.normal_(module.spatial_embedding.weight, std=self.config.initializer_range)
-        elif isinstance(module, MusiqStdConv2d):
-            init.lecun_normal_(module.weight)
-        elif isinstance(module, MusiqPatchEncoder):
-            for stage in module.stages:
-                init.zeros_(stage.norm3.weight)
-        elif isinstance(module, MusiqAttention):
-            for linear in (module.q_proj, module.k_proj, module.v_proj, module.o_proj):
-                init.xavier_uniform_(linear.weight)
-                init.zeros_(linear.bias)
-        elif isinstance(module, MusiqMLP):
-            for linear in (module.fc1, module.fc2):
-                init.xavier_uniform_(linear.weight)
-                init.normal_(linear.bias, std=1e-6)
-        elif isinstance(module, MusiqHead):
-            if module.pre_logits is not None:
-                init.lecun_normal_(module.pre_logits.weight)
-                init.zeros_(module.pre_logits.bias)
-            init.zeros_(module.classifier.weight)
-            init.zeros_(module.classifier.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
-            init.ones_(module.weight)
+            # A residual unit of the patch encoder starts as its shortcut.
+            init.constant_(module.weight, 0.0 if name == "norm3" else 1.0)
             init.zeros_(module.bias)
+        elif isinstance(module, MusiqStdConv2d) or name in ("patch_projection", "pre_logits"):
+            init.lecun_normal_(module.weight)
+        elif name == "classifier":
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+        if isinstance(module, nn.Linear):
+            init.normal_(module.bias, std=1e-6 if name in ("fc1", "fc2") else 0.0)
 
 
 class MusiqModel(MusiqPreTrainedModel):
@@ -320,10 +313,6 @@ class MusiqModel(MusiqPreTrainedModel):
         self.encoder = MusiqEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The layer that turns patch features into hidden states."""
-        return self.embeddings.patch_projection
 
     def _validate_inputs(
         self,

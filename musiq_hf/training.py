@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     import datasets
 
 
+LOGGING_STEPS = 20
+
+
 @dataclass(kw_only=True)
 class FinetuneSettings:
     """Settings of `finetune`.
@@ -202,8 +205,9 @@ def _training_arguments(settings: FinetuneSettings) -> TrainingArguments:
         load_best_model_at_end=True,
         metric_for_best_model="srcc",
         greater_is_better=True,
-        logging_steps=20,
+        logging_steps=LOGGING_STEPS,
         dataloader_num_workers=settings.num_workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=["labels"],
         seed=settings.seed,

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ten published checkpoints: where they are, and what is known about them.
+
+The addresses are those that google-research/musiq gives. Nothing could be downloaded where this was written, so the real
+files were never converted here: the converter is tested on checkpoints of the same names, shapes and layouts.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.utils import httpx
+from tqdm import tqdm
+
+LOCATION = "https://storage.googleapis.com/gresearch/musiq/"
+SINGLE_FOLDER = "full_size_single_scale/"
+SINGLE_SUFFIX = "-single"
+PREFIX = "musiq-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What a published checkpoint was trained on.
+
+    Attributes:
+        file: Name of the checkpoint's file.
+        training_data: One or two sentences.
+        recipe: Fine-tuning as the paper states it (section 4.2).
+        score_range: Of the opinion scores, None if the head predicts none, or a distribution that has its own.
+        notes: What a user of this variant must know.
+    """
+
+    file: str
+    training_data: str
+    recipe: str
+    score_range: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+_PRETRAINING = (
+    "ImageNet pre-training for 300 epochs with Adam (beta 0.9 and 0.999), batches of 4096, weight decay 0.1, a cosine "
+    "schedule from 0.001 and at most 512 native patches per picture"
+)
+
+
+def _fine_tuning(rate: str, epochs: int, batch_size: int, loss: str = "the L1 loss on opinion scores") -> str:
+    return (
+        f"{_PRETRAINING}; then fine-tuning with SGD and momentum, a cosine schedule from {rate}, {epochs} epochs, batches "
+        f"of {batch_size}, {loss}, horizontal flips as the only augmentation. As the paper states it; its authors "
+        "published no training code."
+    )
+
+
+DATASETS = {
+    "koniq": Dataset(
+        file="koniq_ckpt.npz",
+        training_data="KonIQ-10k: about 10,000 photographs in the wild with mean opinion scores.",
+        recipe=_fine_tuning("0.0001", 30, 96),
+        score_range=(0, 100),
+        notes=(
+            "Which split of KonIQ-10k the published weights were trained on is not known, so a correlation measured on "
+            "any part of KonIQ-10k may be one on training pictures.",
+        ),
+    ),
+    "spaq": Dataset(
+        file="spaq_ckpt.npz",
+        training_data="SPAQ: about 11,000 photographs from 66 smartphones with mean opinion scores.",
+        recipe=_fine_tuning("0.0001", 30, 128),
+        score_range=(0, 100),
+        notes=(
+            "The paper resizes SPAQ pictures to a shorter side of 512 pixels before anything else; the published "
+            "prediction code does not, and neither does this checkpoint's image processor. To follow the paper's "
+            "protocol on SPAQ, resize first.",
+        ),
+    ),
+    "paq2piq": Dataset(
+        file="paq2piq_ckpt.npz",
+        training_data="PaQ-2-PiQ: about 40,000 pictures and 120,000 crops of them with mean opinion scores.",
+        recipe=_fine_tuning("0.0002", 10, 128),
+        score_range=(0, 100),
+    ),
+    "ava": Dataset(
+        file="ava_ckpt.npz",
+        training_data="AVA: about 250,000 photographs with distributions of aesthetic ratings from 1 to 10.",
+        recipe=_fine_tuning("0.12", 20, 512, "the earth mover's distance (r = 2) between score distributions"),
+        notes=(
+            "The score is an aesthetic one: how much the raters of a photography contest liked a picture, not how "
+            "technically sound it is.",
+        ),
+    ),
+    "imagenet": Dataset(
+        file="imagenet_pretrain.npz",
+        training_data="ImageNet: classification of 1,000 classes, as a start for fine-tuning on opinion scores.",
+        recipe=f"{_PRETRAINING}, random crops, RandAugment and mixup. As the paper states it.",
+        notes=("This checkpoint classifies and predicts no quality. Fine-tune it before you score pictures.",),
+    ),
+}
+PUBLISHED = tuple(f"{name}{suffix}" for name in DATASETS for suffix in ("", SINGLE_SUFFIX))
+
+
+def published_name(name: str) -> str | None:
+    """The short form of a published name, `koniq-single` for `musiq-koniq-single` say; None if it is not one."""
+    short = name.removeprefix(PREFIX)
+    return short if short in PUBLISHED else None
+
+
+def dataset_of(name: str) -> Dataset | None:
+    """What the published checkpoint of that name was trained on; None if the name is not a published one."""
+    short = published_name(name)
+    return None if short is None else DATASETS[short.removesuffix(SINGLE_SUFFIX)]
+
+
+def url_of(name: str, *, location: str = LOCATION) -> str:
+    """Public address of a published checkpoint, by its short name."""
+    folder = SINGLE_FOLDER if name.endswith(SINGLE_SUFFIX) else ""
+    return location + folder + DATASETS[name.removesuffix(SINGLE_SUFFIX)].file
+
+
+def _stream(url: str, write: Callable[[bytes], object]) -> None:
+    with httpx.stream("GET", url, follow_redirects=True, timeout=30) as response:
+        response.raise_for_status()
+        size = int(response.headers.get("content-length", 0)) or None
+        with tqdm(total=size, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1]) as bar:
+            for chunk in response.iter_bytes():
+                write(chunk)
+                bar.update(len(chunk))
+
+
+def download(name: str, *, location: str = LOCATION) -> Path:
+    """Fetch a published checkpoint into the Hugging Face cache, unless it is there already.
+
+    Args:
+        name: Its short name, one of `PUBLISHED`.
+        location: Where the files lie.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConnectionError: If it cannot be fetched.
+    """
+    url = url_of(name, location=location)
+    target = Path(constants.HF_HOME) / "musiq_hf" / url.removeprefix(location)
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE is set")
+        with temporary.open("wb") as file:
+            _stream(url, file.write)
+        os.replace(temporary, target)
+    except (httpx.HTTPError, ConnectionError) as error:
+        raise ConnectionError(
+            f"{url} cannot be downloaded ({error or type(error).__name__}). Fetch it on another machine and pass the file."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score pictures and print a table: file, size, score.
+
+python examples/score_images.py photo.jpg folder --model musiq-koniq
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from PIL import Image
+from transformers import pipeline
+from transformers.utils import logging
+
+from musiq_hf import DEFAULT_CHECKPOINT
+from musiq_hf.arguments import parse_arguments
+from musiq_hf.image_loading_musiq import load_image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def find_pictures(paths: list[Path]) -> list[Path]:
+    """Files as they are, and the pictures in folders, sorted by name."""
+    found: list[Path] = []
+    for path in paths:
+        inside = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else ()
+        found += sorted(inside) if path.is_dir() else [path]
+    return found
+
+
+def main() -> int:
+    """Print the table; 1 if a picture could not be scored."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, help="pictures, or folders of pictures")
+    parser.add_argument("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
+    arguments = parse_arguments(parser)
+    # 1. Load the checkpoint once.
+    logging.disable_progress_bar()
+    scorer = pipeline("image-quality-assessment", model=arguments.model)
+    # 2. Score one picture after the other, and go on after one that cannot be read.
+    pictures, failures = find_pictures(arguments.paths), 0
+    width = max((len(str(path)) for path in pictures), default=4)
+    print(f"{'file':<{width}}  {'size':>11}  score")
+    for path in pictures:
+        try:
+            image: Image.Image = load_image(path)
+            print(f"{path!s:<{width}}  {image.width:>5}x{image.height:<5}  {scorer(image)['score']:5.1f}")
+        except (ValueError, OSError) as error:
+            failures += 1
+            print(error, file=sys.stderr)
+    return 1 if failures or not pictures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

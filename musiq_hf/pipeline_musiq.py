@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline "image-quality-assessment": pictures of any sizes in, scores in MOS points out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline
+from transformers.image_processing_utils import BatchFeature
+from transformers.utils import ModelOutput
+
+from .image_loading_musiq import load_image
+
+
+class ImageQualityAssessmentPipeline(Pipeline):
+    """Score pictures with `MusiqForImageQualityAssessment`.
+
+    >>> from transformers import pipeline
+    >>> import musiq_hf
+    >>> scorer = pipeline("image-quality-assessment")
+    >>> scorer("photo.jpg")
+    {'score': 71.3}
+
+    A picture is a path, an http(s) URL, base64 text, a PIL image or an array; several are a list, a generator or a
+    `KeyDataset`. With `batch_size` above 1 pictures of different sizes are padded and masked: the partners in a batch do
+    not change a score. A checkpoint that predicts a score distribution adds "distribution", the probabilities of the
+    score values 1..n, and "std", the standard deviation of that distribution.
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+    _load_video_processor = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if not hasattr(self.model, "scores_from_logits"):
+            raise ValueError(
+                f"A checkpoint of MusiqForImageQualityAssessment is needed, got {type(self.model).__name__}. "
+                "An ImageNet checkpoint has no quality head: fine-tune it first."
+            )
+        self.image_processor.check_config(self.model.config)
+
+    def _sanitize_parameters(self, timeout: float | None = None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        return ({} if timeout is None else {"timeout": timeout}), {}, {}
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Score one picture or many.
+
+        Args:
+            inputs: One picture, or a list, generator, dataset column or `KeyDataset` of pictures.
+            **kwargs: `batch_size`, `num_workers`, and `timeout` in seconds for URLs.
+
+        Returns:
+            `{"score": ...}` in MOS points for one picture, a list of them for a list or column, an iterator for a
+            generator or a `KeyDataset`.
+
+        Raises:
+            ValueError: If a picture cannot be used; the message names it.
+            FileNotFoundError: If a path does not exist.
+        """
+        if isinstance(inputs, Sequence) and not isinstance(inputs, str):
+            # Lists, tuples and columns of `datasets`: read one by one, answered with a list.
+            return list(super().__call__((image for image in inputs), **kwargs))
+        return super().__call__(inputs, **kwargs)
+
+    def preprocess(self, image: Any, timeout: float | None = None) -> BatchFeature:
+        """One picture to a batch of one unpadded sequence."""
+        if isinstance(image, np.ndarray | torch.Tensor):
+            if image.ndim == 4:
+                raise ValueError(f"One picture was expected, got an array of shape {tuple(image.shape)}: pass a list.")
+        else:
+            image = load_image(image, timeout=timeout)
+        return self.image_processor(image, padding="longest", return_tensors="pt")
+
+    def get_iterator(self, inputs: Any, num_workers: int, batch_size: int, *parameters: Any) -> Any:
+        """The base iterator, with batches padded by the image processor: the base would concatenate them unpadded."""
+        results = super().get_iterator(inputs, num_workers, batch_size, *parameters)
+        if batch_size > 1:
+            results.loader.loader.collate_fn = self._collate
+        return results
+
+    def _collate(self, items: list[BatchFeature]) -> BatchFeature:
+        features = [{name: values[0] for name, values in item.items()} for item in items]
+        return self.image_processor.pad(features, padding="longest")
+
+    def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
+        return self.model(**model_inputs)
+
+    def postprocess(self, model_outputs: ModelOutput) -> dict[str, Any]:
+        """The result of one picture, in plain numbers."""
+        result: dict[str, Any] = {"score": float(model_outputs["scores"][0])}
+        logits = model_outputs["logits"][0].float()
+        if len(logits) > 1:
+            probabilities = logits.double().softmax(dim=-1)
+            values = torch.arange(1, len(logits) + 1, dtype=torch.float64)
+            mean = probabilities @ values
+            result["distribution"] = probabilities.tolist()
+            result["std"] = float((probabilities @ (values - mean) ** 2).sqrt())
+        return result
+
+
+__all__ = ["ImageQualityAssessmentPipeline"]

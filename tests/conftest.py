@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests share: deterministic properties, models that are built once, small models and pictures."""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent / "fixtures"))  # `golden` and the generator of its checkpoints
+
+import golden  # noqa: E402
+
+from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment  # noqa: E402
+
+settings.register_profile("deterministic", derandomize=True, database=None, deadline=None, max_examples=25)
+settings.load_profile("deterministic")
+
+# A model of a few thousand parameters: every kind of layer, nothing of size.
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "patch_encoder_width": 8,
+    "patch_encoder_groups": 4,
+    "patch_size": 8,
+    "hash_grid_size": 4,
+    "longer_side_lengths": (16, 24),
+}
+
+
+@pytest.fixture(scope="session")
+def golden_model() -> Callable[[str], MusiqForImageQualityAssessment]:
+    """Build a golden checkpoint by name, once per session; tests must leave it as they found it."""
+    return cache(golden.build_model)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., MusiqConfig]:
+    """Make a tiny configuration; arguments override its fields."""
+
+    def make(**overrides: Any) -> MusiqConfig:
+        return MusiqConfig(**{**TINY, **overrides})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_config) -> Callable[..., MusiqForImageQualityAssessment]:
+    """Make a tiny model in evaluation mode whose weights, the head's too, are random: a fresh head answers its bias."""
+
+    def make(*, seed: int = 0, **overrides: Any) -> MusiqForImageQualityAssessment:
+        torch.manual_seed(seed)
+        model = MusiqForImageQualityAssessment(tiny_config(**overrides))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[np.ndarray]:
+    """Four pictures of different sizes and contents, uint8 (height, width, 3)."""
+    generator = np.random.default_rng(7)
+    sizes = ((30, 41), (17, 16), (9, 50), (48, 24))
+    return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
