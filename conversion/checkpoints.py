@@ -62,7 +62,8 @@ def _read_npz(path: Path, sha256: str) -> Checkpoint:
                     unknown.append(name)
     except _READ_ERRORS as error:
         raise ValueError(
-            f"{path} cannot be read as an .npz of plain arrays: it is damaged, or holds Python objects, which are refused."
+            f"{path} cannot be read as an .npz of plain arrays: it is damaged, or holds Python objects, which are "
+            "refused."
         ) from error
     if not arrays:
         found = ", ".join(unknown[:5]) or "nothing else"
@@ -82,8 +83,8 @@ def _read_pth(path: Path, sha256: str) -> Checkpoint:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (*_READ_ERRORS, *_PICKLE_ERRORS) as error:
         raise ValueError(
-            f"{path} cannot be read as a .pth of tensors: it is damaged, or holds pickled objects, which could run code "
-            "and are refused. Save its state dict alone."
+            f"{path} cannot be read as a .pth of tensors: it is damaged, or holds pickled objects, which could run "
+            "code and are refused. Save its state dict alone."
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("params"), Mapping):
         state = state["params"]  # as pyiqa's training saves it

@@ -157,8 +157,8 @@ def to_ours(arrays: Mapping[str, Array], *, source: int) -> tuple[dict[str, Arra
         source: `ORIGINAL` or `PYIQA`.
 
     Returns:
-        Our arrays, views where possible, and the sorted names that the table does not know or whose arrays have a wrong
-        number of dimensions.
+        Our arrays, views where possible, and the sorted names that the table does not know or whose arrays have a
+        wrong number of dimensions.
     """
     ours, unfit = {}, []
     for name, array in arrays.items():

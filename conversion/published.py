@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ten published checkpoints: where they are, and what is known about them.
 
-The addresses are those that google-research/musiq gives. Nothing could be downloaded where this was written, so the real
-files were never converted here: the converter is tested on checkpoints of the same names, shapes and layouts.
+The addresses are those that google-research/musiq gives. Nothing could be downloaded where this was written, so the
+real files were never converted here: the converter is tested on checkpoints of the same names, shapes and layouts.
 """
 
 import os
@@ -47,9 +47,9 @@ _PRETRAINING = (
 
 def _fine_tuning(rate: str, epochs: int, batch_size: int, loss: str = "the L1 loss on opinion scores") -> str:
     return (
-        f"{_PRETRAINING}; then fine-tuning with SGD and momentum, a cosine schedule from {rate}, {epochs} epochs, batches "
-        f"of {batch_size}, {loss}, horizontal flips as the only augmentation. As the paper states it; its authors "
-        "published no training code."
+        f"{_PRETRAINING}; then fine-tuning with SGD and momentum, a cosine schedule from {rate}, {epochs} epochs, "
+        f"batches of {batch_size}, {loss}, horizontal flips as the only augmentation. As the paper states it; its "
+        "authors published no training code."
     )
 
 
@@ -60,8 +60,8 @@ DATASETS = {
         recipe=_fine_tuning("0.0001", 30, 96),
         score_range=(0, 100),
         notes=(
-            "Which split of KonIQ-10k the published weights were trained on is not known, so a correlation measured on "
-            "any part of KonIQ-10k may be one on training pictures.",
+            "Which split of KonIQ-10k the published weights were trained on is not known, so a correlation measured "
+            "on any part of KonIQ-10k may be one on training pictures.",
         ),
     ),
     "spaq": Dataset(
@@ -77,7 +77,7 @@ DATASETS = {
     ),
     "paq2piq": Dataset(
         file="paq2piq_ckpt.npz",
-        training_data="PaQ-2-PiQ: about 40,000 pictures and 120,000 crops of them with mean opinion scores.",
+        training_data="PaQ-2-PiQ, training split: about 30,000 pictures and 90,000 crops with mean opinion scores.",
         recipe=_fine_tuning("0.0002", 10, 128),
         score_range=(0, 100),
     ),
@@ -155,7 +155,8 @@ def download(name: str, *, location: str = LOCATION) -> Path:
         os.replace(temporary, target)
     except (httpx.HTTPError, ConnectionError) as error:
         raise ConnectionError(
-            f"{url} cannot be downloaded ({error or type(error).__name__}). Fetch it on another machine and pass the file."
+            f"{url} cannot be downloaded ({str(error) or type(error).__name__}). Fetch it on another machine and pass "
+            "the file."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -21,10 +21,19 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", help="CSV with columns image,mos[,split][,group], an imagefolder, or a data set id on the Hub")
     add("--image_root", help="directory that the paths of the CSV start from (default: the CSV's own)")
-    add("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint, or a directory with only a config.json to start fresh")
+    add(
+        "--model",
+        default=str(DEFAULT_CHECKPOINT),
+        help="checkpoint, or a directory with only a config.json to start fresh",
+    )
     add("--output_dir", default="runs/finetune", help="where everything is written (default: %(default)s)")
     add("--epochs", type=float, default=FinetuneSettings.epochs, help="default: %(default)s")
-    add("--batch_size", type=int, default=FinetuneSettings.batch_size, help="pictures per step and device (%(default)s)")
+    add(
+        "--batch_size",
+        type=int,
+        default=FinetuneSettings.batch_size,
+        help="pictures per step and device (%(default)s)",
+    )
     add("--eval_batch_size", type=int, default=FinetuneSettings.eval_batch_size, help="likewise (%(default)s)")
     add("--learning_rate", type=float, default=FinetuneSettings.learning_rate, help="peak of the cosine (%(default)s)")
     add("--weight_decay", type=float, default=FinetuneSettings.weight_decay, help="default: %(default)s")
@@ -32,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--native_patches", type=int, help="random native patches per picture and step (default: all)")
     add("--holdout_fraction", type=float, help="part of train that chooses the best epoch in place of validation")
     add("--score_range", type=float, nargs=2, metavar=("LOWEST", "HIGHEST"), help="noted in the configuration")
-    add("--save_dtype", choices=("float32", "float16"), default=FinetuneSettings.save_dtype, help="of the weights file")
+    add(
+        "--save_dtype", choices=("float32", "float16"), default=FinetuneSettings.save_dtype, help="of the weights file"
+    )
     add("--seed", type=int, default=FinetuneSettings.seed, help="default: %(default)s")
     add("--num_workers", type=int, default=FinetuneSettings.num_workers, help="decoding processes (%(default)s)")
     add("--resume", action="store_true", help="continue from the last checkpoint in --output_dir")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """MUSIQ, the multi-scale image quality Transformer (Ke et al., ICCV 2021), for the Hugging Face stack.
 
-Importing registers the classes, so that `AutoModel`, `AutoImageProcessor` and `pipeline("image-quality-assessment")` know
-them.
+Importing registers the classes, so that `AutoModel`, `AutoImageProcessor` and `pipeline("image-quality-assessment")`
+know them.
 """
 
 from .auto import DEFAULT_CHECKPOINT, AutoModelForImageQualityAssessment, register

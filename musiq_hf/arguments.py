@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse `argv` (None = the command line), reading `--output-dir` as `--output_dir`; exits with 2 on a mistake."""
-    words = []
-    for word in sys.argv[1:] if argv is None else argv:
+    words = list(sys.argv[1:] if argv is None else argv)
+    for index, word in enumerate(words):
+        if word == "--":  # what follows are file names
+            break
         name, equals, value = word.partition("=")
-        words.append(name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else word)
+        if name.startswith("--"):
+            words[index] = name.replace("-", "_").replace("__", "--", 1) + equals + value
     return parser.parse_args(words)

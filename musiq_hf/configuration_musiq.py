@@ -4,13 +4,25 @@
 Names follow Transformers wherever it has one.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 # Deeper encoders add one bottleneck stage each: three convolutions more (google-research/musiq, model/resnet.py).
 RESNET_DEPTHS = (5, 8, 11, 14)
+POSITIVE_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "patch_encoder_width",
+    "patch_encoder_groups",
+    "patch_size",
+    "hash_grid_size",
+    "max_native_patches",
+    "pre_logits_size",
+)
 
 
 @strict
@@ -33,8 +45,8 @@ class MusiqConfig(PreTrainedConfig):
         patch_encoder_groups: Groups of every group norm in the patch encoder.
         patch_size: Side P of a patch, in pixels.
         hash_grid_size: Side G of the grid of the hash-based spatial embedding (eq. 2).
-        spatial_embedding: "hash" (eq. 2), "sinusoid" (fixed table over the same cells), "fixed" (one learned vector per
-            slot of the padded sequence) or "none" (Table 7).
+        spatial_embedding: "hash" (eq. 2), "sinusoid" (fixed table over the same cells), "fixed" (one learned vector
+            per slot of the padded sequence) or "none" (Table 7).
         use_scale_embedding: Whether the scale embedding is added (Table 8).
         longer_side_lengths: Longer sides L_k of the resized copies, in pixels; any order, kept sorted.
         use_native_resolution: Whether the picture itself is the last scale.
@@ -75,7 +87,7 @@ class MusiqConfig(PreTrainedConfig):
     score_scale: float | int = 1.0
     score_range: list[float | int] | tuple[float | int, ...] | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.id2label is None:
             kwargs.setdefault("num_labels", 1)
         # A registered class needs neither of these, and a checkpoint that keeps them would demand
@@ -87,7 +99,7 @@ class MusiqConfig(PreTrainedConfig):
         if self.score_range is not None:
             self.score_range = list(self.score_range)
         super().__post_init__(**kwargs)
-        if self.num_labels == 1 and self.problem_type is None:
+        if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
             # Without it Transformers' image-classification pipeline puts a sigmoid on the MOS.
             self.problem_type = "regression"
         # `@strict` validates too, but hides the sentence in an error that is not a ValueError.
@@ -106,7 +118,7 @@ class MusiqConfig(PreTrainedConfig):
             return resized + (self.max_native_patches or 0)
         return self.hash_grid_size**2
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """Raise a ValueError for the first rule that the fields break."""
         self._validate_sizes()
         if self.hidden_size % self.num_attention_heads:
@@ -136,12 +148,9 @@ class MusiqConfig(PreTrainedConfig):
         self._validate_patch_encoder()
         self._validate_scores()
 
-    def _validate_sizes(self):
-        names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size")
-        names += ("hash_grid_size", "patch_encoder_width", "patch_encoder_groups")
-        optional = ("max_native_patches", "pre_logits_size")
-        for name in names + tuple(name for name in optional if getattr(self, name) is not None):
-            if getattr(self, name) < 1:
+    def _validate_sizes(self) -> None:
+        for name in POSITIVE_FIELDS:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if any(length < 1 for length in self.longer_side_lengths):
             raise ValueError(f"`longer_side_lengths` must be positive, in pixels, got {self.longer_side_lengths}.")
@@ -149,7 +158,7 @@ class MusiqConfig(PreTrainedConfig):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
 
-    def _validate_patch_encoder(self):
+    def _validate_patch_encoder(self) -> None:
         if self.patch_encoder == "linear":
             return
         if self.patch_encoder_depth not in RESNET_DEPTHS:
@@ -163,7 +172,7 @@ class MusiqConfig(PreTrainedConfig):
                 f"and {self.patch_encoder_groups}. Change one of them."
             )
 
-    def _validate_scores(self):
+    def _validate_scores(self) -> None:
         if self.score_scale == 0:
             raise ValueError("`score_scale` must not be 0: every picture would get the same score.")
         if self.num_labels != 1 and (self.score_offset != 0 or self.score_scale != 1):

@@ -49,15 +49,17 @@ def load_scored_images(data: str, *, image_root: str | None = None) -> "datasets
     """Read pictures and their mean opinion scores.
 
     Args:
-        data: A CSV file with columns `image`, `mos` and optionally `split` and `group`; a directory that `datasets` reads
-            as an imagefolder (metadata with `file_name`, `mos`); or a data set id on the Hub.
+        data: A CSV file with columns `image`, `mos` and optionally `split` and `group`; a directory that `datasets`
+            reads as an imagefolder (metadata with `file_name`, `mos`); or a data set id on the Hub.
         image_root: Directory that the paths of a CSV start from; None = the CSV's own directory.
 
     Returns:
-        Splits ("train" if the data name none), with columns `image` (undecoded) and `mos`, and `group` if there is one.
+        Splits ("train" if the data name none), with columns `image` (undecoded) and `mos`, and `group` if there is
+        one.
 
     Raises:
-        ValueError: If a column, a picture or a score is missing or wrong; the message names file, line and expectation.
+        ValueError: If a column, a picture or a score is missing or wrong; the message names file, line and
+            expectation.
     """
     import datasets
 

@@ -1,23 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """From whatever holds a picture to a float tensor: one policy, so that file, PIL image and array get one score.
 
-EXIF orientation is applied to files and to PIL images that still carry it. Gray is repeated, alpha is composited on white,
-CMYK, palette and other colour modes become RGB, 16-bit pictures keep their 16 bits. The released code reads 8-bit RGB
-files only and ignores EXIF orientation.
+EXIF orientation is applied to files and to PIL images that still carry it. Gray is repeated, alpha is composited on
+white, CMYK, palette and other colour modes become RGB, 16-bit pictures keep their 16 bits. The released code reads
+8-bit RGB files only and ignores EXIF orientation.
 """
 
 import base64
 import binascii
 import os
+import struct
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 from huggingface_hub.utils import httpx
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
+ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+WRONG_DTYPE = "pixels must be uint8 (0..255), uint16 (0..65535) or float (0..1)"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a picture without one, or with damaged EXIF data, is taken as it is."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
+        return image
+    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
 
 
 def decode_image(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Image:
@@ -25,7 +37,7 @@ def decode_image(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Ima
     try:
         with Image.open(file) as opened:
             opened.load()
-            image = ImageOps.exif_transpose(opened)
+            image = _upright(opened).copy()  # free of the file, which is closed here
     except UnidentifiedImageError as error:
         raise ValueError(f"{name}: not a picture that Pillow can read. Convert it to PNG or JPEG.") from error
     except Image.DecompressionBombError as error:
@@ -35,7 +47,7 @@ def decode_image(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Ima
         ) from error
     except (OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"{name}: cannot be decoded, the file is truncated or damaged ({error}).") from error
-    image.filename = name  # error messages further on name it
+    image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
     return image
 
 
@@ -56,7 +68,8 @@ def load_image(source: str | os.PathLike[str] | Image.Image, *, timeout: float |
     """
     if isinstance(source, Image.Image):
         try:
-            return ImageOps.exif_transpose(source)
+            source.load()
+            return _upright(source)
         except OSError as error:  # opened lazily, so a damaged file shows only now
             raise ValueError(f"{_pil_name(source)}: cannot be decoded, truncated or damaged ({error}).") from error
     if not isinstance(source, str | os.PathLike):
@@ -116,6 +129,13 @@ def _pil_to_array(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB"))
 
 
+def _array_to_tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype.name not in ARRAY_DTYPES:
+        raise ValueError(f"{WRONG_DTYPE}, got {array.dtype}.")
+    # A copy, because arrays can be read-only, reversed, or in foreign byte order.
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
 def _channels_last(pixels: torch.Tensor, input_data_format: str | None, *, default: str) -> torch.Tensor:
     """View (height, width), HWC or CHW pixels as HWC; `default` settles what both layouts would fit."""
     if pixels.dim() == 2:
@@ -140,12 +160,14 @@ def _unit_range(pixels: torch.Tensor) -> torch.Tensor:
     if pixels.dtype == torch.uint16:
         return pixels.to(torch.float32) / 65535
     if not pixels.is_floating_point():
-        raise ValueError(f"pixels must be uint8 (0..255), uint16 (0..65535) or float (0..1), got {pixels.dtype}.")
+        raise ValueError(f"{WRONG_DTYPE}, got {pixels.dtype}.")
     low, high = pixels.detach().aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError("float pixels must be finite, got NaN or infinite values. Clean the picture first.")
     if low < 0 or high > 1:
-        raise ValueError(f"float pixels must lie in 0..1, got {low.item():.4g}..{high.item():.4g}. Divide or clip them.")
+        raise ValueError(
+            f"float pixels must lie in 0..1, got {low.item():.4g}..{high.item():.4g}. Divide or clip them."
+        )
     return pixels.to(torch.float32)
 
 
@@ -159,8 +181,8 @@ def to_rgb_tensor(
 
     Args:
         image: PIL image, array or tensor (on any device, kept there). uint8 is 0..255, uint16 0..65535, float 0..1.
-        input_data_format: "channels_first" or "channels_last". None infers it from the 1 to 4 channels; where both fit,
-            arrays are read as height, width, channels and tensors as channels, height, width.
+        input_data_format: "channels_first" or "channels_last". None infers it from the 1 to 4 channels; where both
+            fit, arrays are read as height, width, channels and tensors as channels, height, width.
         do_convert_rgb: Whether gray is repeated and alpha composited on white. If not, other pictures than RGB raise.
 
     Returns:
@@ -169,20 +191,14 @@ def to_rgb_tensor(
     Raises:
         ValueError: If the picture is empty, has a wrong shape or dtype, or values outside of its range.
     """
-    is_tensor = isinstance(image, torch.Tensor)
+    default = "channels_first" if isinstance(image, torch.Tensor) else "channels_last"
     if isinstance(image, Image.Image):
         image = _pil_to_array(image)
         input_data_format = None  # a PIL image has no layout to choose
-    if not is_tensor:
-        native = np.array(image, dtype=image.dtype.newbyteorder("="), order="C")  # writable, native byte order
-        if native.dtype.kind not in "fu" or native.dtype.itemsize > 8 or native.dtype.name in ("uint32", "uint64"):
-            raise ValueError(f"pixels must be uint8 (0..255), uint16 (0..65535) or float (0..1), got {native.dtype}.")
-        image = torch.from_numpy(native)
-    if image.numel() == 0:
-        raise ValueError(f"the picture is empty, shape {tuple(image.shape)}.")
-    pixels = _unit_range(
-        _channels_last(image, input_data_format, default="channels_first" if is_tensor else "channels_last")
-    )
+    raw = image if isinstance(image, torch.Tensor) else _array_to_tensor(image)
+    if raw.numel() == 0:
+        raise ValueError(f"the picture is empty, shape {tuple(raw.shape)}.")
+    pixels = _unit_range(_channels_last(raw, input_data_format, default=default))
     channels = pixels.shape[-1]
     if channels != 3 and not do_convert_rgb:
         raise ValueError(f"an RGB picture was expected, got {channels} channels. Set `do_convert_rgb=True`.")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`MusiqImageProcessor`: pictures to the multi-scale patch sequences of section 3.2, with positions and masks.
 
-Torch-native and exact: aspect-ratio-preserving Gaussian resize, float32 sizes, centred zero padding after normalisation
-and floored hash positions, as in the released code (google-research/musiq, model/preprocessing.py). Where that pads every
-resized scale to its largest possible length, padding here stands only at the end of the sequence, and only in batches.
+Torch-native and exact: aspect-ratio-preserving Gaussian resize, float32 sizes, centred zero padding after
+normalisation and floored hash positions, as in the released code (google-research/musiq, model/preprocessing.py).
+Where that pads every resized scale to its largest possible length, padding here stands only at the end of the
+sequence, and only in batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,10 +52,10 @@ class MusiqImageProcessor(BaseImageProcessor):
     """Turn pictures of any sizes into the sequences that MUSIQ reads.
 
     Takes paths, URLs, base64, PIL images, arrays and tensors, one or many, of different sizes. uint8 is 0..255, uint16
-    0..65535, float 0..1. EXIF orientation is applied to files and to PIL images that carry it, gray is repeated, alpha is
-    composited on white, CMYK and palette pictures are converted, 16 bits are scaled. An ambiguous layout is height,
-    width, channels for arrays and channels, height, width for tensors. Differentiable in the pixels of float tensors,
-    which stay on their device.
+    0..65535, float 0..1. EXIF orientation is applied to files and to PIL images that carry it, gray is repeated,
+    alpha is composited on white, CMYK and palette pictures are converted, 16 bits are scaled. An ambiguous layout is
+    height, width, channels for arrays and channels, height, width for tensors. Differentiable in the pixels of float
+    tensors, which stay on their device.
 
     Args:
         patch_size: Side P of a patch, in pixels.
@@ -241,10 +242,13 @@ class MusiqImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ) -> BatchFeature:
         if padding == "do_not_pad":
-            lists = {name: [feature[name] for feature in features] for name in self.model_input_names}
-            if return_tensors in ("np", TensorType.NUMPY):
-                lists = {name: [value.numpy() for value in values] for name, values in lists.items()}
-            return BatchFeature(data=lists)
+            as_numpy = return_tensors in ("np", TensorType.NUMPY)
+            return BatchFeature(
+                data={
+                    name: [feature[name].numpy() if as_numpy else feature[name] for feature in features]
+                    for name in self.model_input_names
+                }
+            )
         length = max(len(feature["pixel_attention_mask"]) for feature in features)
         if padding == "max_length":
             length = sum((-(-side // patch_size)) ** 2 for side in longer_side_lengths)

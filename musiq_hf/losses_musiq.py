@@ -46,8 +46,10 @@ def emd_loss(probabilities: torch.Tensor, targets: torch.Tensor, *, exponent: fl
             "Give one count or probability per score value."
         )
     totals = targets.sum(dim=-1, keepdim=True)
-    if not torch.compiler.is_compiling() and bool((targets < 0).any() | (totals <= 0).any()):
-        raise ValueError("A target score distribution must have entries >= 0 and a sum > 0, got another. Check its row.")
+    if not (torch.compiler.is_compiling() or bool((targets >= 0).all() & (totals > 0).all())):  # NaN fails both
+        raise ValueError(
+            "A target score distribution must have entries >= 0 and a sum > 0, got another. Check its row."
+        )
     distances = (probabilities.cumsum(-1) - (targets / totals).cumsum(-1)).abs().pow(exponent)
     means = distances.mean(dim=-1)
     # The root has an infinite slope at 0: a perfect prediction must give the gradient 0, not NaN.

@@ -8,7 +8,9 @@ import numpy as np
 from .extras import require
 
 
-def quality_metrics(predictions: Sequence[float] | np.ndarray, targets: Sequence[float] | np.ndarray) -> dict[str, float]:
+def quality_metrics(
+    predictions: Sequence[float] | np.ndarray, targets: Sequence[float] | np.ndarray
+) -> dict[str, float]:
     """SRCC, PLCC and RMSE between predictions and opinion scores.
 
     Args:

@@ -41,11 +41,11 @@ class MusiqImageQualityOutput(ModelOutput):
         attentions: Attention weights of every block, if asked for and computed (eager attention).
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    scores: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class MusiqEmbeddings(nn.Module):
@@ -79,8 +79,8 @@ class MusiqEmbeddings(nn.Module):
     def forward(
         self,
         pixel_values: torch.Tensor,
-        spatial_position_ids: torch.Tensor | None,
-        scale_position_ids: torch.Tensor | None,
+        spatial_position_ids: torch.Tensor,
+        scale_position_ids: torch.Tensor,
     ) -> torch.Tensor:
         """Embed; returns shape (batch_size, 1 + sequence_length, hidden_size), CLS first."""
         batch_size, sequence_length, _ = pixel_values.shape
@@ -353,6 +353,7 @@ class MusiqModel(MusiqPreTrainedModel):
             pixel_attention_mask: 1 = real patch, 0 = padding, shape (batch_size, sequence_length). None = all real.
             spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
             scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
             `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first, and `pooler_output`
@@ -413,6 +414,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
             spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
             scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
             labels: MOS points, shape (batch_size,), or counts per score value, shape (batch_size, num_labels).
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
             `MusiqImageQualityOutput` with `scores` in MOS points.
@@ -460,6 +462,7 @@ class MusiqForImageClassification(MusiqPreTrainedModel):
             spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
             scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
             labels: Class indices, int64, shape (batch_size,), or class probabilities, shape (batch_size, num_labels).
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
             `ImageClassifierOutput` with `logits` (batch_size, num_labels) and the cross entropy as `loss`.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The small ResNet that encodes each patch (section 3.2 and Table 9; google-research/musiq, model/resnet.py).
 
-The paper says "5-layer ResNet"; the released code adds weight standardisation and group norm, pads as TensorFlow's SAME,
-and flattens in row, column, channel order.
+The paper says "5-layer ResNet"; the released code adds weight standardisation and group norm, pads as TensorFlow's
+SAME, and flattens in row, column, channel order.
 """
 
 import torch
@@ -46,7 +46,7 @@ class MusiqStdConv2d(nn.Conv2d):
 
 
 class MusiqResidualUnit(nn.Module):
-    """Bottleneck unit: 1x1, 3x3 (with the stride) and 1x1 convolutions to 4x the width, around a projected shortcut."""
+    """Bottleneck unit: 1x1, 3x3 (with the stride) and 1x1 convolutions to 4x the width, beside a projection."""
 
     def __init__(self, in_channels: int, width: int, stride: int, num_groups: int):
         super().__init__()

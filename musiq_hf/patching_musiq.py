@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def arp_size(height: int, width: int, longer_side_length: int) -> tuple[int, int]:
-    """Size of the aspect-ratio-preserving resized copy (eq. 1), rounded half to even in float32 as in the released code.
+    """Size of the aspect-ratio-preserving resized copy (eq. 1), rounded half to even as in the released code.
 
     float32 decides: 27x192 at 224 gives 31 rows, where float64 would give 32.
 
@@ -60,8 +60,8 @@ def scaled_sizes(
         size = (length, length) if resize_mode == "square" else arp_size(height, width, length)
         if min(size) == 0:
             raise ValueError(
-                f"its aspect ratio is too extreme: resized to a longer side of {length} pixels its shorter side rounds "
-                "to 0 pixels. Crop it, or score it with a single-scale checkpoint."
+                f"its aspect ratio is too extreme: resized to a longer side of {length} pixels its shorter side "
+                "rounds to 0 pixels. Crop it, or score it with a single-scale checkpoint."
             )
         sizes.append(size)
     return sizes + [(height, width)] * use_native_resolution

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pipeline "image-quality-assessment": pictures of any sizes in, scores in MOS points out."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import Pipeline
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.image_processing_utils import BatchFeature
 from transformers.utils import ModelOutput
 
@@ -23,9 +25,9 @@ class ImageQualityAssessmentPipeline(Pipeline):
     {'score': 71.3}
 
     A picture is a path, an http(s) URL, base64 text, a PIL image or an array; several are a list, a generator or a
-    `KeyDataset`. With `batch_size` above 1 pictures of different sizes are padded and masked: the partners in a batch do
-    not change a score. A checkpoint that predicts a score distribution adds "distribution", the probabilities of the
-    score values 1..n, and "std", the standard deviation of that distribution.
+    `KeyDataset`. With `batch_size` above 1 pictures of different sizes are padded and masked: the partners in a batch
+    do not change a score. A checkpoint that predicts a score distribution adds "distribution", the probabilities of
+    the score values 1..n, and "std", the standard deviation of that distribution.
     """
 
     _load_processor = False
@@ -43,7 +45,19 @@ class ImageQualityAssessmentPipeline(Pipeline):
             )
         self.image_processor.check_config(self.model.config)
 
-    def _sanitize_parameters(self, timeout: float | None = None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save model and image processor; with remote code its file of this class too, which they do not carry along.
+
+        The base class would note the class and the default checkpoint's path on this machine in config.json.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.image_processor.save_pretrained(save_directory, **kwargs)
+        if __name__.startswith("transformers_modules"):
+            custom_object_save(self, save_directory)
+
+    def _sanitize_parameters(
+        self, timeout: float | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         return ({} if timeout is None else {"timeout": timeout}), {}, {}
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:

@@ -21,6 +21,12 @@ _AUTO_MODELS = {
 }
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that holds an object."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write as Transformers does, under a temporary name first."""
     temporary = path.with_name(f".{path.name}.tmp")
@@ -49,7 +55,7 @@ def add_remote_code(directory: str | Path) -> list[str]:
     config_file, processor_file = directory / "config.json", directory / "preprocessor_config.json"
     if not config_file.is_file():
         raise ValueError(f"{directory} holds no config.json. Save model and image processor there first.")
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = read_json(config_file)
     architecture = (config.get("architectures") or [None])[0]
     if architecture not in _AUTO_MODELS:
         raise ValueError(
@@ -69,7 +75,7 @@ def add_remote_code(directory: str | Path) -> list[str]:
         config["custom_pipelines"] = {TASK: {"impl": impl, "pt": ["AutoModelForImageClassification"], "type": "image"}}
     write_json(config_file, config)
     if processor_file.is_file():
-        processor = json.loads(processor_file.read_text(encoding="utf-8"))
+        processor = read_json(processor_file)
         processor["auto_map"] = {"AutoImageProcessor": "image_processing_musiq.MusiqImageProcessor"}
         write_json(processor_file, processor)
     return [source.name for source in sources]

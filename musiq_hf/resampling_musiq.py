@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gaussian resize of section 3.2, equal to the released code (google-research/musiq, model/preprocessing.py).
 
-The released code calls TensorFlow's `scale_and_translate` with a Gaussian kernel and without antialiasing: the kernel has
-a radius of 1.5 source pixels and a standard deviation of half a pixel at any scale, so downsampling aliases, and a resize
-to the same size still filters. Scores depend on both, so both are kept.
+The released code calls TensorFlow's `scale_and_translate` with a Gaussian kernel and without antialiasing: the kernel
+has a radius of 1.5 source pixels and a standard deviation of half a pixel at any scale, so downsampling aliases, and
+a resize to the same size still filters. Scores depend on both, so both are kept.
 """
 
 from functools import lru_cache
@@ -24,8 +24,8 @@ def gaussian_taps(in_size: int, out_size: int) -> tuple[torch.Tensor, torch.Tens
         out_size: Output pixels, >= 1.
 
     Returns:
-        Source indices, int64 (out_size, 4), clamped to the axis, and weights, float32 (out_size, 4), each row adding up
-        to 1: what falls outside of the picture has weight 0 and the rest is renormalised.
+        Source indices, int64 (out_size, 4), clamped to the axis, and weights, float32 (out_size, 4), each row adding
+        up to 1: what falls outside of the picture has weight 0 and the rest is renormalised.
     """
     scale = np.float32(out_size) / np.float32(in_size)
     inverse_scale = np.float32(1.0) / scale

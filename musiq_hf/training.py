@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning, or training from scratch, on opinion scores with the Transformers Trainer under Accelerate.
 
-Section 4.2 of the paper: L1 loss, horizontal flip as the only augmentation, cosine schedule, whole pictures at their native
-size. Nobody has published training code for MUSIQ; where the paper is silent the choice is named at the setting.
+Section 4.2 of the paper: L1 loss, horizontal flip as the only augmentation, cosine schedule, whole pictures at their
+native size. Nobody has published training code for MUSIQ; where the paper is silent the choice is named at the
+setting.
 """
 
 import json
@@ -105,7 +106,8 @@ def load_model(name: str, *, score_range: tuple[float, float] | None = None) -> 
 def normalize_scores(model: MusiqForImageQualityAssessment, labels: Sequence[float]) -> None:
     """Set `score_offset` and `score_scale` to mean and deviation of the labels without changing any score.
 
-    The logit of an average picture is then 0 and L1 is measured in standard deviations, whatever the unit of the labels.
+    The logit of an average picture is then 0 and L1 is measured in standard deviations, whatever the unit of the
+    labels.
     """
     config, head = model.config, model.head.classifier
     offset, scale = float(np.mean(labels)), float(np.std(labels)) or 1.0
@@ -135,7 +137,9 @@ def save_checkpoint(
         model.save_pretrained(temporary, state_dict=weights)
         processor.save_pretrained(temporary)
         config = json.loads((temporary / "config.json").read_text())
-        (temporary / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+        (temporary / "config.json").write_text(
+            json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n"
+        )
         for file in temporary.iterdir():
             os.replace(file, output / file.name)
 
@@ -171,7 +175,8 @@ class QualityTrainer(Trainer):
         self.eval_collator = eval_collator
 
     def _with_eval_collator(self, make_loader: Any, *args: Any) -> Any:
-        train_collator, self.data_collator = self.data_collator, self.eval_collator
+        train_collator = self.data_collator  # type: ignore[has-type]
+        self.data_collator = self.eval_collator
         try:
             return make_loader(*args)
         finally:
@@ -259,7 +264,9 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
         raise ValueError(f"`--resume`: {settings.output_dir} holds no checkpoint yet. Start without it.")
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
-        save_checkpoint(trainer.accelerator.unwrap_model(model), processor, settings.output_dir, dtype=settings.save_dtype)
+        save_checkpoint(
+            trainer.accelerator.unwrap_model(model), processor, settings.output_dir, dtype=settings.save_dtype
+        )
     trainer.accelerator.wait_for_everyone()
     trainer.model.load_state_dict(
         MusiqForImageQualityAssessment.from_pretrained(settings.output_dir).to(model.device).state_dict()

@@ -53,7 +53,7 @@ def tiny_config() -> Callable[..., MusiqConfig]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_config) -> Callable[..., MusiqForImageQualityAssessment]:
-    """Make a tiny model in evaluation mode whose weights, the head's too, are random: a fresh head answers its bias."""
+    """Make a tiny model in evaluation mode with random weights, the head's too: a fresh head answers its bias."""
 
     def make(*, seed: int = 0, **overrides: Any) -> MusiqForImageQualityAssessment:
         torch.manual_seed(seed)

@@ -3,9 +3,9 @@
 
     python tests/hf_acceptance/run.py [arguments of pytest]
 
-They are in the source distribution of Transformers only, so the one of the installed version is fetched with pip, once,
-and the files that we need are unpacked to `build/transformers-tests/`. Later runs work offline. Needs torch,
-transformers, pytest and parameterized. Every skipped test is listed with its reason at the end.
+Transformers has them in its source distribution only, so that of the installed version is fetched with pip, once, and
+the files that we need are unpacked to `build/transformers-tests/`. Later runs work offline. Needs torch, transformers,
+pytest and parameterized. Every skipped test is listed with its reason at the end; RUN_SLOW=1 runs the slow ones too.
 """
 
 import os
@@ -72,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # more threads only wait for each other on models of this size
     }
     return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=HERE, env=environment).returncode
 

@@ -32,7 +32,7 @@ CONFIG_COMMON_KWARGS = {
 
 
 def sample_picture(url: str) -> Image.Image:
-    """A picture of fixed noise in place of the one behind `url`: what is shown does not matter, and nothing is loaded."""
+    """A picture of fixed noise in place of the one behind `url`, whose content no test looks at."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
 
 
