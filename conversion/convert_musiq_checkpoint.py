@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.utils import httpx
+from safetensors.torch import load_file
 from transformers.utils import logging
 
 from musiq_hf.arguments import parse_arguments
@@ -71,7 +72,7 @@ class Conversion:
             f"inferred  {config.architectures[0]}, labels {config.num_labels}, width {config.hidden_size}, layers "
             f"{config.num_hidden_layers}, heads {config.num_attention_heads}, MLP {config.intermediate_size}, "
             f"pre-logits {config.pre_logits_size}",
-            f"          patches of {config.patch_size}, patch encoder {encoder}, positions {config.spatial_embedding}, "
+            f"          patch {config.patch_size}, patch encoder {encoder}, positions {config.spatial_embedding}, "
             f"grid {config.hash_grid_size}, scales {' '.join(scales)}, scale embedding {config.use_scale_embedding}",
             f"check     largest difference of a logit after reloading {self.largest_difference:.1e}; arrays back bit "
             "by bit",
@@ -147,7 +148,8 @@ def _check_back(model: Model, checkpoint: Checkpoint) -> None:
         raise ValueError(f"The written weights do not give back these arrays of the source: {wrong}.")
 
 
-def _card(name: str, checkpoint: Checkpoint, config: MusiqConfig, difference: float) -> MusiqModelCard:
+def model_card(name: str, checkpoint: Checkpoint, config: MusiqConfig, difference: float) -> MusiqModelCard:
+    """The card of a converted checkpoint, with what is known of a published one of that name."""
     dataset, pyiqa = dataset_of(name), checkpoint.source != ORIGINAL
     kind = "the PyTorch re-implementation pyiqa" if pyiqa else "the authors' JAX program (google-research/musiq)"
     notes = list(dataset.notes) if dataset else []
@@ -234,22 +236,28 @@ def convert(path: Path, output: Path, *, name: str | None = None, flags: Flags |
             )
         _check_back(reloaded, checkpoint)
         MusiqImageProcessor.from_pretrained(temporary).check_config(reloaded.config)
-        _card(name, checkpoint, config, difference).save(temporary)
+        model_card(name, checkpoint, config, difference).save(temporary)
     return Conversion(checkpoint=checkpoint, config=config, largest_difference=difference, directory=output)
 
 
-def _load_strictly(directory: Path) -> Model:
+def _load_strictly(directory: Path) -> tuple[MusiqConfig, dict[str, Array]]:
+    """Configuration and float32 weights of a directory; every weight that the model has, and no other."""
     if not (directory / "config.json").is_file():
         raise ValueError(f"{directory} is not a Hugging Face directory: it holds no config.json.")
     config = MusiqConfig.from_pretrained(directory)
     architecture = (config.architectures or [None])[0]
     if architecture not in MODELS:
         raise ValueError(f"`architectures` in {directory} must name one of {sorted(MODELS)}, got {architecture}.")
-    model, info = MODELS[architecture].from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
-    problems = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
-    if problems:
-        raise ValueError(f"The weights in {directory} do not fit its configuration: {problems}.")
-    return model
+    state: dict[str, Array] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        state |= {name: tensor.float().numpy() for name, tensor in load_file(file).items()}
+    found, expected = {name: array.shape for name, array in state.items()}, parameter_shapes(config)
+    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    if wrong:
+        raise ValueError(
+            f"The weights in {directory} do not fit its config.json: missing, extra or misshapen {wrong}."
+        )
+    return config, state
 
 
 def _check_expressible(config: MusiqConfig) -> None:
@@ -285,10 +293,8 @@ def to_original(directory: Path, output: Path) -> int:
     """
     if output.exists():
         raise ValueError(f"{output} exists. Choose another name, or remove it first.")
-    model = _load_strictly(directory)
-    config = model.config
+    config, state = _load_strictly(directory)
     _check_expressible(config)
-    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     if (config.score_offset, config.score_scale) != (0, 1):
         weight, bias = (state[f"head.classifier.{name}"].astype(np.float64) for name in ("weight", "bias"))
         state["head.classifier.weight"] = (weight * config.score_scale).astype(np.float32)
@@ -315,7 +321,7 @@ def push(directory: Path, repo_id: str) -> str:
     try:
         url = api.create_repo(repo_id, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=directory)
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ConnectionError(
             f"{repo_id} could not be pushed ({reason}). {directory} is complete: push it later."
@@ -333,7 +339,7 @@ def resolve(checkpoint: str) -> tuple[Path, str | None]:
     path, short = Path(checkpoint), published_name(checkpoint)
     if path.is_file():
         return path, None
-    if short is not None:
+    if short is not None and "/" not in checkpoint:
         return download(short), f"musiq-{short}"
     if path.is_dir():
         raise FileNotFoundError(f"{path} is a directory. Give the .npz or .pth file, or add --to_original.")
@@ -347,7 +353,10 @@ def build_parser() -> argparse.ArgumentParser:
     names = ", ".join(DATASETS)
     add("checkpoint", help=f"file, or a published name to download: {names}, each also with -single")
     add("output", help="new directory; with --to_original the new .npz")
-    add("--name", help="name in the model card (default: musiq-<published name>, or the file's)")
+    add(
+        "--name",
+        help="in the card; a published one adds what is known (default: musiq-<published name>, or the file's)",
+    )
     add(
         "--longer_side_lengths", type=int, nargs="*", metavar="PIXELS", help="of the resized copies (default: 224 384)"
     )
@@ -357,6 +366,18 @@ def build_parser() -> argparse.ArgumentParser:
     add("--push_to_hub", metavar="REPO_ID", help="upload the directory")
     add("--to_original", action="store_true", help="the other way: a Hugging Face directory to the original's .npz")
     return parser
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without the bars for reading weights, which last a moment; those of up- and downloads stay."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -372,7 +393,9 @@ def run(arguments: argparse.Namespace) -> None:
         hash_grid_size=arguments.hash_grid_size,
         num_attention_heads=arguments.num_attention_heads,
     )
-    print(convert(path, Path(arguments.output), name=arguments.name or name, flags=flags).report())
+    with _no_progress_bars():
+        conversion = convert(path, Path(arguments.output), name=arguments.name or name, flags=flags)
+    print(conversion.report())
     if arguments.push_to_hub:
         print(f"pushed    {push(Path(arguments.output), arguments.push_to_hub)}")
 
@@ -380,7 +403,6 @@ def run(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and convert; 2 and one sentence for a mistake in the arguments or the file."""
     arguments = parse_arguments(build_parser(), argv)
-    logging.disable_progress_bar()
     try:
         run(arguments)
     except (ValueError, OSError) as error:

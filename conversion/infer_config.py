@@ -132,9 +132,8 @@ def _patch_size(features: int, channels: int, *, reduction: int) -> int:
 def _labels(num_labels: int, score_range: Sequence[float] | None) -> dict[str, Any]:
     if num_labels == NUM_IMAGENET_CLASSES:
         return {"num_labels": num_labels}
-    if num_labels == 1:
-        names, score_range = ["MOS"], score_range
-    else:
+    names = ["MOS"]
+    if num_labels > 1:
         names, score_range = [str(value) for value in range(1, num_labels + 1)], [1, num_labels]
     return {
         "id2label": dict(enumerate(names)),

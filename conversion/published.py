@@ -101,8 +101,8 @@ PUBLISHED = tuple(f"{name}{suffix}" for name in DATASETS for suffix in ("", SING
 
 
 def published_name(name: str) -> str | None:
-    """The short form of a published name, `koniq-single` for `musiq-koniq-single` say; None if it is not one."""
-    short = name.removeprefix(PREFIX)
+    """The short form of a published name, `koniq` for `musiq-koniq` or `you/musiq-koniq`; None if it is not one."""
+    short = name.rsplit("/", 1)[-1].removeprefix(PREFIX)
     return short if short in PUBLISHED else None
 
 

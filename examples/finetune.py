@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=FinetuneSettings.seed, help="default: %(default)s")
     add("--num_workers", type=int, default=FinetuneSettings.num_workers, help="decoding processes (%(default)s)")
+    add("--data_description", help="what pictures and scores are, in sentences, for the model card")
     add("--resume", action="store_true", help="continue from the last checkpoint in --output_dir")
     return parser
 

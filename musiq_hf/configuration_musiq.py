@@ -99,6 +99,9 @@ class MusiqConfig(PreTrainedConfig):
         if self.score_range is not None:
             self.score_range = list(self.score_range)
         super().__post_init__(**kwargs)
+        if self.architectures is None:  # type: ignore[has-type]
+            # An Auto class that has several classes to choose from crashes on None.
+            self.architectures = ["MusiqForImageQualityAssessment"]
         if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
             # Without it Transformers' image-classification pipeline puts a sigmoid on the MOS.
             self.problem_type = "regression"

@@ -257,8 +257,8 @@ class MusiqImageProcessor(BaseImageProcessor):
         for name in self.model_input_names:
             first = features[0][name]
             batch = first.new_zeros((len(features), length, *first.shape[1:]))
-            for row, feature in zip(batch, features, strict=True):
-                row[: len(feature[name])] = feature[name]
+            for row, feature in enumerate(features):
+                batch[row, : len(feature[name])] = feature[name]
             data[name] = batch
         return BatchFeature(data=data, tensor_type=return_tensors)
 

@@ -6,12 +6,10 @@ native size. Nobody has published training code for MUSIQ; where the paper is si
 setting.
 """
 
-import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +30,9 @@ from .configuration_musiq import MusiqConfig
 from .data import QualityCollator, load_scored_images
 from .image_processing_musiq import MusiqImageProcessor
 from .metrics import grouped_metrics, quality_metrics
+from .model_card import MusiqModelCard
 from .modeling_musiq import MusiqForImageQualityAssessment
+from .publishing import read_json, write_json
 
 if TYPE_CHECKING:
     import datasets
@@ -63,6 +63,7 @@ class FinetuneSettings:
         save_dtype: "float32" or "float16", of the weights file only; the model computes in float32 either way.
         seed: Of initial weights, order, flips and held-out pictures.
         num_workers: Processes that decode pictures; 0 decodes in the main one.
+        data_description: What pictures and scores are, in sentences, for the model card; None names `data` alone.
         resume: Continue from the last checkpoint in `output_dir`.
     """
 
@@ -82,6 +83,7 @@ class FinetuneSettings:
     save_dtype: str = "float32"
     seed: int = 0
     num_workers: int = 0
+    data_description: str | None = None
     resume: bool = False
 
 
@@ -136,10 +138,7 @@ def save_checkpoint(
         weights = {key: value.to(getattr(torch, dtype)) for key, value in model.state_dict().items()}
         model.save_pretrained(temporary, state_dict=weights)
         processor.save_pretrained(temporary)
-        config = json.loads((temporary / "config.json").read_text())
-        (temporary / "config.json").write_text(
-            json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n"
-        )
+        write_json(temporary / "config.json", read_json(temporary / "config.json") | {"dtype": "float32"})
         for file in temporary.iterdir():
             os.replace(file, output / file.name)
 
@@ -219,6 +218,59 @@ def _training_arguments(settings: FinetuneSettings) -> TrainingArguments:
     )
 
 
+def _last_checkpoint(settings: FinetuneSettings) -> str | None:
+    """Where to continue; starting anew in the directory of another run would mix the two."""
+    output = Path(settings.output_dir)
+    checkpoint = get_last_checkpoint(str(output)) if output.is_dir() else None
+    if settings.resume and checkpoint is None:
+        raise ValueError(f"`--resume`: {output} holds no checkpoint yet. Start without it.")
+    if checkpoint is not None and not settings.resume:
+        raise ValueError(f"{output} holds the checkpoints of another run. Add `--resume`, or choose a new directory.")
+    return checkpoint
+
+
+def _make_trainer(
+    settings: FinetuneSettings, train: "datasets.Dataset", selection: "datasets.Dataset"
+) -> QualityTrainer:
+    model = load_model(settings.model, score_range=settings.score_range)
+    processor = AutoImageProcessor.from_pretrained(settings.model)
+    processor.check_config(model.config)
+    normalize_scores(model, train["mos"])
+    return QualityTrainer(
+        model=model,
+        args=_training_arguments(settings),
+        train_dataset=train,
+        eval_dataset=selection,
+        processing_class=processor,
+        data_collator=QualityCollator(processor, flip=True, native_patches=settings.native_patches),
+        eval_collator=QualityCollator(processor),
+        compute_metrics=_compute_metrics,
+    )
+
+
+def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[str, Any]) -> None:
+    """Write the model card of a finished run from its files, settings and metrics.
+
+    Args:
+        settings: Of the run; its `output_dir` holds the checkpoint.
+        num_pictures: Pictures that it was trained on.
+        report: What `finetune` returns.
+    """
+    config = MusiqConfig.from_pretrained(settings.output_dir)
+    recipe = asdict(settings) | {"loss": "L1", "optimizer": "AdamW", "schedule": "cosine", "augmentation": "flips"}
+    unsaid = ("data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers")
+    named = ", ".join(f"{key} {value}" for key, value in recipe.items() if key not in unsaid and value is not None)
+    card = MusiqModelCard(
+        name=Path(settings.output_dir).name,
+        config=config,
+        source=f"Trained with `examples/finetune.py` of musiq_hf, starting from `{Path(settings.model).name}`.",
+        training_data=f"{settings.data_description or Path(settings.data).name} {num_pictures:,} pictures.",
+        recipe=f"Settings: {named}.",
+        metrics=report,
+    )
+    card.save(settings.output_dir)
+
+
 def _report(trainer: QualityTrainer, rows: "datasets.Dataset") -> dict[str, Any]:
     prediction = trainer.predict(rows)
     _, scores = prediction.predictions
@@ -242,40 +294,21 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
         ValueError: If data, model or settings are wrong; before anything is trained.
     """
     set_seed(settings.seed)
+    checkpoint = _last_checkpoint(settings)
     splits = load_scored_images(settings.data, image_root=settings.image_root)
     train, selection = split_data(splits, holdout_fraction=settings.holdout_fraction, seed=settings.seed)
-    model = load_model(settings.model, score_range=settings.score_range)
-    processor = AutoImageProcessor.from_pretrained(settings.model)
-    processor.check_config(model.config)
-    normalize_scores(model, train["mos"])
-    arguments = _training_arguments(settings)
-    trainer = QualityTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=selection,
-        processing_class=processor,
-        data_collator=QualityCollator(processor, flip=True, native_patches=settings.native_patches),
-        eval_collator=QualityCollator(processor),
-        compute_metrics=_compute_metrics,
-    )
-    checkpoint = get_last_checkpoint(settings.output_dir) if settings.resume else None
-    if settings.resume and checkpoint is None:
-        raise ValueError(f"`--resume`: {settings.output_dir} holds no checkpoint yet. Start without it.")
+    trainer = _make_trainer(settings, train, selection)
     trainer.train(resume_from_checkpoint=checkpoint)
+    model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.is_world_process_zero():
-        save_checkpoint(
-            trainer.accelerator.unwrap_model(model), processor, settings.output_dir, dtype=settings.save_dtype
-        )
+        save_checkpoint(model, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype)
     trainer.accelerator.wait_for_everyone()
-    trainer.model.load_state_dict(
-        MusiqForImageQualityAssessment.from_pretrained(settings.output_dir).to(model.device).state_dict()
-    )
+    # What is published is what the files give, not what was in memory.
+    model.load_state_dict(MusiqForImageQualityAssessment.from_pretrained(settings.output_dir).state_dict())
     report = {"selection": _report(trainer, selection)}
     if "validation" in splits:
         report["validation"] = _report(trainer, splits["validation"])
     if trainer.is_world_process_zero():
-        temporary = Path(settings.output_dir) / ".metrics.json"
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        shutil.move(temporary, Path(settings.output_dir) / "metrics.json")
+        write_json(Path(settings.output_dir) / "metrics.json", report)
+        write_card(settings, num_pictures=len(train), report=report)
     return report

@@ -118,7 +118,7 @@ def run_isolated(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     if done.returncode:
         raise RuntimeError(f"The script failed.\n{done.stdout}\n{done.stderr}")

@@ -196,18 +196,12 @@ def test_extreme_ratio_names_picture_and_size(tmp_path):
         (np.full((5, 5, 3), np.nan), "float pixels must be finite"),
         (np.full((5, 5, 3), 2.0), r"float pixels must lie in 0..1, got 2..2"),
         (np.zeros((5, 5, 3), np.int64), "got int64"),
-        (torch.zeros(5, 5), None),
     ],
 )
 def test_unusable_arrays_name_their_place_and_shape(processor, pixels, sentence):
-    images = [picture(9, 9), pixels]
-    if sentence is None:
-        assert len(processor(images)["pixel_values"]) == 2
-    else:
-        with pytest.raises(
-            ValueError, match=rf"Picture 1 \(array of shape \({pixels.shape[0]}, 5, 3\)\): .*{sentence}"
-        ):
-            processor(images)
+    place = rf"Picture 1 \(array of shape \({pixels.shape[0]}, 5, 3\)\): "
+    with pytest.raises(ValueError, match=f"{place}.*{sentence}"):
+        processor([picture(9, 9), pixels])
 
 
 def test_damaged_file_names_its_place_and_path(processor, tmp_path):
@@ -269,7 +263,8 @@ def test_values_of_a_wrong_kind_raise_per_call(processor, settings):
 
 def test_longest_pads_to_the_longest_and_max_length_to_all_slots(processor, pictures):
     settings = {"max_native_patches": 20}
-    assert processor(pictures[:2], **settings)["pixel_values"].shape[1] < SLOTS + 20
+    longest = max(processor(image, **settings)["pixel_values"].shape[1] for image in pictures[1:3])
+    assert processor(pictures[1:3], **settings)["pixel_values"].shape[1] == longest < SLOTS + 20
     features = processor(pictures[1], padding="max_length", **settings)
     assert features["pixel_values"].shape == (1, SLOTS + 20, 192)
     shorter = processor(pictures[1], **settings)

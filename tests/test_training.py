@@ -59,6 +59,9 @@ def test_training_learns_to_rank_blur_and_saves_what_it_measured(scores_csv, bla
     assert report["validation"]["overall"]["srcc"] > 0.7
     assert sorted(report["validation"]["groups"]) == ["a", "b", "mean"]
     assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    card = (tmp_path / "README.md").read_text()
+    assert f"| all | {report['validation']['overall']['srcc']:.4f}" in card
+    assert "20 pictures." in card and "epochs 12" in card
     model = AutoModel.from_pretrained(tmp_path)
     assert isinstance(model, MusiqForImageQualityAssessment)
     assert model.config.score_offset == pytest.approx(50)
@@ -173,6 +176,12 @@ def test_impossible_splits_are_refused(sizes, fraction, message):
 def test_resume_without_a_checkpoint_is_refused(scores_csv, blank, tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint yet"):
         finetune(settings(scores_csv, blank, tmp_path, resume=True))
+
+
+def test_directory_of_another_run_is_not_mixed_up(scores_csv, blank, tmp_path):
+    (tmp_path / "checkpoint-4").mkdir()
+    with pytest.raises(ValueError, match="holds the checkpoints of another run. Add `--resume`"):
+        finetune(settings(scores_csv, blank, tmp_path))
 
 
 def test_checkpoint_and_processor_must_agree(scores_csv, blank, tmp_path):
