@@ -320,7 +320,7 @@ def push(directory: Path, repo_id: str) -> str:
     api = HfApi()
     try:
         url = api.create_repo(repo_id, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=directory)
+        api.upload_folder(repo_id=url.repo_id, folder_path=directory)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ConnectionError(

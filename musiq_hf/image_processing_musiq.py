@@ -92,6 +92,8 @@ class MusiqImageProcessor(BaseImageProcessor):
         unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__) - FILE_KEYS)
         if unknown:
             raise TypeError(f"Unknown settings {unknown}; known are {sorted(self.valid_kwargs.__annotations__)}.")
+        if not __name__.startswith("transformers_modules"):
+            kwargs.pop("auto_map", None)  # names code files, which saving again would not bring along
         super().__init__(**kwargs)
         self._set_attributes(**kwargs)
         self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self.valid_kwargs.__annotations__})

@@ -18,6 +18,8 @@ import golden  # noqa: E402
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment  # noqa: E402
 
+# The pictures are small: more threads cost more than they give, most of all on a busy machine.
+torch.set_num_threads(1)
 settings.register_profile("deterministic", derandomize=True, database=None, deadline=None, max_examples=25)
 settings.load_profile("deterministic")
 

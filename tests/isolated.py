@@ -107,7 +107,7 @@ def run_isolated(
     """
     foreign = ("HF_", "HUGGING", "TRANSFORMERS_", "PYTHONPATH", "HTTP", "ALL_PROXY", "OMP_")
     environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(foreign)}
-    environment |= {"HF_HOME": str(home), "PICTURE": str(picture), "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HOME": str(home), "PICTURE": str(picture), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment |= {"HF_ENDPOINT": endpoint} if endpoint else {"HF_HUB_OFFLINE": "1"}
     environment |= {"PYTHONPATH": str(REPOSITORY)} if package else {}

@@ -22,6 +22,7 @@ from conversion.checkpoints import read_checkpoint
 from conversion.convert_musiq_checkpoint import convert, main, to_original
 from conversion.infer_config import Flags
 from conversion.key_mapping import ORIGINAL, PYIQA, from_ours, to_ours
+from musiq_hf import MusiqForImageClassification
 from musiq_hf.publishing import read_json
 
 REPOSITORY = Path(__file__).parents[1]
@@ -67,13 +68,13 @@ def run(capsys, *words):
     return status, error
 
 
-def check_logits(directory, name):
+def check_logits(directory, name, picture=PICTURE):
     processor, model = AutoImageProcessor.from_pretrained(directory), AutoModel.from_pretrained(directory)
     with torch.no_grad():
-        output = model.eval()(**processor(golden.pixels(PICTURE)))
+        output = model.eval()(**processor(golden.pixels(picture)))
     expected = golden.arrays(f"outputs_{name}")
-    golden.check(output.logits[0], expected[f"{PICTURE}/logits"], golden.LOGIT_TOLERANCE, name)
-    golden.check(output.scores[0], expected[f"{PICTURE}/score"], golden.LOGIT_TOLERANCE, name)
+    golden.check(output.logits[0], expected[f"{picture}/logits"], golden.LOGIT_TOLERANCE, name)
+    golden.check(output.scores[0], expected[f"{picture}/score"], golden.LOGIT_TOLERANCE, name)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_published_architecture_end_to_end(tmp_path, checkpoint, name):
     path = save_npz(tmp_path / "original.npz", golden.checkpoint_arrays(checkpoint))
     conversion = convert(path, tmp_path / "out", name=f"musiq-{name}")
     assert conversion.largest_difference <= 1e-6
-    check_logits(tmp_path / "out", checkpoint)
+    check_logits(tmp_path / "out", checkpoint, "p10_gray_96x128")
     for file in ("config.json", "preprocessor_config.json"):
         ours = read_json(tmp_path / "out" / file)
         assert {k: v for k, v in ours.items() if k not in REMOTE_KEYS} == read_json(
@@ -118,6 +119,22 @@ def test_published_architecture_end_to_end(tmp_path, checkpoint, name):
     assert read_checkpoint(tmp_path / "back.npz").arrays.keys() == conversion.checkpoint.arrays.keys()
     for key, value in read_checkpoint(tmp_path / "back.npz").arrays.items():
         assert value.tobytes() == conversion.checkpoint.arrays[key].tobytes(), key
+
+
+def test_imagenet_checkpoint_becomes_a_classifier(tmp_path):
+    arrays = musiq_golden_ckpt.build(musiq_golden_ckpt.config(16, 2, 2, 32, 1000))
+    conversion = convert(save_npz(tmp_path / "imagenet.npz", arrays), tmp_path / "out", name="musiq-imagenet")
+    model = AutoModel.from_pretrained(tmp_path / "out")
+    assert type(model) is MusiqForImageClassification and model.config.num_labels == 1000
+    config = read_json(tmp_path / "out" / "config.json")
+    assert config["num_labels"] == 1000 and not {"id2label", "score_range", "custom_pipelines"} & {
+        name for name, value in config.items() if value is not None
+    }
+    assert conversion.largest_difference <= 1e-5
+    assert "predicts no quality" in (tmp_path / "out" / "README.md").read_text()
+    to_original(tmp_path / "out", tmp_path / "back.npz")
+    back = read_checkpoint(tmp_path / "back.npz").arrays
+    assert all(back[key].tobytes() == value.tobytes() for key, value in conversion.checkpoint.arrays.items())
 
 
 def test_labels_are_named(converted):

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "musiq_hf"
 FOLDERS = ("musiq_hf", "conversion", "configuration", "examples", "benchmarks", "tests", "docs", ".ci")
 TEXT = {".py", ".md", ".toml", ".json", ".yaml", ".yml", ".txt", ".cfg", ".ini", ".sh", ".csv", ""}
 
+THIRD_PARTIES = {"huggingface_hub", "numpy", "PIL", "torch", "transformers"}
 LEAVES = {"configuration", "patching", "resampling", "losses", "patch_encoder", "image_loading"}
 # What a file of a Hub repository may import of ours; leaves import none.
 MAY_IMPORT = {
