@@ -227,16 +227,6 @@ def account(
     return lines + [f"missing: {other} {shape}" for name, (other, shape) in wanted.items() if name not in seen]
 
 
-def original_to_ours(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]]:
-    """`to_ours` for the arrays of an npz file."""
-    return to_ours(arrays, source=ORIGINAL)
-
-
-def pyiqa_to_ours(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]]:
-    """`to_ours` for pyiqa's state dict."""
-    return to_ours(arrays, source=PYIQA)
-
-
 def ours_to_original(arrays: Mapping[str, Array], *, num_attention_heads: int) -> tuple[dict[str, Array], list[str]]:
     """`from_ours` for an npz file: with the prefix `opt/target/`, contiguous."""
     original, unknown = from_ours(arrays, target=ORIGINAL, num_attention_heads=num_attention_heads)

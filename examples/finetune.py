@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weight_decay", type=float, default=FinetuneSettings.weight_decay, help="default: %(default)s")
     add("--warmup_fraction", type=float, default=FinetuneSettings.warmup_fraction, help="default: %(default)s")
     add("--native_patches", type=int, help="random native patches per picture and step (default: all)")
+    add("--degrade_fraction", type=float, default=0.0, help="part of the pictures blurred or made noisy (%(default)s)")
     add("--holdout_fraction", type=float, help="part of train that chooses the best epoch in place of validation")
     add("--score_range", type=float, nargs=2, metavar=("LOWEST", "HIGHEST"), help="noted in the configuration")
     add(

@@ -7,10 +7,10 @@ pip install scikit-image && python examples/make_pictures.py
 import argparse
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from musiq_hf.arguments import parse_arguments
+from musiq_hf.degradations import degrade
 from musiq_hf.extras import require
 
 BLUR_SIGMA = 2.5  # pixels
@@ -26,9 +26,8 @@ def main() -> None:
     photographs = require("skimage.data", extra="pictures")
     for name in ("astronaut", "rocket"):
         sharp = Image.fromarray(getattr(photographs, name)())
-        blurred = sharp.filter(ImageFilter.GaussianBlur(BLUR_SIGMA))
-        noise = np.random.default_rng(0).normal(0, NOISE_SIGMA, (sharp.height, sharp.width, 3))
-        noisy = Image.fromarray((np.asarray(blurred) + noise).round().clip(0, 255).astype(np.uint8))
+        blurred = degrade(sharp, blur_sigma=BLUR_SIGMA, noise_sigma=0, seed=0)
+        noisy = degrade(sharp, blur_sigma=BLUR_SIGMA, noise_sigma=NOISE_SIGMA, seed=0)
         for label, picture in (("sharp", sharp), ("blurred", blurred), ("blurred_noisy", noisy)):
             picture.save(output_dir / f"{name}_{label}.jpg", quality=92)
 

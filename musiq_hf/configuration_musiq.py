@@ -22,6 +22,7 @@ POSITIVE_FIELDS = (
     "hash_grid_size",
     "max_native_patches",
     "pre_logits_size",
+    "num_labels",
 )
 
 

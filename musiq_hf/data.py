@@ -10,6 +10,7 @@ import torch
 from PIL import ImageOps
 from transformers.image_processing_utils import BatchFeature
 
+from .degradations import degrade_at_random
 from .image_loading_musiq import decode_image
 from .image_processing_musiq import MusiqImageProcessor
 
@@ -100,17 +101,32 @@ class QualityCollator:
     Args:
         processor: Cuts and pads.
         flip: Whether to mirror a picture left to right with probability 1/2, the paper's only augmentation (training).
+        degrade_fraction: Probability that a picture is blurred or made noisy and its score lowered (training only);
+            see `musiq_hf.degradations`.
+        worst_score: Lowest score of the training data, towards which degraded pictures move.
         native_patches: Keep a random subset of this many native patches per picture (training only: several times
             cheaper, and a strong regulariser); None keeps all.
     """
 
-    def __init__(self, processor: MusiqImageProcessor, *, flip: bool = False, native_patches: int | None = None):
+    def __init__(
+        self,
+        processor: MusiqImageProcessor,
+        *,
+        flip: bool = False,
+        degrade_fraction: float = 0.0,
+        worst_score: float = 0.0,
+        native_patches: int | None = None,
+    ):
+        if not 0 <= degrade_fraction <= 1:
+            raise ValueError(f"`degrade_fraction` must lie in [0, 1], got {degrade_fraction}.")
         if native_patches is not None and native_patches < 1:
             raise ValueError(f"`native_patches` must be at least 1, got {native_patches}.")
         if native_patches is not None and not processor.use_native_resolution:
             raise ValueError("`native_patches` chooses among native patches, but this processor makes none.")
         self.processor = processor
         self.flip = flip
+        self.degrade_fraction = degrade_fraction
+        self.worst_score = worst_score
         self.native_patches = native_patches
 
     def _subset(self, feature: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -121,14 +137,17 @@ class QualityCollator:
         return {name: values[kept] for name, values in feature.items()}
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        features = []
+        features, labels = [], []
         for row in rows:
-            image = open_picture(row["image"])
+            image, mos = open_picture(row["image"]), row["mos"]
+            if self.degrade_fraction and torch.rand(()) < self.degrade_fraction:
+                image, mos = degrade_at_random(image, mos, worst=self.worst_score)
+            labels.append(mos)
             if self.flip and torch.rand(()) < 0.5:
                 image = ImageOps.mirror(image)
             lists = self.processor(image, padding="do_not_pad")
             feature = {name: values[0] for name, values in lists.items()}
             features.append(feature if self.native_patches is None else self._subset(feature))
         batch = self.processor.pad(features, padding="longest")
-        batch["labels"] = torch.tensor([row["mos"] for row in rows], dtype=torch.float32)
+        batch["labels"] = torch.tensor(labels, dtype=torch.float32)
         return batch

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
+from huggingface_hub.dataclasses import validate_typed_dict
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
@@ -92,6 +93,7 @@ class MusiqImageProcessor(BaseImageProcessor):
         unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__) - FILE_KEYS)
         if unknown:
             raise TypeError(f"Unknown settings {unknown}; known are {sorted(self.valid_kwargs.__annotations__)}.")
+        validate_typed_dict(self.valid_kwargs, {name: kwargs[name] for name in kwargs if name not in FILE_KEYS})
         if not __name__.startswith("transformers_modules"):
             kwargs.pop("auto_map", None)  # names code files, which saving again would not bring along
         super().__init__(**kwargs)

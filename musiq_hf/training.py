@@ -32,7 +32,7 @@ from .image_processing_musiq import MusiqImageProcessor
 from .metrics import grouped_metrics, quality_metrics
 from .model_card import MusiqModelCard
 from .modeling_musiq import MusiqForImageQualityAssessment
-from .publishing import read_json, write_json
+from .publishing import add_remote_code, read_json, write_json
 
 if TYPE_CHECKING:
     import datasets
@@ -57,6 +57,8 @@ class FinetuneSettings:
         weight_decay: AdamW's decoupled weight decay.
         warmup_fraction: Part of the steps over which the learning rate rises.
         native_patches: Random subset of native patches per picture and step; None trains on all.
+        degrade_fraction: Part of the training pictures that are blurred or made noisy, with a lowered score, in each
+            epoch; a rule of ours (`musiq_hf.degradations`) for data without such faults. The paper has none.
         holdout_fraction: Part of the train split held out to choose the best epoch, so that `validation` is read only
             once, at the end. 0 chooses on `validation`. None = 0 if there is a `validation` split, else a tenth.
         score_range: Lowest and highest possible score, noted in the configuration.
@@ -78,6 +80,7 @@ class FinetuneSettings:
     weight_decay: float = 0.05
     warmup_fraction: float = 0.05
     native_patches: int | None = None
+    degrade_fraction: float = 0.0
     holdout_fraction: float | None = None
     score_range: tuple[float, float] | None = None
     save_dtype: str = "float32"
@@ -95,12 +98,14 @@ def load_model(name: str, *, score_range: tuple[float, float] | None = None) -> 
     config = AutoConfig.from_pretrained(name)
     if not isinstance(config, MusiqConfig):
         raise ValueError(f"{name} is a {config.model_type} checkpoint, a MUSIQ one was expected.")
-    changes: dict[str, Any] = {} if score_range is None else {"score_range": list(score_range)}
+    changes: dict[str, Any] = {"id2label": {0: "MOS"}, "label2id": {"MOS": 0}}
+    if score_range is not None:
+        changes["score_range"] = list(score_range)
     directory = Path(name)
     if directory.is_dir() and not any((directory / f).exists() for f in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
-        return MusiqForImageQualityAssessment(MusiqConfig(**(config.to_diff_dict() | {"num_labels": 1} | changes)))
+        return MusiqForImageQualityAssessment(MusiqConfig(**(config.to_diff_dict() | changes)))
     if config.num_labels != 1:
-        changes |= {"num_labels": 1, "problem_type": "regression", "ignore_mismatched_sizes": True}
+        changes |= {"problem_type": "regression", "ignore_mismatched_sizes": True}
     return MusiqForImageQualityAssessment.from_pretrained(name, dtype=torch.float32, **changes)
 
 
@@ -242,7 +247,13 @@ def _make_trainer(
         train_dataset=train,
         eval_dataset=selection,
         processing_class=processor,
-        data_collator=QualityCollator(processor, flip=True, native_patches=settings.native_patches),
+        data_collator=QualityCollator(
+            processor,
+            flip=True,
+            degrade_fraction=settings.degrade_fraction,
+            worst_score=min(train["mos"]),
+            native_patches=settings.native_patches,
+        ),
         eval_collator=QualityCollator(processor),
         compute_metrics=_compute_metrics,
     )
@@ -302,6 +313,7 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.is_world_process_zero():
         save_checkpoint(model, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype)
+        add_remote_code(settings.output_dir)
     trainer.accelerator.wait_for_everyone()
     # What is published is what the files give, not what was in memory.
     model.load_state_dict(MusiqForImageQualityAssessment.from_pretrained(settings.output_dir).state_dict())

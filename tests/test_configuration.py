@@ -29,6 +29,7 @@ def test_defaults_are_the_published_three_scale_model():
         ({"patch_encoder_width": 0}, "`patch_encoder_width` must be at least 1, got 0"),
         ({"patch_encoder_groups": 0}, "`patch_encoder_groups` must be at least 1, got 0"),
         ({"max_native_patches": 0}, "`max_native_patches` must be at least 1, got 0"),
+        ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),
         ({"pre_logits_size": 0}, "`pre_logits_size` must be at least 1, got 0"),
         ({"longer_side_lengths": [224, 0]}, r"`longer_side_lengths` must be positive, in pixels, got \[0, 224\]"),
         ({"hidden_dropout_prob": 1.0}, r"`hidden_dropout_prob` must lie in \[0, 1\), got 1.0"),

@@ -252,8 +252,22 @@ def test_unknown_settings_raise_at_construction_and_per_call(processor, settings
         processor(picture(9, 9), **settings)
 
 
-@pytest.mark.parametrize("settings", [{"resize_mode": "stretch"}, {"padding": "left"}, {"patch_size": "8"}])
-def test_values_of_a_wrong_kind_raise_per_call(processor, settings):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"resize_mode": "stretch"},
+        {"padding": "left"},
+        {"spatial_embedding": "rotary"},
+        {"patch_size": "8"},
+        {"longer_side_lengths": 224},
+        {"use_native_resolution": "no"},
+        {"max_native_patches": 2.5},
+        {"input_data_format": "hwc"},
+    ],
+)
+def test_values_of_a_wrong_kind_raise_at_construction_and_per_call(processor, settings):
+    with pytest.raises(Exception, match=next(iter(settings))):
+        MusiqImageProcessor(**settings)
     with pytest.raises(Exception, match=next(iter(settings))):
         processor(picture(9, 9), **settings)
 

@@ -11,9 +11,7 @@ from conversion.key_mapping import (
     RENAMES,
     account,
     from_ours,
-    original_to_ours,
     ours_to_original,
-    pyiqa_to_ours,
     rename,
     to_ours,
 )
@@ -104,7 +102,7 @@ def test_names_and_shapes_of_the_published_model_in_both_outside_formats():
 def test_there_and_back_is_bit_identical(name):
     original = golden.checkpoint_arrays(name)
     heads = musiq_golden_ckpt.get(name)["heads"]
-    ours, unfit = original_to_ours({key.removeprefix(PREFIX): value for key, value in original.items()})
+    ours, unfit = to_ours({key.removeprefix(PREFIX): value for key, value in original.items()}, source=ORIGINAL)
     back, unknown = ours_to_original(ours, num_attention_heads=heads)
     assert unfit == unknown == []
     assert sorted(back) == sorted(original)
@@ -113,9 +111,11 @@ def test_there_and_back_is_bit_identical(name):
 
 
 def test_pyiqa_there_and_back_is_bit_identical():
-    ours, _ = original_to_ours({k.removeprefix(PREFIX): v for k, v in golden.checkpoint_arrays("repr5").items()})
+    ours, _ = to_ours(
+        {k.removeprefix(PREFIX): v for k, v in golden.checkpoint_arrays("repr5").items()}, source=ORIGINAL
+    )
     pyiqa, _ = from_ours(ours, target=PYIQA, num_attention_heads=2)
-    back, unfit = pyiqa_to_ours(pyiqa)
+    back, unfit = to_ours(pyiqa, source=PYIQA)
     assert unfit == [] and sorted(back) == sorted(ours)
     assert all(back[name].tobytes() == ours[name].tobytes() for name in ours)
 
