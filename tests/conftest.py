@@ -39,7 +39,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def golden_model() -> Callable[[str], MusiqForImageQualityAssessment]:
-    """Build a golden checkpoint by name, once per session; tests must leave it as they found it."""
+    """Build a golden checkpoint by name, once per run; tests must leave it as they found it."""
     return cache(golden.build_model)
 
 
