@@ -4,6 +4,7 @@
 Names follow Transformers wherever it has one.
 """
 
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -158,6 +159,8 @@ class MusiqConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if any(length < 1 for length in self.longer_side_lengths):
             raise ValueError(f"`longer_side_lengths` must be positive, in pixels, got {self.longer_side_lengths}.")
+        if not self.layer_norm_eps > 0:
+            raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
@@ -177,6 +180,9 @@ class MusiqConfig(PreTrainedConfig):
             )
 
     def _validate_scores(self) -> None:
+        numbers = (self.score_offset, self.score_scale, *(self.score_range or ()))
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"`score_offset`, `score_scale` and `score_range` must be finite, got {numbers}.")
         if self.score_scale == 0:
             raise ValueError("`score_scale` must not be 0: every picture would get the same score.")
         if self.num_labels != 1 and (self.score_offset != 0 or self.score_scale != 1):

@@ -253,10 +253,15 @@ class MusiqImageProcessor(BaseImageProcessor):
                     for name in self.model_input_names
                 }
             )
-        length = max(len(feature["pixel_attention_mask"]) for feature in features)
+        longest = length = max(len(feature["pixel_attention_mask"]) for feature in features)
         if padding == "max_length":
             length = sum((-(-side // patch_size)) ** 2 for side in longer_side_lengths)
             length += (max_native_patches or 0) if use_native_resolution else 0
+            if longest > length:
+                raise ValueError(
+                    f'`padding="max_length"` pads to {length} patches, got a sequence of {longest}. Make the features '
+                    "with the same `max_native_patches`."
+                )
         data = {}
         for name in self.model_input_names:
             first = features[0][name]

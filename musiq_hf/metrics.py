@@ -7,6 +7,9 @@ import numpy as np
 
 from .extras import require
 
+MIN_PICTURES = 3  # below that a correlation says nothing
+MEAN_OF_GROUPS = "mean within groups"
+
 
 def quality_metrics(
     predictions: Sequence[float] | np.ndarray, targets: Sequence[float] | np.ndarray
@@ -29,8 +32,8 @@ def quality_metrics(
         raise ValueError(
             f"Predictions and targets must be two lists of one length, got {predicted.shape} and {wanted.shape}."
         )
-    if len(predicted) < 3:
-        raise ValueError(f"Correlations need at least 3 pictures, got {len(predicted)}.")
+    if len(predicted) < MIN_PICTURES:
+        raise ValueError(f"Correlations need at least {MIN_PICTURES} pictures, got {len(predicted)}.")
     if not (np.isfinite(predicted).all() and np.isfinite(wanted).all()):
         raise ValueError("Predictions and targets must be finite, got NaN or infinite values.")
     rmse = float(np.sqrt(np.mean((predicted - wanted) ** 2)))
@@ -43,7 +46,7 @@ def quality_metrics(
 def grouped_metrics(
     predictions: Sequence[float] | np.ndarray, targets: Sequence[float] | np.ndarray, groups: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """`quality_metrics` within each group, and their mean over the groups under "mean".
+    """`quality_metrics` within each group of at least 3 pictures, and their mean over those groups.
 
     Knowing only the group can already correlate with the scores, so the mean within groups is the stricter figure.
 
@@ -53,13 +56,26 @@ def grouped_metrics(
         groups: Name of each picture's group.
 
     Returns:
-        {group: metrics} in sorted order, then "mean".
+        {group: metrics} in sorted order, then `MEAN_OF_GROUPS`; empty if no group is large enough.
+
+    Raises:
+        ValueError: If the lengths differ, or a value is not finite.
     """
     names = np.asarray(groups)
     predicted, wanted = np.asarray(predictions), np.asarray(targets)
+    if not len(names) == len(predicted) == len(wanted):
+        raise ValueError(
+            "Each picture needs a prediction, a target and a group, got "
+            f"{len(predicted)}, {len(wanted)}, {len(names)}."
+        )
+    members = {str(name): names == name for name in sorted(set(groups))}
     result = {
-        str(name): quality_metrics(predicted[names == name], wanted[names == name]) for name in sorted(set(groups))
+        name: quality_metrics(predicted[rows], wanted[rows])
+        for name, rows in members.items()
+        if rows.sum() >= MIN_PICTURES
     }
-    keys = next(iter(result.values()))
-    result["mean"] = {key: float(np.mean([metrics[key] for metrics in result.values()])) for key in keys}
+    if result:
+        result[MEAN_OF_GROUPS] = {
+            key: float(np.mean([metrics[key] for metrics in result.values()])) for key in ("srcc", "plcc", "rmse")
+        }
     return result

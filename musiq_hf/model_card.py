@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from .configuration_musiq import MusiqConfig
+from .metrics import MEAN_OF_GROUPS
 
 _BASE_TAGS = ("musiq", "image-quality-assessment", "arxiv:2108.05997")
 _SPLIT_TITLES = {
@@ -280,6 +281,6 @@ def _evaluation(metrics: Mapping[str, Any] | None) -> str:
             _row("all", report["overall"], columns),
         ]
         for group, values in report.get("groups", {}).items():
-            rows.append(_row("mean within groups" if group == "mean" else f"group {group}", values, columns))
+            rows.append(_row(group if group == MEAN_OF_GROUPS else f"group {group}", values, columns))
         parts.append("\n".join(rows))
     return "\n\n".join(parts)

@@ -75,7 +75,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
             ValueError: If a picture cannot be used; the message names it.
             FileNotFoundError: If a path does not exist.
         """
-        if isinstance(inputs, Sequence) and not isinstance(inputs, str | list) or inputs == []:
+        is_list = isinstance(inputs, list) and len(inputs) > 0
+        if isinstance(inputs, Sequence) and not isinstance(inputs, str) and not is_list:
             # Tuples and columns of `datasets` (and no picture at all): read one by one, answered with a list.
             return list(super().__call__((image for image in inputs), **kwargs))
         return super().__call__(inputs, **kwargs)

@@ -400,3 +400,11 @@ def test_gradient_reaches_the_pixels_through_processor_and_model(tiny_model):
     assert slope.item() == pytest.approx(image.grad[place].item(), rel=0.02)
     batch = processor([image, image])
     assert batch["pixel_values"].requires_grad
+
+
+def test_features_longer_than_the_bound_are_refused():
+    processor = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16], max_native_patches=2)
+    lists = processor(np.zeros((40, 40, 3), dtype=np.uint8), padding="do_not_pad", max_native_patches=9)
+    features = [{name: values[0] for name, values in lists.items()}]
+    with pytest.raises(ValueError, match="pads to 6 patches, got a sequence of 13. Make the features with the same"):
+        processor.pad(features, padding="max_length")

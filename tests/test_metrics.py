@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from musiq_hf.metrics import grouped_metrics, quality_metrics
+from musiq_hf.metrics import MEAN_OF_GROUPS, grouped_metrics, quality_metrics
 
 
 def scores(count, seed):
@@ -83,9 +83,9 @@ def test_groups_are_measured_on_their_own_and_averaged():
     targets = np.array([1, 2, 3, 11, 12, 13], float)
     predictions = np.array([3, 2, 1, 13, 12, 11], float)
     metrics = grouped_metrics(predictions, targets, ["b", "b", "b", "a", "a", "a"])
-    assert list(metrics) == ["a", "b", "mean"]
+    assert list(metrics) == ["a", "b", MEAN_OF_GROUPS]
     assert metrics["a"] == quality_metrics([13, 12, 11], [11, 12, 13])
-    assert metrics["mean"]["srcc"] == pytest.approx(-1)
+    assert metrics[MEAN_OF_GROUPS]["srcc"] == pytest.approx(-1)
     assert quality_metrics(predictions, targets)["srcc"] > 0.5
 
 
@@ -93,5 +93,15 @@ def test_mean_weights_groups_not_pictures():
     targets = np.array([1, 2, 3, 1, 2, 3, 4, 5, 6], float)
     predictions = np.array([1, 2, 3, 6, 5, 4, 3, 2, 1], float)
     metrics = grouped_metrics(predictions, targets, ["x"] * 3 + ["y"] * 6)
-    assert metrics["mean"]["srcc"] == pytest.approx(0)
-    assert metrics["mean"]["rmse"] == pytest.approx((metrics["x"]["rmse"] + metrics["y"]["rmse"]) / 2)
+    assert metrics[MEAN_OF_GROUPS]["srcc"] == pytest.approx(0)
+    assert metrics[MEAN_OF_GROUPS]["rmse"] == pytest.approx((metrics["x"]["rmse"] + metrics["y"]["rmse"]) / 2)
+
+
+def test_small_groups_are_left_out_and_no_group_gives_nothing():
+    predictions, targets = scores(8, 0)
+    metrics = grouped_metrics(predictions, targets, ["a"] * 6 + ["b"] * 2)
+    assert list(metrics) == ["a", MEAN_OF_GROUPS]
+    assert metrics["a"] == metrics[MEAN_OF_GROUPS]
+    assert grouped_metrics(predictions, targets, list("aabbccdd")) == {}
+    with pytest.raises(ValueError, match="Each picture needs a prediction, a target and a group, got 8, 8, 1"):
+        grouped_metrics(predictions, targets, ["a"])

@@ -28,7 +28,7 @@ METRICS = {
         "overall": {"srcc": 0.61234, "plcc": 0.65432, "rmse": 8.7654321},
         "groups": {
             "indoor": {"srcc": 0.5, "plcc": -0.25, "rmse": 1.0},
-            "mean": {"srcc": 0.55, "plcc": 0.45, "rmse": 2.0},
+            "mean within groups": {"srcc": 0.55, "plcc": 0.45, "rmse": 2.0},
         },
     },
 }
