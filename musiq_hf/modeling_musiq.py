@@ -294,15 +294,14 @@ class MusiqPreTrainedModel(PreTrainedModel):
             # A residual unit of the patch encoder starts as its shortcut.
             init.constant_(module.weight, 0.0 if name == "norm3" else 1.0)
             init.zeros_(module.bias)
-        elif isinstance(module, MusiqStdConv2d) or name in ("patch_projection", "pre_logits"):
-            # Truncated at two deviations as in JAX; Transformers' `lecun_normal_` comes out 14 % too wide.
-            weight: torch.Tensor = module.weight
-            deviation = weight[0].numel() ** -0.5 / 0.87962566
-            init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation)
-        elif name == "classifier":
+        elif isinstance(module, nn.Linear) and name == "classifier":
             init.zeros_(module.weight)
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear) and name not in ("patch_projection", "pre_logits"):
             init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Linear | MusiqStdConv2d):
+            # Truncated at two deviations as in JAX; Transformers' `lecun_normal_` comes out 14 % too wide.
+            deviation = module.weight[0].numel() ** -0.5 / 0.87962566
+            init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
         if isinstance(module, nn.Linear):
             init.normal_(module.bias, std=1e-6 if name in ("fc1", "fc2") else 0.0)
 
