@@ -32,10 +32,10 @@ demo: $(VENV)/.core
 	@$(BIN)/python examples/score_images.py examples/pictures
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m 'not hub'
+	$(BIN)/python -m pytest -q -n 2 -m "not hub"
 
 test-hf: $(VENV)/.test
 	$(BIN)/python tests/hf_acceptance/run.py

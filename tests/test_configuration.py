@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from pathlib import Path
 
 import pytest
 from transformers import AutoConfig
 
-from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment
+from configuration import checkpoint_directory
+from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 
 
 def test_defaults_are_the_published_three_scale_model():
@@ -149,3 +151,13 @@ def test_pointers_to_remote_code_are_dropped_by_the_installed_class(tmp_path):
 def test_a_linear_patch_encoder_ignores_the_settings_of_the_resnet(tiny_config):
     config = tiny_config(patch_encoder="linear", patch_encoder_depth=3, patch_encoder_width=5)
     assert MusiqForImageQualityAssessment(config).musiq.embeddings.patch_encoder is None
+
+
+def test_named_configurations_are_found_and_agree_with_their_processors():
+    for path in sorted((Path(__file__).parent.parent / "configuration" / "checkpoints").iterdir()):
+        directory = checkpoint_directory(path.name)
+        config = MusiqConfig.from_pretrained(directory)
+        MusiqImageProcessor.from_pretrained(directory).check_config(config)
+        assert config.architectures[0].startswith("MusiqFor")
+    with pytest.raises(ValueError, match="There is no configuration 'koniq'. Choose one of musiq-ava, "):
+        checkpoint_directory("koniq")

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded checkpoint, and what README and cards say about it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, pipeline
+
+from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment
+
+ROOT = Path(__file__).parent.parent
+PICTURES = ROOT / "examples" / "pictures"
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return pipeline("image-quality-assessment")
+
+
+def test_it_is_small_and_computes_in_float32():
+    model = AutoModel.from_pretrained(DEFAULT_CHECKPOINT)
+    assert isinstance(model, MusiqForImageQualityAssessment)
+    assert model.dtype == torch.float32
+    assert model.num_parameters() <= 3_000_000
+    assert (DEFAULT_CHECKPOINT / "model.safetensors").stat().st_size <= 8_000_000
+    assert model.config.score_range == [0, 100]
+
+
+@pytest.mark.parametrize("name", ["astronaut", "rocket"])
+def test_sharp_is_above_blurred_is_above_blurred_and_noisy(scorer, name):
+    sharp, blurred, noisy = (
+        scorer(str(PICTURES / f"{name}_{kind}.jpg"))["score"] for kind in ("sharp", "blurred", "blurred_noisy")
+    )
+    assert sharp > blurred + 5
+    assert blurred > noisy + 1
+
+
+def test_readme_shows_the_scores_that_the_demo_prints(scorer):
+    rows = re.findall(r"^examples/pictures/(\S+\.jpg) +(\d+)x(\d+) +([\d.]+)$", README, flags=re.MULTILINE)
+    assert sorted(row[0] for row in rows) == sorted(path.name for path in PICTURES.glob("*.jpg"))
+    for name, width, height, score in rows:
+        assert Image.open(PICTURES / name).size == (int(width), int(height))
+        assert scorer(str(PICTURES / name))["score"] == pytest.approx(float(score), abs=0.15)
+
+
+def test_readme_and_cards_say_what_was_measured():
+    metrics = json.loads((DEFAULT_CHECKPOINT / "metrics.json").read_text())["validation"]
+    card = (DEFAULT_CHECKPOINT / "README.md").read_text()
+    overall, groups = metrics["overall"]["srcc"], metrics["groups"]
+    assert f"SRCC {overall:.3f} overall and {groups['mean within groups']['srcc']:.3f} on average" in README
+    subsets = " / ".join(f"{groups[name]['srcc']:.2f}" for name in sorted(groups) if name.startswith("ss"))
+    assert subsets in README
+    assert f"| all | {overall:.4f} |" in card
+    assert (ROOT / "MODEL_CARD.md").read_text() == card
