@@ -8,6 +8,8 @@ import argparse
 import json
 import sys
 
+from accelerate import PartialState
+
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.arguments import parse_arguments
 from musiq_hf.training import FinetuneSettings, finetune
@@ -38,7 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--learning_rate", type=float, default=FinetuneSettings.learning_rate, help="peak of the cosine (%(default)s)")
     add("--weight_decay", type=float, default=FinetuneSettings.weight_decay, help="default: %(default)s")
     add("--warmup_fraction", type=float, default=FinetuneSettings.warmup_fraction, help="default: %(default)s")
-    add("--native_patches", type=int, help="random native patches per picture and step (default: all)")
+    add(
+        "--native_patches",
+        type=int,
+        default=FinetuneSettings.native_patches,
+        help="at most so many random native patches per picture and step (%(default)s)",
+    )
     add("--degrade_fraction", type=float, default=0.0, help="part of the pictures blurred or made noisy (%(default)s)")
     add("--holdout_fraction", type=float, help="part of train that chooses the best epoch in place of validation")
     add("--score_range", type=float, nargs=2, metavar=("LOWEST", "HIGHEST"), help="noted in the configuration")
@@ -60,10 +67,11 @@ def main() -> int:
         return 2
     try:
         report = finetune(FinetuneSettings(**vars(arguments)))
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(report, indent=2))
+    if PartialState().is_main_process:
+        print(json.dumps(report, indent=2))
     return 0
 
 

@@ -29,14 +29,18 @@ def find_pictures(paths: list[Path]) -> list[Path]:
 
 
 def main() -> int:
-    """Print the table; 1 if a picture could not be scored."""
+    """Print the table; 1 if a picture could not be scored, 2 for a wrong checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="pictures, or folders of pictures")
     parser.add_argument("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
     arguments = parse_arguments(parser)
     # 1. Load the checkpoint once.
     logging.disable_progress_bar()
-    scorer = pipeline("image-quality-assessment", model=arguments.model)
+    try:
+        scorer = pipeline("image-quality-assessment", model=arguments.model)
+    except (ValueError, OSError) as error:
+        print(f"{arguments.model}: {error}", file=sys.stderr)
+        return 2
     # 2. Score one picture after the other, and go on after one that cannot be read.
     pictures, failures = find_pictures(arguments.paths), 0
     width = max((len(str(path)) for path in pictures), default=4)

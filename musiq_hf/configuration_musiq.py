@@ -5,6 +5,7 @@ Names follow Transformers wherever it has one.
 """
 
 import math
+from dataclasses import fields
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -109,6 +110,14 @@ class MusiqConfig(PreTrainedConfig):
             self.problem_type = "regression"
         # `@strict` validates too, but hides the sentence in an error that is not a ValueError.
         self.validate_architecture()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "MusiqConfig":
+        """As the base class, but fields given to override the file are checked together with it."""
+        names = {field.name for field in fields(cls)}
+        overrides = {name: value for name, value in kwargs.items() if name in names}
+        rest = {name: value for name, value in kwargs.items() if name not in names}
+        return super().from_dict(config_dict | overrides, **rest)
 
     @property
     def num_scales(self) -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures with opinion scores: one reader for CSV, imagefolder and Hub data, and the training collator."""
 
+import math
 import os
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from .image_processing_musiq import MusiqImageProcessor
 if TYPE_CHECKING:
     import datasets
 
+SPLITS = ("train", "validation", "test")
 EXPECTED = "`image` (a path or a picture) and `mos` (a number), and may have `split` and `group`"
 
 
@@ -24,6 +26,15 @@ def _check_columns(names: list[str], source: str) -> None:
     missing = [name for name in ("image", "mos") if name not in names]
     if missing:
         raise ValueError(f"{source}: columns {missing} are missing, got {names}. A table needs {EXPECTED}.")
+
+
+def _check_split(rows: "datasets.Dataset", split: str, source: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"{source}: splits are {', '.join(SPLITS)}, got {split!r}. Rename it.")
+    _check_columns(rows.column_names, f"{source}, split {split}")
+    for row, mos in enumerate(rows["mos"]):
+        if not isinstance(mos, int | float) or not math.isfinite(mos):
+            raise ValueError(f"{source}, split {split}, row {row}: `mos` must be a finite number, got {mos!r}.")
 
 
 def _read_csv(path: Path, image_root: Path) -> "datasets.Dataset":
@@ -65,7 +76,10 @@ def load_scored_images(data: str, *, image_root: str | None = None) -> "datasets
     import datasets
 
     path = Path(data)
-    if path.suffix.lower() in (".csv", ".tsv", ".txt") or path.is_file():
+    is_csv = path.suffix.lower() == ".csv" or path.is_file()
+    if image_root is not None and not is_csv:
+        raise ValueError(f"`--image_root` belongs to a CSV, but {data} is none. Leave it out.")
+    if is_csv:
         if not path.is_file():
             raise ValueError(f"{data}: no such file. Give a CSV with {EXPECTED}.")
         table = _read_csv(path, Path(image_root) if image_root is not None else path.parent)
@@ -76,12 +90,15 @@ def load_scored_images(data: str, *, image_root: str | None = None) -> "datasets
                 name: table.select([i for i, own in enumerate(names) if own == name]) for name in sorted(set(names))
             }
         loaded = datasets.DatasetDict(splits)
-    elif path.is_dir():
-        loaded = datasets.load_dataset("imagefolder", data_dir=data)
     else:
-        loaded = datasets.load_dataset(data)
+        try:
+            loaded = (
+                datasets.load_dataset("imagefolder", data_dir=data) if path.is_dir() else datasets.load_dataset(data)
+            )
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise ValueError(f"{data} cannot be read as an imagefolder or a data set of the Hub: {error}") from error
     for split, rows in loaded.items():
-        _check_columns(rows.column_names, f"{data}, split {split}")
+        _check_split(rows, split, data)
     return loaded.cast_column("image", datasets.Image(decode=False))
 
 
@@ -145,6 +162,7 @@ class QualityCollator:
             labels.append(mos)
             if self.flip and torch.rand(()) < 0.5:
                 image = ImageOps.mirror(image)
+            image.filename = row["image"]["path"] or ""  # flips and faults lose it, and errors should name the file
             lists = self.processor(image, padding="do_not_pad")
             feature = {name: values[0] for name, values in lists.items()}
             features.append(feature if self.native_patches is None else self._subset(feature))

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from .image_loading_musiq import to_rgb_tensor
+
 MAX_BLUR_SIGMA = 5.0  # pixels
 MAX_NOISE_SIGMA = 50.0  # levels of 255
 # Strengths at which severity reaches 1 - 1/e.
@@ -33,7 +35,9 @@ def degrade(image: Image.Image, *, blur_sigma: float, noise_sigma: float, seed: 
     Returns:
         RGB picture of the same size.
     """
-    blurred = image.convert("RGB").filter(ImageFilter.GaussianBlur(blur_sigma))
+    # The policy of the image processor for alpha, 16 bits and so on.
+    pixels = (to_rgb_tensor(image) * 255).round().to(torch.uint8).numpy()
+    blurred = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(blur_sigma))
     if noise_sigma == 0:
         return blurred
     noise = np.random.default_rng(seed).normal(0, noise_sigma, (image.height, image.width, 3))

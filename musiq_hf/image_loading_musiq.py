@@ -2,7 +2,8 @@
 """From whatever holds a picture to a float tensor: one policy, so that file, PIL image and array get one score.
 
 EXIF orientation is applied to files and to PIL images that still carry it. Gray is repeated, alpha is composited on
-white, CMYK, palette and other colour modes become RGB, 16-bit pictures keep their 16 bits. The released code reads
+white, CMYK, palette and other colour modes become RGB, 16-bit gray pictures keep their 16 bits (Pillow opens 16-bit
+colour files with 8), animations and multi-page files are their first frame. The released code reads
 8-bit RGB files only and ignores EXIF orientation.
 """
 
@@ -45,7 +46,7 @@ def decode_image(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Ima
             f"{name}: more pixels than Pillow's safety limit allows ({error}). If you trust the file, raise "
             "`PIL.Image.MAX_IMAGE_PIXELS`."
         ) from error
-    except (OSError, SyntaxError, EOFError) as error:
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
         raise ValueError(f"{name}: cannot be decoded, the file is truncated or damaged ({error}).") from error
     image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
     return image
@@ -78,7 +79,7 @@ def load_image(source: str | os.PathLike[str] | Image.Image, *, timeout: float |
     if name.startswith(("http://", "https://")):
         try:
             response = httpx.get(name, timeout=timeout, follow_redirects=True).raise_for_status()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ValueError(f"{name}: cannot be downloaded ({error}).") from error
         return decode_image(BytesIO(response.content), name)
     if os.path.isdir(name):

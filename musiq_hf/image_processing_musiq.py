@@ -245,11 +245,11 @@ class MusiqImageProcessor(BaseImageProcessor):
         max_native_patches: int | None,
         **kwargs: Any,
     ) -> BatchFeature:
+        as_numpy = return_tensors in ("np", TensorType.NUMPY)
         if padding == "do_not_pad":
-            as_numpy = return_tensors in ("np", TensorType.NUMPY)
             return BatchFeature(
                 data={
-                    name: [feature[name].numpy() if as_numpy else feature[name] for feature in features]
+                    name: [feature[name].detach().cpu().numpy() if as_numpy else feature[name] for feature in features]
                     for name in self.model_input_names
                 }
             )
@@ -268,8 +268,8 @@ class MusiqImageProcessor(BaseImageProcessor):
             batch = first.new_zeros((len(features), length, *first.shape[1:]))
             for row, feature in enumerate(features):
                 batch[row, : len(feature[name])] = feature[name]
-            data[name] = batch
-        return BatchFeature(data=data, tensor_type=return_tensors)
+            data[name] = batch.detach().cpu().numpy() if as_numpy else batch
+        return BatchFeature(data=data)
 
 
 __all__ = ["MusiqImageProcessor", "MusiqImageProcessorKwargs"]

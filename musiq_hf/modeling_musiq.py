@@ -335,8 +335,12 @@ class MusiqModel(MusiqPreTrainedModel):
             "scale_position_ids": (scale_position_ids, self.config.use_scale_embedding),
         }
         for name, (ids, is_needed) in needed.items():
-            if is_needed and ids is None:
-                raise ValueError(f"`{name}` is required by this configuration: pass all that the processor returns.")
+            if is_needed and (ids is None or ids.shape != pixel_values.shape[:2]):
+                got = None if ids is None else tuple(ids.shape)
+                raise ValueError(
+                    f"`{name}` is required by this configuration, with shape {tuple(pixel_values.shape[:2])}, got {got}. "
+                    "Pass all that the processor returns."
+                )
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -389,7 +393,8 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         if self.config.num_labels == 1:
             return self.config.score_offset + self.config.score_scale * logits[:, 0].float()
         probabilities = logits.float().softmax(dim=-1)
-        return probabilities @ torch.arange(1.0, self.config.num_labels + 1, device=logits.device)
+        values = torch.arange(1.0, self.config.num_labels + 1, device=logits.device)
+        return (probabilities * values).sum(dim=-1)  # a product of matrices would be in half precision under autocast
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         labels = labels.to(device=logits.device, dtype=torch.float32)

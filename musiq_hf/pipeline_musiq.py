@@ -43,6 +43,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
                 f"A checkpoint of MusiqForImageQualityAssessment is needed, got {type(self.model).__name__}. "
                 "An ImageNet checkpoint has no quality head: fine-tune it first."
             )
+        if not hasattr(self.image_processor, "check_config"):
+            raise ValueError(f"A MusiqImageProcessor is needed, got {type(self.image_processor).__name__}.")
         self.image_processor.check_config(self.model.config)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:

@@ -16,7 +16,7 @@ NUM_TAPS = 4  # source pixels that can lie within the radius, and one for roundi
 
 
 @lru_cache(maxsize=256)
-def gaussian_taps(in_size: int, out_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def gaussian_taps(in_size: int, out_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Source pixels and weights of each output pixel along one axis, in the float32 arithmetic of the released code.
 
     Args:
@@ -38,12 +38,12 @@ def gaussian_taps(in_size: int, out_size: int) -> tuple[torch.Tensor, torch.Tens
     inside = (np.abs(distances) < KERNEL_RADIUS) & (indices >= 0) & (indices < in_size)
     weights = np.where(inside, weights, np.float32(0.0))
     weights = weights / weights.sum(axis=1, keepdims=True, dtype=np.float32)
-    return torch.from_numpy(indices.clip(0, in_size - 1)), torch.from_numpy(weights)
+    # Arrays, not tensors: a tensor made in inference mode and kept would fail a later call that needs gradients.
+    return indices.clip(0, in_size - 1), weights
 
 
 def _resize_axis(image: torch.Tensor, out_size: int, dim: int) -> torch.Tensor:
-    indices, weights = gaussian_taps(image.shape[dim], out_size)
-    indices, weights = indices.to(image.device), weights.to(image.device)
+    indices, weights = (torch.from_numpy(taps).to(image.device) for taps in gaussian_taps(image.shape[dim], out_size))
     shape = [1] * image.dim()
     shape[dim] = out_size
     taps = (image.index_select(dim, indices[:, t]) * weights[:, t].view(shape) for t in range(NUM_TAPS))

@@ -24,12 +24,13 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, is_torch_xla_available, logging
 
 from .configuration_musiq import MusiqConfig
 from .data import QualityCollator, load_scored_images
+from .extras import require
 from .image_processing_musiq import MusiqImageProcessor
-from .metrics import grouped_metrics, quality_metrics
+from .metrics import MIN_PICTURES, grouped_metrics, quality_metrics
 from .model_card import MusiqModelCard
 from .modeling_musiq import MusiqForImageQualityAssessment
 from .publishing import add_remote_code, read_json, write_json
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 
 LOGGING_STEPS = 20
+logger = logging.get_logger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -56,7 +58,8 @@ class FinetuneSettings:
         learning_rate: Peak of the cosine schedule (AdamW).
         weight_decay: AdamW's decoupled weight decay.
         warmup_fraction: Part of the steps over which the learning rate rises.
-        native_patches: Random subset of native patches per picture and step; None trains on all.
+        native_patches: Random subset of at most so many native patches per picture and step (the paper trains with
+            512, which it does not say how to choose); None trains on all, at any cost in memory.
         degrade_fraction: Part of the training pictures that are blurred or made noisy, with a lowered score, in each
             epoch; a rule of ours (`musiq_hf.degradations`) for data without such faults. The paper has none.
         holdout_fraction: Part of the train split held out to choose the best epoch, so that `validation` is read only
@@ -79,7 +82,7 @@ class FinetuneSettings:
     learning_rate: float = 1e-4
     weight_decay: float = 0.05
     warmup_fraction: float = 0.05
-    native_patches: int | None = None
+    native_patches: int | None = 512
     degrade_fraction: float = 0.0
     holdout_fraction: float | None = None
     score_range: tuple[float, float] | None = None
@@ -89,8 +92,18 @@ class FinetuneSettings:
     data_description: str | None = None
     resume: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise a ValueError for what would otherwise fail after hours."""
+        if not self.epochs > 0:
+            raise ValueError(f"`epochs` must be positive, got {self.epochs}.")
+        for name in ("batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.save_dtype not in ("float32", "float16"):
+            raise ValueError(f'`save_dtype` must be "float32" or "float16", got {self.save_dtype!r}.')
 
-def load_model(name: str, *, score_range: tuple[float, float] | None = None) -> MusiqForImageQualityAssessment:
+
+def load_model(name: str) -> MusiqForImageQualityAssessment:
     """A one-label model from a checkpoint, or with fresh weights from a directory that holds only a configuration.
 
     The head is kept if it has one label and made anew otherwise (an ImageNet head, a distribution).
@@ -99,10 +112,9 @@ def load_model(name: str, *, score_range: tuple[float, float] | None = None) -> 
     if not isinstance(config, MusiqConfig):
         raise ValueError(f"{name} is a {config.model_type} checkpoint, a MUSIQ one was expected.")
     changes: dict[str, Any] = {"id2label": {0: "MOS"}, "label2id": {"MOS": 0}}
-    if score_range is not None:
-        changes["score_range"] = list(score_range)
     directory = Path(name)
     if directory.is_dir() and not any((directory / f).exists() for f in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+        logger.warning("%s holds no %s: training starts from random weights.", name, SAFE_WEIGHTS_NAME)
         return MusiqForImageQualityAssessment(MusiqConfig(**(config.to_diff_dict() | changes)))
     if config.num_labels != 1:
         changes |= {"problem_type": "regression", "ignore_mismatched_sizes": True}
@@ -110,19 +122,35 @@ def load_model(name: str, *, score_range: tuple[float, float] | None = None) -> 
 
 
 @torch.no_grad()
-def normalize_scores(model: MusiqForImageQualityAssessment, labels: Sequence[float]) -> None:
-    """Set `score_offset` and `score_scale` to mean and deviation of the labels without changing any score.
+def normalize_scores(
+    model: MusiqForImageQualityAssessment,
+    labels: Sequence[float],
+    *,
+    score_range: tuple[float, float] | None = None,
+) -> None:
+    """Set `score_offset` and `score_scale` to mean and deviation of the labels, so that logits are in deviations.
 
-    The logit of an average picture is then 0 and L1 is measured in standard deviations, whatever the unit of the
-    labels.
+    A head that is in deviations already, of other labels, is kept: what was good stays good, in the new unit. A head
+    in MOS points (a published checkpoint) is carried over by mapping its `score_range` to the range of the labels.
+
+    Args:
+        model: Changed in place.
+        labels: Opinion scores of the training pictures.
+        score_range: Lowest and highest possible score of the new unit; noted in the configuration.
     """
     config, head = model.config, model.head.classifier
     offset, scale = float(np.mean(labels)), float(np.std(labels)) or 1.0
     head_is_fresh = not head.weight.any() and not head.bias.any()
-    if not head_is_fresh:
-        head.bias.copy_((head.bias * config.score_scale + config.score_offset - offset) / scale)
-        head.weight.mul_(config.score_scale / scale)
+    if (config.score_offset, config.score_scale) == (0, 1) and not head_is_fresh:
+        low, ratio, old_low = 0.0, 1.0, 0.0
+        if config.score_range is not None:
+            old_low, old_high = config.score_range
+            low, ratio = min(labels), (max(labels) - min(labels) or 1.0) / (old_high - old_low)
+        head.bias.copy_(((head.bias - old_low) * ratio + low - offset) / scale)
+        head.weight.mul_(ratio / scale)
     config.score_offset, config.score_scale = offset, scale
+    config.score_range = None if score_range is None else list(score_range)
+    config.validate_architecture()
 
 
 def save_checkpoint(
@@ -220,6 +248,8 @@ def _training_arguments(settings: FinetuneSettings) -> TrainingArguments:
         remove_unused_columns=False,
         label_names=["labels"],
         seed=settings.seed,
+        # Without it several processes on a CPU would not find each other and train apart.
+        use_cpu=not (torch.accelerator.is_available() or is_torch_xla_available()),
     )
 
 
@@ -237,10 +267,10 @@ def _last_checkpoint(settings: FinetuneSettings) -> str | None:
 def _make_trainer(
     settings: FinetuneSettings, train: "datasets.Dataset", selection: "datasets.Dataset"
 ) -> QualityTrainer:
-    model = load_model(settings.model, score_range=settings.score_range)
+    model = load_model(settings.model)
     processor = AutoImageProcessor.from_pretrained(settings.model)
     processor.check_config(model.config)
-    normalize_scores(model, train["mos"])
+    normalize_scores(model, train["mos"][:], score_range=settings.score_range)
     return QualityTrainer(
         model=model,
         args=_training_arguments(settings),
@@ -299,15 +329,22 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
 
     Returns:
         Metrics of the reloaded checkpoint, also in `output_dir/metrics.json`: "selection" (the pictures that chose the
-        epoch) and, for data with a `validation` split, "validation".
+        epoch) and, if `validation` did not choose it, "validation".
 
     Raises:
         ValueError: If data, model or settings are wrong; before anything is trained.
     """
+    require("scipy.stats", extra="train")
     set_seed(settings.seed)
     checkpoint = _last_checkpoint(settings)
     splits = load_scored_images(settings.data, image_root=settings.image_root)
     train, selection = split_data(splits, holdout_fraction=settings.holdout_fraction, seed=settings.seed)
+    measured = {"selection": selection}
+    if "validation" in splits and splits["validation"] is not selection:
+        measured["validation"] = splits["validation"]
+    for name, rows in measured.items():
+        if len(rows) < MIN_PICTURES:
+            raise ValueError(f"The {name} pictures must be at least {MIN_PICTURES}, got {len(rows)}. Give more data.")
     trainer = _make_trainer(settings, train, selection)
     trainer.train(resume_from_checkpoint=checkpoint)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -317,9 +354,7 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
     trainer.accelerator.wait_for_everyone()
     # What is published is what the files give, not what was in memory.
     model.load_state_dict(MusiqForImageQualityAssessment.from_pretrained(settings.output_dir).state_dict())
-    report = {"selection": _report(trainer, selection)}
-    if "validation" in splits:
-        report["validation"] = _report(trainer, splits["validation"])
+    report = {name: _report(trainer, rows) for name, rows in measured.items()}
     if trainer.is_world_process_zero():
         write_json(Path(settings.output_dir) / "metrics.json", report)
         write_card(settings, num_pictures=len(train), report=report)

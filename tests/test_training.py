@@ -56,11 +56,12 @@ def losses(output_dir: Path) -> list[float]:
 
 def test_training_learns_to_rank_blur_and_saves_what_it_measured(scores_csv, blank, tmp_path):
     report = finetune(settings(scores_csv, blank, tmp_path, epochs=12, score_range=(0, 100)))
-    assert report["validation"]["overall"]["srcc"] > 0.7
-    assert sorted(report["validation"]["groups"]) == ["a", "b", "mean within groups"]
+    assert list(report) == ["selection"]  # validation chose the epoch, so it is not reported as if it had not
+    assert report["selection"]["overall"]["srcc"] > 0.7
+    assert sorted(report["selection"]["groups"]) == ["a", "b", "mean within groups"]
     assert json.loads((tmp_path / "metrics.json").read_text()) == report
     card = (tmp_path / "README.md").read_text()
-    assert f"| all | {report['validation']['overall']['srcc']:.4f}" in card
+    assert f"| all | {report['selection']['overall']['srcc']:.4f}" in card
     assert "20 pictures." in card and "epochs 12" in card
     model = AutoModel.from_pretrained(tmp_path)
     assert isinstance(model, MusiqForImageQualityAssessment)
@@ -105,13 +106,28 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blan
     assert len(losses(whole)) == 12
 
 
-def test_label_units_do_not_change_the_scores_of_a_trained_head(tiny_model):
-    model = tiny_model(score_offset=3.0, score_scale=2.0)
-    inputs = MusiqImageProcessor.from_config(model.config)(torch.rand(3, 20, 30))
-    before = model(**inputs).scores
-    normalize_scores(model, [10.0, 20.0, 60.0])
-    assert (model.config.score_offset, model.config.score_scale) == (pytest.approx(30), pytest.approx(21.602469))
-    torch.testing.assert_close(model(**inputs).scores, before, atol=1e-4, rtol=0)
+def test_trained_head_is_carried_to_another_unit(tiny_model):
+    inputs = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16, 24])(torch.rand(3, 20, 30))
+    normalized = tiny_model(score_offset=50.0, score_scale=20.0, score_range=(0, 100))
+    before = normalized(**inputs).logits
+    normalize_scores(normalized, [1.0, 2.0, 6.0], score_range=(1, 6))
+    config = normalized.config
+    assert (config.score_offset, config.score_scale) == (pytest.approx(3), pytest.approx(2.1602469))
+    assert config.score_range == [1, 6]
+    torch.testing.assert_close(normalized(**inputs).logits, before, atol=0, rtol=0)
+
+
+def test_head_in_opinion_points_is_mapped_from_its_range_to_that_of_the_labels(tiny_model):
+    inputs = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16, 24])(torch.rand(3, 20, 30))
+    published = tiny_model(score_range=(0, 100))
+    before = published(**inputs).scores
+    normalize_scores(published, [1.0, 2.0, 5.0])
+    torch.testing.assert_close(published(**inputs).scores, 1 + before * 4 / 100, atol=1e-4, rtol=0)
+    assert published.config.score_range is None
+    unknown = tiny_model()
+    before = unknown(**inputs).scores
+    normalize_scores(unknown, [1.0, 2.0, 5.0])
+    torch.testing.assert_close(unknown(**inputs).scores, before, atol=1e-4, rtol=0)
 
 
 def test_fresh_head_starts_at_the_mean_of_the_labels(tiny_config):
@@ -220,3 +236,44 @@ def test_command_answers_wrong_data_with_one_sentence(blank, tmp_path):
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("finetune: absent.csv: no such file")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "`epochs` must be positive, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"save_dtype": "float8"}, '`save_dtype` must be "float32" or "float16", got \'float8\''),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(changes, message):
+    with pytest.raises(ValueError, match=message):
+        FinetuneSettings(data="d", output_dir="o", model="m", **changes)
+
+
+def test_too_few_pictures_are_refused_before_training(scores_csv, blank, tmp_path):
+    with pytest.raises(ValueError, match="The selection pictures must be at least 3, got 1"):
+        finetune(settings(scores_csv, blank, tmp_path, holdout_fraction=0.05))
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(scores_csv, blank, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    words = [
+        "--data",
+        scores_csv,
+        "--model",
+        blank,
+        "--output_dir",
+        str(tmp_path),
+        "--epochs",
+        "1",
+        "--batch_size",
+        "5",
+    ]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command = [*launch, str(ROOT / "examples" / "finetune.py"), *words]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('"selection"') == 1  # the main process alone reports
+    assert list(tmp_path.glob("checkpoint-*")) == [tmp_path / "checkpoint-2"]  # 20 pictures, 10 a step
