@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ten published checkpoints: where they are, and what is known about them.
 
-The addresses are those that google-research/musiq gives. Nothing could be downloaded where this was written, so the
-real files were never converted here: the converter is tested on checkpoints of the same names, shapes and layouts.
+The addresses are those that google-research/musiq gives. The real files were never converted so far: the converter is
+tested on checkpoints of the same names, shapes and layouts.
 """
 
 import os

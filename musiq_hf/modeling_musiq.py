@@ -336,9 +336,9 @@ class MusiqModel(MusiqPreTrainedModel):
         }
         for name, (ids, is_needed) in needed.items():
             if is_needed and (ids is None or ids.shape != pixel_values.shape[:2]):
-                got = None if ids is None else tuple(ids.shape)
+                got, wanted = None if ids is None else tuple(ids.shape), tuple(pixel_values.shape[:2])
                 raise ValueError(
-                    f"`{name}` is required by this configuration, with shape {tuple(pixel_values.shape[:2])}, got {got}. "
+                    f"`{name}` is required by this configuration, with shape {wanted}, got {got}. "
                     "Pass all that the processor returns."
                 )
 

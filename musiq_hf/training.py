@@ -347,6 +347,7 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
             raise ValueError(f"The {name} pictures must be at least {MIN_PICTURES}, got {len(rows)}. Give more data.")
     trainer = _make_trainer(settings, train, selection)
     trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()  # the whole log; of the checkpoints only the best is kept
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.is_world_process_zero():
         save_checkpoint(model, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype)

@@ -153,6 +153,15 @@ def test_a_linear_patch_encoder_ignores_the_settings_of_the_resnet(tiny_config):
     assert MusiqForImageQualityAssessment(config).musiq.embeddings.patch_encoder is None
 
 
+def test_overrides_at_loading_are_checked_and_sorted(tmp_path):
+    MusiqConfig().save_pretrained(tmp_path)
+    assert MusiqConfig.from_pretrained(tmp_path, longer_side_lengths=[384, 224]).longer_side_lengths == [224, 384]
+    with pytest.raises(ValueError, match="must be a multiple of `num_attention_heads`, got 384 and 5"):
+        MusiqConfig.from_pretrained(tmp_path, num_attention_heads=5)
+    config, unused = MusiqConfig.from_pretrained(tmp_path, hash_grid_size=5, foo=1, return_unused_kwargs=True)
+    assert config.hash_grid_size == 5 and unused == {"foo": 1}
+
+
 def test_named_configurations_are_found_and_agree_with_their_processors():
     for path in sorted((Path(__file__).parent.parent / "configuration" / "checkpoints").iterdir()):
         directory = checkpoint_directory(path.name)

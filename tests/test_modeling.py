@@ -194,7 +194,7 @@ def test_missing_tensors_raise(model, batch):
     with pytest.raises(ValueError, match="`pixel_values` is required: pass the output of `MusiqImageProcessor`"):
         model()
     for name in ("spatial_position_ids", "scale_position_ids"):
-        with pytest.raises(ValueError, match=f"`{name}` is required by this configuration: pass all"):
+        with pytest.raises(ValueError, match=f"`{name}` is required by this configuration, with shape .*, got None"):
             model(**{**batch, name: None})
 
 
