@@ -383,6 +383,10 @@ def _no_progress_bars() -> Iterator[None]:
 def run(arguments: argparse.Namespace) -> None:
     """Do what the arguments say and print the report."""
     if arguments.to_original:
+        forward = ("name", "longer_side_lengths", "hash_grid_size", "num_attention_heads", "push_to_hub")
+        given = [name for name in (*forward, "no_native_resolution") if getattr(arguments, name) not in (None, False)]
+        if given:
+            raise ValueError(f"`--to_original` takes no other argument, got --{', --'.join(given)}. Leave them out.")
         count = to_original(Path(arguments.checkpoint), Path(arguments.output))
         print(f"written   {arguments.output}, {count} arrays")
         return

@@ -103,6 +103,13 @@ class FinetuneSettings:
             raise ValueError(f'`save_dtype` must be "float32" or "float16", got {self.save_dtype!r}.')
 
 
+def has_weights(name: str) -> bool:
+    """Whether a checkpoint has weights; a directory may hold a configuration alone."""
+    directory = Path(name)
+    files = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+    return not directory.is_dir() or any((directory / file).exists() for file in files)
+
+
 def load_model(name: str) -> MusiqForImageQualityAssessment:
     """A one-label model from a checkpoint, or with fresh weights from a directory that holds only a configuration.
 
@@ -112,8 +119,7 @@ def load_model(name: str) -> MusiqForImageQualityAssessment:
     if not isinstance(config, MusiqConfig):
         raise ValueError(f"{name} is a {config.model_type} checkpoint, a MUSIQ one was expected.")
     changes: dict[str, Any] = {"id2label": {0: "MOS"}, "label2id": {"MOS": 0}}
-    directory = Path(name)
-    if directory.is_dir() and not any((directory / f).exists() for f in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+    if not has_weights(name):
         logger.warning("%s holds no %s: training starts from random weights.", name, SAFE_WEIGHTS_NAME)
         return MusiqForImageQualityAssessment(MusiqConfig(**(config.to_diff_dict() | changes)))
     if config.num_labels != 1:
@@ -301,10 +307,11 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
     recipe = asdict(settings) | {"loss": "L1", "optimizer": "AdamW", "schedule": "cosine", "augmentation": "flips"}
     unsaid = ("data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers")
     named = ", ".join(f"{key} {value}" for key, value in recipe.items() if key not in unsaid and value is not None)
+    start = "the weights of" if has_weights(settings.model) else "random weights in the configuration"
     card = MusiqModelCard(
         name=Path(settings.output_dir).name,
         config=config,
-        source=f"Trained with `examples/finetune.py` of musiq_hf, starting from `{Path(settings.model).name}`.",
+        source=f"Trained with `examples/finetune.py` of musiq_hf, from {start} `{Path(settings.model).name}`.",
         training_data=f"{settings.data_description or Path(settings.data).name} {num_pictures:,} pictures.",
         recipe=f"Settings: {named}.",
         metrics=report,

@@ -421,3 +421,8 @@ def test_published_name_is_downloaded_and_names_the_checkpoint(monkeypatch, tmp_
     (tmp_path / "ava").write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)  # a file of that name comes first
     assert converter.resolve("ava") == (Path("ava"), None)
+
+
+def test_the_way_back_takes_no_argument_of_the_way_there(tmp_path, capsys):
+    assert main([str(tmp_path), str(tmp_path / "o.npz"), "--to_original", "--push_to_hub", "a/b", "--name", "n"]) == 2
+    assert "`--to_original` takes no other argument, got --name, --push_to_hub" in capsys.readouterr().err

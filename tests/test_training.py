@@ -60,7 +60,7 @@ def test_training_learns_to_rank_blur_and_saves_what_it_measured(scores_csv, bla
     assert json.loads((tmp_path / "metrics.json").read_text()) == report
     card = (tmp_path / "README.md").read_text()
     assert f"| all | {report['selection']['overall']['srcc']:.4f}" in card
-    assert "20 pictures." in card and "epochs 12" in card
+    assert "20 pictures." in card and "epochs 12" in card and "from random weights" in card
     model = AutoModel.from_pretrained(tmp_path)
     assert isinstance(model, MusiqForImageQualityAssessment)
     assert model.config.score_offset == pytest.approx(50)
