@@ -13,6 +13,7 @@ from .configuration_musiq import MusiqConfig
 from .image_processing_musiq import MusiqImageProcessor
 from .modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqModel
 from .pipeline_musiq import ImageQualityAssessmentPipeline
+from .publishing import TASK
 
 # The small checkpoint that comes with the package: what the pipeline loads without a `model`.
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "musiq-tiny-biq2021"
@@ -35,9 +36,9 @@ def register() -> None:
     # One torch-native class serves both keys; with "pil" alone a warning appears wherever torchvision is installed.
     backends = {"pil": MusiqImageProcessor, "torchvision": MusiqImageProcessor}
     AutoImageProcessor.register(MusiqConfig, image_processor_classes=backends, exist_ok=True)
-    if "image-quality-assessment" not in PIPELINE_REGISTRY.supported_tasks:
+    if TASK not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(
-            "image-quality-assessment",
+            TASK,
             pipeline_class=ImageQualityAssessmentPipeline,
             # Saved pipelines name this class, and Transformers can only resolve its own.
             pt_model=AutoModelForImageClassification,

@@ -16,7 +16,7 @@ _SPLIT_TITLES = {
     "selection": "Selection split (it chose the epoch, so the figures are optimistic)",
     "validation": "Validation split",
 }
-_COLUMNS = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "rmse": "RMSE (MOS points)"}
+_COLUMNS = {"srcc": "SRCC", "plcc": "PLCC", "rmse": "RMSE (MOS points)"}
 
 _TEMPLATE = """\
 ---

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning, or training from scratch, on opinion scores with the Transformers Trainer under Accelerate.
 
-Section 4.2 of the paper: L1 loss, horizontal flip as the only augmentation, cosine schedule, whole pictures at their
-native size. Nobody has published training code for MUSIQ; where the paper is silent the choice is named at the
+Section 4.2 of the paper: L1 loss, horizontal flip as the only augmentation, cosine schedule, pictures at their native
+size. Nobody has published training code for MUSIQ; where the paper is silent the choice is named at the
 setting.
 """
 
@@ -288,7 +288,8 @@ def _make_trainer(
             flip=True,
             degrade_fraction=settings.degrade_fraction,
             worst_score=min(train["mos"]),
-            native_patches=settings.native_patches,
+            # A bound on native patches holds by itself where there are none.
+            native_patches=settings.native_patches if processor.use_native_resolution else None,
         ),
         eval_collator=QualityCollator(processor),
         compute_metrics=_compute_metrics,

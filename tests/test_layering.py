@@ -61,9 +61,7 @@ def test_hub_files_import_third_parties_and_flat_siblings_only(path):
         if level == 0:
             root = module.split(".")[0]
             assert root not in {"musiq_hf", "conversion", "configuration"}, where
-            assert root in sys.stdlib_module_names | {"huggingface_hub", "numpy", "PIL", "torch", "transformers"}, (
-                where
-            )
+            assert root in sys.stdlib_module_names | THIRD_PARTIES, where
         else:
             assert level == 1 and module and "." not in module and module.endswith("_musiq") and names, where
             assert "*" not in names, where

@@ -187,6 +187,14 @@ def test_impossible_splits_are_refused(sizes, fraction, message):
         split_data(make_splits(**sizes), holdout_fraction=fraction, seed=0)
 
 
+def test_checkpoint_without_native_scale_trains_with_the_defaults(scores_csv, tiny_config, tmp_path):
+    config = tiny_config(use_native_resolution=False)
+    config.save_pretrained(tmp_path / "blank")
+    MusiqImageProcessor.from_config(config).save_pretrained(tmp_path / "blank")
+    report = finetune(settings(scores_csv, str(tmp_path / "blank"), tmp_path / "out", epochs=1))
+    assert report["selection"]["num_pictures"] == 10
+
+
 def test_resume_without_a_checkpoint_is_refused(scores_csv, blank, tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint yet"):
         finetune(settings(scores_csv, blank, tmp_path, resume=True))
