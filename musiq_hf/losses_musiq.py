@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of section 4.2: L1 on opinion scores and the earth mover's distance on score distributions (eq. 3)."""
+"""Losses of section 4.2: L1 on opinion scores and the earth mover's distance on score distributions (eq. 3).
+
+The correlation and rank losses are optional additions that the paper does not use.
+"""
 
 import torch
 from torch.nn import functional as F
@@ -24,6 +27,52 @@ def l1_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             "Give one MOS per picture."
         )
     return F.l1_loss(predictions, targets)
+
+
+def rank_loss(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
+    """Logistic loss on pairs: log(1 + exp(worse - better)), averaged. Not in the paper.
+
+    Args:
+        better: Predictions of the better pictures of the pairs, shape (num_pairs,).
+        worse: Predictions of the worse ones, shape (num_pairs,).
+
+    Returns:
+        Scalar, > 0; log 2 if the two cannot be told apart.
+    """
+    return F.softplus(worse - better).mean()
+
+
+def pairwise_rank_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """`rank_loss` over all pairs of a batch whose targets differ. Not in the paper.
+
+    Args:
+        predictions: Shape (batch_size,).
+        targets: Shape (batch_size,), higher is better, in any unit.
+
+    Returns:
+        Scalar, >= 0; 0 if all targets are equal.
+    """
+    first, second = torch.nonzero(targets[:, None] > targets[None, :], as_tuple=True)
+    return rank_loss(predictions[first], predictions[second]) if len(first) else predictions.sum() * 0.0
+
+
+def plcc_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(1 - Pearson correlation) / 2 over a batch. Not in the paper.
+
+    Args:
+        predictions: Shape (batch_size,).
+        targets: Shape (batch_size,), in any unit.
+
+    Returns:
+        Scalar in [0, 1]; 1/2, with gradient 0, if one side is constant, as for a single picture.
+    """
+    first, second = predictions - predictions.mean(), targets - targets.mean()
+    norms = (first * first).sum() * (second * second).sum()
+    # The root has an infinite slope at 0: constant predictions must give the gradient 0, not NaN.
+    is_constant = norms < 1e-12
+    roots = torch.where(is_constant, torch.ones_like(norms), norms).sqrt()
+    correlation = (first * second).sum() / roots
+    return (1 - torch.where(is_constant, torch.zeros_like(norms), correlation)) / 2
 
 
 def emd_loss(probabilities: torch.Tensor, targets: torch.Tensor, *, exponent: float = 2.0) -> torch.Tensor:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from musiq_hf.data import QualityCollator
-from musiq_hf.degradations import degrade, degrade_at_random, severity
+from musiq_hf.collators import QualityCollator
+from musiq_hf.degradations import DEGRADATIONS, apply_degradations, degrade, degrade_at_random, severity
 from musiq_hf.image_processing_musiq import MusiqImageProcessor
+from musiq_hf.synthetic_pictures import make_picture
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
@@ -54,3 +55,28 @@ def test_collator_degrades_the_given_fraction(tmp_path):
     assert (QualityCollator(processor)(rows)["labels"] == 80).all()
     with pytest.raises(ValueError, match="`degrade_fraction` must lie in \\[0, 1\\], got 2"):
         QualityCollator(processor, degrade_fraction=2)
+
+
+@pytest.mark.parametrize("kind", DEGRADATIONS)
+def test_stronger_faults_move_a_picture_further(kind):
+    picture = make_picture(seed=5, width=128, height=96)
+    original = np.asarray(picture, dtype=np.float64)
+    copies = [apply_degradations(picture, {kind: strength}, seed=3) for strength in (0.1, 0.5, 1.0)]
+    errors = [np.abs(np.asarray(copy) - original).mean() for copy in copies]
+    assert all(copy.size == picture.size and copy.mode == "RGB" for copy in copies)
+    assert 0 < errors[0] < errors[1] < errors[2]
+
+
+def test_faults_repeat_with_their_seed_and_zero_leaves_them_out():
+    picture = make_picture(seed=5, width=64, height=48)
+    strengths = {"noise": 0.4, "motion_blur": 0.6, "color_cast": 0.5}
+    first, same, other = (apply_degradations(picture, strengths, seed=seed).tobytes() for seed in (1, 1, 2))
+    assert first == same != other
+    assert apply_degradations(picture, dict.fromkeys(DEGRADATIONS, 0.0), seed=1).tobytes() == picture.tobytes()
+
+
+def test_wrong_faults_are_named():
+    with pytest.raises(ValueError, match="Unknown degradation 'rain'. Choose from exposure"):
+        apply_degradations(PICTURE, {"rain": 0.5}, seed=0)
+    with pytest.raises(ValueError, match=r"strength of blur must lie in \[0, 1\], got 2"):
+        apply_degradations(PICTURE, {"blur": 2}, seed=0)

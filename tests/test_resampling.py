@@ -34,7 +34,9 @@ def test_taps_agree_with_the_formula_in_float64(in_size, out_size):
     exact /= exact.sum(axis=1, keepdims=True)
     # A source pixel just at the radius may fall to either side: then it carries exp(-4.5), normalised.
     at_radius = (np.abs(np.abs(distances) - 1.5) < 1e-3).any(axis=1)
-    np.testing.assert_allclose(dense.numpy()[~at_radius], exact[~at_radius], atol=2e-5)
+    # A centre, up to in_size, is rounded three times to float32, and no weight changes faster than by 1 per pixel.
+    tolerance = 3 * 2.0**-24 * in_size + 1e-6
+    np.testing.assert_allclose(dense.numpy()[~at_radius], exact[~at_radius], atol=tolerance)
     np.testing.assert_allclose(dense.numpy()[at_radius], exact[at_radius], atol=0.02)
 
 
