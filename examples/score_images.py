@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.arguments import parse_arguments
-from musiq_hf.image_loading_musiq import load_image
+from musiq_hf.image_loading_musiq import load_image, shrink_shorter_side
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -33,7 +33,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="pictures, or folders of pictures")
     parser.add_argument("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
+    parser.add_argument(
+        "--shorter_side", type=int, help="shrink pictures to this shorter side first, as SPAQ's recipe does (off)"
+    )
     arguments = parse_arguments(parser)
+    if arguments.shorter_side is not None and arguments.shorter_side < 1:
+        parser.error(f"--shorter_side must be at least 1 pixel, got {arguments.shorter_side}")
     # 1. Load the checkpoint once.
     logging.disable_progress_bar()
     try:
@@ -48,6 +53,8 @@ def main() -> int:
     for path in pictures:
         try:
             image: Image.Image = load_image(path)
+            if arguments.shorter_side is not None:
+                image = shrink_shorter_side(image, arguments.shorter_side)
             print(f"{path!s:<{width}}  {image.width:>5}x{image.height:<5}  {scorer(image)['score']:5.1f}")
         except (ValueError, OSError) as error:
             failures += 1

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor
-from musiq_hf.data import QualityCollator, load_scored_images, open_picture
-
-PROCESSOR = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16])
+from musiq_hf.data import load_scored_images, open_picture
 
 
 @pytest.fixture
@@ -75,54 +73,135 @@ def test_undecodable_picture_is_named(tmp_path):
         open_picture({"path": str(tmp_path / "broken.jpg"), "bytes": None})
 
 
-def rows_of(folder: Path) -> list[dict]:
-    csv = write_csv(folder, "image,mos\n0.png,10\n1.png,20\n2.png,30\n3.png,40\n")
-    return list(load_scored_images(csv, image_root=str(folder / "photos"))["train"])
+def test_csv_with_counts_gives_distributions(folder):
+    text = "image,c1,c2,c3\n0.png,0,1,3\n1.png,2,2,0\n"
+    rows = load_scored_images(write_csv(folder, text), image_root=str(folder / "photos"))["train"]
+    assert rows["distribution"][:] == [[0, 0.25, 0.75], [0.5, 0.5, 0]]
+    assert "mos" not in rows.column_names
+    with pytest.raises(ValueError, match="line 3: a distribution must be 2 or more numbers"):
+        load_scored_images(write_csv(folder, text.replace("2,2,0", "2,-2,0")), image_root=str(folder / "photos"))
+    with pytest.raises(ValueError, match=r"columns \['c2'\] are missing, got \['c1', 'c3'\]"):
+        load_scored_images(write_csv(folder, text.replace("c2", "b")), image_root=str(folder / "photos"))
 
 
-def test_collator_pads_like_the_processor_and_adds_labels(folder):
-    batch = QualityCollator(PROCESSOR)(rows_of(folder))
-    images = [Image.open(folder / "photos" / f"{index}.png") for index in range(4)]
-    for name, values in PROCESSOR(images).items():
-        torch.testing.assert_close(batch[name], values, atol=0, rtol=0)
-    assert batch["labels"].tolist() == [10, 20, 30, 40]
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def test_native_subset_keeps_the_resized_scales_and_changes_from_step_to_step(folder):
-    torch.manual_seed(0)
-    collator, rows = QualityCollator(PROCESSOR, native_patches=5), rows_of(folder)
-    first, second = collator(rows), collator(rows)
-    for batch in (first, second):
-        native = (batch["scale_position_ids"] == 1) & (batch["pixel_attention_mask"] == 1)
-        assert native.sum(dim=1).tolist() == [5] * 4
-        full = PROCESSOR(Image.open(folder / "photos" / "0.png"))
-        resized = int((full["scale_position_ids"] == 0).sum())
-        torch.testing.assert_close(batch["pixel_values"][0, :resized], full["pixel_values"][0, :resized])
-    assert not torch.equal(first["spatial_position_ids"], second["spatial_position_ids"])
+def write_parquet(folder: Path, name: str, *, pictures: bool = True, **columns) -> str:
+    import datasets
+
+    rows = datasets.Dataset.from_dict(columns)
+    if pictures:  # in the file, not as paths
+        cells = [{"bytes": (folder / "photos" / file).read_bytes(), "path": file} for file in columns["image"]]
+        features = datasets.Features({**rows.features, "image": datasets.Image()})
+        rows = datasets.Dataset.from_dict({**columns, "image": cells}, features=features)
+    (folder / "tables").mkdir(exist_ok=True)
+    rows.to_parquet(str(folder / "tables" / name))
+    return str(folder / "tables" / name)
 
 
-def test_native_subset_larger_than_the_picture_keeps_all(folder):
-    rows = rows_of(folder)
-    full, subset = QualityCollator(PROCESSOR)(rows), QualityCollator(PROCESSOR, native_patches=1000)(rows)
-    torch.testing.assert_close(subset["pixel_values"], full["pixel_values"], atol=0, rtol=0)
+NAMES = [f"{index}.png" for index in range(4)]
 
 
-def test_flip_mirrors_the_picture_before_patching(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (17, 21, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "p.png")
-    row = {"image": {"path": str(tmp_path / "p.png"), "bytes": None}, "mos": 1.0}
-    torch.manual_seed(0)
-    flipping = QualityCollator(PROCESSOR, flip=True)
-    seen = [flipping([row])["pixel_values"] for _ in range(12)]
-    plain, mirrored = PROCESSOR(pixels)["pixel_values"], PROCESSOR(pixels[:, ::-1])["pixel_values"]
-    matches = [torch.equal(values, mirrored) for values in seen]
-    assert any(matches) and not all(matches)
-    assert all(torch.equal(values, mirrored if match else plain) for values, match in zip(seen, matches, strict=True))
+def test_parquet_holds_pictures_distributions_and_splits(folder, cache):
+    counts = [[1, 3], [2, 2], [4, 0], [0, 4]]
+    path = write_parquet(folder, "scores.parquet", image=NAMES, distribution=counts, split=["train"] * 3 + ["test"])
+    splits = load_scored_images(path)
+    assert splits.num_rows == {"test": 1, "train": 3}
+    assert splits["train"]["distribution"][:] == [[0.25, 0.75], [0.5, 0.5], [1, 0]]
+    assert [open_picture(row["image"]).size for row in splits["train"]] == [(20, 30), (21, 30), (22, 30)]
+    with pytest.raises(ValueError, match="`--image_root` belongs to a CSV, or to parquet files with paths"):
+        load_scored_images(path, image_root=str(folder))
 
 
-def test_wrong_collator_settings_are_refused():
-    with pytest.raises(ValueError, match="`native_patches` must be at least 1, got 0"):
-        QualityCollator(PROCESSOR, native_patches=0)
-    resized_only = MusiqImageProcessor(use_native_resolution=False)
-    with pytest.raises(ValueError, match="this processor makes none"):
-        QualityCollator(resized_only, native_patches=4)
+def test_parquet_with_paths_is_checked(folder, cache):
+    path = write_parquet(folder, "paths.parquet", pictures=False, image=NAMES, mos=[1.0, 2.0, 3.0, 4.0])
+    rows = load_scored_images(path, image_root=str(folder / "photos"))["train"]
+    assert open_picture(rows[2]["image"]).size == (22, 30)
+    with pytest.raises(ValueError, match=r"paths.parquet, split train, row 0: picture .*0.png does not exist"):
+        load_scored_images(path)
+    stream = load_scored_images(path, image_root=str(folder / "photos"), streaming=True)["train"]
+    assert open_picture(list(stream)[3]["image"]).size == (23, 30)
+
+
+def test_streams_give_the_rows_of_the_whole_and_meet_mistakes_when_they_are_read(folder, cache):
+    write_parquet(folder, "train-0.parquet", image=NAMES[:2], mos=[1, 2])
+    write_parquet(folder, "train-1.parquet", image=NAMES[2:3], mos=[3])
+    write_parquet(folder, "test-0.parquet", image=NAMES[3:], mos=[4])
+    whole, stream = (load_scored_images(str(folder / "tables"), streaming=own) for own in (False, True))
+    assert sorted(stream) == sorted(whole) == ["test", "train"]
+    assert [row["mos"] for row in stream["train"]] == whole["train"]["mos"][:] == [1, 2, 3]
+    assert [open_picture(row["image"]).size for row in stream["test"]] == [(23, 30)]
+    bad = write_parquet(folder, "bad.parquet", image=NAMES[:2], mos=[1.0, float("nan")])
+    rows = iter(load_scored_images(bad, streaming=True)["train"])
+    assert next(rows)["mos"] == 1
+    with pytest.raises(ValueError, match=r"bad.parquet, split train, row 1: `mos` must be a number, got nan"):
+        next(rows)
+    with pytest.raises(ValueError, match=r"bad.parquet, split train, row 1: `mos` must be a number, got nan"):
+        load_scored_images(bad)
+
+
+def test_wrong_parquet_columns_are_named(folder, cache):
+    path = write_parquet(folder, "a.parquet", image=NAMES[:1], score=[1.0])
+    for streaming in (False, True):
+        with pytest.raises(ValueError, match=r"split train: columns \['mos'\] are missing, got \['image', 'score'\]"):
+            load_scored_images(path, streaming=streaming)
+    path = write_parquet(folder, "b.parquet", image=NAMES[:2], distribution=[[1, 2], [1, 2, 3]])
+    with pytest.raises(ValueError, match="row 1: `distribution` must have 2 numbers as in row 0, got 3"):
+        load_scored_images(path)
+    path = write_parquet(folder, "c.parquet", image=NAMES[:1], mos=[1.0], split=["train"])
+    with pytest.raises(ValueError, match="a stream cannot be parted by a `split` column"):
+        load_scored_images(path, streaming=True)
+    (folder / "d.parquet").write_bytes(b"none" * 10)
+    with pytest.raises(ValueError, match="d.parquet cannot be read as parquet files: .*magic bytes"):
+        load_scored_images(str(folder / "d.parquet"))
+    with pytest.raises(ValueError, match="absent-.*.parquet: no such file"):
+        load_scored_images(str(folder / "absent-*.parquet"))
+
+
+def test_csv_cannot_be_streamed(folder):
+    with pytest.raises(ValueError, match="parquet files, WebDataset shards and Hub data can be streamed"):
+        load_scored_images(write_csv(folder, "image,mos\nphotos/0.png,1\n"), streaming=True)
+
+
+def write_shard(folder: Path, name: str, labels: list[dict[str, str]]) -> str:
+    """One sample per entry: a picture and files of the named extensions."""
+    with tarfile.open(folder / name, "w") as tar:
+        for index, files in enumerate(labels):
+            contents = {"png": (folder / "photos" / f"{index % 4}.png").read_bytes()}
+            contents |= {extension: text.encode() for extension, text in files.items()}
+            for extension, content in contents.items():
+                entry = tarfile.TarInfo(f"{index:03d}.{extension}")
+                entry.size = len(content)
+                tar.addfile(entry, BytesIO(content))
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_webdataset_scores_keep_decimals_that_come_late(folder, cache, streaming):
+    labels = [{"json": json.dumps({"mos": mos, "group": "g"})} for mos in (50, 51, 52, 53, 54, 55, 3.5)]
+    rows = list(load_scored_images(write_shard(folder, "a.tar", labels), streaming=streaming)["train"])
+    assert [row["mos"] for row in rows] == [50, 51, 52, 53, 54, 55, 3.5]
+    assert set(rows[0]) == {"image", "mos", "group"} and rows[0]["group"] == "g"
+    assert open_picture(rows[6]["image"]).size == (22, 30)
+
+
+def test_webdataset_scores_may_be_texts_or_distributions(folder, cache):
+    rows = load_scored_images(write_shard(folder, "a.tar", [{"txt": "1.5"}, {"txt": "2\n"}]))["train"]
+    assert rows["mos"][:] == [1.5, 2]
+    labels = [{"json": json.dumps({"distribution": counts})} for counts in ([1, 3], [2, 2])]
+    rows = load_scored_images(write_shard(folder, "b.tar", labels))["train"]
+    assert rows["distribution"][:] == [[0.25, 0.75], [0.5, 0.5]]
+
+
+def test_mistakes_in_shards_are_named(folder, cache):
+    path = write_shard(folder, "a.tar", [{"txt": "1.5"}, {"txt": "good"}])
+    with pytest.raises(ValueError, match=r"a.tar, split train, sample 001: `mos` must be a number, got good"):
+        load_scored_images(path)
+    path = write_shard(folder, "b.tar", [{"json": '{"score": 1}'}])
+    with pytest.raises(ValueError, match="every sample needs a picture .* and a json file with `mos`"):
+        load_scored_images(path, streaming=True)

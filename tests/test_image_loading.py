@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from musiq_hf.image_loading_musiq import decode_image, load_image, to_rgb_tensor
+from musiq_hf.image_loading_musiq import decode_image, load_image, shrink_shorter_side, to_rgb_tensor
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -349,3 +349,20 @@ def test_float_tensors_keep_their_gradient():
 
 def test_golden_gray_file_and_its_rgb_decoding_are_one_picture():
     assert torch.equal(rgb_of(golden.path("p10_gray_96x128")), to_rgb_tensor(golden.pixels("p10_gray_96x128")))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((1024, 2048), (512, 1024)), ((700, 600), (597, 512)), ((300, 900), (300, 900))]
+)
+def test_shorter_side_is_shrunk_and_never_enlarged(size, expected):
+    assert shrink_shorter_side(Image.new("RGB", size), 512).size == expected
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "I;16"])
+def test_shrinking_keeps_the_mean_in_every_mode(mode):
+    half = Image.new("L", (80, 64), 255)
+    half.paste(0, (0, 0, 40, 64))
+    picture = half.convert(mode) if mode != "I;16" else Image.fromarray(np.asarray(half).astype(np.uint16) * 257)
+    small = to_rgb_tensor(shrink_shorter_side(picture, 16))
+    assert small.shape[:2] == (16, 20)
+    assert small.mean().item() == pytest.approx(0.5, abs=0.02)

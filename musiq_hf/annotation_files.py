@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What readers of annotation files share: tables, checks of scores, pictures by name, splits."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .extras import require
+
+if TYPE_CHECKING:
+    import datasets
+
+SPLITS = ("train", "validation", "test")
+PROTOCOL = {"train": 0.8, "test": 0.2}  # the paper's random splits of KonIQ-10k and SPAQ
+
+
+def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """A score as a float; raises a ValueError that starts with `where` if it is no finite number in [low, high]."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and low <= number <= high):
+        allowed = "a number" if low == -math.inf else f"a number in {low:g}..{high:g}"
+        raise ValueError(f"{where}: `{name}` must be {allowed}, got {value}.")
+    return number
+
+
+def check_distribution(values: Any, *, where: str) -> list[float]:
+    """Counts or fractions of the scores 1..n as fractions that sum to 1; raises a ValueError for anything else."""
+    try:
+        counts = [float(value) for value in values]
+    except (TypeError, ValueError):
+        counts = []
+    total = math.fsum(counts)
+    if len(counts) < 2 or not math.isfinite(total) or min(counts) < 0 or total <= 0:
+        raise ValueError(f"{where}: a distribution must be 2 or more numbers of at least 0, not all 0, got {values}.")
+    return [count / total for count in counts]
+
+
+def check_columns(names: Sequence[Any], needed: Sequence[str], *, source: str, expected: str) -> None:
+    """Raise a ValueError that names the missing columns and what a table needs."""
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise ValueError(f"{source}: columns {missing} are missing, got {list(names)}. A table needs {expected}.")
+
+
+def check_split_name(name: Any, *, where: str) -> str:
+    """The name of a split, or a ValueError that lists them."""
+    if name not in SPLITS:
+        raise ValueError(f"{where}: splits are {', '.join(SPLITS)}, got {name!r}. Rename it.")
+    return str(name)
+
+
+def read_text(path: Path) -> str:
+    """All of a UTF-8 file; a ValueError names a file that is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a text file was expected, but it is none ({error}).") from error
+
+
+def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row of a CSV stands, and its cells by column."""
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    check_columns(reader.fieldnames or (), needed, source=str(path), expected=", ".join(needed))
+    for row in reader:
+        yield f"{path}, line {reader.line_num}", row
+
+
+def read_excel(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Likewise of the first sheet of an Excel file."""
+    openpyxl = require("openpyxl", extra="train")
+    try:
+        sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
+    except Exception as error:  # zip, XML and format errors of openpyxl have no common base
+        raise ValueError(f"{path}: an Excel file (.xlsx) was expected, but it is none ({error}).") from error
+    lines = sheet.iter_rows(values_only=True)
+    header = next(lines, ())
+    check_columns(header, needed, source=str(path), expected=", ".join(needed))
+    for number, cells in enumerate(lines, start=2):
+        if any(cell is not None for cell in cells):
+            yield f"{path}, line {number}", dict(zip(header, cells, strict=False))
+
+
+def read_fields(path: Path, count: int, expected: str) -> Iterator[tuple[str, list[str]]]:
+    """Where each line of a text file stands, and its blank-separated fields."""
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        fields = line.split()
+        if fields and len(fields) != count:
+            raise ValueError(f"{path}, line {number}: {expected} were expected, got {line.strip()!r}.")
+        if fields:
+            yield f"{path}, line {number}", fields
+
+
+def annotation_file(annotations: str, names: Sequence[str]) -> Path:
+    """The file itself, or the first of its usual names in a folder."""
+    path = Path(annotations)
+    if path.is_file():
+        return path
+    found = [path / name for name in names if (path / name).is_file()]
+    if not found:
+        raise ValueError(f"{annotations}: no annotations there. Give {' or '.join(names)}, or a folder that holds it.")
+    return found[0]
+
+
+class Pictures:
+    """Finds pictures by name without regard to case; every folder is listed once.
+
+    Args:
+        annotations: File that names them.
+        image_root: Folder that the names start from; None = the first of `usual` beside the annotations, else theirs.
+        usual: Names of folders.
+    """
+
+    def __init__(self, annotations: Path, image_root: str | None, *, usual: Sequence[str]):
+        if image_root is not None and not Path(image_root).is_dir():
+            raise ValueError(f"`--image_root` {image_root}: no such folder. Give the one that holds the pictures.")
+        folders = [Path(os.path.normpath(annotations.parent / name)) for name in usual]
+        found = [folder for folder in folders if folder.is_dir()] or [annotations.parent]
+        self.root = found[0] if image_root is None else Path(image_root)
+        self.listings: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> str | None:
+        """The path of a picture; None if it is not there."""
+        path = self.root / name
+        if path.parent not in self.listings:
+            names = os.listdir(path.parent) if path.parent.is_dir() else []
+            self.listings[path.parent] = {n.lower(): n for n in names} | {n: n for n in names}  # an exact name wins
+        listing = self.listings[path.parent]
+        own = listing.get(path.name, listing.get(path.name.lower()))
+        return None if own is None else str(path.parent / own)
+
+    def require(self, name: Any, where: str) -> str:
+        """Likewise, with a ValueError that starts with `where` if it is not there."""
+        if not name:
+            raise ValueError(f"{where}: the name of a picture was expected, but there is none.")
+        found = self.find(str(name))
+        if found is None:
+            raise ValueError(f"{where}: picture {self.root / str(name)} does not exist. Check `--image_root`.")
+        return found
+
+
+def random_parts(count: int, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
+    """The numbers 0..count - 1 in parts of these sizes, drawn in the order that the seed gives."""
+    ends = np.round(np.cumsum(fractions) * count).astype(int)
+    # RandomState, because its stream is frozen: a seed gives the same split with every version of NumPy.
+    return np.split(np.random.RandomState(seed).permutation(count), ends[:-1])
+
+
+def split_at_random(
+    rows: "datasets.Dataset", *, fractions: Mapping[str, float], seed: int, by: str | None = None
+) -> "datasets.DatasetDict":
+    """Split rows at random, the same way for the same seed.
+
+    Args:
+        rows: What to split.
+        fractions: Part of the rows (with `by`: of the groups) in each split, by its name; they sum to 1.
+        seed: Of the order in which rows are drawn.
+        by: Column whose equal values stay together (the reference picture of a distorted one); None draws single rows.
+
+    Returns:
+        One split per name, rows in their old order.
+
+    Raises:
+        ValueError: If fractions do not sum to 1, the column is missing, or a split would be empty.
+    """
+    import datasets
+
+    if not fractions or min(fractions.values()) <= 0 or not math.isclose(math.fsum(fractions.values()), 1):
+        raise ValueError(f"`fractions` must be positive and sum to 1, got {dict(fractions)}.")
+    if by is not None and by not in rows.column_names:
+        raise ValueError(f"`by` must be one of the columns {rows.column_names}, got {by!r}.")
+    keys = list(range(len(rows))) if by is None else rows[by][:]
+    units = sorted(set(keys))
+    parts = random_parts(len(units), list(fractions.values()), seed)
+    if not all(len(part) for part in parts):
+        raise ValueError(f"{len(units)} {by or 'row'}s are too few for the splits {dict(fractions)}. Give more data.")
+    home = {units[unit]: name for name, part in zip(fractions, parts, strict=True) for unit in part}
+    indices: dict[str, list[int]] = {name: [] for name in fractions}
+    for index, key in enumerate(keys):
+        indices[home[key]].append(index)
+    return datasets.DatasetDict({name: rows.select(chosen) for name, chosen in indices.items()})
+
+
+def column_kinds() -> dict[str, Any]:
+    """The type of every column that rows may have."""
+    import datasets
+
+    return {
+        "image": datasets.Image(decode=False),
+        "mos": datasets.Value("float64"),
+        "distribution": datasets.List(datasets.Value("float64")),
+        "box": datasets.List(datasets.Value("int64")),
+        "group": datasets.Value("string"),
+        "reference": datasets.Value("string"),
+    }
+
+
+def to_splits(rows: list[dict[str, Any]], *, source: Path, seed: int | None) -> "datasets.DatasetDict":
+    """Rows to splits: by their `split` where they have one and no seed is given, else at random by `reference`."""
+    import datasets
+
+    if not rows:
+        raise ValueError(f"{source}: no rows. Give the whole annotation file.")
+    names = [row.pop("split", None) for row in rows]
+    kinds = column_kinds()
+    features = datasets.Features({name: kinds[name] for name in rows[0]})
+    table = datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
+    if seed is None and names[0] is not None:
+        chosen = {split: [i for i, name in enumerate(names) if name == split] for split in SPLITS}
+        return datasets.DatasetDict({split: table.select(own) for split, own in chosen.items() if own})
+    by = "reference" if "reference" in features else None
+    splits = split_at_random(table, fractions=PROTOCOL, seed=seed or 0, by=by)
+    return splits if by is None else splits.remove_columns(by)
