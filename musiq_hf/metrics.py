@@ -1,7 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agreement between predicted scores and mean opinion scores, as the paper reports it (section 4.1)."""
+"""Agreement between predicted scores and opinion scores: the metrics of section 4.1, and what other papers report.
 
-from collections.abc import Sequence
+MUSIQ reports SRCC and PLCC of the raw predictions; LoDa's supplement maps them through a logistic curve first (eq. 8
+there), which gives a higher PLCC. Both are here, under names that tell them apart. One set of rules holds everywhere:
+
+- fewer than 3 pictures, or a value that is not finite: ValueError;
+- a constant side ranks nothing, so every correlation with it is 0;
+- ties share their mean rank (SRCC) or count as neither agreement nor disagreement (KRCC, tau-b).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,24 +20,24 @@ from .extras import require
 
 MIN_PICTURES = 3  # below that a correlation says nothing
 MEAN_OF_GROUPS = "mean within groups"
+OVERALL = "overall"
+METRICS = ("srcc", "plcc", "plcc_logistic", "krcc", "rmse")
+AVA_THRESHOLD = 5.0  # on 1..10: pictures above it count as good
+
+_MIN_FOR_LOGISTIC = 5  # four parameters pass through any four points
+_LOGISTIC_STARTS = 2
+_LOGISTIC_STEPS = 100  # where a straight line is best, the fit would creep towards it for ever
+_VALUES_PER_CHUNK = 1_000_000  # of the bootstrap, to bound its memory
+
+Values = Sequence[float] | np.ndarray
 
 
-def quality_metrics(
-    predictions: Sequence[float] | np.ndarray, targets: Sequence[float] | np.ndarray
-) -> dict[str, float]:
-    """SRCC, PLCC and RMSE between predictions and opinion scores.
+def evaluate_module_path() -> str:
+    """Folder for `evaluate.load`, in a clone as in an installed package."""
+    return str(Path(__file__).parent / "evaluate_iqa")
 
-    Args:
-        predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
-        targets: Opinion scores, alike.
 
-    Returns:
-        "srcc" and "plcc" in [-1, 1] (0 if either side is constant: it ranks nothing), "rmse" in MOS points.
-
-    Raises:
-        ValueError: If the lengths differ, there are fewer than 3 pictures, or a value is not finite.
-    """
-    stats = require("scipy.stats", extra="train")
+def _checked(predictions: Values, targets: Values) -> tuple[np.ndarray, np.ndarray]:
     predicted, wanted = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     if predicted.shape != wanted.shape or predicted.ndim != 1:
         raise ValueError(
@@ -36,16 +47,164 @@ def quality_metrics(
         raise ValueError(f"Correlations need at least {MIN_PICTURES} pictures, got {len(predicted)}.")
     if not (np.isfinite(predicted).all() and np.isfinite(wanted).all()):
         raise ValueError("Predictions and targets must be finite, got NaN or infinite values.")
-    rmse = float(np.sqrt(np.mean((predicted - wanted) ** 2)))
+    return predicted, wanted
+
+
+def _correlate(correlation: Callable[..., Any], predicted: np.ndarray, wanted: np.ndarray) -> float:
+    """One of SciPy's correlations; 0 where it is undefined."""
     if np.ptp(predicted) == 0 or np.ptp(wanted) == 0:
-        return {"srcc": 0.0, "plcc": 0.0, "rmse": rmse}
-    srcc, plcc = stats.spearmanr(predicted, wanted).statistic, stats.pearsonr(predicted, wanted).statistic
-    return {"srcc": float(srcc), "plcc": float(plcc), "rmse": rmse}
+        return 0.0
+    value = float(correlation(predicted, wanted).statistic)
+    return value if np.isfinite(value) else 0.0
 
 
-def grouped_metrics(
-    predictions: Sequence[float] | np.ndarray, targets: Sequence[float] | np.ndarray, groups: Sequence[str]
-) -> dict[str, dict[str, float]]:
+def logistic_curve(predictions: Values, parameters: Sequence[float]) -> np.ndarray:
+    """Map predictions to opinion scores with four parameters (eq. 8 of LoDa's supplement).
+
+    Args:
+        predictions: Shape (num_pictures,).
+        parameters: beta_1 (upper end), beta_2 (lower end), both in MOS points, beta_3 (centre) and beta_4 (width, its
+            sign does not matter), both in the unit of the predictions.
+
+    Returns:
+        (beta_1 - beta_2) / (1 + exp(-(predictions - beta_3) / |beta_4|)) + beta_2, shape (num_pictures,).
+    """
+    special = require("scipy.special", extra="train")
+    upper, lower, centre, width = parameters
+    curve = special.expit((np.asarray(predictions, dtype=np.float64) - centre) / abs(width))
+    return (upper - lower) * curve + lower
+
+
+def fit_logistic(predictions: Values, targets: Values) -> tuple[float, float, float, float] | None:
+    """Least-squares fit of `logistic_curve` to opinion scores.
+
+    It starts from the best of a grid of centres and widths, with the ends solved exactly for each. The widest of them
+    is nearly a straight line, so the fit is never worse than one.
+
+    Args:
+        predictions: Shape (num_pictures,), at least 3, finite.
+        targets: Opinion scores, alike.
+
+    Returns:
+        The four parameters, or None if there is nothing to fit: fewer than 5 pictures (four parameters pass through
+        any four), a constant side, or an optimisation that fails.
+
+    Raises:
+        ValueError: As `quality_metrics`.
+    """
+    optimize = require("scipy.optimize", extra="train")
+    predicted, wanted = _checked(predictions, targets)
+    if len(predicted) < _MIN_FOR_LOGISTIC or np.ptp(predicted) == 0 or np.ptp(wanted) == 0:
+        return None
+    # In standard deviations, whatever the units.
+    offset, scale = predicted.mean(), predicted.std()
+    target_offset, target_scale = wanted.mean(), wanted.std()
+    if not (scale > 0 and target_scale > 0):  # underflow
+        return None
+    x, y = (predicted - offset) / scale, (wanted - target_offset) / target_scale
+
+    def residuals(beta: np.ndarray) -> np.ndarray:
+        return logistic_curve(x, (*beta[:3], _width(beta[3]))) - y
+
+    def slopes(beta: np.ndarray) -> np.ndarray:  # -> (num_pictures, 4)
+        upper, lower, centre, width = *beta[:3], _width(beta[3])
+        curve = logistic_curve(x, (1.0, 0.0, centre, width))
+        steepness = (upper - lower) * curve * (1 - curve)
+        return np.stack([curve, 1 - curve, -steepness / width, -steepness * (x - centre) / width], axis=1)
+
+    fits = []
+    for start in _logistic_starts(x, y):
+        with np.errstate(over="ignore", invalid="ignore"):  # in the covariance, which nobody reads
+            beta, *_ = optimize.leastsq(residuals, start, Dfun=slopes, maxfev=_LOGISTIC_STEPS, full_output=True)
+        if np.isfinite(beta).all():
+            fits.append((float((residuals(beta) ** 2).sum()), (*beta[:3], _width(beta[3]))))
+    if not fits:
+        return None
+    upper, lower, centre, width = min(fits)[1]
+    ends = [float(target_offset + target_scale * end) for end in (upper, lower)]
+    return ends[0], ends[1], float(offset + scale * centre), float(scale * width)
+
+
+def _width(log_width: float) -> float:
+    """Positive whatever the optimiser tries, and neither 0 nor infinite."""
+    return float(np.exp(min(max(log_width, -12.0), 12.0)))
+
+
+def _logistic_starts(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """The best (upper, lower, centre, log width) of a grid, in standard deviations, best first."""
+    starts = []
+    for centre in np.quantile(x, (0.1, 0.3, 0.5, 0.7, 0.9)):
+        for width in (0.1, 0.3, 1.0, 3.0, 10.0):
+            curve = logistic_curve(x, (1.0, 0.0, centre, width))
+            spread = float(((curve - curve.mean()) ** 2).sum())
+            if spread > 0:
+                slope = float((curve - curve.mean()) @ y) / spread  # y has the mean 0
+                lower = -slope * curve.mean()
+                starts.append((slope**2 * spread, np.array([lower + slope, lower, centre, np.log(width)])))
+    starts.sort(key=lambda start: -start[0])
+    return [start for _, start in starts[:_LOGISTIC_STARTS]]
+
+
+def logistic_plcc(predictions: Values, targets: Values) -> float:
+    """PLCC after `fit_logistic`, as LoDa and most of the field report it.
+
+    The curve may fall, so predictions in reversed order get a high figure as well: read it beside SRCC.
+
+    Args:
+        predictions: Shape (num_pictures,), at least 3, finite.
+        targets: Opinion scores, alike.
+
+    Returns:
+        In [0, 1]; the raw PLCC where `fit_logistic` finds no curve; 0 if a side is constant.
+
+    Raises:
+        ValueError: As `quality_metrics`.
+    """
+    stats = require("scipy.stats", extra="train")
+    predicted, wanted = _checked(predictions, targets)
+    parameters = fit_logistic(predicted, wanted)
+    mapped = predicted if parameters is None else logistic_curve(predicted, parameters)
+    return _correlate(stats.pearsonr, mapped, wanted)
+
+
+def quality_metrics(predictions: Values, targets: Values) -> dict[str, float]:
+    """SRCC, PLCC, KRCC and RMSE between predictions and opinion scores.
+
+    Args:
+        predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
+        targets: Opinion scores, alike.
+
+    Returns:
+        "srcc", "plcc" (of the raw predictions), "plcc_logistic" (see `logistic_plcc`) and "krcc" (tau-b) in [-1, 1],
+        all 0 if either side is constant: it ranks nothing; "rmse" of the raw predictions, in MOS points.
+
+    Raises:
+        ValueError: If the lengths differ, there are fewer than 3 pictures, or a value is not finite.
+    """
+    stats = require("scipy.stats", extra="train")
+    predicted, wanted = _checked(predictions, targets)
+    return {
+        "srcc": _correlate(stats.spearmanr, predicted, wanted),
+        "plcc": _correlate(stats.pearsonr, predicted, wanted),
+        "plcc_logistic": logistic_plcc(predicted, wanted),
+        "krcc": _correlate(stats.kendalltau, predicted, wanted),
+        "rmse": float(np.sqrt(np.mean((predicted - wanted) ** 2))),
+    }
+
+
+def _groups_of(predicted: np.ndarray, wanted: np.ndarray, groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """{group: mask of its pictures} of the groups that are large enough, sorted."""
+    names = np.asarray(groups)
+    if not len(names) == len(predicted) == len(wanted):
+        raise ValueError(
+            "Each picture needs a prediction, a target and a group, got "
+            f"{len(predicted)}, {len(wanted)}, {len(names)}."
+        )
+    masks = {str(name): names == name for name in sorted(set(groups))}
+    return {name: rows for name, rows in masks.items() if rows.sum() >= MIN_PICTURES}
+
+
+def grouped_metrics(predictions: Values, targets: Values, groups: Sequence[str]) -> dict[str, dict[str, float]]:
     """`quality_metrics` within each group of at least 3 pictures, and their mean over those groups.
 
     Knowing only the group can already correlate with the scores, so the mean within groups is the stricter figure.
@@ -61,21 +220,169 @@ def grouped_metrics(
     Raises:
         ValueError: If the lengths differ, or a value is not finite.
     """
-    names = np.asarray(groups)
     predicted, wanted = np.asarray(predictions), np.asarray(targets)
-    if not len(names) == len(predicted) == len(wanted):
-        raise ValueError(
-            "Each picture needs a prediction, a target and a group, got "
-            f"{len(predicted)}, {len(wanted)}, {len(names)}."
-        )
-    members = {str(name): names == name for name in sorted(set(groups))}
-    result = {
-        name: quality_metrics(predicted[rows], wanted[rows])
-        for name, rows in members.items()
-        if rows.sum() >= MIN_PICTURES
-    }
+    members = _groups_of(predicted, wanted, groups)
+    result = {name: quality_metrics(predicted[rows], wanted[rows]) for name, rows in members.items()}
     if result:
         result[MEAN_OF_GROUPS] = {
-            key: float(np.mean([metrics[key] for metrics in result.values()])) for key in ("srcc", "plcc", "rmse")
+            key: float(np.mean([metrics[key] for metrics in result.values()])) for key in METRICS
         }
     return result
+
+
+def _resampled_ranks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean ranks within resamples, without sorting each of them.
+
+    Args:
+        values: Shape (num_pictures,).
+        counts: How often each resample holds each picture, shape (num_resamples, num_pictures).
+
+    Returns:
+        Ranks minus their mean, shape (num_resamples, num_pictures), and whether a resample holds more than one value,
+        shape (num_resamples,).
+    """
+    _, codes = np.unique(values, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    ties = np.add.reduceat(counts[:, order], starts, axis=1)  # -> (num_resamples, num_values)
+    ranks = ties.cumsum(axis=1) - (ties + len(values)) / 2
+    return ranks[:, codes], (ties > 0).sum(axis=1) > 1
+
+
+def _resampled_correlations(
+    predicted: np.ndarray, wanted: np.ndarray, *, num_resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """SRCC and PLCC of draws with replacement, shape (2, num_resamples); 0 for draws with a constant side."""
+    count, results = len(predicted), []
+    values = [side - side.mean() for side in (predicted, wanted)]
+    rows_per_chunk = max(1, _VALUES_PER_CHUNK // count)
+    for start in range(0, num_resamples, rows_per_chunk):
+        rows = min(rows_per_chunk, num_resamples - start)
+        drawn = generator.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        ranked = [_resampled_ranks(side, counts) for side in values]
+        varied = ranked[0][1] & ranked[1][1]
+        centred = [side - (counts @ side)[:, None] / count for side in values]
+        for a, b in (tuple(ranks for ranks, _ in ranked), centred):
+            covariance, first, second = ((counts * pair).sum(axis=1) for pair in (a * b, a * a, b * b))
+            norms = np.where(varied, np.sqrt(first * second), 0)
+            results.append(np.where(norms > 0, covariance / np.where(norms > 0, norms, 1), 0).clip(-1, 1))
+    return np.stack([np.concatenate(results[0::2]), np.concatenate(results[1::2])])
+
+
+def bootstrap_intervals(
+    predictions: Values,
+    targets: Values,
+    *,
+    groups: Sequence[str] | None = None,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, dict[str, list[float]]]:
+    """Percentile bootstrap intervals of SRCC and PLCC: what another draw of pictures could have given.
+
+    They say nothing about another training run; for that see `musiq_hf.repeated_runs.repeat_runs`.
+
+    Args:
+        predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
+        targets: Opinion scores, alike.
+        groups: Name of each picture's group; None leaves the interval of the mean within groups out.
+        num_resamples: Draws with replacement, >= 1. A constant draw counts with the correlation 0.
+        confidence: Part of the draws that an interval covers, in (0, 1).
+        seed: Of the draws.
+
+    Returns:
+        {"overall": {"srcc": [low, high], "plcc": [low, high]}} and, of the groups of at least 3 pictures if there is
+        one, `MEAN_OF_GROUPS` alike; there the draws stay within each group, so that its size stays what it is.
+
+    Raises:
+        ValueError: As `quality_metrics` and `grouped_metrics`, or if an argument is out of its range.
+    """
+    if num_resamples < 1:
+        raise ValueError(f"`num_resamples` must be at least 1, got {num_resamples}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}.")
+    predicted, wanted = _checked(predictions, targets)
+    generator = np.random.default_rng(seed)
+
+    correlations = partial(_resampled_correlations, num_resamples=num_resamples, generator=generator)
+    draws = {OVERALL: correlations(predicted, wanted)}
+    members = {} if groups is None else _groups_of(predicted, wanted, groups)
+    if members:
+        draws[MEAN_OF_GROUPS] = np.mean(
+            [correlations(predicted[rows], wanted[rows]) for rows in members.values()], axis=0
+        )
+    tail = (1 - confidence) / 2
+    return {
+        name: {
+            metric: [float(end) for end in np.quantile(values, (tail, 1 - tail))]
+            for metric, values in zip(("srcc", "plcc"), table, strict=True)
+        }
+        for name, table in draws.items()
+    }
+
+
+def distribution_metrics(predicted: np.ndarray, wanted: np.ndarray, *, exponent: float = 2.0) -> dict[str, float]:
+    """What is reported on AVA beside the correlations, for score distributions over 1..num_bins.
+
+    Args:
+        predicted: Counts or probabilities >= 0, shape (num_pictures, num_bins).
+        wanted: Those of the observers, alike.
+        exponent: r of the earth mover's distance (eq. 3 of the paper).
+
+    Returns:
+        "emd": mean of the distances, in [0, 1]; "accuracy_at_5": part of the pictures whose predicted and actual mean
+        score are on the same side of 5 (exactly 5 counts as below); "mse": mean squared difference of the means.
+
+    Raises:
+        ValueError: If the shapes differ, a distribution is negative, empty or not finite, 5 is no value inside the
+            range, or the exponent is not positive.
+    """
+    tables = [np.asarray(predicted, dtype=np.float64), np.asarray(wanted, dtype=np.float64)]
+    if tables[0].shape != tables[1].shape or tables[0].ndim != 2 or not tables[0].size:
+        raise ValueError(
+            "Distributions must be two tables of one shape (num_pictures, num_bins), got "
+            f"{tables[0].shape} and {tables[1].shape}."
+        )
+    num_bins = tables[0].shape[1]
+    if num_bins <= AVA_THRESHOLD:
+        raise ValueError(f"The accuracy at {AVA_THRESHOLD:g} needs score values beyond it, got 1..{num_bins}.")
+    if not exponent > 0:
+        raise ValueError(f"`exponent` must be positive, got {exponent}.")
+    for table in tables:
+        if not (np.isfinite(table).all() and (table >= 0).all() and (table.sum(axis=1) > 0).all()):
+            raise ValueError("Distributions must have finite entries >= 0 and a sum > 0, got others.")
+    p, q = (table / table.sum(axis=1, keepdims=True) for table in tables)
+    gaps = np.abs(p.cumsum(axis=1) - q.cumsum(axis=1)) ** exponent
+    values = np.arange(1, num_bins + 1)
+    means, actual = p @ values, q @ values
+    return {
+        "emd": float(np.mean(gaps.mean(axis=1) ** (1 / exponent))),
+        "accuracy_at_5": float(np.mean((means > AVA_THRESHOLD) == (actual > AVA_THRESHOLD))),
+        "mse": float(np.mean((means - actual) ** 2)),
+    }
+
+
+def quality_report(
+    predictions: Values, targets: Values, *, groups: Sequence[str] | None = None, num_resamples: int = 1000
+) -> dict[str, Any]:
+    """Everything on one set of pictures, in the form that model cards and metrics.json hold.
+
+    Args:
+        predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
+        targets: Opinion scores, alike.
+        groups: Name of each picture's group, if there are groups.
+        num_resamples: Of the bootstrap.
+
+    Returns:
+        "num_pictures", "overall" (`quality_metrics`), "groups" (`grouped_metrics`; only if given) and "intervals"
+        (`bootstrap_intervals` of 95 %).
+
+    Raises:
+        ValueError: As `quality_metrics` and `grouped_metrics`.
+    """
+    report: dict[str, Any] = {"num_pictures": len(predictions), OVERALL: quality_metrics(predictions, targets)}
+    if groups is not None:
+        report["groups"] = grouped_metrics(predictions, targets, groups)
+    report["intervals"] = bootstrap_intervals(predictions, targets, groups=groups, num_resamples=num_resamples)
+    return report

@@ -10,13 +10,21 @@ from huggingface_hub import ModelCardData
 
 from .configuration_musiq import MusiqConfig
 from .metrics import MEAN_OF_GROUPS
+from .robustness import robustness_markdown
 
 _BASE_TAGS = ("musiq", "image-quality-assessment", "arxiv:2108.05997")
 _SPLIT_TITLES = {
     "selection": "Selection split (it chose the epoch, so the figures are optimistic)",
     "validation": "Validation split",
+    "test": "Test split",
 }
-_COLUMNS = {"srcc": "SRCC", "plcc": "PLCC", "rmse": "RMSE (MOS points)"}
+_COLUMNS = {
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "plcc_logistic": "PLCC after a logistic",
+    "krcc": "KRCC",
+    "rmse": "RMSE (MOS points)",
+}
 
 _TEMPLATE = """\
 ---
@@ -266,12 +274,24 @@ def _row(title: str, metrics: Mapping[str, float], columns: Sequence[str]) -> st
     return f"| {title} | " + " | ".join(f"{metrics[name]:.4f}" for name in columns) + " |"
 
 
+def _interval_lines(intervals: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    said = []
+    for key, title in (("overall", "all"), (MEAN_OF_GROUPS, MEAN_OF_GROUPS)):
+        if "srcc" in intervals.get(key, {}):
+            low, high = intervals[key]["srcc"]
+            said.append(f"{title} {low:.4f} to {high:.4f}")
+    return ["", f"95 % bootstrap intervals of the SRCC: {', '.join(said)}."] if said else []
+
+
 def _evaluation(metrics: Mapping[str, Any] | None) -> str:
     """Tables of the metrics, one per split; says so if nothing was measured."""
     if not metrics:
         return "Not measured for these files. The paper reports results of its own in section 4."
     parts = []
     for split, report in metrics.items():
+        if "faults" in report:  # of `musiq_hf.robustness`
+            parts.append(f"**{split}**\n\n{robustness_markdown(report).strip()}")
+            continue
         columns = [name for name in _COLUMNS if name in report["overall"]]
         rows = [
             f"**{_SPLIT_TITLES.get(split, split)}**: {report['num_pictures']:,} pictures.",
@@ -282,5 +302,5 @@ def _evaluation(metrics: Mapping[str, Any] | None) -> str:
         ]
         for group, values in report.get("groups", {}).items():
             rows.append(_row(group if group == MEAN_OF_GROUPS else f"group {group}", values, columns))
-        parts.append("\n".join(rows))
+        parts.append("\n".join(rows + _interval_lines(report.get("intervals", {}))))
     return "\n\n".join(parts)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Measure how a checkpoint scores blurred, noisy and compressed copies of pristine pictures.
+
+python examples/evaluate_robustness.py --pictures kodak --half_size large --model runs/mine --output robustness.json
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from transformers.utils import logging
+
+from musiq_hf import DEFAULT_CHECKPOINT
+from musiq_hf.arguments import parse_arguments
+from musiq_hf.evaluation import update_card
+from musiq_hf.robustness import (
+    checkpoint_scorer,
+    find_pictures,
+    markdown_path,
+    measure_half_size,
+    measure_robustness,
+    robustness_markdown,
+    write_report,
+)
+
+CARD_TITLE = "Degraded copies of pristine pictures that it never saw"
+EXAMPLE = "python examples/evaluate_robustness.py --pictures kodak --model runs/mine --output robustness.json"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--pictures", metavar="DIR", help="folder of pristine pictures, without losses of compression if possible")
+    add("--half_size", metavar="DIR", help="folder of large pictures to score at full and half size too")
+    add("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
+    add("--batch_size", type=int, default=5, help="pictures scored at a time, up to 5 (%(default)s)")
+    add("--update_card", action="store_true", help="add the results to the card of a local checkpoint")
+    add("--output", default="robustness.json", help="report; its tables go beside it as .md (default: %(default)s)")
+    return parser
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Check every argument first, then score."""
+    markdown_path(arguments.output)
+    pictures = find_pictures(arguments.pictures)
+    large = find_pictures(arguments.half_size) if arguments.half_size is not None else None
+    score = checkpoint_scorer(arguments.model, batch_size=arguments.batch_size)
+    report = measure_robustness(score, pictures)
+    return report if large is None else report | {"half_size": measure_half_size(score, large)}
+
+
+def main() -> int:
+    """Measure, write, print the tables; 2 for a mistake in arguments or pictures, 0 even if a target is missed."""
+    arguments = parse_arguments(build_parser())
+    if arguments.pictures is None:
+        print(f"--pictures is needed: a folder of pristine pictures. Example: {EXAMPLE}", file=sys.stderr)
+        return 2
+    logging.disable_progress_bar()  # of the weights; scoring shows its own
+    try:
+        report = measure(arguments)
+        write_report(report, arguments.output)
+        if arguments.update_card:
+            update_card(arguments.model, report, title=CARD_TITLE)
+    except (ValueError, ImportError, OSError) as error:
+        print(f"evaluate_robustness: {error}", file=sys.stderr)
+        return 2
+    print(robustness_markdown(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Repeat training over seeds and splits, and summarise the runs (section 4.1 of the paper).
+
+MUSIQ reports the mean and standard deviation over 10 runs, LoDa the median: `summarize_runs` gives all three.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers.trainer_utils import get_last_checkpoint
+
+from .evaluation import HEADINGS, markdown_table, without_accelerator
+from .metrics import MEAN_OF_GROUPS, METRICS, OVERALL
+from .publishing import read_json, write_json
+from .settings import FinetuneSettings
+from .training import finetune
+
+_RUNS_FILE = "runs.json"
+# What may differ between the runs of one protocol.
+_OWN_TO_A_RUN = ("output_dir", "seed", "split_seed", "resume", "num_workers", "eval_batch_size")
+
+
+def _statistics(values: Sequence[float]) -> dict[str, Any]:
+    return {
+        "num_runs": len(values),
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def _summarize(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    names = dict.fromkeys(name for metrics in measured for name in metrics)
+    return {name: _statistics([metrics[name] for metrics in measured if name in metrics]) for name in names}
+
+
+def summarize_runs(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean, standard deviation and median of every metric over runs, also within groups.
+
+    Args:
+        reports: What `musiq_hf.training.finetune` returned for each run, at least one.
+
+    Returns:
+        {split: {"overall": {metric: statistics}, "groups": {group: {metric: statistics}}}}, where statistics are
+        "num_runs" (that have this split and group), "mean" and "std" (with num_runs - 1; None for one run), which
+        MUSIQ reports, "median", which LoDa reports, "min" and "max".
+
+    Raises:
+        ValueError: If there is no report.
+    """
+    if not reports:
+        raise ValueError("At least one finished run is needed for a summary, got none.")
+    summary: dict[str, Any] = {}
+    for split in dict.fromkeys(split for report in reports for split in report):
+        own = [report[split] for report in reports if split in report]
+        summary[split] = {OVERALL: _summarize([report[OVERALL] for report in own])}
+        groups = sorted({group for report in own for group in report.get("groups", {})} - {MEAN_OF_GROUPS})
+        if groups:
+            tables = {
+                group: _summarize([report["groups"][group] for report in own if group in report.get("groups", {})])
+                for group in (*groups, MEAN_OF_GROUPS)
+            }
+            summary[split]["groups"] = tables
+    return summary
+
+
+def render_runs(summary: Mapping[str, Any]) -> str:
+    """Markdown of `summarize_runs`: one table per split, cells "mean ± std (median)"."""
+    parts = []
+    for split, tables in summary.items():
+        lines = {"all": tables[OVERALL], **tables.get("groups", {})}
+        heads = ["pictures", "runs", *(HEADINGS[name] for name in METRICS)]
+        rows = [
+            [name, str(metrics["srcc"]["num_runs"]), *(_spread(metrics.get(metric)) for metric in METRICS)]
+            for name, metrics in lines.items()
+        ]
+        parts.append(f"**{split}**: mean ± standard deviation (median) over runs.\n\n{markdown_table(heads, rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _spread(values: Mapping[str, Any] | None) -> str:
+    if values is None:
+        return ""
+    spread = "" if values["std"] is None else f" ± {values['std']:.4f}"
+    return f"{values['mean']:.4f}{spread} ({values['median']:.4f})"
+
+
+def repeat_runs(
+    settings: FinetuneSettings,
+    *,
+    runs: int,
+    output_dir: str | Path,
+    repeat_splits: bool = True,
+    train: Callable[[FinetuneSettings], dict[str, Any]] = finetune,
+) -> dict[str, Any]:
+    """The paper's protocol: train and measure several times, run i with seed i on random split i.
+
+    Call it again after an interruption: finished runs are read, a half-finished one is resumed.
+
+    Args:
+        settings: Of all runs; its `seed`, `split_seed`, `output_dir` and `resume` are set for each.
+        runs: How many, >= 1.
+        output_dir: Each run goes to a folder `run_00`, `run_01`, ... in it.
+        repeat_splits: Whether each run has a random split of its own, made of all pictures (KonIQ-10k and SPAQ in the
+            paper); False keeps that of `settings` and repeats the seed alone (PaQ-2-PiQ, AVA: official splits).
+        train: Trains one run, writes its report to metrics.json as well, and returns it.
+
+    Returns:
+        "settings", "runs" (the reports) and "summary" (`summarize_runs`).
+
+    Raises:
+        ValueError: If `runs` is below 1, or `output_dir` holds runs of other settings.
+    """
+    if runs < 1:
+        raise ValueError(f"`runs` must be at least 1, got {runs}.")
+    output = Path(output_dir)
+    common = {key: value for key, value in dataclasses.asdict(settings).items() if key not in _OWN_TO_A_RUN}
+    common["repeat_splits"] = repeat_splits
+    _check_same_settings(output, common)
+    reports = []
+    for seed in range(runs):
+        folder = output / f"run_{seed:02d}"
+        if (folder / "metrics.json").is_file():
+            reports.append(read_json(folder / "metrics.json"))
+            continue
+        started = folder.is_dir() and get_last_checkpoint(str(folder)) is not None
+        split_seed = seed if repeat_splits else settings.split_seed
+        own = dataclasses.replace(settings, seed=seed, split_seed=split_seed, output_dir=str(folder), resume=started)
+        reports.append(train(own))
+    return {"settings": common, "runs": reports, "summary": summarize_runs(reports)}
+
+
+def _check_same_settings(output: Path, common: dict[str, Any]) -> None:
+    """Note the settings in the folder of the runs, or compare them with those noted there."""
+    noted, common = output / _RUNS_FILE, {key: list(v) if isinstance(v, tuple) else v for key, v in common.items()}
+    if noted.is_file():
+        known = read_json(noted)
+        differing = sorted(key for key in known.keys() | common.keys() if known.get(key) != common.get(key))
+        if differing:
+            raise ValueError(
+                f"{output} holds runs with other settings ({', '.join(differing)}). Choose a new directory."
+            )
+    elif PartialState(cpu=without_accelerator()).is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(noted, common)
