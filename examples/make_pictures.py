@@ -13,7 +13,7 @@ from musiq_hf.arguments import parse_arguments
 from musiq_hf.degradations import degrade
 from musiq_hf.extras import require
 
-BLUR_SIGMA = 2.5  # pixels
+BLUR_SIGMA = 1.5  # pixels
 NOISE_SIGMA = 25  # gray levels of 255
 
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From rows of pictures and scores to padded batches for training and evaluation."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from transformers.image_processing_utils import BatchFeature
+
+from .data import open_row
+from .degradations import degrade_at_random
+from .image_loading_musiq import shrink_shorter_side
+from .image_processing_musiq import MusiqImageProcessor
+
+
+def random_crop(image: Image.Image, *, min_fraction: float) -> Image.Image:
+    """A random window whose sides are each between `min_fraction` and all of the picture's.
+
+    Random numbers come from torch's generator, so that a resumed run repeats them.
+    """
+    fractions = min_fraction + (1 - min_fraction) * torch.rand(2)
+    width, height = (max(1, round(float(f) * side)) for f, side in zip(fractions, image.size, strict=True))
+    left, top = (
+        int(torch.randint(whole - part + 1, ())) for whole, part in zip(image.size, (width, height), strict=True)
+    )
+    return image.crop((left, top, left + width, top + height))
+
+
+def subset_patches(feature: dict[str, torch.Tensor], limits: Sequence[int | None]) -> dict[str, torch.Tensor]:
+    """A random subset of the patches of every scale, in their order.
+
+    Args:
+        feature: Unpadded sequence of one picture, as the processor gives it.
+        limits: At most so many patches of each scale, in the order of the scales; None keeps all.
+
+    Returns:
+        The same entries, shorter. Random numbers come from torch's generator.
+    """
+    kept = []
+    for scale, limit in enumerate(limits):
+        indices = (feature["scale_position_ids"] == scale).nonzero()[:, 0]
+        kept.append(indices if limit is None else indices[torch.randperm(len(indices))[:limit]].sort().values)
+    return {name: values[torch.cat(kept)] for name, values in feature.items()}
+
+
+def with_bounded_padding(processor: MusiqImageProcessor, limits: Sequence[int | None]) -> MusiqImageProcessor:
+    """A copy of a processor whose `padding="max_length"` pads to the longest sequence that `limits` leave."""
+    if not processor.use_native_resolution:
+        return processor
+    bounds = [limit for limit in (limits[-1], processor.max_native_patches) if limit is not None]
+    bounded = copy.copy(processor)
+    bounded.max_native_patches = min(bounds, default=None)  # type: ignore[assignment]
+    return bounded
+
+
+class QualityCollator:
+    """Rows of pictures and scores to a padded batch.
+
+    Args:
+        processor: Cuts and pads.
+        flip: Whether to mirror a picture left to right with probability 1/2, the paper's only augmentation (training).
+        degrade_fraction: Probability that a picture gets faults and a lowered score (training only);
+            see `musiq_hf.degradations`.
+        worst_score: Lowest score of the training data, towards which degraded pictures move.
+        limits: Keep a random subset of at most so many patches per scale (training only: several times cheaper, and a
+            strong regulariser); see `subset_patches`. None keeps all.
+        min_crop: Cut a random window whose sides are at least this part of the picture's (training only); 1 keeps the
+            whole picture.
+        shorter_side: Shrink pictures to this shorter side, in pixels, first; None keeps their size.
+        fixed_length: Pad to the most patches that `limits` (or the processor) allow, not to the longest of the batch.
+    """
+
+    def __init__(
+        self,
+        processor: MusiqImageProcessor,
+        *,
+        flip: bool = False,
+        degrade_fraction: float = 0.0,
+        worst_score: float = 0.0,
+        limits: Sequence[int | None] | None = None,
+        min_crop: float = 1.0,
+        shorter_side: int | None = None,
+        fixed_length: bool = False,
+    ):
+        if not 0 <= degrade_fraction <= 1:
+            raise ValueError(f"`degrade_fraction` must lie in [0, 1], got {degrade_fraction}.")
+        if not 0 < min_crop <= 1:
+            raise ValueError(f"`min_crop` must lie in (0, 1], got {min_crop}.")
+        self.processor = processor
+        self.flip = flip
+        self.degrade_fraction = degrade_fraction
+        self.worst_score = worst_score
+        self.min_crop = min_crop
+        self.limits = limits
+        self.shorter_side = shorter_side
+        self.padding = processor if not fixed_length else with_bounded_padding(processor, limits or [None])
+        self.pad_to = "max_length" if fixed_length else "longest"
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        features, labels = [], []
+        for row in rows:
+            image, label = open_row(row), row["distribution"] if "distribution" in row else row["mos"]
+            if self.shorter_side is not None:
+                image = shrink_shorter_side(image, self.shorter_side)
+            if self.degrade_fraction and torch.rand(()) < self.degrade_fraction:
+                image, label = degrade_at_random(image, label, worst=self.worst_score)
+            labels.append(label)
+            if self.min_crop < 1:
+                image = random_crop(image, min_fraction=self.min_crop)
+            if self.flip and torch.rand(()) < 0.5:
+                image = ImageOps.mirror(image)
+            image.filename = row["image"]["path"] or ""  # flips and faults lose it, and errors should name the file
+            lists = self.processor(image, padding="do_not_pad")
+            feature = {name: values[0] for name, values in lists.items()}
+            features.append(feature if self.limits is None else subset_patches(feature, self.limits))
+        batch = self.padding.pad(features, padding=self.pad_to)
+        batch["labels"] = torch.tensor(labels, dtype=torch.float32)
+        return batch

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pre-training without human scores: predict kind and strength of made faults, and rank pairs by strength.
+
+Stage 1 of the default checkpoint; a choice of ours for data too small to learn a quality model from scratch (the paper
+pre-trains on ImageNet classes, section 4.2). Each sample is a random crop at two strengths of the same faults, so that
+which of the two is better is known without asking anyone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+from torch.nn import functional as F
+from transformers import EvalPrediction, set_seed
+from transformers.image_processing_utils import BatchFeature
+
+from .collators import subset_patches
+from .data import load_pictures, open_picture
+from .degradations import DEGRADATIONS, apply_degradations, to_rgb_picture
+from .image_processing_musiq import MusiqImageProcessor
+from .losses_musiq import rank_loss
+from .model_preparation import load_model, load_processor, save_checkpoint
+from .modeling_musiq import MusiqForImageQualityAssessment
+from .publishing import add_remote_code, write_json
+from .settings import RunSettings
+from .synthetic_pictures import make_picture
+from .trainer import (
+    QualityTrainer,
+    early_stopping_callbacks,
+    find_last_checkpoint,
+    make_training_arguments,
+    optimizer_choice,
+)
+
+KINDS = tuple(DEGRADATIONS)
+MIN_SIDE, MAX_SIDE = 160, 512  # of crops, in pixels
+MAX_ASPECT = 2.0
+MIN_SHRINKAGE = 0.4
+P_CLEAN, P_TWO_KINDS, P_SHRUNK = 0.3, 0.3, 0.5
+MIN_GAP = 0.15  # between the two strengths of a pair
+
+
+@dataclass(kw_only=True)
+class PretrainSettings(RunSettings):
+    """Settings of `pretrain_quality`; those of every run are in `RunSettings`.
+
+    Attributes:
+        data: A folder of pictures, or what `load_scored_images` reads, of which the train pictures are used.
+        image_root: Directory that the paths of a CSV start from.
+        self_made: Number of self-made pictures (`musiq_hf.synthetic_pictures`) added to them.
+        batch_size: Pairs per step and device.
+        holdout_fraction: Part of the pictures held out to choose the best epoch.
+    """
+
+    data: str
+    image_root: str | None = None
+    self_made: int = 0
+    batch_size: int = 8
+    holdout_fraction: float = 0.05
+
+
+def random_window(image: Image.Image) -> Image.Image:
+    """A crop of 160..512 pixels a side and an aspect of 1:2..2:1, from the picture or a shrunk copy of it.
+
+    Shrinking hides the faults that a photograph already has. Random numbers come from torch's generator.
+    """
+    shrink, amount, size, aspect, left, top = torch.rand(6).tolist()
+    if shrink < P_SHRUNK:
+        floor = max(MIN_SHRINKAGE, MIN_SIDE / min(image.size))
+        factor = min(1.0, floor + (1 - floor) * amount)
+        image = image.resize(
+            (round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS, reducing_gap=2.0
+        )
+    area_side = MIN_SIDE + (MAX_SIDE - MIN_SIDE) * size
+    ratio = MAX_ASPECT ** (aspect - 0.5)  # of each side to the square's
+    limits = [min(MAX_SIDE, side) for side in image.size]
+    width, height = (
+        min(max(round(side), MIN_SIDE), limit)
+        for side, limit in zip((area_side * ratio, area_side / ratio), limits, strict=True)
+    )
+    x, y = int(left * (image.width - width + 1)), int(top * (image.height - height + 1))
+    return image.crop((x, y, x + width, y + height))
+
+
+def random_strengths() -> tuple[dict[str, float], dict[str, float]]:
+    """One or two kinds of faults at a lower (or no) and a higher strength."""
+    clean, two = (torch.rand(2) < torch.tensor([P_CLEAN, P_TWO_KINDS])).tolist()
+    chosen = torch.randperm(len(KINDS))[: 1 + two].tolist()
+    lower, higher = {}, {}
+    for index in chosen:
+        start, gap = torch.rand(2).tolist()
+        low = 0.0 if clean else start * (1 - MIN_GAP)
+        lower[KINDS[index]] = low
+        higher[KINDS[index]] = low + MIN_GAP + gap * (1 - MIN_GAP - low)
+    return lower, higher
+
+
+class DegradationCollator:
+    """Pictures to batches of pairs: sequence 2i is crop i with weaker faults, 2i + 1 the same with stronger ones.
+
+    Args:
+        processor: Cuts and pads.
+        limits: At most so many random patches per scale; None keeps all (see `subset_patches`).
+        seed: None draws anew every time; a number makes the pairs a function of the row, for evaluation.
+    """
+
+    def __init__(self, processor: MusiqImageProcessor, *, limits: Sequence[int | None], seed: int | None = None):
+        self.processor = processor
+        self.limits = limits
+        self.seed = seed
+
+    def _pair(self, row: dict[str, Any]) -> tuple[list[Image.Image], list[list[float]]]:
+        if row["picture_seed"] is not None:
+            image = make_picture(seed=row["picture_seed"])
+        else:
+            image = to_rgb_picture(open_picture(row["image"]))
+        image = random_window(image)
+        if torch.rand(()) < 0.5:
+            image = ImageOps.mirror(image)
+        seed = int(torch.randint(2**31, ()))
+        both = random_strengths()
+        pictures = [apply_degradations(image, strengths, seed=seed) for strengths in both]
+        return pictures, [[strengths.get(kind, 0.0) for kind in KINDS] for strengths in both]
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
+            if self.seed is not None:
+                torch.manual_seed(self.seed + rows[0]["index"])
+            pictures, strengths = [], []
+            for row in rows:
+                pair, values = self._pair(row)
+                pictures += pair
+                strengths += values
+            lists = self.processor(pictures, padding="do_not_pad")
+            features = [
+                subset_patches({name: values[i] for name, values in lists.items()}, self.limits)
+                for i in range(len(pictures))
+            ]
+        batch = self.processor.pad(features, padding="longest")
+        batch["labels"] = torch.tensor(strengths).view(len(rows), 2, len(KINDS))
+        return batch
+
+
+class DegradationModel(nn.Module):
+    """A MUSIQ whose score ranks pairs, with a second head on the CLS token for kind and strength of the faults.
+
+    Only the MUSIQ is kept after training.
+    """
+
+    def __init__(self, quality: MusiqForImageQualityAssessment):
+        super().__init__()
+        self.quality = quality
+        self.fault_head = nn.Linear(quality.config.hidden_size, 2 * len(KINDS))
+
+    def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Three losses, equally weighted.
+
+        Args:
+            labels: Strengths, 0 = fault absent, shape (num_pairs, 2, number of kinds).
+            **inputs: What the MUSIQ takes, for 2 * num_pairs pictures.
+
+        Returns:
+            `loss`; `logits` (num_pairs, 2, 1 + 2 * number of kinds): rank score, kinds, strengths.
+        """
+        pooled = self.quality.musiq(**inputs).pooler_output
+        # (2 * num_pairs, D) -> (num_pairs, 2, D)
+        pooled = pooled.view(len(labels), 2, -1)
+        ranks = self.quality.head(pooled)
+        kinds, strengths = self.fault_head(pooled).chunk(2, dim=-1)
+        present = labels > 0
+        loss = F.binary_cross_entropy_with_logits(kinds, present.to(kinds.dtype)) * len(KINDS) ** 0.5
+        loss = loss + ((strengths - labels).abs() * present).sum() / present.sum().clamp(min=1)
+        loss = loss + rank_loss(ranks[:, 0, 0], ranks[:, 1, 0])
+        return {"loss": loss, "logits": torch.cat((ranks, kinds, strengths), dim=-1)}
+
+
+def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Part of the pairs ranked rightly, of the faults told from the absent ones, and mean error of the strengths."""
+    logits, labels = prediction.predictions, prediction.label_ids
+    count, present = len(KINDS), labels > 0
+    return {
+        "pair_accuracy": float((logits[:, 0, 0] > logits[:, 1, 0]).mean()),
+        "kind_accuracy": float(((logits[..., 1 : 1 + count] > 0) == present).mean()),
+        "strength_error": float(abs(logits[..., 1 + count :] - labels)[present].mean()),
+    }
+
+
+def _rows(settings: PretrainSettings) -> Any:
+    import datasets
+
+    pictures = load_pictures(settings.data, image_root=settings.image_root)
+    pictures = pictures.add_column("picture_seed", [None] * len(pictures), feature=datasets.Value("int64"))
+    if settings.self_made:
+        made = {"image": [None] * settings.self_made, "picture_seed": list(range(settings.self_made))}
+        pictures = datasets.concatenate_datasets(
+            [pictures, datasets.Dataset.from_dict(made, features=pictures.features)]
+        )
+    return pictures.add_column("index", list(range(len(pictures))))
+
+
+def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
+    """Pre-train, keep the epoch with the best ranking of held-out pairs, and save the MUSIQ.
+
+    Args:
+        settings: What to train on what, and how.
+
+    Returns:
+        Held-out metrics of the kept epoch, also in `output_dir/metrics.json`.
+
+    Raises:
+        ValueError: If data, model or settings are wrong; before anything is trained.
+    """
+    set_seed(settings.seed)
+    checkpoint = find_last_checkpoint(settings)
+    parts = _rows(settings).train_test_split(test_size=settings.holdout_fraction, seed=settings.seed)
+    model = load_model(settings.model, architecture=settings.architecture)
+    processor = load_processor(settings.model, model.config, architecture=settings.architecture)
+    limits = settings.patch_limits(processor)
+    trainer = QualityTrainer(
+        model=DegradationModel(model),
+        args=make_training_arguments(settings, best_metric="pair_accuracy"),
+        train_dataset=parts["train"],
+        eval_dataset=parts["test"],
+        data_collator=DegradationCollator(processor, limits=limits),
+        eval_collator=DegradationCollator(processor, limits=[None] * len(limits), seed=settings.seed),
+        compute_metrics=_compute_metrics,
+        callbacks=early_stopping_callbacks(settings),
+        optimizer_cls_and_kwargs=optimizer_choice(settings),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()
+    report = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        trained = trainer.accelerator.unwrap_model(trainer.model).quality
+        save_checkpoint(trained, processor, settings.output_dir, dtype=settings.save_dtype)
+        add_remote_code(settings.output_dir)
+        write_json(Path(settings.output_dir) / "metrics.json", report)
+    return report

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Transformers Trainer for pictures of any size: a collator of its own for evaluation, losses, token counts."""
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DataCollator, EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import is_torch_xla_available
+
+from .extras import require
+from .settings import RunSettings
+
+LOGGING_STEPS = 20
+
+
+class QualityTrainer(Trainer):
+    """Trainer with one collator for training (flips, subsets) and another for evaluation (whole pictures).
+
+    Args:
+        *args: As for `Trainer`.
+        eval_collator: Makes batches for evaluation.
+        extra_loss: Further loss from outputs and labels, added to the model's own while training; None adds nothing.
+        **kwargs: As for `Trainer`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        eval_collator: DataCollator,
+        extra_loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.eval_collator = eval_collator
+        self.extra_loss = extra_loss
+        self.tokens: int | torch.Tensor = 0
+        self.token_clock = time.perf_counter()
+
+    def _for_evaluation(self, make_loader: Any, *args: Any) -> Any:
+        """Make a loader with the collator for evaluation, of every picture, in the order of the rows."""
+        train_collator, train_args = self.data_collator, self.args  # type: ignore[has-type]
+        self.data_collator, self.args = self.eval_collator, copy.copy(train_args)
+        self.args.dataloader_drop_last, self.args.train_sampling_strategy = False, "sequential"
+        try:
+            return make_loader(*args)
+        finally:
+            self.data_collator, self.args = train_collator, train_args
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        return self._for_evaluation(super().get_eval_dataloader, eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        return self._for_evaluation(super().get_test_dataloader, test_dataset)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if not model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        # CLS and real patches; on this process and device.
+        mask = inputs["pixel_attention_mask"]
+        self.tokens += len(mask) + mask.sum()
+        if self.extra_loss is None:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        kwargs["return_outputs"] = True
+        loss, outputs = super().compute_loss(model, inputs, *args, **kwargs)
+        return loss + self.extra_loss(outputs, inputs["labels"])
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the rate of tokens since the last entry to the entries of training."""
+        if "loss" in logs:
+            now = time.perf_counter()
+            logs["tokens_per_second"] = round(int(self.tokens) / (now - self.token_clock), 1)
+            self.tokens, self.token_clock = 0, now
+        super().log(logs, *args, **kwargs)
+
+
+def make_training_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArguments:
+    """The Trainer's arguments; the checkpoint with the highest `best_metric` is kept."""
+    if settings.report_to != "none":
+        require(settings.report_to, extra="train")
+    return TrainingArguments(
+        output_dir=settings.output_dir,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.eval_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_fraction,  # below 1: a fraction of all steps
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type="cosine",
+        bf16=settings.bf16,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=best_metric,
+        greater_is_better=True,
+        logging_steps=LOGGING_STEPS,
+        dataloader_num_workers=settings.num_workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_drop_last=settings.fixed_shapes,
+        train_sampling_strategy="group_by_length" if getattr(settings, "group_by_length", False) else "random",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to=settings.report_to,
+        seed=settings.seed,
+        # Without it several processes on a CPU would not find each other and train apart.
+        use_cpu=not (torch.accelerator.is_available() or is_torch_xla_available()),
+    )
+
+
+def optimizer_choice(settings: RunSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Class and arguments of the optimizer, for `Trainer(optimizer_cls_and_kwargs=...)`."""
+    rate = {"lr": settings.learning_rate}
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD, rate | {"momentum": settings.momentum}
+    return (torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW), rate | {"betas": (0.9, 0.999)}
+
+
+def early_stopping_callbacks(settings: RunSettings) -> list[EarlyStoppingCallback]:
+    """The callback that stops early, if the settings ask for one."""
+    return [] if settings.early_stopping is None else [EarlyStoppingCallback(settings.early_stopping)]
+
+
+def find_last_checkpoint(settings: RunSettings) -> str | None:
+    """Where to continue; starting anew in the directory of another run would mix the two.
+
+    Raises:
+        ValueError: If there is nothing to resume, or a run that is not to be resumed.
+    """
+    output = Path(settings.output_dir)
+    checkpoint = get_last_checkpoint(str(output)) if output.is_dir() else None
+    if settings.resume and checkpoint is None:
+        raise ValueError(f"`--resume`: {output} holds no checkpoint yet. Start without it.")
+    if checkpoint is not None and not settings.resume:
+        raise ValueError(f"{output} holds the checkpoints of another run. Add `--resume`, or choose a new directory.")
+    return checkpoint

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documents name must exist."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from conversion.convert_musiq_checkpoint import build_parser as convert_parser
+from examples.evaluate import build_parser as evaluate_parser
+from musiq_hf.data import DATA_SETS
+from musiq_hf.imagenet_pretraining import ImageNetSettings
+from musiq_hf.pretraining import PretrainSettings
+from musiq_hf.recipes import RECIPES, add_settings
+from musiq_hf.settings import FinetuneSettings
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(RECIPES.glob("*.yaml"))]
+# Of `accelerate launch`, `hf upload`, `examples/score_images.py` and `examples/evaluate_robustness.py`.
+OTHERS = {"--config_file", "--num_processes", "--exclude", "--pictures", "--half_size", "--shorter_side"}
+
+
+def known_options() -> set[str]:
+    parsers = [convert_parser(), evaluate_parser()]
+    for kind in (FinetuneSettings, PretrainSettings, ImageNetSettings):
+        parsers.append(argparse.ArgumentParser())
+        add_settings(parsers[-1], kind)
+    return OTHERS | {option for parser in parsers for action in parser._actions for option in action.option_strings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_options_in_documents_exist(path):
+    named = set(re.findall(r"(?<![\w-])--[a-z]\w*", path.read_text()))
+    assert named <= known_options(), sorted(named - known_options())
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_files_in_documents_exist(path):
+    text = path.read_text()
+    linked = re.findall(r"\]\(((?!http)[^)#]+)\)", text)
+    named = re.findall(r"\b((?:examples|configuration|docs|tests|musiq_hf)/[\w/.-]+\.(?:py|yaml|md|json))\b", text)
+    for name in [*linked, *named]:
+        assert (path.parent / name).exists() or (ROOT / name).exists(), name
+
+
+def test_readme_lists_every_recipe_and_data_set():
+    text = (ROOT / "README.md").read_text()
+    assert all(f"`{path.stem}`" in text for path in RECIPES.glob("*.yaml"))
+    assert all(f"`{name}`" in text or f"--dataset {name}" in text for name in DATA_SETS)

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run can be asked for beside the plain one."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch._dynamo.testing
+from PIL import Image
+from transformers import AutoModel
+
+from musiq_hf import MusiqImageProcessor
+from musiq_hf.data import load_scored_images
+from musiq_hf.model_preparation import add_lora, freeze, load_model, merge_lora
+from musiq_hf.picture_checks import num_patches_of, readable_rows
+from musiq_hf.settings import FinetuneSettings
+from musiq_hf.training import finetune
+
+SIZES = ((24, 32), (40, 16), (16, 16), (33, 50))
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory, tiny_config) -> str:
+    folder, config = tmp_path_factory.mktemp("blank"), tiny_config(longer_side_lengths=[16])
+    config.save_pretrained(folder)
+    MusiqImageProcessor.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Sixteen pictures of four sizes, brighter with a higher score, and their table."""
+    generator, lines = np.random.default_rng(0), ["image,mos,split"]
+    for index in range(16):
+        pixels = generator.integers(10 * index, 10 * index + 60, (*SIZES[index % 4], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        lines.append(f"{index}.png,{5 * index},{'validation' if index % 4 == 3 else 'train'}")
+    (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def settings(photos: Path, blank: str, **changes) -> FinetuneSettings:
+    values = {"data": str(photos / "scores.csv"), "model": blank, "output_dir": str(photos / "out"), "epochs": 1}
+    return FinetuneSettings(**(values | {"batch_size": 4, "learning_rate": 1e-3} | changes))
+
+
+def log_of(photos: Path, key: str, folder: str = "out") -> list[float]:
+    log = json.loads((photos / folder / "trainer_state.json").read_text())["log_history"]
+    return [entry[key] for entry in log if key in entry]
+
+
+def test_distributions_train_a_distribution_head(photos, blank):
+    lines = ["image,c1,c2,c3,split"]
+    for index in range(16):
+        counts = ",".join(str(count) for count in (20 - index, 5, index))
+        lines.append(f"{index}.png,{counts},{'validation' if index % 4 == 3 else 'train'}")
+    (photos / "scores.csv").write_text("\n".join(lines) + "\n")
+    report = finetune(settings(photos, blank, epochs=2))
+    model = AutoModel.from_pretrained(photos / "out")
+    assert model.config.num_labels == 3
+    inputs = MusiqImageProcessor.from_config(model.config)(Image.open(photos / "0.png"))
+    assert 1 < model(**inputs).scores.item() < 3
+    assert report["selection"]["overall"]["rmse"] < 2  # in score values 1..3
+    with pytest.raises(ValueError, match="lowers opinion scores, but these data have distributions"):
+        finetune(settings(photos, blank, degrade_fraction=0.5, output_dir=str(photos / "other")))
+
+
+@pytest.mark.parametrize("part", ["patch_encoder", "encoder"])
+def test_frozen_parts_stay_as_they_are(part, tiny_model):
+    model = tiny_model().train()
+    freeze(model, part)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    body = {name for name, _ in model.named_parameters() if not name.startswith("head.")}
+    patches = {name for name in body if ".patch_encoder." in name or ".patch_projection." in name}
+    assert frozen == (body if part == "encoder" else patches)
+    assert patches
+
+
+def test_freezing_reaches_the_saved_files(photos, blank):
+    torch.manual_seed(0)
+    start = load_model(blank)
+    start.save_pretrained(photos / "start")
+    MusiqImageProcessor.from_config(start.config).save_pretrained(photos / "start")
+    finetune(settings(photos, str(photos / "start"), freeze="encoder"))
+    trained = AutoModel.from_pretrained(photos / "out")
+    for name, value in start.musiq.state_dict().items():
+        torch.testing.assert_close(trained.musiq.state_dict()[name], value, atol=0, rtol=0)
+    assert trained.head.classifier.weight.abs().max() > 0
+
+
+def test_low_rank_additions_are_merged_into_plain_weights(photos, tiny_model):
+    start = tiny_model(longer_side_lengths=[16])
+    start.save_pretrained(photos / "start")
+    MusiqImageProcessor.from_config(start.config).save_pretrained(photos / "start")
+    finetune(settings(photos, str(photos / "start"), lora_rank=2, learning_rate=1e-2, weight_decay=0.0))
+    trained = AutoModel.from_pretrained(photos / "out")
+    assert trained.state_dict().keys() == start.state_dict().keys()
+    changed = {
+        name for name, value in trained.state_dict().items() if not torch.equal(value, start.state_dict()[name])
+    }
+    projections = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")
+    assert changed and all(name.startswith("head.") or name.endswith(projections) for name in changed)
+    assert any(name.endswith(projections) for name in changed)
+
+
+def test_merged_model_answers_as_the_wrapped_one(tiny_model, pictures):
+    model = tiny_model()
+    inputs = MusiqImageProcessor.from_config(model.config)(pictures)
+    wrapped = add_lora(model, 2)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+        before = wrapped.eval()(**inputs).logits
+        after = merge_lora(wrapped)(**inputs).logits
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
+
+
+def test_bad_pictures_stop_the_run_or_are_left_out_and_counted(photos, blank, caplog):
+    (photos / "4.png").write_bytes((photos / "4.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match="4.png: cannot be decoded"):
+        finetune(settings(photos, blank, output_dir=str(photos / "stopped")))
+    with caplog.at_level(logging.WARNING):
+        finetune(settings(photos, blank, skip_bad_images=True))
+    assert "11 pictures." in (photos / "out/README.md").read_text()
+    assert any("4.png" in message for message in caplog.messages)
+    assert any("1 of 12 pictures cannot be decoded" in message for message in caplog.messages)
+
+
+def test_nothing_readable_is_an_error(photos):
+    rows = load_scored_images(str(photos / "scores.csv"))["train"]
+    for path in photos.glob("*.png"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="None of the 12 pictures can be decoded"):
+        readable_rows(rows)
+
+
+def test_patches_are_counted_from_the_heads_of_the_files(photos):
+    rows = load_scored_images(str(photos / "scores.csv"))["train"]
+    processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[16])
+    counted = num_patches_of(rows, processor)
+    made = [processor(cell["path"])["pixel_values"].shape[1] for cell in rows["image"]]
+    assert counted == made and len(set(made)) > 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"group_by_length": True},
+        {"fixed_shapes": True, "native_patches": 6},
+        {"bf16": True},
+        {"plcc_weight": 0.5, "rank_weight": 0.5},
+        {"optimizer": "sgd"},
+        {"optimizer": "adam", "max_steps": 2},
+        {"shorter_side": 12, "min_crop": 0.6, "resized_patches": 2},
+        {"early_stopping": 1, "report_to": "tensorboard"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_every_option_trains(photos, blank, changes):
+    report = finetune(settings(photos, blank, **changes))
+    assert report["selection"]["num_pictures"] == 4
+    assert log_of(photos, "train_loss")[0] > 0
+
+
+def test_accumulated_gradients_equal_those_of_one_large_batch(photos, blank, monkeypatch):
+    monkeypatch.setattr("musiq_hf.trainer.LOGGING_STEPS", 1)
+    plain = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.05}
+    finetune(settings(photos, blank, batch_size=6, output_dir=str(photos / "large"), **plain))
+    finetune(
+        settings(photos, blank, batch_size=3, gradient_accumulation_steps=2, output_dir=str(photos / "small"), **plain)
+    )
+    large, small = log_of(photos, "grad_norm", "large"), log_of(photos, "grad_norm", "small")
+    assert len(large) == 4
+    np.testing.assert_allclose(small, large, rtol=1e-4)
+
+
+def test_rate_of_tokens_is_logged(photos, blank, monkeypatch):
+    monkeypatch.setattr("musiq_hf.trainer.LOGGING_STEPS", 1)
+    finetune(settings(photos, blank))
+    rates = log_of(photos, "tokens_per_second")
+    assert len(rates) == 3 and min(rates) > 0
+
+
+def test_few_pictures_to_choose_on_are_warned_of(photos, blank, caplog):
+    with caplog.at_level(logging.WARNING):
+        finetune(settings(photos, blank, max_steps=1))
+    assert any("SRCC of only 4 pictures, whose standard error is about 1.00" in text for text in caplog.messages)
+
+
+def test_training_stops_early_when_nothing_gets_better(photos, blank):
+    finetune(settings(photos, blank, epochs=9, early_stopping=2, learning_rate=0.0))
+    assert len(log_of(photos, "eval_srcc")) == 3
+
+
+def test_architecture_changes_reach_the_saved_files(photos, blank):
+    finetune(settings(photos, blank, architecture={"spatial_embedding": "none", "longer_side_lengths": [24]}))
+    model = AutoModel.from_pretrained(photos / "out")
+    assert (model.config.spatial_embedding, model.config.longer_side_lengths) == ("none", [24])
+    assert MusiqImageProcessor.from_pretrained(photos / "out").longer_side_lengths == [24]
+
+
+@pytest.mark.slow
+def test_fixed_shapes_compile_once_for_all_batches(tiny_model):
+    model = tiny_model(longer_side_lengths=[16], max_native_patches=12).train()
+    processor = MusiqImageProcessor.from_config(model.config)
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend=counter)
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        sizes = generator.integers(16, 60, (3, 2))
+        images = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+        batch = processor(images, padding="max_length")
+        compiled(**batch, labels=torch.rand(3)).loss.backward()
+    assert counter.frame_count == 1
