@@ -8,7 +8,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 MANIFEST := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-hf quality style clean
+.PHONY: demo test test-slow test-hf quality style default default-numbers clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.created:
@@ -39,6 +39,19 @@ test-slow: $(VENV)/.test
 
 test-hf: $(VENV)/.test
 	$(BIN)/python tests/hf_acceptance/run.py
+
+# Trains the embedded checkpoint: BIQ2021 names a folder with labels.csv (image,mos,split) and images/.
+BIQ2021_DATA = --data $(BIQ2021)/labels.csv --image_root $(BIQ2021)/images
+default: $(VENV)/.test
+	$(BIN)/python examples/pretrain_quality.py --recipe quality_pretrain $(BIQ2021_DATA) --output_dir runs/pretrained
+	$(BIN)/python examples/finetune.py --recipe biq2021 $(BIQ2021_DATA) --model runs/pretrained \
+		--output_dir runs/musiq-tiny-biq2021
+
+# The numbers in its card, from the files: PRISTINE names a folder of pictures without faults, LARGE one of large pictures.
+default-numbers: $(VENV)/.test
+	$(BIN)/python examples/evaluate.py --dataset biq2021 $(BIQ2021_DATA) --split validation --update_card \
+		--card_title validation
+	$(BIN)/python examples/evaluate_robustness.py --pictures $(PRISTINE) --half_size $(LARGE) --update_card
 
 quality: $(VENV)/.quality
 	$(BIN)/ruff check .
