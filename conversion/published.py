@@ -72,7 +72,7 @@ DATASETS = {
         notes=(
             "The paper resizes SPAQ pictures to a shorter side of 512 pixels before anything else; the published "
             "prediction code does not, and neither does this checkpoint's image processor. To follow the paper's "
-            "protocol on SPAQ, resize first.",
+            "protocol on SPAQ, score with `--shorter_side 512` (examples/score_images.py, examples/evaluate.py).",
         ),
     ),
     "paq2piq": Dataset(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure checkpoints on scored pictures, or repeat training over seeds and splits.
+"""Measure checkpoints, and the mean of their scores, on scored pictures, or repeat training over seeds and splits.
 
 python examples/evaluate.py --data scores.csv --image_root photos --output report.json
-python examples/evaluate.py --model musiq-koniq musiq-spaq --data koniq.csv mine.csv
+python examples/evaluate.py --model musiq-koniq musiq-spaq --data koniq.csv mine.csv --ensemble
 accelerate launch examples/evaluate.py --runs 10 --recipe koniq --data koniq10k --output_dir runs/koniq
 """
 
@@ -11,24 +11,26 @@ import sys
 from pathlib import Path
 
 from accelerate import PartialState
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.arguments import parse_arguments
+from musiq_hf.arguments import one_sentence, parse_arguments
 from musiq_hf.evaluation import (
     EvaluationSettings,
+    check_card_directory,
     evaluate_checkpoints,
     render_evaluations,
     update_card,
-    write_report,
 )
 from musiq_hf.recipes import load_settings
-from musiq_hf.repeated_runs import render_runs, repeat_runs
+from musiq_hf.repeated_runs import repeat_runs, update_cards
 from musiq_hf.settings import FinetuneSettings
+from musiq_hf.tables import check_report_path, render_runs, write_report
 
 EXAMPLE = "python examples/evaluate.py --data scores.csv --image_root photos --output report.json"
 # Of one way of use only; None marks what was not given.
-MEASURING = ("split", "split_seed", "group_by", "batch_size", "update_card", "card_title")
+MEASURING = ("split", "split_seed", "batch_size", "ensemble")
 REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
 
 
@@ -43,13 +45,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shorter_side", type=int, help="shrink pictures to this shorter side in pixels first (default: native size)")
     add("--num_workers", type=int, help="decoding processes (default: 0)")
     add("--output", help="report.json; the tables go to report.md beside it (default: printed only)")
+    add("--group_by", help='column whose values are measured on their own too, or "none" (default: group)')
+    add("--update_card", action="store_true", default=None, help="add the results to metrics.json and model card")
+    add("--card_title", help='name of the results in the card (default: "<data>, <split>" or "Repeated runs")')
     measure = parser.add_argument_group("measuring checkpoints").add_argument
     measure("--split", help="default: test if there is one, else validation")
     measure("--split_seed", type=int, help="of a random split (default: the data's own split)")
-    measure("--group_by", help='column whose values are measured on their own too, or "none" (default: group)')
     measure("--batch_size", type=int, help="pictures per step and device (default: 8)")
-    measure("--update_card", action="store_true", default=None, help="add the results to metrics.json and model card")
-    measure("--card_title", help='name of the results in the card (default: "<data>, <split>")')
+    measure("--ensemble", action="store_true", default=None, help="measure the mean score of all checkpoints as well")
     repeat = parser.add_argument_group("repeating training (the paper's protocol)").add_argument
     repeat("--runs", type=int, help="train so often, run i with seed i and split i; 10 in the paper")
     repeat("--recipe", help="YAML file with settings, or the name of one in configuration/recipes")
@@ -62,18 +65,17 @@ def build_parser() -> argparse.ArgumentParser:
 def measure_checkpoints(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Content and tables of the report on existing checkpoints."""
     models = arguments.model or [str(DEFAULT_CHECKPOINT)]
-    if arguments.card_title is not None and not (arguments.update_card and len(arguments.data) == 1):
-        raise ValueError("`--card_title` names the results on one data set and needs `--update_card`.")
-    absent = [name for name in models if not Path(name).is_dir()]
-    if arguments.update_card and absent:
-        raise ValueError(f"`--update_card` writes into a local directory, and {absent[0]} is none. Download it first.")
-    names = ("data", "dataset", "image_root", "split", "split_seed", "group_by", "shorter_side", "batch_size")
-    given = {name: getattr(arguments, name) for name in (*names, "num_workers")}
+    if arguments.update_card:
+        for name in models:
+            check_card_directory(name)
+    names = ("data", "dataset", "image_root", "group_by", "shorter_side", "num_workers")
+    given = {name: getattr(arguments, name) for name in (*names, *MEASURING)}
     settings = EvaluationSettings(models=models, **{name: v for name, v in given.items() if v is not None})
     reports = evaluate_checkpoints(settings)
     if arguments.update_card and PartialState().is_main_process:
         directories = [name for name in models for _ in arguments.data]
-        for directory, report in zip(directories, reports, strict=True):
+        own = reports[: len(directories)]  # an ensemble, at the end, has no card
+        for directory, report in zip(directories, own, strict=True):
             update_card(directory, report, title=arguments.card_title)
     return {"results": reports}, render_evaluations(reports)
 
@@ -83,7 +85,7 @@ def repeat_training(arguments: argparse.Namespace) -> tuple[dict, str]:
     several = [name for name in ("model", "data") if len(getattr(arguments, name) or []) > 1]
     if several:
         raise ValueError(f"`--runs` trains from one `--{several[0]}`, got several.")
-    names = ("dataset", "image_root", "shorter_side", "num_workers", "output_dir")
+    names = ("dataset", "image_root", "group_by", "shorter_side", "num_workers", "output_dir")
     given = {name: getattr(arguments, name) for name in names}
     given |= {"data": arguments.data[0], "model": arguments.model and arguments.model[0]}
     settings = load_settings(
@@ -98,6 +100,8 @@ def repeat_training(arguments: argparse.Namespace) -> tuple[dict, str]:
     content = repeat_runs(
         settings, runs=arguments.runs, output_dir=output_dir, repeat_splits=not arguments.fixed_splits
     )
+    if arguments.update_card and PartialState().is_main_process:
+        update_cards(output_dir, content, title=arguments.card_title)
     return content, render_runs(content["summary"])
 
 
@@ -110,8 +114,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None:
             hint = "cannot be combined with `--runs`" if arguments.runs is not None else "needs `--runs`"
             raise ValueError(f"`--{name}` {hint}.")
-    if arguments.output is not None and Path(arguments.output).suffix != ".json":
-        raise ValueError(f"`--output` must end in .json (a .md file is written beside it), got {arguments.output}.")
+    if arguments.card_title is not None and not (arguments.update_card and len(arguments.data) == 1):
+        raise ValueError("`--card_title` names the results on one data set and needs `--update_card`.")
+    if arguments.output is not None:
+        check_report_path(arguments.output)
 
 
 def main() -> int:
@@ -125,8 +131,8 @@ def main() -> int:
             print(tables, end="")
             if arguments.output is not None:
                 write_report(arguments.output, content, tables)
-    except (ValueError, ImportError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
+    except (ValueError, ImportError, OSError, StrictDataclassError) as error:
+        print(f"evaluate: {one_sentence(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -11,17 +11,16 @@ from typing import Any
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.arguments import parse_arguments
-from musiq_hf.evaluation import update_card
+from musiq_hf.arguments import one_sentence, parse_arguments
+from musiq_hf.data import find_pictures
+from musiq_hf.evaluation import check_card_directory, update_card
 from musiq_hf.robustness import (
     checkpoint_scorer,
-    find_pictures,
-    markdown_path,
     measure_half_size,
     measure_robustness,
     robustness_markdown,
-    write_report,
 )
+from musiq_hf.tables import check_report_path, write_report
 
 CARD_TITLE = "Degraded copies of pristine pictures that it never saw"
 EXAMPLE = "python examples/evaluate_robustness.py --pictures kodak --model runs/mine --output robustness.json"
@@ -42,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Check every argument first, then score."""
-    markdown_path(arguments.output)
+    check_report_path(arguments.output)
+    if arguments.update_card:
+        check_card_directory(arguments.model)
     pictures = find_pictures(arguments.pictures)
     large = find_pictures(arguments.half_size) if arguments.half_size is not None else None
     score = checkpoint_scorer(arguments.model, batch_size=arguments.batch_size)
@@ -59,11 +60,11 @@ def main() -> int:
     logging.disable_progress_bar()  # of the weights; scoring shows its own
     try:
         report = measure(arguments)
-        write_report(report, arguments.output)
+        write_report(arguments.output, report, robustness_markdown(report))
         if arguments.update_card:
             update_card(arguments.model, report, title=CARD_TITLE)
     except (ValueError, ImportError, OSError) as error:
-        print(f"evaluate_robustness: {error}", file=sys.stderr)
+        print(f"evaluate_robustness: {one_sentence(error)}", file=sys.stderr)
         return 2
     print(robustness_markdown(report))
     return 0

@@ -5,13 +5,11 @@ accelerate launch examples/finetune.py --data scores.csv --image_root photos --o
 """
 
 import argparse
-import json
 import sys
-
-from accelerate import PartialState
+from typing import Any
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.arguments import parse_arguments
+from musiq_hf.arguments import parse_arguments, run_command
 from musiq_hf.recipes import add_settings, settings_from_arguments
 from musiq_hf.settings import FinetuneSettings
 from musiq_hf.training import finetune
@@ -29,17 +27,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Parse, train, print the metrics of the saved checkpoint; 2 for a mistake in the arguments or the data."""
     arguments = parse_arguments(build_parser())
-    try:
+
+    def command() -> dict[str, Any]:
         settings = settings_from_arguments(
             arguments, FinetuneSettings, model=str(DEFAULT_CHECKPOINT), output_dir="runs/finetune"
         )
-        report = finetune(settings)
-    except (ValueError, ImportError, OSError) as error:
-        print(f"finetune: {error}\nExample: {EXAMPLE}", file=sys.stderr)
-        return 2
-    if PartialState().is_main_process:
-        print(json.dumps(report, indent=2))
-    return 0
+        return finetune(settings)
+
+    return run_command("finetune", command, example=EXAMPLE)
 
 
 if __name__ == "__main__":

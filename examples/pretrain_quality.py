@@ -5,12 +5,9 @@ accelerate launch examples/pretrain_quality.py --data photos --output_dir runs/p
 """
 
 import argparse
-import json
 import sys
 
-from accelerate import PartialState
-
-from musiq_hf.arguments import parse_arguments
+from musiq_hf.arguments import parse_arguments, run_command
 from musiq_hf.pretraining import PretrainSettings, pretrain_quality
 from musiq_hf.recipes import add_settings, settings_from_arguments
 
@@ -27,17 +24,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Parse, train, print the held-out metrics; 2 for a mistake in the arguments or the data."""
     arguments = parse_arguments(build_parser())
-    try:
+
+    def command() -> dict[str, float]:
         settings = settings_from_arguments(
             arguments, PretrainSettings, model="scratch:musiq-tiny", output_dir="runs/pretrained"
         )
-        report = pretrain_quality(settings)
-    except (ValueError, ImportError, OSError) as error:
-        print(f"pretrain_quality: {error}\nExample: {EXAMPLE}", file=sys.stderr)
-        return 2
-    if PartialState().is_main_process:
-        print(json.dumps(report, indent=2))
-    return 0
+        return pretrain_quality(settings)
+
+    return run_command("pretrain_quality", command, example=EXAMPLE)
 
 
 if __name__ == "__main__":

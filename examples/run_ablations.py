@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from musiq_hf.arguments import parse_arguments
+from musiq_hf.arguments import parse_arguments, run_command
 from musiq_hf.metrics import MEAN_OF_GROUPS
 from musiq_hf.publishing import read_json, write_json
 from musiq_hf.recipes import load_settings
 from musiq_hf.settings import FinetuneSettings
 from musiq_hf.training import finetune
 
+EXAMPLE = "python examples/run_ablations.py --data labels.csv --image_root images --pretrained runs/pretrained"
 # From scratch, but for the first. Pictures of BIQ2021 are square, so ARP against square resizing has nothing to show.
 VARIANTS = {
     "with stage 1": [],
@@ -56,6 +57,20 @@ def main() -> int:
     parser.add_argument("--epochs", type=float, default=3, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     arguments = parse_arguments(parser)
+    code = run_command("run_ablations", lambda: run(arguments), example=EXAMPLE)
+    if code == 0:
+        print(render(read_json(arguments.output_dir / "ablations.json")))
+    return code
+
+
+def run(arguments: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
+    """Figures of every variant, one pair per seed; those of an earlier call with the same arguments are kept."""
+    asked = {name: str(value) for name, value in vars(arguments).items() if name not in ("output_dir", "seeds")}
+    stored = arguments.output_dir / "settings.json"
+    if stored.exists() and read_json(stored) != asked:
+        raise ValueError(f"{arguments.output_dir} holds runs with other arguments. Choose a new `--output_dir`.")
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(stored, asked)
     results: dict[str, list[tuple[float, float]]] = {}
     for seed in range(arguments.seeds):
         for variant, overrides in VARIANTS.items():
@@ -68,8 +83,7 @@ def main() -> int:
                 finetune(load_settings(FinetuneSettings, recipe="biq2021", overrides=overrides, arguments=given))
             results.setdefault(variant, []).append(read_figures(directory))
             write_json(arguments.output_dir / "ablations.json", results)
-    print(render(results))
-    return 0
+    return results
 
 
 if __name__ == "__main__":

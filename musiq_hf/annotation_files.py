@@ -24,7 +24,7 @@ def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, h
     """A score as a float; raises a ValueError that starts with `where` if it is no finite number in [low, high]."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and low <= number <= high):
         allowed = "a number" if low == -math.inf else f"a number in {low:g}..{high:g}"
@@ -36,9 +36,9 @@ def check_distribution(values: Any, *, where: str) -> list[float]:
     """Counts or fractions of the scores 1..n as fractions that sum to 1; raises a ValueError for anything else."""
     try:
         counts = [float(value) for value in values]
-    except (TypeError, ValueError):
-        counts = []
-    total = math.fsum(counts)
+        total = math.fsum(counts)
+    except (TypeError, ValueError, OverflowError):
+        counts, total = [], math.nan
     if len(counts) < 2 or not math.isfinite(total) or min(counts) < 0 or total <= 0:
         raise ValueError(f"{where}: a distribution must be 2 or more numbers of at least 0, not all 0, got {values}.")
     return [count / total for count in counts]
@@ -67,26 +67,36 @@ def read_text(path: Path) -> str:
 
 
 def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each row of a CSV stands, and its cells by column."""
+    """Where each row of a CSV stands, and its cells by column; a row ends no sooner than the last named column."""
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    check_columns(reader.fieldnames or (), needed, source=str(path), expected=", ".join(needed))
-    for row in reader:
-        yield f"{path}, line {reader.line_num}", row
+    try:
+        check_columns(reader.fieldnames or (), needed, source=str(path), expected=", ".join(needed))
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            missing = [name for name, cell in row.items() if name and cell is None]
+            if missing:
+                raise ValueError(f"{where}: the row ends before {missing}. Give a cell for every column.")
+            yield where, row
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, after line {reader.line_num}: not a CSV table ({error}). Check the file."
+        ) from error
 
 
 def read_excel(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Likewise of the first sheet of an Excel file."""
     openpyxl = require("openpyxl", extra="train")
     try:
-        sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        lines = list(book.worksheets[0].iter_rows(values_only=True))
+        book.close()
     except Exception as error:  # zip, XML and format errors of openpyxl have no common base
         raise ValueError(f"{path}: an Excel file (.xlsx) was expected, but it is none ({error}).") from error
-    lines = sheet.iter_rows(values_only=True)
-    header = next(lines, ())
+    header = lines[0] if lines else ()
     check_columns(header, needed, source=str(path), expected=", ".join(needed))
-    for number, cells in enumerate(lines, start=2):
-        if any(cell is not None for cell in cells):
-            yield f"{path}, line {number}", dict(zip(header, cells, strict=False))
+    for number, cells in enumerate(lines[1:], start=2):
+        if any(cell is not None for cell in cells):  # a row is as long as its last filled cell
+            yield f"{path}, line {number}", dict.fromkeys(header) | dict(zip(header, cells, strict=False))
 
 
 def read_fields(path: Path, count: int, expected: str) -> Iterator[tuple[str, list[str]]]:
@@ -154,6 +164,14 @@ def random_parts(count: int, fractions: Sequence[float], seed: int) -> list[np.n
     return np.split(np.random.RandomState(seed).permutation(count), ends[:-1])
 
 
+def reference_column(rows: "datasets.Dataset") -> str | None:
+    """The column that names the picture of which rows are copies or patches, if there is one.
+
+    What is learnt of one copy is known of the others, so that they belong to one side of every split.
+    """
+    return "reference" if "reference" in rows.column_names else None
+
+
 def split_at_random(
     rows: "datasets.Dataset", *, fractions: Mapping[str, float], seed: int, by: str | None = None
 ) -> "datasets.DatasetDict":
@@ -169,7 +187,7 @@ def split_at_random(
         One split per name, rows in their old order.
 
     Raises:
-        ValueError: If fractions do not sum to 1, the column is missing, or a split would be empty.
+        ValueError: If fractions do not sum to 1, the column or a value in it is missing, or a split would be empty.
     """
     import datasets
 
@@ -178,6 +196,8 @@ def split_at_random(
     if by is not None and by not in rows.column_names:
         raise ValueError(f"`by` must be one of the columns {rows.column_names}, got {by!r}.")
     keys = list(range(len(rows))) if by is None else rows[by][:]
+    if None in keys:
+        raise ValueError(f"Row {keys.index(None)} has no `{by}`. Name it in every row, or leave out the column.")
     units = sorted(set(keys))
     parts = random_parts(len(units), list(fractions.values()), seed)
     if not all(len(part) for part in parts):
@@ -216,6 +236,4 @@ def to_splits(rows: list[dict[str, Any]], *, source: Path, seed: int | None) -> 
     if seed is None and names[0] is not None:
         chosen = {split: [i for i, name in enumerate(names) if name == split] for split in SPLITS}
         return datasets.DatasetDict({split: table.select(own) for split, own in chosen.items() if own})
-    by = "reference" if "reference" in features else None
-    splits = split_at_random(table, fractions=PROTOCOL, seed=seed or 0, by=by)
-    return splits if by is None else splits.remove_columns(by)
+    return split_at_random(table, fractions=PROTOCOL, seed=seed or 0, by=reference_column(table))

@@ -2,8 +2,17 @@
 """One convention for command lines: underscores in argument names, hyphens accepted."""
 
 import argparse
+import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from huggingface_hub.errors import StrictDataclassError
+
+WORKER_ERROR = re.compile(r"^Caught (\w+) in DataLoader worker process \d+\.\n", re.MULTILINE)
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -16,3 +25,36 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
         if name.startswith("--"):
             words[index] = name.replace("-", "_").replace("__", "--", 1) + equals + value
     return parser.parse_args(words)
+
+
+def one_sentence(error: BaseException) -> str:
+    """The message of an error; of one from a process that decodes pictures, without the traceback around it."""
+    text = str(error)
+    if WORKER_ERROR.search(text):
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
+
+
+def run_command(name: str, command: Callable[[], Any], *, example: str) -> int:
+    """Run the body of a script: print its report as JSON, or a mistake in one sentence.
+
+    Args:
+        name: Of the script, before the sentence.
+        command: Returns the report.
+        example: Command line that would work, below the sentence.
+
+    Returns:
+        Exit code: 0, or 2 for a mistake in the arguments, the data or the size of a batch.
+    """
+    try:
+        report = command()
+    except torch.OutOfMemoryError:
+        advice = "Lower --batch_size (and raise --gradient_accumulation_steps), or --native_patches."
+        print(f"{name}: the accelerator's memory is too small for such a batch. {advice}", file=sys.stderr)
+        return 2
+    except (ValueError, ImportError, OSError, StrictDataclassError) as error:
+        print(f"{name}: {one_sentence(error)}\nExample: {example}", file=sys.stderr)
+        return 2
+    if PartialState().is_main_process:
+        print(json.dumps(report, indent=2))
+    return 0

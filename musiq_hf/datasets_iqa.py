@@ -9,8 +9,10 @@ which it has its usual name, and
 - `split_seed`: None = the official split where there is one, else the random protocol split of seed 0; a number = the
   protocol split of that seed: 80 % `train`, 20 % `test`.
 
-It returns columns `image` (undecoded) and `mos`, or `distribution` (fractions that sum to 1), and raises a ValueError
-that names file, line and expectation for wrong columns, missing pictures and scores outside of the data set's range.
+It returns columns `image` (undecoded) and `mos`, or `distribution` (fractions that sum to 1); where rows are distorted
+copies or patches of a picture also its name as `reference`, because all of them belong to one side of every split. It
+raises a ValueError that names file, line and expectation for wrong columns, missing pictures and scores outside of the
+data set's range.
 """
 
 import json
@@ -164,7 +166,7 @@ def load_paq2piq(
             set, drawn at random. Then `labels=640_padded.csv` may be missing, and there are no training patches.
 
     Returns:
-        The splits, with columns `image`, `mos` and `box`.
+        The splits, with columns `image`, `reference` (the full picture), `mos` and `box`.
 
     Raises:
         ValueError: See the module.
@@ -193,9 +195,10 @@ def load_paq2piq(
         image = pictures.require(name, where)
         mos = check_number(cells["mos"], name="mos", where=where, low=0, high=100)
         split = "test" if name in test else "validation" if name in validation else "train"
-        rows.append({"image": image, "mos": mos, "box": None, "split": split})
+        common = {"image": image, "reference": name, "split": split}
+        rows.append({**common, "mos": mos, "box": None})
         if split == "train" and name in boxed:
-            rows += ({"image": image, **patch, "split": split} for patch in boxed[name][1])
+            rows += ({**common, **patch} for patch in boxed[name][1])
     return to_splits(rows, source=path, seed=None)
 
 
@@ -206,10 +209,11 @@ def _ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
         for where, fields in read_fields(path, NUM_AVA_SCORES + 5, expected):
             yield where, fields[1], fields[2 : 2 + NUM_AVA_SCORES]
         return
+    text = read_text(path)
     try:
-        entries = json.loads(read_text(path))
+        entries = json.loads(text)
         pairs = [(str(entry["image_id"]), entry["label"]) for entry in entries]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: a list of `image_id` and `label` was expected ({error!r}).") from error
     yield from ((f"{path}, entry {index}", *pair) for index, pair in enumerate(pairs))
 
@@ -363,7 +367,7 @@ def load_tid2013(
         split_seed: See the module.
 
     Returns:
-        The splits.
+        The splits, with columns `image`, `mos` and `reference`.
 
     Raises:
         ValueError: See the module.
@@ -393,7 +397,7 @@ def load_kadid10k(
         split_seed: See the module.
 
     Returns:
-        The splits.
+        The splits, with columns `image`, `mos` and `reference`.
 
     Raises:
         ValueError: See the module.

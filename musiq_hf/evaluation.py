@@ -2,7 +2,6 @@
 """Measure checkpoints on scored pictures (section 4.1 of the paper): reports, tables and model cards."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,28 +25,21 @@ from .metrics import (
     MIN_PICTURES,
     OVERALL,
     distribution_metrics,
+    opinion_scores,
     quality_report,
 )
 from .model_card import MusiqModelCard
 from .model_preparation import has_weights
 from .modeling_musiq import MusiqForImageQualityAssessment
-from .publishing import read_json, write_json
+from .publishing import read_json, write_json, write_text
+from .tables import HEADINGS, markdown_table
 
 if TYPE_CHECKING:
     import datasets
 
 NO_GROUPS = "none"
-HEADINGS = {
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "plcc_logistic": "PLCC, logistic",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
-    "emd": "EMD",
-    "accuracy_at_5": "accuracy at 5",
-    "mse": "MSE",
-}
-_CARD_KEYS = ("num_pictures", OVERALL, "groups", "intervals", "targets", "faults", "half_size")
+SUMMARY = "summary"  # of repeated runs, in metrics.json
+_CARD_KEYS = ("num_pictures", OVERALL, "groups", "intervals", "targets", "faults", "half_size", SUMMARY)
 _UNKNOWN = "Not noted with these files."
 
 
@@ -67,6 +59,7 @@ class EvaluationSettings:
         batch_size: Pictures per step and device.
         num_workers: Processes that decode pictures; 0 decodes in the main one.
         num_resamples: Of the bootstrap intervals.
+        ensemble: Whether to measure the mean of the scores of all `models` as well (last row of Table 6).
     """
 
     models: Sequence[str]
@@ -80,6 +73,7 @@ class EvaluationSettings:
     batch_size: int = 8
     num_workers: int = 0
     num_resamples: int = 1000
+    ensemble: bool = False
 
     def __post_init__(self) -> None:
         """Raise a ValueError for what would otherwise fail late."""
@@ -87,6 +81,8 @@ class EvaluationSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if self.ensemble and len(self.models) < 2:
+            raise ValueError(f"`ensemble` is the mean of several checkpoints, got {len(self.models)}. Name more.")
 
 
 def choose_split(names: Sequence[str], split: str | None, *, source: str) -> str:
@@ -112,14 +108,6 @@ def choose_groups(rows: "datasets.Dataset", group_by: str | None, *, source: str
             f"Name one of them, or {NO_GROUPS}."
         )
     return [str(value) for value in rows[column]]
-
-
-def opinion_scores(rows: "datasets.Dataset") -> np.ndarray:
-    """`mos` of each picture or, where only distributions are known (AVA), their mean; shape (num_pictures,)."""
-    if "mos" in rows.column_names:
-        return np.asarray(rows["mos"][:], dtype=np.float64)
-    counts = np.asarray(rows["distribution"][:], dtype=np.float64)
-    return counts @ np.arange(1, counts.shape[1] + 1) / counts.sum(axis=1)
 
 
 def load_scorer(name: str) -> tuple[MusiqForImageQualityAssessment, MusiqImageProcessor]:
@@ -202,20 +190,38 @@ def _titles(names: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(names)
 
 
-def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
-    """Measure each checkpoint on each data set.
+def _check_one_range(models: Sequence[str]) -> None:
+    """Raise a ValueError if the scores of the checkpoints are known to have different units."""
+    ranges = {}
+    for name in models:
+        config = MusiqConfig.from_pretrained(name)
+        known = (1, config.num_labels) if config.num_labels > 1 else config.score_range
+        if known is not None:
+            ranges[name] = f"{known[0]:g} to {known[1]:g}"
+    if len(set(ranges.values())) > 1:
+        said = ", ".join(f"{name}: {known}" for name, known in ranges.items())
+        raise ValueError(f"`ensemble` averages scores, so all checkpoints must have one score range, got {said}.")
 
-    Args:
-        settings: What to measure on what.
 
-    Returns:
-        One report per pair: "model", "data", "split" and what `quality_report` gives. Where checkpoint and data both
-        have score distributions over the same values, "overall" also holds `distribution_metrics`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """The pictures of one data set."""
 
-    Raises:
-        ValueError: If data, checkpoint or settings are wrong; the data are read before anything is scored.
-    """
-    prepared = []
+    title: str
+    split: str
+    rows: "datasets.Dataset"
+    groups: list[str] | None
+
+    def report(self, model: str, scores: np.ndarray, *, num_resamples: int) -> dict[str, Any]:
+        labels = self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:]
+        wanted = opinion_scores(labels)
+        own = quality_report(scores, wanted, groups=self.groups, num_resamples=num_resamples)
+        return {"model": model, "data": self.title, "split": self.split, **own}
+
+
+def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
+    """What to measure on, see `EvaluationSettings`."""
+    measured = []
     for title, data in zip(_titles(settings.data), settings.data, strict=True):
         splits = load_data(
             data, dataset=settings.dataset, image_root=settings.image_root, split_seed=settings.split_seed
@@ -224,22 +230,50 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
         rows = splits[split]
         if len(rows) < MIN_PICTURES:
             raise ValueError(f"{data}, split {split}: at least {MIN_PICTURES} pictures are needed, got {len(rows)}.")
-        prepared.append((title, split, rows, choose_groups(rows, settings.group_by, source=data)))
+        groups = choose_groups(rows, settings.group_by, source=data)
+        measured.append(_Measured(title=title, split=split, rows=rows, groups=groups))
+    return measured
+
+
+def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
+    """Measure each checkpoint on each data set.
+
+    Args:
+        settings: What to measure on what.
+
+    Returns:
+        One report per pair: "model", "data", "split" and what `quality_report` gives. Where checkpoint and data both
+        have score distributions over the same values, "overall" also holds `distribution_metrics`. With
+        `settings.ensemble`, the reports of the mean scores follow, one per data set.
+
+    Raises:
+        ValueError: If data, checkpoint or settings are wrong; the data are read before anything is scored.
+    """
+    if settings.ensemble:
+        _check_one_range(settings.models)
+    measured = _read_measured(settings)
+    sums = [np.zeros(len(part.rows)) for part in measured]
     reports = []
     for title, name in zip(_titles(settings.models), settings.models, strict=True):
         model, processor = load_scorer(name)
-        for data_title, split, rows, groups in prepared:
+        for part, total in zip(measured, sums, strict=True):
             scores, logits = predict(
                 model,
                 processor,
-                rows,
+                part.rows,
                 shorter_side=settings.shorter_side,
                 batch_size=settings.batch_size,
                 num_workers=settings.num_workers,
             )
-            report = quality_report(scores, opinion_scores(rows), groups=groups, num_resamples=settings.num_resamples)
-            report[OVERALL] |= _on_distributions(logits, rows)
-            reports.append({"model": title, "data": data_title, "split": split, **report})
+            report = part.report(title, scores, num_resamples=settings.num_resamples)
+            report[OVERALL] |= _on_distributions(logits, part.rows)
+            reports.append(report)
+            total += scores
+    if settings.ensemble:
+        count = len(settings.models)
+        for part, total in zip(measured, sums, strict=True):
+            title = f"mean of {count} checkpoints"
+            reports.append(part.report(title, total / count, num_resamples=settings.num_resamples))
     return reports
 
 
@@ -252,12 +286,6 @@ def _on_distributions(logits: np.ndarray, rows: "datasets.Dataset") -> dict[str,
     if wanted.shape != logits.shape:
         return {}
     return distribution_metrics(torch.from_numpy(logits).double().softmax(dim=-1).numpy(), wanted)
-
-
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, without a newline at its end."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _with_interval(report: Mapping[str, Any], part: str, metric: str, value: float) -> str:
@@ -296,30 +324,14 @@ def render_evaluations(reports: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name first."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def write_report(path: str | Path, content: dict[str, Any], markdown: str) -> None:
-    """Write a report as JSON and, beside it under the same name, as Markdown.
-
-    Args:
-        path: Ends in .json; its folder is made if missing.
-        content: What the JSON holds.
-        markdown: The tables.
-
-    Raises:
-        ValueError: If the name does not end in .json.
-    """
-    path = Path(path)
-    if path.suffix != ".json":
-        raise ValueError(f"The report is a .json file (a .md file is written beside it), got {path}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
-    write_text(path.with_suffix(".md"), markdown)
+def check_card_directory(directory: str | Path) -> Path:
+    """The directory of a checkpoint whose card can be updated, or a ValueError; for commands, before hours of work."""
+    if not (Path(directory) / "config.json").is_file():
+        raise ValueError(
+            f"The card of {directory} cannot be updated: that needs a local directory with a config.json. "
+            "Download the checkpoint first."
+        )
+    return Path(directory)
 
 
 def update_card(directory: str | Path, report: Mapping[str, Any], *, title: str | None = None) -> None:
@@ -327,16 +339,15 @@ def update_card(directory: str | Path, report: Mapping[str, Any], *, title: str 
 
     Args:
         directory: Of the checkpoint. Without a README.md a whole card is written.
-        report: One of those of `evaluate_checkpoints`, or that of `musiq_hf.robustness.measure_robustness`.
+        report: One of those of `evaluate_checkpoints`, or that of `musiq_hf.robustness.measure_robustness`, or, with a
+            title, that of `musiq_hf.repeated_runs.repeat_runs`.
         title: Name of the entry; one of the same name is replaced. None = "<data>, <split>": "validation" alone is
             what training calls its own validation split.
 
     Raises:
         ValueError: If the directory holds no checkpoint.
     """
-    directory = Path(directory)
-    if not (directory / "config.json").is_file():
-        raise ValueError(f"The card of {directory} cannot be updated: give a local directory with a config.json.")
+    directory = check_card_directory(directory)
     readme, stored = directory / "README.md", directory / "metrics.json"
     metrics = read_json(stored) if stored.is_file() else {}
     name = title or f"{report['data']}, {report['split']}"
@@ -347,12 +358,17 @@ def update_card(directory: str | Path, report: Mapping[str, Any], *, title: str 
         source=_UNKNOWN,
         training_data=_UNKNOWN,
         recipe=_UNKNOWN,
-        metrics={name: entry for name, entry in metrics.items() if OVERALL in entry},
+        metrics={name: entry for name, entry in metrics.items() if _is_report(entry)},
     ).render()
     if readme.is_file():
         text = _replace_evaluation(readme.read_text(encoding="utf-8"), text)
     write_text(readme, text)
     write_json(stored, metrics)
+
+
+def _is_report(entry: Any) -> bool:
+    """Whether a card can show it: pre-training leaves plain numbers in metrics.json."""
+    return isinstance(entry, Mapping) and (OVERALL in entry or SUMMARY in entry)
 
 
 def _replace_evaluation(old: str, new: str) -> str:

@@ -351,9 +351,10 @@ def pretrain_imagenet(settings: ImageNetSettings) -> dict[str, float]:
     trainer.save_state()
     measured = trainer.evaluate()
     report = {name: measured[f"eval_{name}"] for name in ("top1_accuracy", "loss")} | {"num_pictures": len(selection)}
+    weights = trainer.trained_weights()
     if trainer.is_world_process_zero():
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        save_checkpoint(trained, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype)
+        trained, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+        save_checkpoint(trained, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
         add_remote_code(settings.output_dir)
         write_json(Path(settings.output_dir) / "metrics.json", report)
     return report

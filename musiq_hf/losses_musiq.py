@@ -52,8 +52,10 @@ def pairwise_rank_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torc
     Returns:
         Scalar, >= 0; 0 if all targets are equal.
     """
-    first, second = torch.nonzero(targets[:, None] > targets[None, :], as_tuple=True)
-    return rank_loss(predictions[first], predictions[second]) if len(first) else predictions.sum() * 0.0
+    # Masked rather than selected: the shapes do not depend on the data.
+    is_better = (targets[:, None] > targets[None, :]).to(predictions.dtype)
+    losses = F.softplus(predictions[None, :] - predictions[:, None]) * is_better
+    return losses.sum() / is_better.sum().clamp(min=1)
 
 
 def plcc_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

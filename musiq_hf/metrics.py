@@ -37,6 +37,21 @@ def evaluate_module_path() -> str:
     return str(Path(__file__).parent / "evaluate_iqa")
 
 
+def opinion_scores(labels: Values) -> np.ndarray:
+    """One opinion score per picture: as given, or the expectation of a distribution over the score values 1..n.
+
+    Args:
+        labels: Shape (num_pictures,), in MOS points, or counts or fractions, shape (num_pictures, num_bins).
+
+    Returns:
+        Float64, shape (num_pictures,).
+    """
+    table = np.asarray(labels, dtype=np.float64)
+    if table.ndim == 1:
+        return table
+    return table @ np.arange(1, table.shape[1] + 1) / table.sum(axis=1)
+
+
 def _checked(predictions: Values, targets: Values) -> tuple[np.ndarray, np.ndarray]:
     predicted, wanted = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     if predicted.shape != wanted.shape or predicted.ndim != 1:

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCardData
 from .configuration_musiq import MusiqConfig
 from .metrics import MEAN_OF_GROUPS
 from .robustness import robustness_markdown
+from .tables import render_runs
 
 _BASE_TAGS = ("musiq", "image-quality-assessment", "arxiv:2108.05997")
 _SPLIT_TITLES = {
@@ -136,7 +137,8 @@ class MusiqModelCard:
         training_data: What it was trained on, in sentences.
         recipe: How it was trained, in sentences.
         source_sha256: Hash of the file that the weights were converted from.
-        metrics: As `musiq_hf.training.finetune` returns them: {split: {"num_pictures", "overall", "groups"}}.
+        metrics: As `musiq_hf.training.finetune` returns them: {split: {"num_pictures", "overall", "groups"}}; an entry
+            may also be a report of `musiq_hf.robustness`, or hold the "summary" of `musiq_hf.repeated_runs`.
         largest_difference: Largest absolute difference of the logits in the check of a conversion.
         notes: What a user of this checkpoint must know beside the limits of all.
         license: SPDX identifier, lower case, as the Hub writes it.
@@ -291,6 +293,9 @@ def _evaluation(metrics: Mapping[str, Any] | None) -> str:
     for split, report in metrics.items():
         if "faults" in report:  # of `musiq_hf.robustness`
             parts.append(f"**{split}**\n\n{robustness_markdown(report).strip()}")
+            continue
+        if "summary" in report:  # of `musiq_hf.repeated_runs`
+            parts.append(f"**{split}**\n\n{render_runs(report['summary']).strip()}")
             continue
         columns = [name for name in _COLUMNS if name in report["overall"]]
         rows = [

@@ -49,8 +49,17 @@ def has_weights(name: str) -> bool:
 
 
 def load_config(name: str) -> MusiqConfig:
-    """The configuration of a checkpoint, which must be a MUSIQ one."""
-    config = AutoConfig.from_pretrained(name)
+    """The configuration of a checkpoint.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or it is no MUSIQ.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except OSError as error:
+        raise ValueError(
+            f"{name}: neither a directory with a config.json nor an id on the Hub that answers."
+        ) from error
     if not isinstance(config, MusiqConfig):
         raise ValueError(f"{name} is a {config.model_type} checkpoint, a MUSIQ one was expected.")
     return config
@@ -167,7 +176,12 @@ def merge_lora(model: nn.Module) -> MusiqForImageQualityAssessment:
 
 
 def save_checkpoint(
-    model: PreTrainedModel, processor: MusiqImageProcessor, output_dir: str | Path, *, dtype: str
+    model: PreTrainedModel,
+    processor: MusiqImageProcessor,
+    output_dir: str | Path,
+    *,
+    dtype: str,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write config, weights and preprocessor config, each under a temporary name first.
 
@@ -176,13 +190,15 @@ def save_checkpoint(
         processor: Saved beside it.
         output_dir: Made if missing; other files in it are kept.
         dtype: "float32" or "float16", of the file; config.json says float32, so that it loads as float32.
+        weights: By name; None = the model's own. Sharded training gathers them first.
     """
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".saving-") as name:
         temporary = Path(name)
-        weights = {key: value.to(getattr(torch, dtype)) for key, value in model.state_dict().items()}
-        model.save_pretrained(temporary, state_dict=weights)
+        source = model.state_dict() if weights is None else weights
+        stored = {key: value.to(getattr(torch, dtype)) for key, value in source.items()}
+        model.save_pretrained(temporary, state_dict=stored)
         processor.save_pretrained(temporary)
         write_json(temporary / "config.json", read_json(temporary / "config.json") | {"dtype": "float32"})
         for file in temporary.iterdir():

@@ -2,13 +2,14 @@
 """What must be known of all pictures before training: which can be decoded, and how many patches each one has."""
 
 import itertools
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from transformers.utils import logging
 
-from .data import open_row
+from .data import open_picture, open_row
 from .image_processing_musiq import MusiqImageProcessor
 from .patching_musiq import patch_grids
 
@@ -46,28 +47,71 @@ def readable_rows(rows: "datasets.Dataset", *, num_workers: int = 0) -> "dataset
     return kept
 
 
-def num_patches_of(rows: "datasets.Dataset", processor: MusiqImageProcessor) -> list[int]:
-    """Patches of every picture at all scales, from the sizes in the files' heads alone.
+def _size_in_head(cell: dict[str, Any]) -> tuple[int, int]:
+    """Sides of a picture, undecoded and not turned upright: a quarter turn keeps the number of patches."""
+    try:
+        with Image.open(BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as opened:
+            return opened.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return open_picture(cell).size  # says in one sentence what is wrong
+
+
+def _shrunk_size(size: tuple[int, int], length: int) -> tuple[int, int]:
+    """What `shrink_shorter_side` makes of these sides."""
+    shorter = min(size)
+    if shorter <= length:
+        return size
+    width, height = (round(side * length / shorter) for side in size)
+    return width, height
+
+
+def num_patches_of(
+    rows: "datasets.Dataset",
+    processor: MusiqImageProcessor,
+    *,
+    limits: Sequence[int | None] | None = None,
+    shorter_side: int | None = None,
+) -> list[int]:
+    """Length of every picture's training sequence, from the sizes in the files' heads alone.
+
+    It is that of the whole picture, of which training with random windows (`min_crop`) reads a part.
 
     Args:
         rows: With the column `image`, undecoded.
-        processor: Cuts the pictures.
+        processor: Cuts the pictures; its `max_native_patches` counts.
+        limits: At most so many patches of each scale, in the order of the scales, as in `QualityCollator`; None keeps
+            all.
+        shorter_side: Pictures are shrunk to this shorter side, in pixels, first; None keeps their size.
+
+    Raises:
+        ValueError: If a picture is missing, is none, or is too long and thin; the message names the file.
     """
     lengths = []
     boxes = rows["box"] if "box" in rows.column_names else itertools.repeat(None)
     for cell, box in zip(rows["image"], boxes, strict=False):
-        if box is not None:
-            width, height = box[2] - box[0], box[3] - box[1]
-        else:
-            with Image.open(BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as opened:
-                width, height = opened.size
-        grids = patch_grids(
-            height,
-            width,
-            patch_size=processor.patch_size,
-            longer_side_lengths=tuple(processor.longer_side_lengths),
-            use_native_resolution=processor.use_native_resolution,
-            resize_mode=processor.resize_mode,
-        )
-        lengths.append(sum(num_rows * num_cols for num_rows, num_cols in grids))
+        size = _size_in_head(cell) if box is None else (box[2] - box[0], box[3] - box[1])
+        width, height = size if shorter_side is None else _shrunk_size(size, shorter_side)
+        try:
+            counts = _patches_per_scale(height, width, processor)
+        except ValueError as error:
+            name = cell["path"] or "picture in the data set"
+            raise ValueError(f"{name}, {height}x{width} pixels: {error}") from error
+        if limits is not None:
+            counts = [n if most is None else min(n, most) for n, most in zip(counts, limits, strict=True)]
+        lengths.append(sum(counts))
     return lengths
+
+
+def _patches_per_scale(height: int, width: int, processor: MusiqImageProcessor) -> list[int]:
+    grids = patch_grids(
+        height,
+        width,
+        patch_size=processor.patch_size,
+        longer_side_lengths=tuple(processor.longer_side_lengths),
+        use_native_resolution=processor.use_native_resolution,
+        resize_mode=processor.resize_mode,
+    )
+    counts = [num_rows * num_cols for num_rows, num_cols in grids]
+    if processor.use_native_resolution and processor.max_native_patches is not None:
+        counts[-1] = min(counts[-1], processor.max_native_patches)
+    return counts

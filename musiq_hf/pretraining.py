@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import nn
@@ -41,6 +42,7 @@ MIN_SIDE, MAX_SIDE = 160, 512  # of crops, in pixels
 MAX_ASPECT = 2.0
 MIN_SHRINKAGE = 0.4
 P_CLEAN, P_TWO_KINDS, P_SHRUNK = 0.3, 0.3, 0.5
+METRICS = ("loss", "pair_accuracy", "kind_accuracy", "strength_error")
 MIN_GAP = 0.15  # between the two strengths of a pair
 
 
@@ -127,19 +129,16 @@ class DegradationCollator:
         return pictures, [[strengths.get(kind, 0.0) for kind in KINDS] for strengths in both]
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
-            if self.seed is not None:
-                torch.manual_seed(self.seed + rows[0]["index"])
-            pictures, strengths = [], []
-            for row in rows:
+        features, strengths = [], []
+        for row in rows:
+            with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
+                if self.seed is not None:
+                    torch.default_generator.manual_seed(self.seed + row["index"])
                 pair, values = self._pair(row)
-                pictures += pair
-                strengths += values
-            lists = self.processor(pictures, padding="do_not_pad")
-            features = [
-                subset_patches({name: values[i] for name, values in lists.items()}, self.limits)
-                for i in range(len(pictures))
-            ]
+                lists = self.processor(pair, padding="do_not_pad")
+                sequences = ({name: both[i] for name, both in lists.items()} for i in range(2))
+                features += [subset_patches(sequence, self.limits) for sequence in sequences]
+            strengths += values
         batch = self.processor.pad(features, padding="longest")
         batch["labels"] = torch.tensor(strengths).view(len(rows), 2, len(KINDS))
         return batch
@@ -150,6 +149,9 @@ class DegradationModel(nn.Module):
 
     Only the MUSIQ is kept after training.
     """
+
+    # The Trainer would otherwise rescale the mean loss by the number of processes or accumulation steps.
+    accepts_loss_kwargs = False
 
     def __init__(self, quality: MusiqForImageQualityAssessment):
         super().__init__()
@@ -202,6 +204,18 @@ def _rows(settings: PretrainSettings) -> Any:
     return pictures.add_column("index", list(range(len(pictures))))
 
 
+@torch.no_grad()
+def _standardize_head(model: MusiqForImageQualityAssessment, ranks: np.ndarray) -> None:
+    """Logits in deviations of the held-out rank scores, so that fine-tuning can carry the head to opinion scores.
+
+    The unit is made up, 50 on average with a deviation of 20: ranking gives no opinion scores.
+    """
+    head, scale = model.head.classifier, float(ranks.std()) or 1.0
+    head.bias.sub_(float(ranks.mean())).div_(scale)
+    head.weight.div_(scale)
+    model.config.score_offset, model.config.score_scale = 50.0, 20.0
+
+
 def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     """Pre-train, keep the epoch with the best ranking of held-out pairs, and save the MUSIQ.
 
@@ -233,10 +247,13 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
-    report = trainer.evaluate()
+    held_out = trainer.predict(parts["test"], metric_key_prefix="eval")
+    report = {name: value for name, value in held_out.metrics.items() if name.removeprefix("eval_") in METRICS}
+    weights = trainer.trained_weights("quality.")
     if trainer.is_world_process_zero():
-        trained = trainer.accelerator.unwrap_model(trainer.model).quality
-        save_checkpoint(trained, processor, settings.output_dir, dtype=settings.save_dtype)
+        model.load_state_dict(weights)
+        _standardize_head(model, held_out.predictions[..., 0])
+        save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype)
         add_remote_code(settings.output_dir)
         write_json(Path(settings.output_dir) / "metrics.json", report)
     return report

@@ -27,11 +27,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name first: an interruption leaves the old file whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write as Transformers does, under a temporary name first."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _auto_map(architecture: str) -> dict[str, str]:

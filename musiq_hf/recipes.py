@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import yaml
 
 from .configuration_musiq import MusiqConfig
-from .image_processing_musiq import MusiqImageProcessor
 from .packaged import data_directory
 from .settings import RunSettings
 
@@ -22,9 +21,12 @@ RECIPES = data_directory("recipes")
 Settings = TypeVar("Settings", bound=RunSettings)
 
 
-def _architecture_fields() -> set[str]:
-    config = {item.name for item in dataclasses.fields(MusiqConfig)} & set(MusiqConfig().to_dict())
-    return config | {"resize_mode"} & set(MusiqImageProcessor().to_dict())
+def _architecture_fields() -> dict[str, Any]:
+    """Names and types of what makes up a MUSIQ; training sets the unit of the score itself."""
+    own = MusiqConfig.__annotations__.items()
+    return {name: kind for name, kind in own if not name.startswith(("score_", "model_type"))} | {
+        "resize_mode": typing.Literal["arp", "square"]
+    }
 
 
 def _describe(kind: type[RunSettings]) -> dict[str, str]:
@@ -67,9 +69,10 @@ def _parse_overrides(kind: type[RunSettings], overrides: Sequence[str]) -> dict[
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"`--set` takes name=value, got {text!r}.")
-        parsed = yaml.safe_load(value)
-        # YAML reads 1e-4 as text; a number was meant.
-        parsed = float(parsed) if isinstance(parsed, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", parsed) else parsed
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"`--set {text}`: the value is not valid YAML, close its brackets and quotes.") from error
         if name in settings:
             values[name] = parsed
         elif name in _architecture_fields():
@@ -81,9 +84,15 @@ def _parse_overrides(kind: type[RunSettings], overrides: Sequence[str]) -> dict[
 
 def _check_type(name: str, value: Any, annotation: Any) -> Any:
     """The value, integers widened to float and lists to tuples where those are asked for."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value):
+        value = float(value)  # YAML reads 1e-4 as text
     allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     for choice in allowed:
         origin = typing.get_origin(choice) or choice
+        if origin is typing.Literal and value in typing.get_args(choice):
+            return value
+        if origin is list and isinstance(value, list):
+            return value
         if origin is tuple and isinstance(value, list | tuple) and len(value) == len(typing.get_args(choice)):
             return tuple(value)
         if origin is Mapping and isinstance(value, dict):
@@ -92,7 +101,8 @@ def _check_type(name: str, value: Any, annotation: Any) -> Any:
             return float(value)
         if origin in (int, str, bool, type(None)) and type(value) is origin:
             return value
-    wanted = getattr(annotation, "__name__", str(annotation))
+    options = [str(value) for choice in allowed for value in typing.get_args(choice) if isinstance(value, str)]
+    wanted = " or ".join(options) or (annotation.__name__ if isinstance(annotation, type) else str(annotation))
     raise ValueError(f"`{name}` must be {wanted}, got {value!r}.")
 
 
@@ -120,16 +130,17 @@ def load_settings(
     values: dict[str, Any] = {}
     from_recipe = read_recipe(recipe) if recipe else {}
     for source in (defaults or {}, from_recipe, _parse_overrides(kind, overrides), arguments or {}):
-        architecture = values.get("architecture", {}) | source.get("architecture", {})
+        architecture = values.get("architecture", {}) | (source.get("architecture") or {})
         values |= source
-        if architecture:
-            values["architecture"] = architecture
+        values["architecture"] = architecture
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ValueError(f"Unknown settings {', '.join(unknown)}. Known are {', '.join(sorted(hints))}.")
-    unknown = sorted(set(values.get("architecture", {})) - _architecture_fields())
-    if unknown:
-        raise ValueError(f"`architecture` names {', '.join(unknown)}, which `MusiqConfig` does not have.")
+    fields = _architecture_fields()
+    for name, value in values.get("architecture", {}).items():
+        if name not in fields:
+            raise ValueError(f"`architecture` names {name}, which is no field of MUSIQ's architecture.")
+        _check_type(name, value, fields[name])
     needed = [item.name for item in dataclasses.fields(kind) if item.default is item.default_factory is not None]
     missing = [name for name in needed if name not in values]
     if missing:

@@ -13,13 +13,16 @@ from typing import Any
 from accelerate import PartialState
 from transformers.trainer_utils import get_last_checkpoint
 
-from .evaluation import HEADINGS, markdown_table, without_accelerator
-from .metrics import MEAN_OF_GROUPS, METRICS, OVERALL
+from .evaluation import SUMMARY, update_card, without_accelerator
+from .metrics import MEAN_OF_GROUPS, OVERALL
 from .publishing import read_json, write_json
 from .settings import FinetuneSettings
 from .training import finetune
 
+CARD_TITLE = "Repeated runs"
 _RUNS_FILE = "runs.json"
+# What training measures; what else a run's metrics.json holds was added to its card later.
+_SPLITS = ("selection", "validation", "test")
 # What may differ between the runs of one protocol.
 _OWN_TO_A_RUN = ("output_dir", "seed", "split_seed", "resume", "num_workers", "eval_batch_size")
 
@@ -70,25 +73,9 @@ def summarize_runs(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def render_runs(summary: Mapping[str, Any]) -> str:
-    """Markdown of `summarize_runs`: one table per split, cells "mean ± std (median)"."""
-    parts = []
-    for split, tables in summary.items():
-        lines = {"all": tables[OVERALL], **tables.get("groups", {})}
-        heads = ["pictures", "runs", *(HEADINGS[name] for name in METRICS)]
-        rows = [
-            [name, str(metrics["srcc"]["num_runs"]), *(_spread(metrics.get(metric)) for metric in METRICS)]
-            for name, metrics in lines.items()
-        ]
-        parts.append(f"**{split}**: mean ± standard deviation (median) over runs.\n\n{markdown_table(heads, rows)}")
-    return "\n\n".join(parts) + "\n"
-
-
-def _spread(values: Mapping[str, Any] | None) -> str:
-    if values is None:
-        return ""
-    spread = "" if values["std"] is None else f" ± {values['std']:.4f}"
-    return f"{values['mean']:.4f}{spread} ({values['median']:.4f})"
+def run_directory(output_dir: str | Path, seed: int) -> Path:
+    """Where run `seed` of `repeat_runs` goes."""
+    return Path(output_dir) / f"run_{seed:02d}"
 
 
 def repeat_runs(
@@ -125,21 +112,38 @@ def repeat_runs(
     _check_same_settings(output, common)
     reports = []
     for seed in range(runs):
-        folder = output / f"run_{seed:02d}"
+        folder = run_directory(output, seed)
         if (folder / "metrics.json").is_file():
-            reports.append(read_json(folder / "metrics.json"))
+            known = read_json(folder / "metrics.json")
+            reports.append({split: known[split] for split in _SPLITS if split in known})
             continue
         started = folder.is_dir() and get_last_checkpoint(str(folder)) is not None
         split_seed = seed if repeat_splits else settings.split_seed
         own = dataclasses.replace(settings, seed=seed, split_seed=split_seed, output_dir=str(folder), resume=started)
         reports.append(train(own))
-    return {"settings": common, "runs": reports, "summary": summarize_runs(reports)}
+    return {"settings": common, "runs": reports, SUMMARY: summarize_runs(reports)}
+
+
+def update_cards(output_dir: str | Path, content: Mapping[str, Any], *, title: str | None = None) -> None:
+    """Add the summary to the card and metrics.json of every run, since any of them may be the one to publish.
+
+    Args:
+        output_dir: Of `repeat_runs`.
+        content: What `repeat_runs` returned.
+        title: Name of the entry; None = `CARD_TITLE`.
+
+    Raises:
+        ValueError: If a run's directory holds no checkpoint any more.
+    """
+    for seed in range(len(content["runs"])):
+        update_card(run_directory(output_dir, seed), content, title=title or CARD_TITLE)
 
 
 def _check_same_settings(output: Path, common: dict[str, Any]) -> None:
     """Note the settings in the folder of the runs, or compare them with those noted there."""
     noted, common = output / _RUNS_FILE, {key: list(v) if isinstance(v, tuple) else v for key, v in common.items()}
-    if noted.is_file():
+    # Without a run the settings noted are those of a mistake, a wrong column say, that is being corrected.
+    if noted.is_file() and any(output.glob("run_*")):
         known = read_json(noted)
         differing = sorted(key for key in known.keys() | common.keys() if known.get(key) != common.get(key))
         if differing:

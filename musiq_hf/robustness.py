@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from transformers import pipeline
 from .degradations import gaussian_blur, gaussian_noise, jpeg, to_rgb_picture
 from .extras import require
 from .image_loading_musiq import load_image
-from .publishing import TASK, write_json
+from .publishing import TASK
+from .tables import markdown_table
 
 # What a checkpoint worth using reaches, over all pictures and faults.
 MAX_SRCC = -0.9  # between strength and score, mean over pictures
@@ -91,21 +91,6 @@ class PictureScores:
     pristine: float
     whole: dict[str, list[float]]
     cropped: dict[str, list[float]]
-
-
-def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """Files below a folder that Pillow can open, sorted by path.
-
-    Raises:
-        ValueError: If there is no such folder, or no picture in it.
-    """
-    if not os.path.isdir(folder):
-        raise ValueError(f"{folder}: no such folder. Give a folder of pictures.")
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in known and path.is_file())
-    if not files:
-        raise ValueError(f"{folder} holds no picture. Give a folder of PNG, JPEG or other files that Pillow reads.")
-    return files
 
 
 def checkpoint_scorer(model: str, *, batch_size: int = 5) -> Scorer:
@@ -273,11 +258,6 @@ def measure_half_size(score: Scorer, pictures: Sequence[Picture]) -> list[dict[s
     return rows
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] * len(header)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
-
-
 def _figures_table(report: Mapping[str, Any]) -> str:
     targets, columns = report["targets"], [*report["faults"].values(), report["overall"]]
     lines = {
@@ -291,7 +271,7 @@ def _figures_table(report: Mapping[str, Any]) -> str:
         target = [relation + number.format(targets[key])] if key in targets else [""]
         met = [{True: "yes", False: "no"}[report["overall"]["met"][key]]] if key in targets else [""]
         rows.append([title, *(number.format(column[key]) for column in columns), *target, *met])
-    return _table(["", *(fault["label"] for fault in report["faults"].values()), "all", "target", "met"], rows)
+    return markdown_table(["", *(fault["label"] for fault in report["faults"].values()), "all", "target", "met"], rows)
 
 
 def robustness_markdown(report: Mapping[str, Any]) -> str:
@@ -316,42 +296,12 @@ def robustness_markdown(report: Mapping[str, Any]) -> str:
         f"Pristine pictures: {report['num_pictures']}; degraded copies of each: "
         f"{sum(len(fault['levels']) for fault in faults)}.",
         _figures_table(report),
-        _table(["mean score", "pristine", *(f"strength {rank}" for rank in range(1, count + 1))], means),
+        markdown_table(["mean score", "pristine", *(f"strength {rank}" for rank in range(1, count + 1))], means),
     ]
     if "half_size" in report:
         sizes = [
             [row["picture"], f"{row['width']}x{row['height']}", f"{row['full']:.1f}", f"{row['half']:.1f}"]
             for row in report["half_size"]
         ]
-        parts.append(_table(["large picture", "full size", "score at full size", "score at half size"], sizes))
+        parts.append(markdown_table(["large picture", "full size", "score at full size", "score at half size"], sizes))
     return "\n\n".join(parts) + "\n"
-
-
-def markdown_path(output: str | os.PathLike[str]) -> Path:
-    """Where the tables go: beside the JSON file, with the suffix .md.
-
-    Raises:
-        ValueError: If `output` does not end in .json.
-    """
-    path = Path(output)
-    if path.suffix != ".json":
-        raise ValueError(f"The report is a JSON file, got {output}. Give a name that ends in .json.")
-    return path.with_suffix(".md")
-
-
-def write_report(report: dict[str, Any], output: str | os.PathLike[str]) -> None:
-    """Write a report as JSON, and its tables beside it, each under a temporary name first.
-
-    Args:
-        report: Of `measure_robustness`.
-        output: Ends in .json; its folder is made if missing.
-
-    Raises:
-        ValueError: If `output` does not end in .json.
-    """
-    tables = markdown_path(output)
-    tables.parent.mkdir(parents=True, exist_ok=True)
-    write_json(Path(output), report)
-    temporary = tables.with_name(f".{tables.name}.tmp")
-    temporary.write_text(robustness_markdown(report), encoding="utf-8")
-    os.replace(temporary, tables)

@@ -43,7 +43,8 @@ class RunSettings:
         native_patches: Random subset of at most so many native patches per picture and step (the paper trains with
             512, which it does not say how to choose); None trains on all, at any cost in memory.
         resized_patches: Likewise of every resized copy; a few fixed patches are learnt by heart otherwise.
-        fixed_shapes: Pad every training batch to one length, for XLA and `torch.compile`; needs `native_patches`.
+        fixed_shapes: Pad every training batch to one length and drop a smaller last one, for XLA and `torch.compile`;
+            needs `native_patches`. Evaluation reads whole pictures, padded to the longest of a batch.
         holdout_fraction: Part of the training pictures held out to choose the best epoch.
         early_stopping: Stop after so many epochs without a better one; None never does.
         save_dtype: "float32" or "float16", of the weights file only; the model computes in float32 either way.
@@ -91,6 +92,12 @@ class RunSettings:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
         if self.holdout_fraction is not None and not 0 <= self.holdout_fraction < 1:
             raise ValueError(f"`holdout_fraction` must lie in [0, 1), got {self.holdout_fraction}.")
+        for name in ("learning_rate", "weight_decay", "num_workers", "max_grad_norm"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
+        for name in ("warmup_fraction", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
         _check_choice("save_dtype", self.save_dtype, SAVE_DTYPES)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("report_to", self.report_to, ("none", "tensorboard", "trackio"))
@@ -110,6 +117,7 @@ class FinetuneSettings(RunSettings):
         dataset: Reader of `data`: "scores" for the above, or a name in `musiq_hf.data.DATA_SETS` ("koniq", say).
         image_root: Directory that the paths of a table start from; None = the table's own.
         split_seed: Of the protocol's random split; None = the split that the data name, or the official one.
+        group_by: Column whose values are measured on their own as well; None = `group` if there is one, "none" = off.
         shorter_side: Shrink pictures to this shorter side, in pixels, before anything else; None = native size.
         min_crop: Train on random windows whose sides are at least this part of the picture's; 1 = whole pictures.
         degrade_fraction: Part of the training pictures that are blurred, made noisy or compressed, with a lowered
@@ -132,6 +140,7 @@ class FinetuneSettings(RunSettings):
     dataset: str = "scores"
     image_root: str | None = None
     split_seed: int | None = None
+    group_by: str | None = None
     shorter_side: int | None = None
     min_crop: float = 1.0
     degrade_fraction: float = 0.0

@@ -69,6 +69,15 @@ class QualityTrainer(Trainer):
         loss, outputs = super().compute_loss(model, inputs, *args, **kwargs)
         return loss + self.extra_loss(outputs, inputs["labels"])
 
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """As in the base class, which misses the group normalisation of the patch encoder (`norm1`, ...)."""
+        return [name for name in super().get_decay_parameter_names(model) if "norm" not in name]
+
+    def trained_weights(self, prefix: str = "") -> dict[str, torch.Tensor]:
+        """The weights whose names begin with `prefix`, without it; to be called by all processes (FSDP gathers)."""
+        weights = self.accelerator.get_state_dict(self.model)
+        return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the rate of tokens since the last entry to the entries of training."""
         if "loss" in logs:
@@ -81,7 +90,7 @@ class QualityTrainer(Trainer):
 def make_training_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArguments:
     """The Trainer's arguments; the checkpoint with the highest `best_metric` is kept."""
     if settings.report_to != "none":
-        require(settings.report_to, extra="train")
+        require(settings.report_to, extra="trackio" if settings.report_to == "trackio" else "train")
     return TrainingArguments(
         output_dir=settings.output_dir,
         num_train_epochs=settings.epochs,

@@ -18,10 +18,11 @@ from transformers.utils import logging
 
 from .collators import QualityCollator
 from .configuration_musiq import MusiqConfig
-from .data import load_data
+from .data import load_data, split_at_random
+from .evaluation import choose_groups
 from .extras import require
 from .losses_musiq import pairwise_rank_loss, plcc_loss
-from .metrics import MIN_PICTURES, quality_metrics, quality_report
+from .metrics import MIN_PICTURES, opinion_scores, quality_metrics, quality_report
 from .model_card import MusiqModelCard
 from .model_preparation import (
     add_lora,
@@ -57,6 +58,8 @@ def split_data(
 ) -> tuple["datasets.Dataset", "datasets.Dataset"]:
     """Training pictures, and those that choose the best epoch; see `FinetuneSettings.holdout_fraction`.
 
+    Whole references are held out where there is a column `reference`.
+
     Raises:
         ValueError: If there is no train split, or nothing to choose on.
     """
@@ -69,20 +72,17 @@ def split_data(
         if "validation" not in splits:
             raise ValueError("`holdout_fraction=0` chooses the best epoch on a `validation` split, but there is none.")
         return splits["train"], splits["validation"]
-    parts = splits["train"].train_test_split(test_size=fraction, seed=seed)
+    train = splits["train"]
+    if "reference" in train.column_names:  # no copy or patch of a held-out picture is trained on
+        parts = split_at_random(train, fractions={"train": 1 - fraction, "test": fraction}, seed=seed, by="reference")
+    else:
+        parts = train.train_test_split(test_size=fraction, seed=seed)
     return parts["train"], parts["test"]
-
-
-def _opinion_scores(labels: np.ndarray) -> np.ndarray:
-    """Opinion scores as they are, or expectations of distributions over the score values 1..n."""
-    if labels.ndim == 1:
-        return labels
-    return (labels / labels.sum(axis=1, keepdims=True)) @ np.arange(1, labels.shape[1] + 1)
 
 
 def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     _, scores = prediction.predictions  # logits and scores, in the order of the model's output
-    return quality_metrics(scores, _opinion_scores(prediction.label_ids))
+    return quality_metrics(scores, opinion_scores(prediction.label_ids))
 
 
 def _extra_loss(settings: FinetuneSettings, scale: float) -> Callable[[Any, torch.Tensor], torch.Tensor] | None:
@@ -103,7 +103,7 @@ def _label_scale(train: "datasets.Dataset") -> tuple[int, Sequence[float]]:
     """Number of labels of the head, and opinion scores of the training pictures."""
     if "distribution" in train.column_names:
         distributions = np.asarray(train["distribution"][:], dtype=np.float64)
-        return distributions.shape[1], _opinion_scores(distributions).tolist()
+        return distributions.shape[1], opinion_scores(distributions).tolist()
     return 1, train["mos"][:]
 
 
@@ -117,10 +117,19 @@ def _make_trainer(
         normalize_scores(model, scores, score_range=settings.score_range)
     elif settings.degrade_fraction:
         raise ValueError("`degrade_fraction` lowers opinion scores, but these data have distributions. Leave it out.")
+    elif settings.score_range is not None:
+        raise ValueError(f"Scores of distributions lie between 1 and {num_labels}. Leave `score_range` out.")
+    if settings.fixed_shapes and processor.use_native_resolution and settings.native_patches is None:
+        raise ValueError("`fixed_shapes` needs a bound on the native patches. Set `native_patches` (512, say).")
+    if settings.fixed_shapes and len(train) < settings.batch_size:
+        raise ValueError(f"`fixed_shapes` needs a full batch of {settings.batch_size} pictures, got {len(train)}.")
     if settings.freeze is not None:
         freeze(model, settings.freeze)
     if settings.group_by_length:
-        train = train.add_column("length", num_patches_of(train, processor))
+        lengths = num_patches_of(
+            train, processor, limits=settings.patch_limits(processor), shorter_side=settings.shorter_side
+        )
+        train = train.add_column("length", lengths)
     collator = QualityCollator(
         processor,
         flip=True,
@@ -156,34 +165,39 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
     """
     config = MusiqConfig.from_pretrained(settings.output_dir)
     recipe = asdict(settings) | {"schedule": "cosine", "augmentation": "flips"}
-    unsaid = ("data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers")
-    named = ", ".join(
-        f"{key} {value}" for key, value in recipe.items() if key not in unsaid and value not in (None, {})
-    )
+    unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
+    unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
+    said = {
+        key: value for key, value in recipe.items() if key not in unsaid and value not in (None, {}, "none", False)
+    }
+    named = ", ".join(f"{key} {value}" for key, value in said.items())
     start = "the weights of" if has_weights(settings.model) else "random weights in the configuration"
     card = MusiqModelCard(
         name=Path(settings.output_dir).name,
         config=config,
         source=f"Trained with `examples/finetune.py` of musiq_hf, from {start} `{Path(settings.model).name}`.",
-        training_data=f"{settings.data_description or Path(settings.data).name} {num_pictures:,} pictures.",
+        training_data=f"{settings.data_description or Path(settings.data).name + ':'} {num_pictures:,} pictures.",
         recipe=f"Settings: {named}.",
         metrics=report,
     )
     card.save(settings.output_dir)
 
 
-def _report(trainer: QualityTrainer, rows: "datasets.Dataset") -> dict[str, Any]:
+def _report(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None) -> dict[str, Any]:
     prediction = trainer.predict(rows)
     _, scores = prediction.predictions
-    wanted = _opinion_scores(prediction.label_ids)
-    groups = [str(name) for name in rows["group"]] if "group" in rows.column_names else None
+    wanted = opinion_scores(prediction.label_ids)
     return quality_report(scores, wanted, groups=groups)
 
 
 def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[str, "datasets.Dataset"]]:
     """Training pictures, and those that are measured: "selection", and "validation" if it does not choose."""
     splits = load_data(
-        settings.data, dataset=settings.dataset, image_root=settings.image_root, split_seed=settings.split_seed
+        settings.data,
+        dataset=settings.dataset,
+        image_root=settings.image_root,
+        split_seed=settings.split_seed,
+        score_range=settings.score_range,
     )
     if settings.skip_bad_images:
         for name in splits:
@@ -224,18 +238,23 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
     set_seed(settings.seed)
     checkpoint = find_last_checkpoint(settings)
     train, measured = _load_parts(settings)
+    groups = {name: choose_groups(rows, settings.group_by, source=settings.data) for name, rows in measured.items()}
     trainer = _make_trainer(settings, train, measured["selection"])
+    if trainer.args.device.type == "cpu":
+        logger.warning("No accelerator was found: training on the CPU. A small `native_patches` makes it cheaper.")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()  # the whole log; of the checkpoints only the best is kept
     model = merge_lora(trainer.accelerator.unwrap_model(trainer.model))
+    weights = trainer.trained_weights() if settings.lora_rank is None else model.state_dict()
     if trainer.is_world_process_zero():
-        save_checkpoint(model, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype)
+        processor = trainer.processing_class
+        save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
         add_remote_code(settings.output_dir)
     trainer.accelerator.wait_for_everyone()
     # What is published is what the files give, not what was in memory.
-    model.load_state_dict(MusiqForImageQualityAssessment.from_pretrained(settings.output_dir).state_dict())
-    trainer.model = trainer.model_wrapped = model
-    report = {name: _report(trainer, rows) for name, rows in measured.items()}
+    stored = MusiqForImageQualityAssessment.from_pretrained(settings.output_dir)
+    trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)
+    report = {name: _report(trainer, rows, groups[name]) for name, rows in measured.items()}
     if trainer.is_world_process_zero():
         write_json(Path(settings.output_dir) / "metrics.json", report)
         write_card(settings, num_pictures=len(train), report=report)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import argparse
+import json
 import sys
 
 import pytest
+import torch
 
-from musiq_hf.arguments import parse_arguments
+from musiq_hf.arguments import one_sentence, parse_arguments, run_command
 
 
 @pytest.fixture
@@ -51,3 +53,42 @@ def test_unknown_argument_exits_with_2(parser, capsys):
         parse_arguments(parser, ["--output-directory-of-all", "x"])
     assert stopped.value.code == 2
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ValueError("photo.jpg: cannot be decoded.")
+
+
+def test_errors_of_decoding_processes_keep_their_sentence_alone():
+    with pytest.raises(ValueError) as caught:
+        next(iter(torch.utils.data.DataLoader(Broken(), num_workers=1)))
+    assert "Traceback" in str(caught.value)
+    assert one_sentence(caught.value) == "photo.jpg: cannot be decoded."
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ValueError("`epochs` must be\npositive."), "train: `epochs` must be positive."),
+        (ImportError("peft is needed here."), "train: peft is needed here."),
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            "train: the accelerator's memory is too small for such a batch",
+        ),
+    ],
+)
+def test_mistakes_end_a_command_with_one_sentence(error, sentence, capsys):
+    def command():
+        raise error
+
+    assert run_command("train", command, example="python train.py") == 2
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_reports_are_printed_as_json(capsys):
+    assert run_command("train", lambda: {"srcc": 0.5}, example="") == 0
+    assert json.loads(capsys.readouterr().out) == {"srcc": 0.5}

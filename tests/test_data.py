@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from musiq_hf.data import load_scored_images, open_picture
+from musiq_hf import MusiqImageProcessor
+from musiq_hf.collators import QualityCollator
+from musiq_hf.data import find_pictures, load_data, load_pictures, load_scored_images, open_picture
+from musiq_hf.picture_checks import num_patches_of
+from musiq_hf.settings import FinetuneSettings
+from musiq_hf.training import _load_parts
 
 
 @pytest.fixture
@@ -54,6 +59,10 @@ def test_imagefolder_is_read(folder):
         ("image,mos\n0.png,1\n9.png,2\n", "line 3: picture .*9.png does not exist. Check `--image_root`"),
         ("image,mos\n0.png,good\n", "line 2: `mos` must be a number, got good"),
         ("image,mos\n0.png,\n", "line 2: `mos` must be a number, got nan"),
+        ("image,mos\n0.png\n", "line 2: `mos` must be a number, got nan"),
+        ("image,mos\n,1\n", "line 2: a picture or the name of one was expected, but there is none"),
+        ("image,mos\n", "scores.csv, split train: no rows. Give at least one picture"),
+        ("image,mos,split\n", "scores.csv, split train: no rows. Give at least one picture"),
         ("", "scores.csv: not a CSV table"),
     ],
 )
@@ -205,3 +214,133 @@ def test_mistakes_in_shards_are_named(folder, cache):
     path = write_shard(folder, "b.tar", [{"json": '{"score": 1}'}])
     with pytest.raises(ValueError, match="every sample needs a picture .* and a json file with `mos`"):
         load_scored_images(path, streaming=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing" * 100, b"\0" * 300])
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet", "a.csv"])
+def test_files_of_another_kind_are_named(tmp_path, cache, name, content):
+    (tmp_path / name).write_bytes(content)
+    expected = {
+        "a.tar": "a.tar cannot be read as webdataset files",
+        "a.parquet": "a.parquet cannot be read as parquet",
+    }
+    with pytest.raises(ValueError, match=expected.get(name, "a.csv: (not a CSV table|columns .* are missing)")):
+        load_scored_images(str(tmp_path / name))
+
+
+def test_rows_without_pictures_are_named(folder, cache):
+    path = write_parquet(folder, "a.parquet", pictures=False, image=["0.png", None], mos=[1.0, 2.0])
+    with pytest.raises(ValueError, match="row 1: a picture or the name of one was expected, but there is none"):
+        load_scored_images(path, image_root=str(folder / "photos"))
+    path = write_parquet(folder, "b.parquet", pictures=False, image=[3], mos=[1.0])
+    with pytest.raises(ValueError, match="b.parquet, split train: `image` must hold pictures or their paths, got "):
+        load_scored_images(path)
+    with pytest.raises(ValueError, match="A row has no picture"):
+        open_picture(None)
+
+
+def test_scores_outside_of_their_range_name_file_and_row(folder, cache):
+    root = str(folder / "photos")
+    csv = write_csv(folder, "image,mos\n0.png,1\n1.png,5\n2.png,5.5\n")
+    assert len(load_scored_images(csv, image_root=root, score_range=(1, 5.5))["train"]) == 3
+    with pytest.raises(ValueError, match=r"scores.csv, line 4: `mos` must be a number in 1..5, got 5.5"):
+        load_scored_images(csv, image_root=root, score_range=(1, 5))
+    with pytest.raises(ValueError, match=r"scores.csv, line 2: `mos` must be a number in 2..6, got 1"):
+        load_data(csv, image_root=root, score_range=(2, 6))
+    parquet = write_parquet(folder, "a.parquet", image=NAMES[:2], mos=[1.0, 9.0])
+    for streaming in (False, True):
+        with pytest.raises(ValueError, match=r"a.parquet, split train, row 1: `mos` must be a number in 1..5, got 9"):
+            list(load_scored_images(parquet, score_range=(1, 5), streaming=streaming)["train"])
+    shard = write_shard(folder, "a.tar", [{"txt": "1.5"}, {"txt": "-1"}])
+    with pytest.raises(ValueError, match=r"a.tar, split train, sample 001: `mos` must be a number in 0..5, got -1"):
+        load_scored_images(shard, score_range=(0, 5))
+
+
+@pytest.mark.parametrize("dataset", ["scores", "koniq"])
+def test_ranges_that_are_none_are_refused(folder, dataset):
+    with pytest.raises(ValueError, match=r"`score_range` must be \(lowest, highest\), got \(5, 1\)"):
+        load_data(write_csv(folder, "image,mos\n0.png,1\n"), dataset=dataset, score_range=(5, 1))
+
+
+def test_distributions_have_their_own_range(folder):
+    csv = write_csv(folder, "image,c1,c2\n0.png,0,1\n")
+    with pytest.raises(
+        ValueError, match="`score_range` bounds `mos`, but these data have distributions. Leave it out"
+    ):
+        load_scored_images(csv, image_root=str(folder / "photos"), score_range=(1, 2))
+
+
+def test_training_checks_the_range_of_its_settings(folder):
+    csv = write_csv(folder, "image,mos\n0.png,50\n1.png,500\n")
+    settings = FinetuneSettings(
+        data=csv, model="scratch:musiq-tiny", output_dir="", image_root=str(folder / "photos"), score_range=(0, 100)
+    )
+    with pytest.raises(ValueError, match="line 3: `mos` must be a number in 0..100, got 500"):
+        _load_parts(settings)
+
+
+def test_pictures_of_a_folder_are_those_that_can_be_opened(folder):
+    (folder / "photos" / "below").mkdir()
+    Image.new("RGB", (5, 5)).save(folder / "photos" / "below" / "A.JPG", format="JPEG")
+    Image.new("RGB", (5, 5)).save(folder / "photos" / "album.pdf")
+    for name in ("notes.txt", "data.h5", "clip.mpg"):
+        (folder / "photos" / name).write_bytes(b"none")
+    (folder / "photos" / "folder.png").mkdir()
+    found = find_pictures(folder / "photos")
+    assert [path.name for path in found] == ["0.png", "1.png", "2.png", "3.png", "A.JPG"]
+    rows = load_pictures(str(folder / "photos"))
+    assert [cell["path"] for cell in rows["image"]] == [str(path) for path in found]
+    assert all(open_picture(cell).size for cell in rows["image"])
+    (folder / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no picture. Give a folder of PNG"):
+        find_pictures(folder / "empty")
+    with pytest.raises(ValueError, match="absent: no such folder"):
+        find_pictures(folder / "absent")
+
+
+LENGTHS = {
+    "plain": ({}, {}, {}),
+    "native_limit": ({"max_native_patches": 6}, {}, {}),
+    "subsets": ({}, {"limits": [3, None, 9]}, {}),
+    "both": ({"max_native_patches": 6}, {"limits": [None, 4, 9]}, {}),
+    "shrunk": ({}, {}, {"shorter_side": 25}),
+    "all": ({"max_native_patches": 11}, {"limits": [2, 5, 10]}, {"shorter_side": 33}),
+    "no_native": ({"use_native_resolution": False}, {"limits": [2, None]}, {}),
+    "square": ({"resize_mode": "square"}, {}, {"shorter_side": 25}),
+}
+
+
+@pytest.mark.parametrize(("own", "subsets", "shrinking"), LENGTHS.values(), ids=LENGTHS)
+def test_counted_patches_are_the_lengths_of_the_training_sequences(tmp_path, own, subsets, shrinking):
+    lines = ["image,mos"]
+    for index, size in enumerate([(24, 32), (61, 40), (16, 16), (33, 50), (77, 31)]):
+        tag = Image.Exif()
+        tag[0x0112] = 6 if index == 1 else 1  # a camera that was turned
+        Image.new("RGB", size).save(tmp_path / f"{index}.png", exif=tag)
+        lines.append(f"{index}.png,{index}")
+    rows = load_scored_images(write_csv(tmp_path, "\n".join(lines) + "\n"))["train"]
+    processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[16, 24], **own)
+    collate = QualityCollator(processor, **subsets, **shrinking)
+    lengths = [int(collate([row])["pixel_attention_mask"].sum()) for row in rows]
+    assert num_patches_of(rows, processor, **subsets, **shrinking) == lengths
+    assert len(set(lengths)) > 1 or subsets
+
+
+def test_patches_of_boxes_are_counted(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "0.png")
+    rows = load_scored_images(write_csv(tmp_path, "image,mos\n0.png,1\n0.png,1\n"))["train"]
+    rows = rows.add_column("box", [[0, 0, 16, 8], None])
+    processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[])
+    assert num_patches_of(rows, processor) == [2, 64]
+    assert num_patches_of(rows, processor, shorter_side=16) == [2, 4]
+
+
+def test_pictures_that_cannot_be_counted_are_named(tmp_path):
+    (tmp_path / "0.png").write_bytes(b"none")
+    rows = load_scored_images(write_csv(tmp_path, "image,mos\n0.png,1\n"))["train"]
+    processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[16])
+    with pytest.raises(ValueError, match="0.png: not a picture that Pillow can read"):
+        num_patches_of(rows, processor)
+    Image.new("RGB", (200, 1)).save(tmp_path / "0.png")
+    with pytest.raises(ValueError, match="0.png, 1x200 pixels: its aspect ratio is too extreme"):
+        num_patches_of(rows, processor)

@@ -19,6 +19,7 @@ from musiq_hf.data import (
     open_row,
     split_at_random,
 )
+from musiq_hf.training import split_data
 
 
 def write(path: Path, text: str) -> str:
@@ -145,6 +146,10 @@ def test_spaq_excel_gives_the_same_as_the_text(tmp_path):
     book.save(excel)
     splits, expected = load_spaq(str(tmp_path)), load_spaq(str(tmp_path / "SPAQ_mos_std.txt"))
     assert [splits[name].to_list() for name in splits] == [expected[name].to_list() for name in expected]
+    book.active["B7"], book.active["A7"] = None, "00004.jpg"  # its row is shorter than the header
+    book.save(excel)
+    with pytest.raises(ValueError, match=r"scores.xlsx, line 7: `MOS` must be a number in 0..100, got None"):
+        load_spaq(str(excel))
     book.active["B3"] = 150
     book.save(excel)
     with pytest.raises(ValueError, match=r"scores.xlsx, line 3: `MOS` must be a number in 0..100, got 150"):
@@ -199,6 +204,7 @@ def test_paq2piq_trains_on_pictures_and_patches_and_evaluates_on_pictures(paq2pi
     assert splits["train"]["mos"][:4] == [72, 50, 51, 52]
     assert [tuple(box) for box in splits["train"]["box"][1:4]] == BOXES[:3]  # the shift of padding is taken out
     assert [open_row(row).size for row in splits["train"].select(range(4))] == [(12, 8), (4, 4), (4, 4), (5, 6)]
+    assert splits["train"]["reference"][:] == [f"voc/{index}.png" for index in (2, 3, 4) for _ in range(4)]
 
 
 def test_a_row_is_cut_at_its_box(tmp_path):
@@ -224,6 +230,14 @@ def test_paq2piq_box_inside_out_names_its_line(paq2piq):
     text = (paq2piq / "labels640.csv").read_text().replace("50.0,2,1,6,5", "50.0,6,1,2,5", 1)
     write(paq2piq / "labels640.csv", text)
     with pytest.raises(ValueError, match=r"labels640.csv, line 2: the box of patch_1 must be left < right"):
+        load_paq2piq(str(paq2piq))
+
+
+def test_paq2piq_row_that_ends_early_names_its_line(paq2piq):
+    text = (paq2piq / "labels=640_padded.csv").read_text().splitlines()
+    text[2] = text[2].rsplit(",", 1)[0]
+    write(paq2piq / "labels=640_padded.csv", "\n".join(text) + "\n")
+    with pytest.raises(ValueError, match=r"640_padded.csv, line 3: the row ends before \['is_valid'\]"):
         load_paq2piq(str(paq2piq))
 
 
@@ -277,9 +291,17 @@ def test_ava_json_is_the_split_of_its_name(ava):
     write(ava / "ava_labels_train.json", json.dumps([{"image_id": "953600", "label": [1, 2]}]))
     with pytest.raises(ValueError, match=r"train.json, entry 0: 10 counts were expected, got \[1, 2\]"):
         load_ava(str(ava))
-    write(ava / "ava_labels_train.json", json.dumps({"953600": [1, 2]}))
-    with pytest.raises(ValueError, match="train.json: a list of `image_id` and `label` was expected"):
+    for text in (json.dumps({"953600": [1, 2]}), "", "[" * 100_000):
+        write(ava / "ava_labels_train.json", text)
+        with pytest.raises(ValueError, match="train.json: a list of `image_id` and `label` was expected"):
+            load_ava(str(ava))
+    (ava / "ava_labels_train.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="^[^ ]*train.json: a text file was expected, but it is none"):
         load_ava(str(ava))
+    for counts in ([10**400] * 10, [1e308] * 10, [float("inf"), -float("inf")] * 5):
+        write(ava / "ava_labels_train.json", json.dumps([{"image_id": "953600", "label": counts}]))
+        with pytest.raises(ValueError, match="train.json, entry 0: a distribution must be 2 or more numbers"):
+            load_ava(str(ava))
 
 
 def test_wrong_ava_files_and_settings_are_refused(ava):
@@ -338,7 +360,8 @@ def test_tid2013_keeps_references_apart_and_ignores_case(tmp_path):
     splits = load_tid2013(write(tmp_path / "mos_with_names.txt", lines))
     train, test = ({reference_of(name) for name in names_of(splits[split])} for split in ("train", "test"))
     assert (len(train), len(test)) == (4, 1) and not train & test
-    assert splits["train"].column_names == ["image", "mos"]
+    for rows in splits.values():
+        assert rows["reference"][:] == [reference_of(name) for name in names_of(rows)]
     write(tmp_path / "mos_with_names.txt", lines + "5.5 1.jpg\n")
     with pytest.raises(ValueError, match="line 11: a name such as I01_01_1.bmp was expected, got '1.jpg'"):
         load_tid2013(str(tmp_path))
@@ -354,9 +377,32 @@ def test_kadid10k_text_and_table_give_the_same(tmp_path):
     table = "".join(f"{name},{reference},4.57,0.7\n" for reference, name in names)
     from_table = load_kadid10k(write(tmp_path / "dmos.csv", "dist_img,ref_img,dmos,var\n" + table))
     assert [rows.to_list() for rows in from_table.values()] == [rows.to_list() for rows in from_text.values()]
+    assert set(from_table["test"]["reference"]) == {f"{name.lower()}.png" for name in test}
     write(tmp_path / "dmos.csv", "dist_img,ref_img,dmos,var\n" + table.replace("4.57", "5.57", 1))
     with pytest.raises(ValueError, match=r"dmos.csv, line 2: `MOS` must be a number in 1..5, got 5.57"):
         load_kadid10k(str(tmp_path))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_epoch_is_chosen_on_references_that_are_not_trained_on(tmp_path, seed):
+    names = [f"I{index:02d}_01_{level}.bmp" for index in range(1, 26) for level in range(1, 5)]
+    draw(tmp_path, [])
+    for name in names:
+        (tmp_path / name).touch()
+    data = write(tmp_path / "mos_with_names.txt", "".join(f"5.5 {name}\n" for name in names))
+    splits = load_tid2013(data, split_seed=seed)
+    train, selection = split_data(splits, holdout_fraction=0.1, seed=seed)
+    parts = [{reference_of(name) for name in names_of(rows)} for rows in (train, selection, splits["test"])]
+    assert [len(part) for part in parts] == [18, 2, 5] and len(set.union(*parts)) == 25
+    again = split_data(splits, holdout_fraction=0.1, seed=seed)
+    assert [names_of(rows) for rows in again] == [names_of(train), names_of(selection)]
+    assert names_of(split_data(splits, holdout_fraction=0.1, seed=seed + 1)[1]) != names_of(selection)
+
+
+def test_patches_are_held_out_with_their_pictures(paq2piq):
+    train, selection = split_data(load_paq2piq(str(paq2piq)), holdout_fraction=0.34, seed=0)
+    assert (len(train), len(selection)) == (8, 4)  # a picture and its three patches
+    assert not set(names_of(train)) & set(names_of(selection))
 
 
 def test_random_splits_are_repeatable_complete_and_differ_between_seeds():
@@ -377,6 +423,12 @@ def test_random_splits_keep_groups_together():
     assert (len(splits["train"]), len(splits["test"])) == (16, 4)
 
 
+def test_rows_without_their_group_cannot_be_kept_with_it():
+    with pytest.raises(ValueError, match="Row 1 has no `scene`. Name it in every row, or leave out the column"):
+        rows = table(mos=[1.0, 2.0, 3.0], scene=["a", None, "b"])
+        split_at_random(rows, fractions={"train": 0.5, "test": 0.5}, seed=0, by="scene")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -395,6 +447,39 @@ def test_data_sets_are_read_by_their_names(koniq):
     with pytest.raises(ValueError, match="`dataset` must be scores, ava, .*, tid2013, got 'livec'"):
         load_data(str(koniq), dataset="livec")
     assert set(DATA_SETS) == {"ava", "biq2021", "kadid10k", "koniq", "paq2piq", "spaq", "tid2013"}
+
+
+def test_scores_of_data_sets_must_lie_in_the_range_that_is_asked_for(koniq):
+    assert load_data(str(koniq), dataset="koniq", score_range=(60, 63)).num_rows["train"] == 2
+    with pytest.raises(ValueError, match="split train, row 1: `mos` must be a number in 0..62, got 63"):
+        load_data(str(koniq), dataset="koniq", score_range=(0, 62))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            KONIQ + "1.jpg,0,0\n",
+            r"sets.csv, line 6: the row ends before \['c3', .*, 'MOS', 'SD', 'set'\]. Give a cell",
+        ),
+        (KONIQ + "1.jpg,0,0,0,0,0,100,60,0.5\n", r"sets.csv, line 6: the row ends before \['set'\]"),
+        (KONIQ + '"' + "x" * 200_000, r"sets.csv, after line 5: not a CSV table \(field larger than"),
+        ("", r"sets.csv: columns \['image_name', 'MOS'\] are missing, got \[\]"),
+    ],
+    ids=["short", "no_split", "open_quote", "empty"],
+)
+def test_broken_tables_are_answered_in_one_sentence(koniq, text, message):
+    write(koniq / "koniq10k_distributions_sets.csv", text)
+    with pytest.raises(ValueError, match=message):
+        load_koniq(str(koniq))
+
+
+def test_own_scores_with_references_are_split_by_them(koniq):
+    lines = "".join(f"{index % 4}.jpg,{index},scene{index % 4}\n" for index in range(12))
+    csv = write(koniq / "own.csv", "image,mos,reference\n" + lines)
+    splits = load_data(csv, image_root=str(koniq / "1024x768"), split_seed=0)
+    assert splits.num_rows == {"train": 9, "test": 3}
+    assert not set(splits["train"]["reference"]) & set(splits["test"]["reference"])
 
 
 def test_own_scores_can_be_split_anew(koniq):

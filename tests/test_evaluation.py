@@ -23,7 +23,6 @@ from musiq_hf.evaluation import (
     predict,
     render_evaluations,
     update_card,
-    write_report,
 )
 from musiq_hf.metrics import MEAN_OF_GROUPS, quality_report
 
@@ -121,6 +120,36 @@ def test_several_checkpoints_and_data_sets_make_tables(checkpoints, scores_csv, 
     assert "| bins | other.csv | south |" in text and f"| bins | other.csv | {MEAN_OF_GROUPS} |" in text
 
 
+def test_ensemble_is_measured_by_the_mean_of_the_scores(checkpoints, scores_csv, tmp_path):
+    other = tmp_path / "other"
+    model, processor = load_scorer(checkpoints[0])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.2)
+    model.save_pretrained(other)
+    processor.save_pretrained(other)
+    *single, both = measure([checkpoints[0], str(other)], [scores_csv], ensemble=True)
+    rows = load_data(scores_csv)["test"]
+    scores = [predict(*load_scorer(name), rows)[0] for name in (checkpoints[0], other)]
+    expected = quality_report(np.mean(scores, axis=0), MOS[:6], groups=list("ababab"), num_resamples=20)
+    assert [report["model"] for report in (*single, both)] == ["scorer", "other", "mean of 2 checkpoints"]
+    for name, value in expected["overall"].items():
+        assert both["overall"][name] == pytest.approx(value, abs=1e-4), name
+    assert both["overall"]["rmse"] != pytest.approx(single[0]["overall"]["rmse"], rel=1e-3)
+    assert (both["data"], both["split"], sorted(both["groups"])) == ("scores.csv", "test", ["a", "b", MEAN_OF_GROUPS])
+    last = render_evaluations([*single, both]).split("\n\n")[1].splitlines()[-1]
+    assert last.startswith("| mean of 2 checkpoints | scores.csv | test | 6 |")
+
+
+def test_ensemble_needs_several_checkpoints_of_one_range(tiny_config, tmp_path, checkpoints, scores_csv):
+    with pytest.raises(ValueError, match="`ensemble` is the mean of several checkpoints, got 1"):
+        EvaluationSettings(models=["m"], data=["d"], ensemble=True)
+    tiny_config(score_range=[0, 100]).save_pretrained(tmp_path / "percent")
+    models = [str(tmp_path / "percent"), *checkpoints]
+    with pytest.raises(ValueError, match=r"must have one score range, got .*percent: 0 to 100, .*bins: 1 to 10\."):
+        measure(models, [scores_csv], ensemble=True)
+
+
 def test_one_checkpoint_makes_no_table_across_data_sets(checkpoints, scores_csv):
     text = render_evaluations(measure(checkpoints[:1], [scores_csv], group_by="none"))
     assert "across data sets" not in text and "Within groups" not in text
@@ -181,15 +210,6 @@ def test_wrong_settings_are_refused(name):
         EvaluationSettings(models=["m"], data=["d"], **{name: 0})
 
 
-def test_report_is_written_as_json_and_markdown(tmp_path):
-    write_report(tmp_path / "new" / "report.json", {"results": [1]}, "| a |\n")
-    assert json.loads((tmp_path / "new" / "report.json").read_text()) == {"results": [1]}
-    assert (tmp_path / "new" / "report.md").read_text() == "| a |\n"
-    assert len(list((tmp_path / "new").iterdir())) == 2  # no temporary file is left
-    with pytest.raises(ValueError, match="a .json file .* got .*report.txt"):
-        write_report(tmp_path / "report.txt", {}, "")
-
-
 def report_of(srcc: float) -> dict:
     metrics = {"srcc": srcc, "plcc": 0.5, "plcc_logistic": 0.6, "krcc": 0.4, "rmse": 2.0}
     return {"model": "m", "data": "koniq", "split": "test", "num_pictures": 9, "overall": metrics, "intervals": {}}
@@ -221,8 +241,18 @@ def test_card_without_evaluation_or_without_a_file_is_completed(tiny_config, tmp
     update_card(tmp_path, report_of(0.75))
     text = (tmp_path / "README.md").read_text()
     assert "## Limits and bias" in text and "Not noted with these files." in text
-    with pytest.raises(ValueError, match="absent cannot be updated: give a local directory with a config.json"):
+    with pytest.raises(ValueError, match="absent cannot be updated: that needs a local directory with a config.json"):
         update_card(tmp_path / "absent", report_of(0.75))
+
+
+def test_card_leaves_the_plain_numbers_of_pretraining_out(tiny_config, tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"eval_pair_accuracy": 0.875, "epoch": 3}')
+    update_card(tmp_path, report_of(0.75))
+    text = (tmp_path / "README.md").read_text()
+    assert "0.7500" in text and "eval_pair_accuracy" not in text
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert (stored["eval_pair_accuracy"], sorted(stored)) == (0.875, ["epoch", "eval_pair_accuracy", "koniq, test"])
 
 
 def command(*words: str, launch: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
@@ -255,6 +285,61 @@ def test_command_measures_writes_and_fills_the_card(checkpoints, scores_csv, tmp
     assert AutoImageProcessor.from_pretrained(checkpoints[0]).patch_size == 8  # the checkpoint still loads
 
 
+def test_command_adds_the_ensemble_to_the_report_but_to_no_card(
+    checkpoints, tiny_model, scores_csv, tmp_path, monkeypatch, capsys
+):
+    names = []
+    for seed in range(2):
+        model = tiny_model(seed=seed)
+        names.append(str(tmp_path / f"m{seed}"))
+        model.save_pretrained(names[-1])
+        MusiqImageProcessor.from_config(model.config).save_pretrained(names[-1])
+    words = ("--data", scores_csv, "--model", *names, "--ensemble", "--update_card")
+    code, output, errors = run_main(monkeypatch, capsys, *words)
+    assert code == 0, errors
+    assert "| mean of 2 checkpoints | scores.csv | test | 6 |" in output
+    stored = [json.loads((Path(name) / "metrics.json").read_text()) for name in names]
+    assert [list(entries) for entries in stored] == [["scores.csv, test"]] * 2
+    assert stored[0] != stored[1]
+
+
+def test_command_repeats_runs_with_groups_and_fills_their_cards(
+    scores_csv, tiny_config, tmp_path, monkeypatch, capsys
+):
+    config = tiny_config(longer_side_lengths=[16])
+    config.save_pretrained(tmp_path / "blank")
+    MusiqImageProcessor.from_config(config).save_pretrained(tmp_path / "blank")
+    words = ["--data", scores_csv, "--model", str(tmp_path / "blank"), "--output_dir", str(tmp_path / "runs")]
+    words += ["--set", "max_steps=1", "--set", "batch_size=4", "--set", "holdout_fraction=0.4", "--fixed_splits"]
+    words += ["--runs", "2", "--update_card", "--group_by", "place"]
+    code, output, errors = run_main(monkeypatch, capsys, *words)
+    assert code == 0, errors
+    tables = (tmp_path / "runs" / "report.md").read_text()
+    summary = json.loads((tmp_path / "runs" / "report.json").read_text())["summary"]
+    assert sorted(summary["test"]["groups"]) == [MEAN_OF_GROUPS, "north", "south"]
+    assert summary["test"]["groups"]["north"]["srcc"]["num_runs"] == 2
+    for name in ("run_00", "run_01"):
+        card = (tmp_path / "runs" / name / "README.md").read_text()
+        assert "**Repeated runs**" in card and tables.strip() in card and "**Test split**" in card
+        stored = json.loads((tmp_path / "runs" / name / "metrics.json").read_text())
+        assert stored["Repeated runs"]["summary"] == summary
+    code, _, errors = run_main(monkeypatch, capsys, *words[:-1], "size")
+    assert code == 2 and "holds runs with other settings (group_by)" in errors
+    # Once more: finished runs are read, and what was added to their cards is no split of theirs.
+    code, again, errors = run_main(monkeypatch, capsys, *words)
+    assert (code, again) == (0, tables), errors
+    assert output.endswith(tables)
+
+
+def test_command_refuses_a_wrong_group_column_before_it_trains(scores_csv, tmp_path, monkeypatch, capsys):
+    words = ["--data", scores_csv, "--runs", "2", "--group_by", "size", "--output_dir", str(tmp_path / "runs")]
+    words += ["--set", "holdout_fraction=0.4"]
+    code, _, errors = run_main(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "`--group_by size`:" in errors and "has no such column, only" in errors.splitlines()[-1]
+    assert not (tmp_path / "runs" / "run_00").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -264,9 +349,12 @@ def test_command_measures_writes_and_fills_the_card(checkpoints, scores_csv, tmp
         (["--data", "a.csv", "--fixed_splits"], "`--fixed_splits` needs `--runs`"),
         (["--data", "a.csv", "--runs", "2", "--split", "test"], "`--split` cannot be combined with `--runs`"),
         (["--data", "a.csv", "b.csv", "--runs", "2"], "`--runs` trains from one `--data`, got several"),
-        (["--data", "a.csv", "--output", "report.txt"], "`--output` must end in .json"),
+        (["--data", "a.csv", "--runs", "2", "--ensemble"], "`--ensemble` cannot be combined with `--runs`"),
+        (["--data", "a.csv", "--ensemble"], "`ensemble` is the mean of several checkpoints, got 1"),
+        (["--data", "a.csv", "--output", "report.txt"], "The report is a .json file"),
         (["--data", "a.csv", "--card_title", "x"], "`--card_title` names the results on one data set and needs"),
-        (["--data", "a.csv", "--model", "some/hub-id", "--update_card"], "some/hub-id is none. Download it first"),
+        (["--data", "a.csv", "--model", "some/hub-id", "--update_card"], "The card of some/hub-id cannot be updated"),
+        (["--data", "a.csv", "--runs", "2", "--card_title", "x"], "`--card_title` names the results on one data set"),
         (["--data", "a.csv", "--runs", "2", "--set", "epochs=0"], "`epochs` must be positive"),
     ],
 )

@@ -17,6 +17,7 @@ from musiq_hf.metrics import (
     grouped_metrics,
     logistic_curve,
     logistic_plcc,
+    opinion_scores,
     quality_metrics,
     quality_report,
 )
@@ -290,3 +291,8 @@ def test_report_holds_everything_on_one_set_of_pictures():
         "intervals": bootstrap_intervals(predictions, targets, groups=groups, num_resamples=20),
     }
     assert "groups" not in quality_report(predictions, targets, num_resamples=20)
+
+
+def test_opinion_scores_are_given_or_expectations():
+    np.testing.assert_array_equal(opinion_scores([3, 4.5]), [3, 4.5])
+    np.testing.assert_allclose(opinion_scores([[0, 0, 2], [1, 1, 2], [5, 0, 0]]), [3, 2.25, 1])

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,9 @@ from musiq_hf.pretraining import (
     MIN_GAP,
     MIN_SIDE,
     DegradationCollator,
+    DegradationModel,
     PretrainSettings,
+    _standardize_head,
     pretrain_quality,
     random_strengths,
     random_window,
@@ -69,6 +70,9 @@ def test_batches_hold_pairs_and_evaluation_repeats_them(photos):
     assert (first["labels"][:, 1] >= first["labels"][:, 0]).all()
     for name in first:
         assert torch.equal(first[name], second[name])
+    alone = collator(rows[1:])  # the batch around a row does not matter
+    for name in first:
+        assert torch.equal(alone[name], first[name][-len(alone[name]) :])
     training = DegradationCollator(PROCESSOR, limits=[3, 5])
     assert not torch.equal(training(rows)["labels"], training(rows)["labels"])
 
@@ -89,12 +93,27 @@ def test_pretraining_saves_a_model_to_fine_tune_from(photos, tiny_config, tmp_pa
     )
     report = pretrain_quality(settings)
     assert 0 <= report["eval_pair_accuracy"] <= 1
+    assert sorted(report) == ["eval_kind_accuracy", "eval_loss", "eval_pair_accuracy", "eval_strength_error"]
     assert json.loads((tmp_path / "out/metrics.json").read_text()) == report
     model = AutoModel.from_pretrained(tmp_path / "out")
     assert isinstance(model, MusiqForImageQualityAssessment)
     assert model.head.classifier.weight.abs().max() > 0
+    assert (model.config.score_offset, model.config.score_scale) == (50, 20)  # so that fine-tuning keeps the head
     with pytest.raises(ValueError, match="holds the checkpoints of another run"):
         pretrain_quality(settings)
+
+
+def test_mean_losses_are_not_rescaled_by_the_trainer():
+    assert DegradationModel.accepts_loss_kwargs is False
+
+
+def test_head_comes_out_in_deviations(tiny_model, pictures):
+    model = tiny_model()
+    inputs = MusiqImageProcessor.from_config(model.config)(pictures)
+    before = model(**inputs).logits.detach().numpy()[:, 0]
+    _standardize_head(model, before)
+    after = model(**inputs).logits.detach().numpy()[:, 0]
+    np.testing.assert_allclose(after, (before - before.mean()) / before.std(), atol=1e-5)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
@@ -116,5 +135,4 @@ def test_command_line_names_a_missing_folder(capsys, monkeypatch):
 
     monkeypatch.setattr("sys.argv", ["pretrain_quality.py"])
     assert script.main() == 2
-    assert "--data is needed" in capsys.readouterr().err
-    assert Path(script.__file__).name == "pretrain_quality.py"
+    assert "pretrain_quality: --data is needed" in capsys.readouterr().err

@@ -46,6 +46,16 @@ def test_every_recipe_gives_settings(recipe):
     assert settings.data == "scores.csv"
 
 
+def test_stage_one_has_a_recipe_too():
+    settings = load_settings(PretrainSettings, recipe="quality_pretrain", arguments={"data": "d", "output_dir": "o"})
+    assert load_model(settings.model).num_parameters() <= 3_000_000
+
+
+def test_an_empty_architecture_is_none(tmp_path):
+    (tmp_path / "mine.yaml").write_text("architecture:\n")
+    assert load_settings(FinetuneSettings, recipe=str(tmp_path / "mine.yaml"), arguments=NEEDED).architecture == {}
+
+
 def test_paper_recipes_have_its_numbers():
     # Section 4.2 of the paper: (learning rate, epochs, batch size).
     expected = {"paq2piq": (2e-4, 10, 128), "koniq": (1e-4, 30, 96), "spaq": (1e-4, 30, 128), "ava": (0.12, 20, 512)}
@@ -72,7 +82,9 @@ def test_ablations_change_model_and_processor_together(overrides):
 
 def test_precedence_rises_from_recipe_over_overrides_to_arguments(tmp_path):
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("epochs: 3\nbatch_size: 4\nlearning_rate: 0.5\narchitecture:\n  hash_grid_size: 5\n")
+    recipe.write_text(
+        "epochs: 3\nbatch_size: 4\nlearning_rate: 0.5\nweight_decay: 1e-3\narchitecture:\n  hash_grid_size: 5\n"
+    )
     settings = load_settings(
         FinetuneSettings,
         recipe=str(recipe),
@@ -81,6 +93,7 @@ def test_precedence_rises_from_recipe_over_overrides_to_arguments(tmp_path):
         defaults={"epochs": 1, "seed": 7},
     )
     assert (settings.epochs, settings.batch_size, settings.learning_rate, settings.seed) == (3, 6, 1e-4, 7)
+    assert settings.weight_decay == 1e-3
     assert settings.architecture == {"hash_grid_size": 5, "use_scale_embedding": False}
 
 
@@ -90,11 +103,21 @@ def test_precedence_rises_from_recipe_over_overrides_to_arguments(tmp_path):
         ({"recipe": "konik"}, "konik.yaml: no such recipe.*one of .*koniq"),
         ({"overrides": ["epochs"]}, "`--set` takes name=value, got 'epochs'"),
         ({"overrides": ["depth=3"]}, "`--set depth=...`: neither a setting of the run nor a field"),
+        (
+            {"overrides": ["longer_side_lengths=[224"]},
+            r"`--set longer_side_lengths=\[224`: the value is not valid YAML",
+        ),
+        ({"overrides": ["hidden_size=abc"]}, "`hidden_size` must be int, got 'abc'"),
+        ({"overrides": ["patch_encoder=foo"]}, "`patch_encoder` must be linear or conv or resnet, got 'foo'"),
+        ({"overrides": ["resize_mode=foo"]}, "`resize_mode` must be arp or square, got 'foo'"),
+        ({"overrides": ["score_scale=2"]}, "neither a setting of the run nor a field"),
+        ({"arguments": NEEDED | {"warmup_fraction": 5.0}}, r"`warmup_fraction` must lie in \[0, 1\), got 5"),
+        ({"arguments": NEEDED | {"learning_rate": -1.0}}, "`learning_rate` must be at least 0, got -1"),
         ({"overrides": ["epochs=many"]}, "`epochs` must be float, got 'many'"),
         ({"overrides": ["batch_size=1.5"]}, "`batch_size` must be int, got 1.5"),
         ({"arguments": {"data": "scores.csv", "output_dir": "runs"}}, "--model is needed: Checkpoint to start from"),
         ({"arguments": NEEDED | {"speed": 3}}, "Unknown settings speed. Known are"),
-        ({"arguments": NEEDED | {"architecture": {"depth": 3}}}, "`architecture` names depth, which"),
+        ({"arguments": NEEDED | {"architecture": {"depth": 3}}}, "`architecture` names depth, which is no field"),
         (
             {"arguments": NEEDED | {"model": "scratch:musiq-huge"}},
             "no configuration for 'scratch:musiq-huge'",

@@ -7,7 +7,7 @@ import pytest
 
 from musiq_hf.metrics import MEAN_OF_GROUPS, METRICS
 from musiq_hf.publishing import write_json
-from musiq_hf.repeated_runs import render_runs, repeat_runs, summarize_runs
+from musiq_hf.repeated_runs import repeat_runs, summarize_runs, update_cards
 from musiq_hf.settings import FinetuneSettings
 
 
@@ -68,6 +68,30 @@ def test_interrupted_protocol_goes_on_where_it_stopped(settings, tmp_path):
     assert result["runs"] == repeat_runs(settings, runs=3, output_dir=tmp_path / "whole", train=Trainer())["runs"]
 
 
+def test_entries_added_to_a_card_are_no_splits_of_a_run(settings, tmp_path):
+    first = repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=Trainer())
+    added = report(0.1)["test"]
+    stored = tmp_path / "runs" / "run_00" / "metrics.json"
+    write_json(stored, json.loads(stored.read_text()) | {"koniq.csv, test": added})
+    assert repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=Trainer()) == first
+
+
+def test_cards_of_all_runs_get_the_summary(settings, tmp_path, tiny_config):
+    content = repeat_runs(settings, runs=2, output_dir=tmp_path, train=Trainer())
+    for name in ("run_00", "run_01"):
+        tiny_config().save_pretrained(tmp_path / name)
+    update_cards(tmp_path, content)
+    update_cards(tmp_path, content, title="Ten splits")
+    for name, srcc in (("run_00", "0.5000"), ("run_01", "0.6000")):
+        card = (tmp_path / name / "README.md").read_text()
+        assert card.count("| all | 2 | 0.5500 ± 0.0707 (0.5500) |") == 2
+        assert "**Repeated runs**" in card and "**Ten splits**" in card
+        assert f"| all | {srcc} |" in card  # the run's own
+    (tmp_path / "run_01" / "config.json").unlink()
+    with pytest.raises(ValueError, match="The card of .*run_01 cannot be updated"):
+        update_cards(tmp_path, content)
+
+
 def test_runs_of_other_settings_are_not_mixed(settings, tmp_path):
     repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=Trainer())
     settings.learning_rate, settings.num_workers = 1e-3, 4
@@ -75,6 +99,20 @@ def test_runs_of_other_settings_are_not_mixed(settings, tmp_path):
         repeat_runs(settings, runs=2, output_dir=tmp_path / "runs", train=Trainer())
     with pytest.raises(ValueError, match="`runs` must be at least 1, got 0"):
         repeat_runs(settings, runs=0, output_dir=tmp_path / "runs", train=Trainer())
+
+
+def test_mistake_before_the_first_run_can_be_corrected(settings, tmp_path):
+    def refuse(own):
+        raise ValueError("no such column")
+
+    settings.group_by = "lense"
+    with pytest.raises(ValueError, match="no such column"):
+        repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=refuse)
+    settings.group_by = "lens"
+    assert (
+        repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=Trainer())["settings"]["group_by"] == "lens"
+    )
+    assert json.loads((tmp_path / "runs" / "runs.json").read_text())["group_by"] == "lens"
 
 
 def test_summary_agrees_with_numpy():
@@ -105,10 +143,3 @@ def test_one_run_has_no_spread_and_none_no_summary():
     assert summarize_runs([report(0.5)])["test"]["overall"]["srcc"]["std"] is None
     with pytest.raises(ValueError, match="At least one finished run is needed"):
         summarize_runs([])
-
-
-def test_tables_show_mean_deviation_and_median():
-    text = render_runs(summarize_runs([report(value, x=value) for value in (0.5, 0.6, 0.9)]))
-    assert "| all | 3 | 0.6667 ± 0.2082 (0.6000) |" in text
-    assert "| x | 3 | 0.6667 ± 0.2082 (0.6000) |" in text and f"| {MEAN_OF_GROUPS} | 3 |" in text
-    assert "| all | 1 | 0.5000 (0.5000) |" in render_runs(summarize_runs([report(0.5)]))

@@ -3,6 +3,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,18 +12,16 @@ import pytest
 from PIL import Image, ImageFilter
 
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor, robustness
+from musiq_hf.data import find_pictures
 from musiq_hf.robustness import (
     FAULTS,
     Fault,
     PictureScores,
     center_crop,
     checkpoint_scorer,
-    find_pictures,
-    markdown_path,
     measure_half_size,
     measure_robustness,
     robustness_markdown,
-    write_report,
 )
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "evaluate_robustness.py"
@@ -230,16 +229,6 @@ def test_tables_show_figures_targets_and_sizes(darkening):
     assert failed.count("| no |") == 3
 
 
-def test_report_is_written_whole_with_its_tables_beside_it(tmp_path, darkening):
-    report = measure_robustness(mean_level, [Image.new("RGB", (12, 9), (100,) * 3)])
-    write_report(report, tmp_path / "new" / "robustness.json")
-    assert json.loads((tmp_path / "new" / "robustness.json").read_text()) == report
-    assert (tmp_path / "new" / "robustness.md").read_text() == robustness_markdown(report)
-    assert len(list((tmp_path / "new").iterdir())) == 2
-    with pytest.raises(ValueError, match="The report is a JSON file, got report.md"):
-        markdown_path("report.md")
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tiny_model, tmp_path_factory) -> Path:
     folder, model = tmp_path_factory.mktemp("checkpoint"), tiny_model()
@@ -301,9 +290,31 @@ def test_command_answers_mistakes_with_a_sentence_and_2(checkpoint, tmp_path, mo
             str(tmp_path),
             "--output",
             "r.txt",
-        ): "evaluate_robustness: The report is a JSON file, got r.txt",
+        ): "evaluate_robustness: The report is a .json file (a .md file is written beside it), got r.txt",
         ("--pictures", str(tmp_path), "--model", str(tmp_path)): f"evaluate_robustness: {tmp_path}: no checkpoint",
     }
     for words, message in cases.items():
         code, _, error = run_script(monkeypatch, capsys, *words)
         assert (code, error[: len(message)]) == (2, message)
+
+
+def test_command_checks_the_card_before_it_scores(tmp_path, monkeypatch, capsys):
+    texture(0).save(tmp_path / "a.png")
+    output = tmp_path / "r.json"
+    words = ("--pictures", str(tmp_path), "--model", "some/hub-id", "--update_card", "--output", str(output))
+    monkeypatch.setattr(robustness, "checkpoint_scorer", lambda *args, **kwargs: constant)  # would score at once
+    code, _, error = run_script(monkeypatch, capsys, *words)
+    assert (code, output.exists()) == (2, False)
+    assert error.startswith("evaluate_robustness: The card of some/hub-id cannot be updated")
+
+
+def test_command_fills_the_card(checkpoint, tmp_path, monkeypatch, capsys):
+    (tmp_path / "pictures").mkdir()
+    texture(0).save(tmp_path / "pictures" / "a.png")
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    monkeypatch.setattr(robustness, "checkpoint_scorer", lambda *args, **kwargs: mean_level)
+    words = ("--pictures", str(tmp_path / "pictures"), "--model", str(model), "--update_card")
+    code, printed, error = run_script(monkeypatch, capsys, *words, "--output", str(tmp_path / "r.json"))
+    assert code == 0, error
+    assert printed.strip() in (model / "README.md").read_text()

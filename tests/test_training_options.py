@@ -10,13 +10,15 @@ import pytest
 import torch
 import torch._dynamo.testing
 from PIL import Image
-from transformers import AutoModel
+from transformers import AutoModel, TrainingArguments
 
 from musiq_hf import MusiqImageProcessor
+from musiq_hf.collators import QualityCollator
 from musiq_hf.data import load_scored_images
 from musiq_hf.model_preparation import add_lora, freeze, load_model, merge_lora
 from musiq_hf.picture_checks import num_patches_of, readable_rows
 from musiq_hf.settings import FinetuneSettings
+from musiq_hf.trainer import QualityTrainer
 from musiq_hf.training import finetune
 
 SIZES = ((24, 32), (40, 16), (16, 16), (33, 50))
@@ -203,17 +205,45 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
     assert MusiqImageProcessor.from_pretrained(photos / "out").longer_side_lengths == [24]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fixed_shapes": True, "native_patches": None}, "`fixed_shapes` needs a bound on the native patches"),
+        ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),
+        ({"model": "no-such-model"}, "no-such-model: neither a directory with a config.json nor an id on the Hub"),
+    ],
+)
+def test_wrong_wishes_are_named_before_training(photos, blank, changes, message, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match=message):
+        finetune(settings(photos, blank, **changes))
+
+
+def test_normalisation_has_no_weight_decay(tiny_model, tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    model = tiny_model()
+    trainer = QualityTrainer(model=model, args=arguments, eval_collator=lambda rows: rows)
+    decayed = set(trainer.get_decay_parameter_names(model))
+    assert "musiq.encoder.layers.0.mlp.fc1.weight" in decayed
+    left = {name for name, _ in model.named_parameters()} - decayed
+    assert any(".patch_encoder." in name and "norm" in name for name in left)
+    assert not any("norm" in name or name.endswith("bias") for name in decayed)
+
+
 @pytest.mark.slow
-def test_fixed_shapes_compile_once_for_all_batches(tiny_model):
-    model = tiny_model(longer_side_lengths=[16], max_native_patches=12).train()
+def test_fixed_shapes_compile_once_for_all_batches(tiny_model, tmp_path):
+    model = tiny_model(longer_side_lengths=[16]).train()
     processor = MusiqImageProcessor.from_config(model.config)
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend=counter)
     generator = np.random.default_rng(0)
-    for _ in range(50):
-        sizes = generator.integers(16, 60, (3, 2))
-        images = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-        batch = processor(images, padding="max_length")
-        compiled(**batch, labels=torch.rand(3)).loss.backward()
+    collator = QualityCollator(processor, flip=True, limits=[None, 12], fixed_length=True)
+    for step in range(50):
+        rows = []
+        for index, size in enumerate(generator.integers(16, 60, (3, 2))):
+            path = tmp_path / f"{step}-{index}.png"
+            Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+            rows.append({"image": {"path": str(path), "bytes": None}, "mos": float(index)})
+        compiled(**collator(rows)).loss.backward()
     assert counter.frame_count == 1
