@@ -43,12 +43,15 @@ test-hf: $(VENV)/.test
 # Trains the embedded checkpoint: BIQ2021 names a folder with labels.csv (image,mos,split) and images/.
 BIQ2021_DATA = --data $(BIQ2021)/labels.csv --image_root $(BIQ2021)/images
 default: $(VENV)/.test
+	@test -d "$(BIQ2021)/images" || { echo "make default BIQ2021=FOLDER: a folder with labels.csv and images/ is needed."; exit 2; }
 	$(BIN)/python examples/pretrain_quality.py --recipe quality_pretrain $(BIQ2021_DATA) --output_dir runs/pretrained
 	$(BIN)/python examples/finetune.py --recipe biq2021 $(BIQ2021_DATA) --model runs/pretrained \
 		--output_dir runs/musiq-tiny-biq2021
 
 # The numbers in its card, from the files: PRISTINE names a folder of pictures without faults, LARGE one of large pictures.
 default-numbers: $(VENV)/.test
+	@test -d "$(BIQ2021)/images" -a -d "$(PRISTINE)" -a -d "$(LARGE)" || { \
+		echo "make default-numbers BIQ2021=FOLDER PRISTINE=FOLDER LARGE=FOLDER: three folders are needed."; exit 2; }
 	$(BIN)/python examples/evaluate.py --dataset biq2021 $(BIQ2021_DATA) --split validation --update_card \
 		--card_title validation
 	$(BIN)/python examples/evaluate_robustness.py --pictures $(PRISTINE) --half_size $(LARGE) --update_card
