@@ -290,7 +290,7 @@ def _evaluation(metrics: Mapping[str, Any] | None) -> str:
     if not metrics:
         return "Not measured for these files. The paper reports results of its own in section 4."
     parts = []
-    for split, report in metrics.items():
+    for split, report in sorted(metrics.items(), key=lambda item: "faults" in item[1]):  # scored pictures first
         if "faults" in report:  # of `musiq_hf.robustness`
             parts.append(f"**{split}**\n\n{robustness_markdown(report).strip()}")
             continue
@@ -305,7 +305,8 @@ def _evaluation(metrics: Mapping[str, Any] | None) -> str:
             "|---|" + "---|" * len(columns),
             _row("all", report["overall"], columns),
         ]
-        for group, values in report.get("groups", {}).items():
+        groups = report.get("groups", {})
+        for group, values in sorted(groups.items(), key=lambda item: (item[0] == MEAN_OF_GROUPS, item[0])):
             rows.append(_row(group if group == MEAN_OF_GROUPS else f"group {group}", values, columns))
         parts.append("\n".join(rows + _interval_lines(report.get("intervals", {}))))
     return "\n\n".join(parts)
