@@ -29,7 +29,7 @@ from .metrics import (
     quality_report,
 )
 from .model_card import MusiqModelCard
-from .model_preparation import has_weights
+from .model_preparation import has_weights, load_config
 from .modeling_musiq import MusiqForImageQualityAssessment
 from .publishing import read_json, write_json, write_text
 from .tables import HEADINGS, markdown_table
@@ -118,6 +118,7 @@ def load_scorer(name: str) -> tuple[MusiqForImageQualityAssessment, MusiqImagePr
     """
     if not has_weights(name):
         raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
+    load_config(name)  # says in a sentence if there is no such checkpoint
     model = AutoModel.from_pretrained(name, dtype=torch.float32)
     if not isinstance(model, MusiqForImageQualityAssessment):
         raise ValueError(f"{name} holds a {type(model).__name__}, which predicts no quality. Fine-tune it first.")

@@ -122,7 +122,7 @@ def describe(image: Any) -> str:
     """File name and size of a picture for error messages, as far as known; empty if nothing is known."""
     if isinstance(image, Image.Image):
         name = getattr(image, "filename", "")
-        return f"{name}, {image.height}x{image.width} pixels" if name else f"{image.height}x{image.width} pixels"
+        return f"{name}, {image.width}x{image.height} pixels" if name else f"{image.width}x{image.height} pixels"
     if isinstance(image, np.ndarray | torch.Tensor):
         return f"array of shape {tuple(image.shape)}"
     return os.fspath(image)[:200] if isinstance(image, str | os.PathLike) else type(image).__name__

@@ -95,7 +95,7 @@ def num_patches_of(
             counts = _patches_per_scale(height, width, processor)
         except ValueError as error:
             name = cell["path"] or "picture in the data set"
-            raise ValueError(f"{name}, {height}x{width} pixels: {error}") from error
+            raise ValueError(f"{name}, {width}x{height} pixels: {error}") from error
         if limits is not None:
             counts = [n if most is None else min(n, most) for n, most in zip(counts, limits, strict=True)]
         lengths.append(sum(counts))

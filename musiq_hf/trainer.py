@@ -69,6 +69,18 @@ class QualityTrainer(Trainer):
         loss, outputs = super().compute_loss(model, inputs, *args, **kwargs)
         return loss + self.extra_loss(outputs, inputs["labels"])
 
+    def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
+        """As in the base class, but with the warm-up rounded down.
+
+        Its first step has the rate 0: rounded up, a run of a single step would train nothing.
+        """
+        fraction = self.args.warmup_steps
+        self.args.warmup_steps = int(fraction * num_training_steps)
+        try:
+            return super().create_scheduler(num_training_steps, *args, **kwargs)
+        finally:
+            self.args.warmup_steps = fraction
+
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """As in the base class, which misses the group normalisation of the patch encoder (`norm1`, ...)."""
         return [name for name in super().get_decay_parameter_names(model) if "norm" not in name]

@@ -209,7 +209,10 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
             measured[name] = splits[name]
     for name, rows in measured.items():
         if len(rows) < MIN_PICTURES:
-            raise ValueError(f"The {name} pictures must be at least {MIN_PICTURES}, got {len(rows)}. Give more data.")
+            raise ValueError(
+                f"The {name} pictures must be at least {MIN_PICTURES}, got {len(rows)}. Give more data, "
+                "or hold out more of them (`holdout_fraction`)."
+            )
     if len(selection) < TRUSTWORTHY_PICTURES:
         error = 1 / np.sqrt(max(len(selection) - 3, 1))
         logger.warning(

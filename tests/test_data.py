@@ -342,5 +342,5 @@ def test_pictures_that_cannot_be_counted_are_named(tmp_path):
     with pytest.raises(ValueError, match="0.png: not a picture that Pillow can read"):
         num_patches_of(rows, processor)
     Image.new("RGB", (200, 1)).save(tmp_path / "0.png")
-    with pytest.raises(ValueError, match="0.png, 1x200 pixels: its aspect ratio is too extreme"):
+    with pytest.raises(ValueError, match="0.png, 200x1 pixels: its aspect ratio is too extreme"):
         num_patches_of(rows, processor)

@@ -177,11 +177,11 @@ def test_lists_nested_lists_and_batch_arrays_are_single_pictures(processor):
 def test_extreme_ratio_names_picture_and_size(tmp_path):
     image = Image.fromarray(np.zeros((5, 3000, 3), np.uint8))
     processor = MusiqImageProcessor()
-    with pytest.raises(ValueError, match=r"Picture 1 \(5x3000 pixels\): its aspect ratio is too extreme"):
+    with pytest.raises(ValueError, match=r"Picture 1 \(3000x5 pixels\): its aspect ratio is too extreme"):
         processor([picture(20, 33), image])
     path = tmp_path / "panorama.png"
     image.save(path)
-    with pytest.raises(ValueError, match=r"Picture 0 \(.*panorama.png, 5x3000 pixels\): its aspect ratio"):
+    with pytest.raises(ValueError, match=r"Picture 0 \(.*panorama.png, 3000x5 pixels\): its aspect ratio"):
         processor(path)
     with pytest.raises(ValueError, match=r"Picture 0 \(array of shape \(5, 3000, 3\)\): its aspect ratio"):
         processor(np.asarray(image))

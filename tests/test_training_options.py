@@ -247,3 +247,8 @@ def test_fixed_shapes_compile_once_for_all_batches(tiny_model, tmp_path):
             rows.append({"image": {"path": str(path), "bytes": None}, "mos": float(index)})
         compiled(**collator(rows)).loss.backward()
     assert counter.frame_count == 1
+
+
+def test_a_single_step_trains(photos, blank):
+    finetune(settings(photos, blank, max_steps=1, weight_decay=0.0))
+    assert AutoModel.from_pretrained(photos / "out").head.classifier.weight.abs().max() > 0
