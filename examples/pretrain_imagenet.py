@@ -5,12 +5,10 @@ accelerate launch examples/pretrain_imagenet.py --recipe imagenet_pretrain --dat
     --model scratch:musiq-imagenet --output_dir runs/imagenet
 """
 
-import argparse
 import sys
 
-from musiq_hf.arguments import parse_arguments, run_command
 from musiq_hf.imagenet_pretraining import ImageNetSettings, pretrain_imagenet
-from musiq_hf.recipes import add_settings, settings_from_arguments
+from musiq_hf.recipes import run_with_settings
 
 EXAMPLE = (
     "accelerate launch examples/pretrain_imagenet.py --recipe imagenet_pretrain --data imagenet "
@@ -18,19 +16,13 @@ EXAMPLE = (
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Arguments, named as the fields of `ImageNetSettings`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_settings(parser, ImageNetSettings)
-    return parser
-
-
 def main() -> int:
-    """Parse, train, print the accuracy; 2 for a mistake in the arguments or the data."""
-    arguments = parse_arguments(build_parser())
-    return run_command(
+    """Train, print the accuracy; 2 for a mistake in the arguments or the data."""
+    return run_with_settings(
         "pretrain_imagenet",
-        lambda: pretrain_imagenet(settings_from_arguments(arguments, ImageNetSettings)),
+        pretrain_imagenet,
+        ImageNetSettings,
+        description=__doc__,
         example=EXAMPLE,
     )
 

@@ -2,7 +2,8 @@
 """From rows of pictures and scores to padded batches for training and evaluation."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,14 +46,27 @@ def subset_patches(feature: dict[str, torch.Tensor], limits: Sequence[int | None
     return {name: values[torch.cat(kept)] for name, values in feature.items()}
 
 
-def with_bounded_padding(processor: MusiqImageProcessor, limits: Sequence[int | None]) -> MusiqImageProcessor:
-    """A copy of a processor whose `padding="max_length"` pads to the longest sequence that `limits` leave."""
-    if not processor.use_native_resolution:
-        return processor
-    bounds = [limit for limit in (limits[-1], processor.max_native_patches) if limit is not None]
+def random_sequence(
+    processor: MusiqImageProcessor, image: Image.Image, limits: Sequence[int | None] | None
+) -> dict[str, torch.Tensor]:
+    """The unpadded sequence of one picture, or a random subset of it: see `subset_patches`; None keeps all."""
+    lists = processor(image, padding="do_not_pad")
+    feature = {name: values[0] for name, values in lists.items()}
+    return feature if limits is None else subset_patches(feature, limits)
+
+
+def make_padder(
+    processor: MusiqImageProcessor, limits: Sequence[int | None] | None, *, fixed_length: bool
+) -> Callable[[Sequence[dict[str, torch.Tensor]]], BatchFeature]:
+    """What pads sequences to the longest of a batch or, with `fixed_length`, to the longest that `limits` leave."""
+    if not fixed_length:
+        return partial(processor.pad, padding="longest")
     bounded = copy.copy(processor)
-    bounded.max_native_patches = min(bounds, default=None)  # type: ignore[assignment]
-    return bounded
+    if processor.use_native_resolution:
+        native = limits[-1] if limits else None
+        bounds = [limit for limit in (native, processor.max_native_patches) if limit is not None]
+        bounded.max_native_patches = min(bounds, default=None)  # type: ignore[assignment]
+    return partial(bounded.pad, padding="max_length")
 
 
 class QualityCollator:
@@ -95,8 +109,7 @@ class QualityCollator:
         self.min_crop = min_crop
         self.limits = limits
         self.shorter_side = shorter_side
-        self.padding = processor if not fixed_length else with_bounded_padding(processor, limits or [None])
-        self.pad_to = "max_length" if fixed_length else "longest"
+        self.pad = make_padder(processor, limits, fixed_length=fixed_length)
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         features, labels = [], []
@@ -112,9 +125,7 @@ class QualityCollator:
             if self.flip and torch.rand(()) < 0.5:
                 image = ImageOps.mirror(image)
             image.filename = row["image"]["path"] or ""  # flips and faults lose it, and errors should name the file
-            lists = self.processor(image, padding="do_not_pad")
-            feature = {name: values[0] for name, values in lists.items()}
-            features.append(feature if self.limits is None else subset_patches(feature, self.limits))
-        batch = self.padding.pad(features, padding=self.pad_to)
+            features.append(random_sequence(self.processor, image, self.limits))
+        batch = self.pad(features)
         batch["labels"] = torch.tensor(labels, dtype=torch.float32)
         return batch

@@ -32,6 +32,7 @@ from .model_card import MusiqModelCard
 from .model_preparation import has_weights, load_config
 from .modeling_musiq import MusiqForImageQualityAssessment
 from .publishing import read_json, write_json, write_text
+from .settings import check_counts
 from .tables import HEADINGS, markdown_table
 
 if TYPE_CHECKING:
@@ -77,10 +78,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Raise a ValueError for what would otherwise fail late."""
-        for name in ("batch_size", "num_resamples", "shorter_side"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        check_counts(self, "batch_size", "num_resamples", "shorter_side")
         if self.ensemble and len(self.models) < 2:
             raise ValueError(f"`ensemble` is the mean of several checkpoints, got {len(self.models)}. Name more.")
 

@@ -52,19 +52,27 @@ def decode_image(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Ima
     return image
 
 
+def shrunk_size(size: tuple[int, int], length: int) -> tuple[int, int]:
+    """Width and height after `shrink_shorter_side`."""
+    shorter = min(size)
+    if shorter <= length:
+        return size
+    width, height = (round(side * length / shorter) for side in size)
+    return width, height
+
+
 def shrink_shorter_side(image: Image.Image, length: int) -> Image.Image:
     """Shrink a picture to a shorter side of `length` pixels, antialiased; a smaller one stays as it is.
 
     The paper does so with SPAQ's photographs (section 4.1) and does not name the filter; this one is bicubic.
     """
-    shorter = min(image.size)
-    if shorter <= length:
+    size = shrunk_size(image.size, length)
+    if size == image.size:
         return image
-    width, height = (round(side * length / shorter) for side in image.size)
     name = getattr(image, "filename", "")
     if image.mode in ("1", "P", "PA", "CMYK"):  # colours that cannot be averaged
         image = image.convert("RGBA" if image.mode != "CMYK" else "RGB")
-    small = image.resize((width, height), Image.Resampling.BICUBIC)
+    small = image.resize(size, Image.Resampling.BICUBIC)
     small.filename = name  # type: ignore[attr-defined]  # error messages name it
     return small
 

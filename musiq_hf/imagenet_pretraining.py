@@ -26,7 +26,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.utils import logging
 
 from .augmentations import check_rand_augment, crop_at_random, rand_augment, random_crop_size
-from .collators import subset_patches, with_bounded_padding
+from .collators import make_padder, random_sequence
 from .configuration_musiq import MusiqConfig
 from .data import open_picture
 from .degradations import to_rgb_picture
@@ -35,13 +35,7 @@ from .model_preparation import has_weights, load_config, load_processor, save_ch
 from .modeling_musiq import MusiqForImageClassification
 from .publishing import add_remote_code, write_json
 from .settings import RunSettings
-from .trainer import (
-    QualityTrainer,
-    early_stopping_callbacks,
-    find_last_checkpoint,
-    make_training_arguments,
-    optimizer_choice,
-)
+from .trainer import QualityTrainer, find_last_checkpoint, make_trainer
 from .training import split_data
 
 if TYPE_CHECKING:
@@ -173,13 +167,6 @@ def load_classifier(
     )
 
 
-def _sequence(
-    processor: MusiqImageProcessor, picture: Image.Image, limits: Sequence[int | None]
-) -> dict[str, torch.Tensor]:
-    lists = processor(picture, padding="do_not_pad")
-    return subset_patches({name: values[0] for name, values in lists.items()}, limits)
-
-
 def mix_pair(pair: Sequence[Image.Image], share: float) -> list[Image.Image]:
     """Both mixtures of two RGB pictures of one size.
 
@@ -224,8 +211,7 @@ class MixupCollator:
         fixed_length: bool = False,
     ):
         self.processor = processor
-        self.padder = with_bounded_padding(processor, limits) if fixed_length else processor
-        self.padding = "max_length" if fixed_length else "longest"
+        self.pad = make_padder(processor, limits, fixed_length=fixed_length)
         self.num_labels = num_labels
         self.limits = limits
         self.min_crop_area = min_crop_area
@@ -256,8 +242,10 @@ class MixupCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         step = 2 if self.mixup_alpha else 1
         groups = [self._augmented_group(rows[start : start + step]) for start in range(0, len(rows), step)]
-        features = [_sequence(self.processor, picture, self.limits) for pictures, _ in groups for picture in pictures]
-        batch = self.padder.pad(features, padding=self.padding)
+        features = [
+            random_sequence(self.processor, picture, self.limits) for pictures, _ in groups for picture in pictures
+        ]
+        batch = self.pad(features)
         batch["labels"] = torch.cat([labels for _, labels in groups])
         return batch
 
@@ -281,7 +269,7 @@ class ClassificationCollator:
         for row in rows:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(self.seed)  # anew, so that the rest of the batch does not matter
-                features.append(_sequence(self.processor, open_picture(row["image"]), self.limits))
+                features.append(random_sequence(self.processor, open_picture(row["image"]), self.limits))
         batch = self.processor.pad(features, padding="longest")
         batch["labels"] = torch.tensor([row["label"] for row in rows])
         return batch
@@ -302,9 +290,10 @@ def _make_trainer(
     model = load_classifier(settings.model, names, architecture=settings.architecture)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     limits = settings.patch_limits(processor)
-    return QualityTrainer(
+    return make_trainer(
+        settings,
+        best_metric="top1_accuracy",
         model=model,
-        args=make_training_arguments(settings, best_metric="top1_accuracy"),
         train_dataset=train,
         eval_dataset=selection,
         processing_class=processor,
@@ -321,8 +310,6 @@ def _make_trainer(
         eval_collator=ClassificationCollator(processor, limits=limits, seed=settings.seed),
         compute_metrics=_compute_metrics,
         preprocess_logits_for_metrics=_best_classes,
-        optimizer_cls_and_kwargs=optimizer_choice(settings),
-        callbacks=early_stopping_callbacks(settings),
     )
 
 

@@ -10,13 +10,13 @@ from PIL import Image
 from transformers.utils import logging
 
 from .data import open_picture, open_row
+from .image_loading_musiq import shrunk_size
 from .image_processing_musiq import MusiqImageProcessor
 from .patching_musiq import patch_grids
 
 if TYPE_CHECKING:
     import datasets
 
-NAMED_PICTURES = 5  # in the warning
 logger = logging.get_logger(__name__)
 
 
@@ -56,15 +56,6 @@ def _size_in_head(cell: dict[str, Any]) -> tuple[int, int]:
         return open_picture(cell).size  # says in one sentence what is wrong
 
 
-def _shrunk_size(size: tuple[int, int], length: int) -> tuple[int, int]:
-    """What `shrink_shorter_side` makes of these sides."""
-    shorter = min(size)
-    if shorter <= length:
-        return size
-    width, height = (round(side * length / shorter) for side in size)
-    return width, height
-
-
 def num_patches_of(
     rows: "datasets.Dataset",
     processor: MusiqImageProcessor,
@@ -90,7 +81,7 @@ def num_patches_of(
     boxes = rows["box"] if "box" in rows.column_names else itertools.repeat(None)
     for cell, box in zip(rows["image"], boxes, strict=False):
         size = _size_in_head(cell) if box is None else (box[2] - box[0], box[3] - box[1])
-        width, height = size if shorter_side is None else _shrunk_size(size, shorter_side)
+        width, height = size if shorter_side is None else shrunk_size(size, shorter_side)
         try:
             counts = _patches_per_scale(height, width, processor)
         except ValueError as error:

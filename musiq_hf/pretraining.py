@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import EvalPrediction, set_seed
 from transformers.image_processing_utils import BatchFeature
 
-from .collators import subset_patches
+from .collators import random_sequence
 from .data import load_pictures, open_picture
 from .degradations import DEGRADATIONS, apply_degradations, to_rgb_picture
 from .image_processing_musiq import MusiqImageProcessor
@@ -29,13 +29,7 @@ from .modeling_musiq import MusiqForImageQualityAssessment
 from .publishing import add_remote_code, write_json
 from .settings import RunSettings
 from .synthetic_pictures import make_picture
-from .trainer import (
-    QualityTrainer,
-    early_stopping_callbacks,
-    find_last_checkpoint,
-    make_training_arguments,
-    optimizer_choice,
-)
+from .trainer import find_last_checkpoint, make_trainer
 
 KINDS = tuple(DEGRADATIONS)
 MIN_SIDE, MAX_SIDE = 160, 512  # of crops, in pixels
@@ -135,9 +129,7 @@ class DegradationCollator:
                 if self.seed is not None:
                     torch.default_generator.manual_seed(self.seed + row["index"])
                 pair, values = self._pair(row)
-                lists = self.processor(pair, padding="do_not_pad")
-                sequences = ({name: both[i] for name, both in lists.items()} for i in range(2))
-                features += [subset_patches(sequence, self.limits) for sequence in sequences]
+                features += [random_sequence(self.processor, picture, self.limits) for picture in pair]
             strengths += values
         batch = self.processor.pad(features, padding="longest")
         batch["labels"] = torch.tensor(strengths).view(len(rows), 2, len(KINDS))
@@ -234,16 +226,15 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     model = load_model(settings.model, architecture=settings.architecture)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     limits = settings.patch_limits(processor)
-    trainer = QualityTrainer(
+    trainer = make_trainer(
+        settings,
+        best_metric="pair_accuracy",
         model=DegradationModel(model),
-        args=make_training_arguments(settings, best_metric="pair_accuracy"),
         train_dataset=parts["train"],
         eval_dataset=parts["test"],
         data_collator=DegradationCollator(processor, limits=limits),
         eval_collator=DegradationCollator(processor, limits=[None] * len(limits), seed=settings.seed),
         compute_metrics=_compute_metrics,
-        callbacks=early_stopping_callbacks(settings),
-        optimizer_cls_and_kwargs=optimizer_choice(settings),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()

@@ -7,12 +7,13 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from .arguments import parse_arguments, run_command
 from .configuration_musiq import MusiqConfig
 from .packaged import data_directory
 from .settings import RunSettings
@@ -172,6 +173,34 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[RunSettings]) -> No
         else:
             options["type"] = choices[0]
         parser.add_argument(f"--{item.name}", **options)
+
+
+def run_with_settings(
+    name: str,
+    run: Callable[[Settings], Any],
+    kind: type[Settings],
+    *,
+    description: str | None,
+    example: str,
+    **defaults: Any,
+) -> int:
+    """The body of a script whose arguments are the settings of a run.
+
+    Args:
+        name: Of the script.
+        run: Takes the settings and returns the report.
+        kind: Of the settings.
+        description: Of the script, above the arguments in its help.
+        example: Command line that would work.
+        **defaults: Of the script, in place of the class's.
+
+    Returns:
+        Exit code, see `run_command`.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_settings(parser, kind)
+    arguments = parse_arguments(parser)
+    return run_command(name, lambda: run(settings_from_arguments(arguments, kind, **defaults)), example=example)
 
 
 def settings_from_arguments(arguments: argparse.Namespace, kind: type[Settings], **defaults: Any) -> Settings:

@@ -13,6 +13,14 @@ FREEZABLE = ("patch_encoder", "encoder")
 SAVE_DTYPES = ("float32", "float16")
 
 
+def check_counts(settings: Any, *names: str) -> None:
+    """Raise a ValueError if one of these settings is below 1; None stands for no bound."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+
+
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"`{name}` must be {' or '.join(repr(choice) for choice in choices)}, got {value!r}.")
@@ -86,10 +94,7 @@ class RunSettings:
         if not self.epochs > 0:
             raise ValueError(f"`epochs` must be positive, got {self.epochs}.")
         counts = ("max_steps", "batch_size", "gradient_accumulation_steps", "eval_batch_size", "early_stopping")
-        for name in (*counts, "native_patches", "resized_patches"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        check_counts(self, *counts, "native_patches", "resized_patches")
         if self.holdout_fraction is not None and not 0 <= self.holdout_fraction < 1:
             raise ValueError(f"`holdout_fraction` must lie in [0, 1), got {self.holdout_fraction}.")
         for name in ("learning_rate", "weight_decay", "num_workers", "max_grad_norm"):
@@ -158,10 +163,7 @@ class FinetuneSettings(RunSettings):
         for name in ("plcc_weight", "rank_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
-        for name in ("shorter_side", "lora_rank"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        check_counts(self, "shorter_side", "lora_rank")
         if self.freeze is not None:
             _check_choice("freeze", self.freeze, FREEZABLE)
             if self.lora_rank is not None:

@@ -99,7 +99,7 @@ class QualityTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def make_training_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArguments:
+def _training_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArguments:
     """The Trainer's arguments; the checkpoint with the highest `best_metric` is kept."""
     if settings.report_to != "none":
         require(settings.report_to, extra="trackio" if settings.report_to == "trackio" else "train")
@@ -136,7 +136,7 @@ def make_training_arguments(settings: RunSettings, *, best_metric: str) -> Train
     )
 
 
-def optimizer_choice(settings: RunSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+def _optimizer_choice(settings: RunSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Class and arguments of the optimizer, for `Trainer(optimizer_cls_and_kwargs=...)`."""
     rate = {"lr": settings.learning_rate}
     if settings.optimizer == "sgd":
@@ -144,9 +144,21 @@ def optimizer_choice(settings: RunSettings) -> tuple[type[torch.optim.Optimizer]
     return (torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW), rate | {"betas": (0.9, 0.999)}
 
 
-def early_stopping_callbacks(settings: RunSettings) -> list[EarlyStoppingCallback]:
-    """The callback that stops early, if the settings ask for one."""
-    return [] if settings.early_stopping is None else [EarlyStoppingCallback(settings.early_stopping)]
+def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> QualityTrainer:
+    """The trainer of a run.
+
+    Args:
+        settings: Of the run.
+        best_metric: The checkpoint with the highest one is kept.
+        **parts: Model, data, collators and metrics, as for `QualityTrainer`.
+    """
+    stopping = [] if settings.early_stopping is None else [EarlyStoppingCallback(settings.early_stopping)]
+    return QualityTrainer(
+        args=_training_arguments(settings, best_metric=best_metric),
+        callbacks=stopping,
+        optimizer_cls_and_kwargs=_optimizer_choice(settings),
+        **parts,
+    )
 
 
 def find_last_checkpoint(settings: RunSettings) -> str | None:

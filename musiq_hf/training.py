@@ -38,13 +38,7 @@ from .modeling_musiq import MusiqForImageQualityAssessment
 from .picture_checks import num_patches_of, readable_rows
 from .publishing import add_remote_code, write_json
 from .settings import FinetuneSettings
-from .trainer import (
-    QualityTrainer,
-    early_stopping_callbacks,
-    find_last_checkpoint,
-    make_training_arguments,
-    optimizer_choice,
-)
+from .trainer import QualityTrainer, find_last_checkpoint, make_trainer
 
 if TYPE_CHECKING:
     import datasets
@@ -140,9 +134,10 @@ def _make_trainer(
         shorter_side=settings.shorter_side,
         fixed_length=settings.fixed_shapes,
     )
-    return QualityTrainer(
+    return make_trainer(
+        settings,
+        best_metric="srcc",
         model=model if settings.lora_rank is None else add_lora(model, settings.lora_rank),
-        args=make_training_arguments(settings, best_metric="srcc"),
         train_dataset=train,
         eval_dataset=selection,
         processing_class=processor,
@@ -150,8 +145,6 @@ def _make_trainer(
         eval_collator=QualityCollator(processor, shorter_side=settings.shorter_side),
         extra_loss=_extra_loss(settings, float(np.std(scores)) or 1.0),
         compute_metrics=_compute_metrics,
-        callbacks=early_stopping_callbacks(settings),
-        optimizer_cls_and_kwargs=optimizer_choice(settings),
     )
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "fixtures"))  # `golden` and the 
 
 import golden  # noqa: E402
 
-from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment  # noqa: E402
+from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor  # noqa: E402
 
 # The pictures are small: more threads cost more than they give, most of all on a busy machine.
 torch.set_num_threads(1)
@@ -66,6 +66,15 @@ def tiny_model(tiny_config) -> Callable[..., MusiqForImageQualityAssessment]:
         return model.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory, tiny_config) -> str:
+    """A directory with a tiny configuration but without weights; tests must leave it as they found it."""
+    folder, config = tmp_path_factory.mktemp("blank"), tiny_config(longer_side_lengths=[16])
+    config.save_pretrained(folder)
+    MusiqImageProcessor.from_config(config).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

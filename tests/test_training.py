@@ -22,15 +22,6 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def blank(tmp_path_factory, tiny_config) -> str:
-    """A directory with a configuration but without weights."""
-    folder, config = tmp_path_factory.mktemp("blank"), tiny_config(longer_side_lengths=[16])
-    config.save_pretrained(folder)
-    MusiqImageProcessor.from_config(config).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def scores_csv(tmp_path_factory) -> str:
     """Pictures of one texture at five strengths of blur; the sharper, the higher the score."""
     folder, generator = tmp_path_factory.mktemp("blurred"), np.random.default_rng(0)

@@ -24,14 +24,6 @@ from musiq_hf.training import finetune
 SIZES = ((24, 32), (40, 16), (16, 16), (33, 50))
 
 
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory, tiny_config) -> str:
-    folder, config = tmp_path_factory.mktemp("blank"), tiny_config(longer_side_lengths=[16])
-    config.save_pretrained(folder)
-    MusiqImageProcessor.from_config(config).save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
 def photos(tmp_path) -> Path:
     """Sixteen pictures of four sizes, brighter with a higher score, and their table."""

@@ -13,21 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor
 from musiq_hf.recipes import RECIPES, read_recipe
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = str(ROOT / "examples/finetune.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def blank(tmp_path, tiny_config) -> str:
-    config = tiny_config(longer_side_lengths=[16])
-    config.save_pretrained(tmp_path / "blank")
-    MusiqImageProcessor.from_config(config).save_pretrained(tmp_path / "blank")
-    return str(tmp_path / "blank")
 
 
 @pytest.fixture
