@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 from accelerate import PartialState
-from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.arguments import one_sentence, parse_arguments
+from musiq_hf.arguments import parse_arguments, run_command
 from musiq_hf.evaluation import (
     EvaluationSettings,
     check_card_directory,
@@ -108,7 +107,7 @@ def repeat_training(arguments: argparse.Namespace) -> tuple[dict, str]:
 def check_arguments(arguments: argparse.Namespace) -> None:
     """Refuse arguments of the other way of use and, before hours of work, a wrong file name."""
     if arguments.data is None:
-        raise ValueError(f"--data is needed: pictures with opinion scores. Example: {EXAMPLE}")
+        raise ValueError("--data is needed: pictures with opinion scores.")
     foreign = MEASURING if arguments.runs is not None else REPEATING
     for name in foreign:
         if getattr(arguments, name) is not None:
@@ -120,21 +119,21 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         check_report_path(arguments.output)
 
 
+def run(arguments: argparse.Namespace) -> None:
+    """Check every argument, measure, print and write the tables."""
+    check_arguments(arguments)
+    content, tables = (measure_checkpoints if arguments.runs is None else repeat_training)(arguments)
+    if PartialState().is_main_process:
+        print(tables, end="")
+        if arguments.output is not None:
+            write_report(arguments.output, content, tables)
+
+
 def main() -> int:
     """Parse, measure, print and write the tables; 2 for a mistake in the arguments or the data."""
     arguments = parse_arguments(build_parser())
     logging.disable_progress_bar()  # of loading weights; scoring has its own
-    try:
-        check_arguments(arguments)
-        content, tables = (measure_checkpoints if arguments.runs is None else repeat_training)(arguments)
-        if PartialState().is_main_process:
-            print(tables, end="")
-            if arguments.output is not None:
-                write_report(arguments.output, content, tables)
-    except (ValueError, ImportError, OSError, StrictDataclassError) as error:
-        print(f"evaluate: {one_sentence(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("evaluate", lambda: run(arguments), example=EXAMPLE)
 
 
 if __name__ == "__main__":

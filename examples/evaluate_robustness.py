@@ -11,7 +11,7 @@ from typing import Any
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.arguments import one_sentence, parse_arguments
+from musiq_hf.arguments import parse_arguments, run_command
 from musiq_hf.data import find_pictures
 from musiq_hf.evaluation import check_card_directory, update_card
 from musiq_hf.robustness import (
@@ -41,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Check every argument first, then score."""
+    if arguments.pictures is None:
+        raise ValueError("--pictures is needed: a folder of pristine pictures.")
     check_report_path(arguments.output)
     if arguments.update_card:
         check_card_directory(arguments.model)
@@ -51,23 +53,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return report if large is None else report | {"half_size": measure_half_size(score, large)}
 
 
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, write and print."""
+    report = measure(arguments)
+    write_report(arguments.output, report, robustness_markdown(report))
+    if arguments.update_card:
+        update_card(arguments.model, report, title=CARD_TITLE)
+    print(robustness_markdown(report))
+
+
 def main() -> int:
     """Measure, write, print the tables; 2 for a mistake in arguments or pictures, 0 even if a target is missed."""
     arguments = parse_arguments(build_parser())
-    if arguments.pictures is None:
-        print(f"--pictures is needed: a folder of pristine pictures. Example: {EXAMPLE}", file=sys.stderr)
-        return 2
     logging.disable_progress_bar()  # of the weights; scoring shows its own
-    try:
-        report = measure(arguments)
-        write_report(arguments.output, report, robustness_markdown(report))
-        if arguments.update_card:
-            update_card(arguments.model, report, title=CARD_TITLE)
-    except (ValueError, ImportError, OSError) as error:
-        print(f"evaluate_robustness: {one_sentence(error)}", file=sys.stderr)
-        return 2
-    print(robustness_markdown(report))
-    return 0
+    return run_command("evaluate_robustness", lambda: run(arguments), example=EXAMPLE)
 
 
 if __name__ == "__main__":

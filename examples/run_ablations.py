@@ -5,12 +5,17 @@ python examples/run_ablations.py --data biq2021/labels.csv --image_root biq2021/
 """
 
 import argparse
+import os
+import re
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
+from PIL import Image
 
 from musiq_hf.arguments import parse_arguments, run_command
+from musiq_hf.data import load_data
 from musiq_hf.metrics import MEAN_OF_GROUPS
 from musiq_hf.publishing import read_json, write_json
 from musiq_hf.recipes import load_settings
@@ -18,17 +23,48 @@ from musiq_hf.settings import FinetuneSettings
 from musiq_hf.training import finetune
 
 EXAMPLE = "python examples/run_ablations.py --data labels.csv --image_root images --pretrained runs/pretrained"
-# From scratch, but for the first. Pictures of BIQ2021 are square, so ARP against square resizing has nothing to show.
+# Beside the number of epochs: two thirds of the recipe's tokens, no made faults, few pictures to choose the epoch on.
+BUDGET = ["native_patches=32", "resized_patches=16", "holdout_fraction=0.04", "num_workers=0"]
+BUDGET += ["degrade_fraction=0", "fault_pairs=0"]
+# All but the first from scratch; those of a single scale read as many tokens as the others.
 VARIANTS = {
     "with stage 1": [],
     "full model, without stage 1": [],
     "no spatial embedding": ["spatial_embedding=none"],
     "no scale embedding": ["use_scale_embedding=false"],
-    "native scale only": ["longer_side_lengths=[]"],
-    "resized scale only": ["use_native_resolution=false"],
+    "native scale only": ["longer_side_lengths=[]", "native_patches=48"],
+    "resized scale only": ["use_native_resolution=false", "resized_patches=48"],
     "linear patch encoder": ["patch_encoder=linear"],
 }
+# Pictures of BIQ2021 are square: windows of other shapes, with the scores of the whole, show what squaring costs.
+WINDOW_VARIANTS = {
+    "windows of 1:2 to 2:1, aspect ratio kept": VARIANTS["resized scale only"],
+    "windows of 1:2 to 2:1, squared": [*VARIANTS["resized scale only"], "resize_mode=square"],
+}
 FIGURES = ("SRCC", "mean SRCC of groups")
+
+
+def window(name: str, width: int, height: int) -> list[int]:
+    """Largest box (left, top, right, bottom) of an aspect of 1:2..2:1 that the picture's name draws, at its middle."""
+    aspect = 2 ** np.random.default_rng(list(name.encode())).uniform(-1, 1)
+    wide, high = min(width, round(height * aspect)), min(height, round(width / aspect))
+    left, top = (width - wide) // 2, (height - high) // 2
+    return [left, top, left + wide, top + high]
+
+
+def write_windows(path: Path, *, data: str, image_root: str | None) -> None:
+    """The data as parquet, with a box for every picture."""
+    parts = load_data(data, dataset="biq2021", image_root=image_root)
+    tables = []
+    for split, rows in parts.items():
+        names = [cell["path"] for cell in rows["image"]]
+        boxes = [window(Path(name).name, *Image.open(name).size) for name in names]
+        columns = {"image": [str(Path(name).resolve()) for name in names], "split": [split] * len(names), "box": boxes}
+        columns |= {name: rows[name] for name in ("mos", "group")}
+        tables.append(datasets.Dataset.from_dict(columns))
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    datasets.concatenate_datasets(tables).to_parquet(partial)
+    partial.rename(path)
 
 
 def read_figures(directory: Path) -> tuple[float, float]:
@@ -54,8 +90,14 @@ def main() -> int:
     parser.add_argument("--image_root", help="folder of its pictures")
     parser.add_argument("--pretrained", required=True, help="result of stage 1, examples/pretrain_quality.py")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/ablations"))
-    parser.add_argument("--epochs", type=float, default=3, help="default: %(default)s")
-    parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--epochs", type=float, default=2, help="default: %(default)s")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="several calls with other seeds may share one output directory (default: 0 1 2)",
+    )
     arguments = parse_arguments(parser)
     code = run_command("run_ablations", lambda: run(arguments), example=EXAMPLE)
     if code == 0:
@@ -63,27 +105,44 @@ def main() -> int:
     return code
 
 
-def run(arguments: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
-    """Figures of every variant, one pair per seed; those of an earlier call with the same arguments are kept."""
+def stem_of(variant: str) -> str:
+    """Directory of a variant's runs, without the seed."""
+    return re.sub(r"\W+", "_", variant)
+
+
+def collect(output_dir: Path) -> dict[str, list[tuple[float, float]]]:
+    """Figures of every finished run below a directory, by variant."""
+    found = {
+        variant: sorted(output_dir.glob(f"{stem_of(variant)}-*/metrics.json"))
+        for variant in VARIANTS | WINDOW_VARIANTS
+    }
+    return {variant: [read_figures(path.parent) for path in paths] for variant, paths in found.items() if paths}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train every variant with every seed; runs that are finished in the directory are kept."""
     asked = {name: str(value) for name, value in vars(arguments).items() if name not in ("output_dir", "seeds")}
     stored = arguments.output_dir / "settings.json"
     if stored.exists() and read_json(stored) != asked:
         raise ValueError(f"{arguments.output_dir} holds runs with other arguments. Choose a new `--output_dir`.")
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     write_json(stored, asked)
-    results: dict[str, list[tuple[float, float]]] = {}
-    for seed in range(arguments.seeds):
-        for variant, overrides in VARIANTS.items():
-            directory = arguments.output_dir / f"{variant.replace(' ', '_').replace(',', '')}-{seed}"
+    windows = arguments.output_dir / "windows.parquet"
+    if not windows.exists():
+        write_windows(windows, data=arguments.data, image_root=arguments.image_root)
+    for seed in arguments.seeds:
+        for variant, overrides in (VARIANTS | WINDOW_VARIANTS).items():
+            directory = arguments.output_dir / f"{stem_of(variant)}-{seed}"
             if not (directory / "metrics.json").exists():
                 given = {"data": arguments.data, "image_root": arguments.image_root, "epochs": arguments.epochs}
+                if variant in WINDOW_VARIANTS:
+                    given |= {"data": str(windows), "dataset": "scores", "image_root": None}
                 start = arguments.pretrained if variant == "with stage 1" else "scratch:musiq-tiny"
                 given |= {"model": start, "output_dir": str(directory), "seed": seed}
                 given["resume"] = any(directory.glob("checkpoint-*"))
-                finetune(load_settings(FinetuneSettings, recipe="biq2021", overrides=overrides, arguments=given))
-            results.setdefault(variant, []).append(read_figures(directory))
-            write_json(arguments.output_dir / "ablations.json", results)
-    return results
+                changes = [*BUDGET, *overrides]
+                finetune(load_settings(FinetuneSettings, recipe="biq2021", overrides=changes, arguments=given))
+            write_json(arguments.output_dir / "ablations.json", collect(arguments.output_dir))
 
 
 if __name__ == "__main__":

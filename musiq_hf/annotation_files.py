@@ -28,7 +28,7 @@ def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, h
         number = math.nan
     if not (math.isfinite(number) and low <= number <= high):
         allowed = "a number" if low == -math.inf else f"a number in {low:g}..{high:g}"
-        raise ValueError(f"{where}: `{name}` must be {allowed}, got {value}.")
+        raise ValueError(f"{where}: `{name}` must be {allowed}, got {'nothing' if value != value else value}.")
     return number
 
 

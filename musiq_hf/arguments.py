@@ -36,11 +36,11 @@ def one_sentence(error: BaseException) -> str:
 
 
 def run_command(name: str, command: Callable[[], Any], *, example: str) -> int:
-    """Run the body of a script: print its report as JSON, or a mistake in one sentence.
+    """Run the body of a script: print its report, if it returns one, as JSON, or a mistake in one sentence.
 
     Args:
         name: Of the script, before the sentence.
-        command: Returns the report.
+        command: Returns the report, or None if it has printed its own.
         example: Command line that would work, below the sentence.
 
     Returns:
@@ -49,12 +49,12 @@ def run_command(name: str, command: Callable[[], Any], *, example: str) -> int:
     try:
         report = command()
     except torch.OutOfMemoryError:
-        advice = "Lower --batch_size (and raise --gradient_accumulation_steps), or --native_patches."
+        advice = "Lower --batch_size; in training, raise --gradient_accumulation_steps or lower --native_patches."
         print(f"{name}: the accelerator's memory is too small for such a batch. {advice}", file=sys.stderr)
         return 2
     except (ValueError, ImportError, OSError, StrictDataclassError) as error:
         print(f"{name}: {one_sentence(error)}\nExample: {example}", file=sys.stderr)
         return 2
-    if PartialState().is_main_process:
+    if report is not None and PartialState().is_main_process:
         print(json.dumps(report, indent=2))
     return 0

@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 from transformers.image_processing_utils import BatchFeature
 
 from .data import open_row
-from .degradations import degrade_at_random
+from .degradations import degrade_at_random, to_rgb_picture
+from .fault_pairs import fault_pair
 from .image_loading_musiq import shrink_shorter_side
 from .image_processing_musiq import MusiqImageProcessor
 
@@ -83,6 +84,8 @@ class QualityCollator:
         min_crop: Cut a random window whose sides are at least this part of the picture's (training only); 1 keeps the
             whole picture.
         shorter_side: Shrink pictures to this shorter side, in pixels, first; None keeps their size.
+        fault_pairs: Number of pairs of copies, of pictures of the batch, that go beside it (training only); see
+            `musiq_hf.fault_pairs`. They are the entry `pairs` of a batch: sequence 2i is better than 2i + 1.
         fixed_length: Pad to the most patches that `limits` (or the processor) allow, not to the longest of the batch.
     """
 
@@ -96,6 +99,7 @@ class QualityCollator:
         limits: Sequence[int | None] | None = None,
         min_crop: float = 1.0,
         shorter_side: int | None = None,
+        fault_pairs: int = 0,
         fixed_length: bool = False,
     ):
         if not 0 <= degrade_fraction <= 1:
@@ -109,14 +113,19 @@ class QualityCollator:
         self.min_crop = min_crop
         self.limits = limits
         self.shorter_side = shorter_side
+        self.fault_pairs = fault_pairs
         self.pad = make_padder(processor, limits, fixed_length=fixed_length)
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        features, labels = [], []
-        for row in rows:
+        features, labels, copies = [], [], []
+        paired = set(torch.randperm(len(rows))[: self.fault_pairs].tolist()) if self.fault_pairs else set()
+        for index, row in enumerate(rows):
             image, label = open_row(row), row["distribution"] if "distribution" in row else row["mos"]
             if self.shorter_side is not None:
                 image = shrink_shorter_side(image, self.shorter_side)
+            if index in paired:
+                pair, _ = fault_pair(to_rgb_picture(image))
+                copies += [random_sequence(self.processor, copy, self.limits) for copy in pair]
             if self.degrade_fraction and torch.rand(()) < self.degrade_fraction:
                 image, label = degrade_at_random(image, label, worst=self.worst_score)
             labels.append(label)
@@ -128,4 +137,6 @@ class QualityCollator:
             features.append(random_sequence(self.processor, image, self.limits))
         batch = self.pad(features)
         batch["labels"] = torch.tensor(labels, dtype=torch.float32)
+        if copies:
+            batch["pairs"] = self.pad(copies)
         return batch

@@ -150,14 +150,15 @@ class MusiqImageProcessor(BaseImageProcessor):
 
     def _preprocess_image_like_inputs(self, images: Any, **kwargs: Any) -> BatchFeature:
         padding, return_tensors = kwargs.pop("padding"), kwargs.pop("return_tensors")
-        features = []
-        for index, image in enumerate(self._flatten(images)):
+        features, pictures = [], list(self._flatten(images))
+        for index, image in enumerate(pictures):
             try:
                 if not isinstance(image, np.ndarray | torch.Tensor):
                     image = load_image(image)
                 features.append(self._preprocess(image, **kwargs))
             except ValueError as error:
-                raise ValueError(f"Picture {index} ({describe(image)}): {error}") from error
+                number = f" {index}" if len(pictures) > 1 else ""
+                raise ValueError(f"Picture{number} ({describe(image)}): {error}") from error
         if not features:
             raise ValueError("At least one picture is needed, got an empty list.")
         return self._pad(features, padding=padding, return_tensors=return_tensors, **kwargs)

@@ -96,11 +96,15 @@ def load_model(
     return MusiqForImageQualityAssessment.from_pretrained(name, dtype=torch.float32, **changes)
 
 
-def load_processor(name: str, config: MusiqConfig, *, architecture: Mapping[str, Any]) -> MusiqImageProcessor:
-    """The image processor of a checkpoint with the same changes as its configuration, checked against that."""
+def load_processor(name: str, config: MusiqConfig | None, *, architecture: Mapping[str, Any]) -> MusiqImageProcessor:
+    """The image processor of a checkpoint with the same changes as its configuration, checked against that.
+
+    None leaves out the check, before there is a model.
+    """
     changes = {field: value for field, value in architecture.items() if hasattr(MusiqImageProcessor, field)}
     processor = AutoImageProcessor.from_pretrained(name, **changes)
-    processor.check_config(config)
+    if config is not None:
+        processor.check_config(config)
     return processor
 
 

@@ -20,30 +20,40 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 
-def _is_readable(row: dict[str, Any]) -> bool:
+def _is_readable(row: dict[str, Any], processor: MusiqImageProcessor, shorter_side: int | None) -> bool:
     try:
-        open_row(row)
+        size = open_row(row).size
+        _patches_of(row["image"], size, processor, shorter_side)
     except ValueError as error:
         logger.warning("Left out: %s", error)
         return False
     return True
 
 
-def readable_rows(rows: "datasets.Dataset", *, num_workers: int = 0) -> "datasets.Dataset":
-    """The rows whose pictures can be decoded; the others are named in warnings and counted.
+def readable_rows(
+    rows: "datasets.Dataset",
+    processor: MusiqImageProcessor,
+    *,
+    shorter_side: int | None = None,
+    num_workers: int = 0,
+) -> "datasets.Dataset":
+    """The rows whose pictures can be decoded and cut into patches; the others are named in warnings and counted.
 
     Args:
         rows: With the column `image`, undecoded.
+        processor: Cuts the pictures.
+        shorter_side: Pictures are shrunk to this shorter side, in pixels, first; None keeps their size.
         num_workers: Processes that decode.
 
     Raises:
-        ValueError: If none can be decoded.
+        ValueError: If none can be used.
     """
-    kept = rows.filter(_is_readable, num_proc=num_workers or None, load_from_cache_file=False)
+    wanted = {"processor": processor, "shorter_side": shorter_side}
+    kept = rows.filter(_is_readable, fn_kwargs=wanted, num_proc=num_workers or None, load_from_cache_file=False)
     if not len(kept):
-        raise ValueError(f"None of the {len(rows)} pictures can be decoded. Check the files.")
+        raise ValueError(f"None of the {len(rows)} pictures can be used. Check the files.")
     if len(kept) < len(rows):
-        logger.warning("%d of %d pictures cannot be decoded and are left out.", len(rows) - len(kept), len(rows))
+        logger.warning("%d of %d pictures cannot be used and are left out.", len(rows) - len(kept), len(rows))
     return kept
 
 
@@ -81,16 +91,23 @@ def num_patches_of(
     boxes = rows["box"] if "box" in rows.column_names else itertools.repeat(None)
     for cell, box in zip(rows["image"], boxes, strict=False):
         size = _size_in_head(cell) if box is None else (box[2] - box[0], box[3] - box[1])
-        width, height = size if shorter_side is None else shrunk_size(size, shorter_side)
-        try:
-            counts = _patches_per_scale(height, width, processor)
-        except ValueError as error:
-            name = cell["path"] or "picture in the data set"
-            raise ValueError(f"{name}, {width}x{height} pixels: {error}") from error
+        counts = _patches_of(cell, size, processor, shorter_side)
         if limits is not None:
             counts = [n if most is None else min(n, most) for n, most in zip(counts, limits, strict=True)]
         lengths.append(sum(counts))
     return lengths
+
+
+def _patches_of(
+    cell: dict[str, Any], size: tuple[int, int], processor: MusiqImageProcessor, shorter_side: int | None
+) -> list[int]:
+    """Patches per scale of a picture of this size, or a ValueError that names it."""
+    width, height = size if shorter_side is None else shrunk_size(size, shorter_side)
+    try:
+        return _patches_per_scale(height, width, processor)
+    except ValueError as error:
+        name = cell["path"] or "picture in the data set"
+        raise ValueError(f"{name}, {width}x{height} pixels: {error}") from error
 
 
 def _patches_per_scale(height: int, width: int, processor: MusiqImageProcessor) -> list[int]:

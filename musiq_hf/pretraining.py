@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from transformers import EvalPrediction, set_seed
@@ -21,7 +21,8 @@ from transformers.image_processing_utils import BatchFeature
 
 from .collators import random_sequence
 from .data import load_pictures, open_picture
-from .degradations import DEGRADATIONS, apply_degradations, to_rgb_picture
+from .degradations import to_rgb_picture
+from .fault_pairs import KINDS, fault_pair
 from .image_processing_musiq import MusiqImageProcessor
 from .losses_musiq import rank_loss
 from .model_preparation import load_model, load_processor, save_checkpoint
@@ -31,13 +32,7 @@ from .settings import RunSettings
 from .synthetic_pictures import make_picture
 from .trainer import find_last_checkpoint, make_trainer
 
-KINDS = tuple(DEGRADATIONS)
-MIN_SIDE, MAX_SIDE = 160, 512  # of crops, in pixels
-MAX_ASPECT = 2.0
-MIN_SHRINKAGE = 0.4
-P_CLEAN, P_TWO_KINDS, P_SHRUNK = 0.3, 0.3, 0.5
 METRICS = ("loss", "pair_accuracy", "kind_accuracy", "strength_error")
-MIN_GAP = 0.15  # between the two strengths of a pair
 
 
 @dataclass(kw_only=True)
@@ -59,42 +54,6 @@ class PretrainSettings(RunSettings):
     holdout_fraction: float = 0.05
 
 
-def random_window(image: Image.Image) -> Image.Image:
-    """A crop of 160..512 pixels a side and an aspect of 1:2..2:1, from the picture or a shrunk copy of it.
-
-    Shrinking hides the faults that a photograph already has. Random numbers come from torch's generator.
-    """
-    shrink, amount, size, aspect, left, top = torch.rand(6).tolist()
-    if shrink < P_SHRUNK:
-        floor = max(MIN_SHRINKAGE, MIN_SIDE / min(image.size))
-        factor = min(1.0, floor + (1 - floor) * amount)
-        image = image.resize(
-            (round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS, reducing_gap=2.0
-        )
-    area_side = MIN_SIDE + (MAX_SIDE - MIN_SIDE) * size
-    ratio = MAX_ASPECT ** (aspect - 0.5)  # of each side to the square's
-    limits = [min(MAX_SIDE, side) for side in image.size]
-    width, height = (
-        min(max(round(side), MIN_SIDE), limit)
-        for side, limit in zip((area_side * ratio, area_side / ratio), limits, strict=True)
-    )
-    x, y = int(left * (image.width - width + 1)), int(top * (image.height - height + 1))
-    return image.crop((x, y, x + width, y + height))
-
-
-def random_strengths() -> tuple[dict[str, float], dict[str, float]]:
-    """One or two kinds of faults at a lower (or no) and a higher strength."""
-    clean, two = (torch.rand(2) < torch.tensor([P_CLEAN, P_TWO_KINDS])).tolist()
-    chosen = torch.randperm(len(KINDS))[: 1 + two].tolist()
-    lower, higher = {}, {}
-    for index in chosen:
-        start, gap = torch.rand(2).tolist()
-        low = 0.0 if clean else start * (1 - MIN_GAP)
-        lower[KINDS[index]] = low
-        higher[KINDS[index]] = low + MIN_GAP + gap * (1 - MIN_GAP - low)
-    return lower, higher
-
-
 class DegradationCollator:
     """Pictures to batches of pairs: sequence 2i is crop i with weaker faults, 2i + 1 the same with stronger ones.
 
@@ -114,13 +73,7 @@ class DegradationCollator:
             image = make_picture(seed=row["picture_seed"])
         else:
             image = to_rgb_picture(open_picture(row["image"]))
-        image = random_window(image)
-        if torch.rand(()) < 0.5:
-            image = ImageOps.mirror(image)
-        seed = int(torch.randint(2**31, ()))
-        both = random_strengths()
-        pictures = [apply_degradations(image, strengths, seed=seed) for strengths in both]
-        return pictures, [[strengths.get(kind, 0.0) for kind in KINDS] for strengths in both]
+        return fault_pair(image)
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         features, strengths = [], []

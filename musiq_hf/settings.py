@@ -128,13 +128,17 @@ class FinetuneSettings(RunSettings):
         degrade_fraction: Part of the training pictures that are blurred, made noisy or compressed, with a lowered
             score, in each epoch; a rule of ours (`musiq_hf.degradations`) for data without such faults. The paper has
             none.
+        fault_pairs: Pairs of copies with weaker and stronger made faults per step and device, at most one of a picture
+            of the batch; which of the two is better is known without a score, and a loss ranks them. Keeps what
+            `pretrain_quality` taught.
         plcc_weight: Weight of a loss on the correlation within the batch, added to L1 or EMD; the paper has none.
         rank_weight: Weight of a loss on all pairs of the batch, likewise.
         freeze: Leave "patch_encoder" (residual network and projection) or "encoder" (all but the head) as they are.
         lora_rank: Train low-rank additions to the attention's projections and the head instead of all weights (needs
             peft); they are merged before saving.
         group_by_length: Put pictures with about as many patches into one batch, for less padding.
-        skip_bad_images: Leave out pictures that cannot be decoded, and name them; otherwise the first one is an error.
+        skip_bad_images: Leave out pictures that cannot be decoded, or are too long and thin to be cut, and name them;
+            otherwise the first one is an error.
         holdout_fraction: Part of the train split held out to choose the best epoch, so that `validation` is read only
             once, at the end. 0 chooses on `validation`. None = 0 if there is a `validation` split, else a tenth.
         score_range: Lowest and highest possible score, noted in the configuration.
@@ -149,6 +153,7 @@ class FinetuneSettings(RunSettings):
     shorter_side: int | None = None
     min_crop: float = 1.0
     degrade_fraction: float = 0.0
+    fault_pairs: int = 0
     plcc_weight: float = 0.0
     rank_weight: float = 0.0
     freeze: str | None = None
@@ -164,6 +169,8 @@ class FinetuneSettings(RunSettings):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
         check_counts(self, "shorter_side", "lora_rank")
+        if not 0 <= self.fault_pairs <= self.batch_size:
+            raise ValueError(f"`fault_pairs` must lie between 0 and `batch_size`, got {self.fault_pairs}.")
         if self.freeze is not None:
             _check_choice("freeze", self.freeze, FREEZABLE)
             if self.lora_rank is not None:

@@ -2,8 +2,10 @@
 """The Transformers Trainer for pictures of any size: a collator of its own for evaluation, losses, token counts."""
 
 import copy
+import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_xla_available
 
 from .extras import require
+from .publishing import read_json, write_json
 from .settings import RunSettings
 
 LOGGING_STEPS = 20
+SETTINGS_FILE = "run_settings.json"
+# May change when a run is resumed: where things lie, and how it is run.
+FREE = {"data", "image_root", "output_dir", "data_description", "resume", "num_workers", "report_to"}
 
 
 class QualityTrainer(Trainer):
@@ -25,6 +31,7 @@ class QualityTrainer(Trainer):
         *args: As for `Trainer`.
         eval_collator: Makes batches for evaluation.
         extra_loss: Further loss from outputs and labels, added to the model's own while training; None adds nothing.
+        pair_loss: Likewise from the scores of the batch's `pairs`, shape (2 * num_pairs,), if there are any.
         **kwargs: As for `Trainer`.
     """
 
@@ -33,11 +40,13 @@ class QualityTrainer(Trainer):
         *args: Any,
         eval_collator: DataCollator,
         extra_loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
+        pair_loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.eval_collator = eval_collator
         self.extra_loss = extra_loss
+        self.pair_loss = pair_loss
         self.tokens: int | torch.Tensor = 0
         self.token_clock = time.perf_counter()
 
@@ -60,14 +69,17 @@ class QualityTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if not model.training:
             return super().compute_loss(model, inputs, *args, **kwargs)
+        pairs = inputs.pop("pairs", None)
         # CLS and real patches; on this process and device.
-        mask = inputs["pixel_attention_mask"]
-        self.tokens += len(mask) + mask.sum()
-        if self.extra_loss is None:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+        for mask in (part["pixel_attention_mask"] for part in (inputs, pairs) if part is not None):
+            self.tokens += len(mask) + mask.sum()
         kwargs["return_outputs"] = True
         loss, outputs = super().compute_loss(model, inputs, *args, **kwargs)
-        return loss + self.extra_loss(outputs, inputs["labels"])
+        if self.extra_loss is not None:
+            loss = loss + self.extra_loss(outputs, inputs["labels"])
+        if pairs is not None and self.pair_loss is not None:
+            loss = loss + self.pair_loss(model(**pairs)["scores"])
+        return loss
 
     def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
         """As in the base class, but with the warm-up rounded down.
@@ -153,24 +165,41 @@ def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> Qu
         **parts: Model, data, collators and metrics, as for `QualityTrainer`.
     """
     stopping = [] if settings.early_stopping is None else [EarlyStoppingCallback(settings.early_stopping)]
-    return QualityTrainer(
+    trainer = QualityTrainer(
         args=_training_arguments(settings, best_metric=best_metric),
         callbacks=stopping,
         optimizer_cls_and_kwargs=_optimizer_choice(settings),
         **parts,
     )
+    if trainer.is_world_process_zero():
+        write_json(Path(settings.output_dir) / SETTINGS_FILE, _fixed_settings(settings))
+    return trainer
+
+
+def _fixed_settings(settings: RunSettings) -> dict[str, Any]:
+    """What a resumed run must have in common with its beginning, as JSON gives it back."""
+    values = asdict(settings) | {"model": Path(settings.model).name}  # the file may be published: no private paths
+    return {name: value for name, value in json.loads(json.dumps(values)).items() if name not in FREE}
 
 
 def find_last_checkpoint(settings: RunSettings) -> str | None:
     """Where to continue; starting anew in the directory of another run would mix the two.
 
     Raises:
-        ValueError: If there is nothing to resume, or a run that is not to be resumed.
+        ValueError: If there is nothing to resume, a run that is not to be resumed, or one with other settings.
     """
     output = Path(settings.output_dir)
     checkpoint = get_last_checkpoint(str(output)) if output.is_dir() else None
     if settings.resume and checkpoint is None:
         raise ValueError(f"`--resume`: {output} holds no checkpoint yet. Start without it.")
+    if settings.resume and (output / SETTINGS_FILE).exists():
+        begun, asked = read_json(output / SETTINGS_FILE), _fixed_settings(settings)
+        for name in asked:
+            if asked[name] != begun.get(name):
+                raise ValueError(
+                    f"`--resume` continues with the settings of the beginning, but `{name}` was {begun.get(name)!r} "
+                    f"and is {asked[name]!r} now. Give the old one, or choose a new `output_dir`."
+                )
     if checkpoint is not None and not settings.resume:
         raise ValueError(f"{output} holds the checkpoints of another run. Add `--resume`, or choose a new directory.")
     return checkpoint

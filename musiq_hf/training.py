@@ -21,7 +21,7 @@ from .configuration_musiq import MusiqConfig
 from .data import load_data, split_at_random
 from .evaluation import choose_groups
 from .extras import require
-from .losses_musiq import pairwise_rank_loss, plcc_loss
+from .losses_musiq import pairwise_rank_loss, plcc_loss, rank_loss
 from .metrics import MIN_PICTURES, opinion_scores, quality_metrics, quality_report
 from .model_card import MusiqModelCard
 from .model_preparation import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import datasets
 
 TRUSTWORTHY_PICTURES = 100  # below that the standard error of an SRCC exceeds about 0.1
+PAIR_WEIGHT = 0.5  # of the ranking of `fault_pairs`, beside L1 in deviations of the scores
 logger = logging.get_logger(__name__)
 
 
@@ -93,6 +94,13 @@ def _extra_loss(settings: FinetuneSettings, scale: float) -> Callable[[Any, torc
     return loss
 
 
+def _pair_loss(settings: FinetuneSettings, scale: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Ranking loss of pairs of copies, better one first, on scores in deviations of the labels."""
+    if not settings.fault_pairs:
+        return None
+    return lambda scores: PAIR_WEIGHT * rank_loss(scores[0::2] / scale, scores[1::2] / scale)
+
+
 def _label_scale(train: "datasets.Dataset") -> tuple[int, Sequence[float]]:
     """Number of labels of the head, and opinion scores of the training pictures."""
     if "distribution" in train.column_names:
@@ -132,8 +140,10 @@ def _make_trainer(
         limits=settings.patch_limits(processor),
         min_crop=settings.min_crop,
         shorter_side=settings.shorter_side,
+        fault_pairs=settings.fault_pairs,
         fixed_length=settings.fixed_shapes,
     )
+    deviation = float(np.std(scores)) or 1.0
     return make_trainer(
         settings,
         best_metric="srcc",
@@ -143,9 +153,18 @@ def _make_trainer(
         processing_class=processor,
         data_collator=collator,
         eval_collator=QualityCollator(processor, shorter_side=settings.shorter_side),
-        extra_loss=_extra_loss(settings, float(np.std(scores)) or 1.0),
+        extra_loss=_extra_loss(settings, deviation),
+        pair_loss=_pair_loss(settings, deviation),
         compute_metrics=_compute_metrics,
     )
+
+
+def _is_off(name: str, value: Any) -> bool:
+    """Whether a setting asks for nothing. The seed always does, and a 0 in place of another default."""
+    if name == "seed":
+        return False
+    default = getattr(FinetuneSettings, name, None)
+    return value in (None, {}, "none") or (not value and value == default)
 
 
 def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[str, Any]) -> None:
@@ -160,9 +179,7 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
     recipe = asdict(settings) | {"schedule": "cosine", "augmentation": "flips"}
     unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
-    said = {
-        key: value for key, value in recipe.items() if key not in unsaid and value not in (None, {}, "none", False)
-    }
+    said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}
     named = ", ".join(f"{key} {value}" for key, value in said.items())
     start = "the weights of" if has_weights(settings.model) else "random weights in the configuration"
     card = MusiqModelCard(
@@ -193,8 +210,11 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
         score_range=settings.score_range,
     )
     if settings.skip_bad_images:
+        processor = load_processor(settings.model, None, architecture=settings.architecture)
         for name in splits:
-            splits[name] = readable_rows(splits[name], num_workers=settings.num_workers)
+            splits[name] = readable_rows(
+                splits[name], processor, shorter_side=settings.shorter_side, num_workers=settings.num_workers
+            )
     train, selection = split_data(splits, holdout_fraction=settings.holdout_fraction, seed=settings.seed)
     measured = {"selection": selection}
     for name in ("validation", "test"):

@@ -83,6 +83,21 @@ def test_random_crop_is_a_window_of_the_asked_size():
     assert random_crop(Image.new("RGB", (1, 1)), min_fraction=0.1).size == (1, 1)
 
 
+def test_pairs_of_copies_lie_beside_the_batch_and_leave_it_alone(folder):
+    torch.manual_seed(0)
+    rows, limits = rows_of(folder), [None, 3]
+    batch = QualityCollator(PROCESSOR, fault_pairs=3, limits=limits)(rows)
+    assert batch["labels"].tolist() == [10, 20, 30, 40]
+    assert batch["pixel_values"].shape[0] == 4
+    assert batch["pairs"]["pixel_values"].shape[0] == 6
+    assert (batch["pairs"]["scale_position_ids"] == 1).logical_and(batch["pairs"]["pixel_attention_mask"] == 1).sum(
+        dim=1
+    ).tolist() == [3] * 6
+    assert "pairs" not in QualityCollator(PROCESSOR)(rows)
+    # A last batch may be smaller than the number of pairs.
+    assert QualityCollator(PROCESSOR, fault_pairs=3)(rows[:1])["pairs"]["pixel_values"].shape[0] == 2
+
+
 def test_wrong_collator_settings_are_refused():
     with pytest.raises(ValueError, match=r"`min_crop` must lie in \(0, 1\], got 0"):
         QualityCollator(PROCESSOR, min_crop=0)

@@ -336,14 +336,14 @@ def test_command_refuses_a_wrong_group_column_before_it_trains(scores_csv, tmp_p
     words += ["--set", "holdout_fraction=0.4"]
     code, _, errors = run_main(monkeypatch, capsys, *words)
     assert code == 2
-    assert "`--group_by size`:" in errors and "has no such column, only" in errors.splitlines()[-1]
+    assert "`--group_by size`:" in errors and "has no such column, only" in errors.splitlines()[-2]
     assert not (tmp_path / "runs" / "run_00").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--data is needed: pictures with opinion scores. Example: python examples/evaluate.py"),
+        ([], "--data is needed: pictures with opinion scores."),
         (["--data", "absent.csv"], "absent.csv"),
         (["--data", "a.csv", "--recipe", "koniq"], "`--recipe` needs `--runs`"),
         (["--data", "a.csv", "--fixed_splits"], "`--fixed_splits` needs `--runs`"),
@@ -361,8 +361,9 @@ def test_command_refuses_a_wrong_group_column_before_it_trains(scores_csv, tmp_p
 def test_mistakes_get_one_sentence(words, message, monkeypatch, capsys):
     code, _, errors = run_main(monkeypatch, capsys, *words)
     assert code == 2
-    assert message in errors.splitlines()[-1]
-    assert errors.splitlines()[-1].startswith("evaluate: ")
+    sentence, example = errors.splitlines()[-2:]
+    assert message in sentence and sentence.startswith("evaluate: ")
+    assert example.startswith("Example: python examples/evaluate.py")
 
 
 @pytest.mark.slow

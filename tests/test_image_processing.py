@@ -181,9 +181,9 @@ def test_extreme_ratio_names_picture_and_size(tmp_path):
         processor([picture(20, 33), image])
     path = tmp_path / "panorama.png"
     image.save(path)
-    with pytest.raises(ValueError, match=r"Picture 0 \(.*panorama.png, 3000x5 pixels\): its aspect ratio"):
+    with pytest.raises(ValueError, match=r"Picture \(.*panorama.png, 3000x5 pixels\): its aspect ratio"):
         processor(path)
-    with pytest.raises(ValueError, match=r"Picture 0 \(array of shape \(5, 3000, 3\)\): its aspect ratio"):
+    with pytest.raises(ValueError, match=r"Picture \(array of shape \(5, 3000, 3\)\): its aspect ratio"):
         processor(np.asarray(image))
     single = MusiqImageProcessor(longer_side_lengths=[])
     assert single(image)["pixel_attention_mask"].sum() == 94
@@ -207,7 +207,7 @@ def test_unusable_arrays_name_their_place_and_shape(processor, pixels, sentence)
 def test_damaged_file_names_its_place_and_path(processor, tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("no picture")
-    with pytest.raises(ValueError, match=r"Picture 0 \(.*notes.txt\): .*notes.txt: not a picture"):
+    with pytest.raises(ValueError, match=r"Picture \(.*notes.txt\): .*notes.txt: not a picture"):
         processor([path])
     with pytest.raises(FileNotFoundError, match="absent.png: no such file"):
         processor(tmp_path / "absent.png")

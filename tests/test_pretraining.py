@@ -4,22 +4,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import AutoModel
 
 from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.degradations import DEGRADATIONS
 from musiq_hf.pretraining import (
-    MAX_SIDE,
-    MIN_GAP,
-    MIN_SIDE,
     DegradationCollator,
     DegradationModel,
     PretrainSettings,
     _standardize_head,
     pretrain_quality,
-    random_strengths,
-    random_window,
 )
 from musiq_hf.synthetic_pictures import make_picture
 
@@ -32,30 +26,6 @@ def photos(tmp_path_factory) -> str:
     for index in range(6):
         make_picture(seed=100 + index, width=200, height=180).save(folder / f"{index}.png")
     return str(folder)
-
-
-def test_windows_keep_to_the_stated_sizes_and_aspects():
-    torch.manual_seed(0)
-    for size in ((512, 512), (700, 300), (90, 120)):
-        for _ in range(40):
-            width, height = random_window(Image.new("RGB", size)).size
-            assert min(width, height) >= min(MIN_SIDE, *size)
-            assert max(width, height) <= MAX_SIDE
-            if min(size) >= MAX_SIDE:
-                assert 0.49 < width / height < 2.05
-
-
-def test_the_second_of_a_pair_has_more_of_the_same_faults():
-    torch.manual_seed(0)
-    clean, kinds = 0, set()
-    for _ in range(300):
-        lower, higher = random_strengths()
-        assert lower.keys() == higher.keys() and 1 <= len(lower) <= 2
-        assert all(0 <= lower[k] <= higher[k] - MIN_GAP + 1e-6 and higher[k] <= 1 for k in lower)
-        clean += not any(lower.values())
-        kinds |= set(lower)
-    assert 50 < clean < 140
-    assert kinds == set(DEGRADATIONS)
 
 
 def test_batches_hold_pairs_and_evaluation_repeats_them(photos):

@@ -263,7 +263,8 @@ def run_script(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     output = capsys.readouterr()
-    return ended.value.code, output.out, (output.err.strip().splitlines() or [""])[-1]
+    sentence = output.err.strip().partition("\nExample: ")[0].splitlines() or [""]
+    return ended.value.code, output.out, sentence[-1]
 
 
 def test_command_measures_and_writes(checkpoint, tmp_path, monkeypatch, capsys):
@@ -282,7 +283,7 @@ def test_command_measures_and_writes(checkpoint, tmp_path, monkeypatch, capsys):
 def test_command_answers_mistakes_with_a_sentence_and_2(checkpoint, tmp_path, monkeypatch, capsys):
     texture(0).save(tmp_path / "a.png")
     cases = {
-        (): "--pictures is needed: a folder of pristine pictures",
+        (): "evaluate_robustness: --pictures is needed: a folder of pristine pictures",
         ("--pictures", "absent"): "evaluate_robustness: absent: no such folder",
         ("--pictures", str(tmp_path), "--half_size", "gone"): "evaluate_robustness: gone: no such folder",
         (

@@ -75,7 +75,7 @@ def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):
 def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch):
     monkeypatch.setattr("musiq_hf.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finetune(settings(scores_csv, blank, whole, epochs=3))
+    finetune(settings(scores_csv, blank, whole, epochs=3, fault_pairs=1))
 
     class Interrupted(Exception):
         pass
@@ -90,9 +90,9 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blan
     original = QualityTrainer.training_step
     monkeypatch.setattr(QualityTrainer, "training_step", interrupt)
     with pytest.raises(Interrupted):
-        finetune(settings(scores_csv, blank, broken, epochs=3))
+        finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1))
     monkeypatch.setattr(QualityTrainer, "training_step", original)
-    finetune(settings(scores_csv, blank, broken, epochs=3, resume=True))
+    finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1, resume=True))
     assert losses(broken) == losses(whole)
     assert len(losses(whole)) == 12
 
@@ -190,6 +190,13 @@ def test_checkpoint_without_native_scale_trains_with_the_defaults(scores_csv, ti
 def test_resume_without_a_checkpoint_is_refused(scores_csv, blank, tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint yet"):
         finetune(settings(scores_csv, blank, tmp_path, resume=True))
+
+
+def test_resume_with_other_settings_is_refused(scores_csv, blank, tmp_path):
+    finetune(settings(scores_csv, blank, tmp_path, epochs=1))
+    with pytest.raises(ValueError, match="`batch_size` was 5 and is 4 now. Give the old one"):
+        finetune(settings(scores_csv, blank, tmp_path, epochs=1, batch_size=4, resume=True))
+    finetune(settings(scores_csv, blank, tmp_path, epochs=1, num_workers=1, resume=True))
 
 
 def test_directory_of_another_run_is_not_mixed_up(scores_csv, blank, tmp_path):

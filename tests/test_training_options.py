@@ -117,19 +117,21 @@ def test_bad_pictures_stop_the_run_or_are_left_out_and_counted(photos, blank, ca
     (photos / "4.png").write_bytes((photos / "4.png").read_bytes()[:60])
     with pytest.raises(ValueError, match="4.png: cannot be decoded"):
         finetune(settings(photos, blank, output_dir=str(photos / "stopped")))
+    Image.new("RGB", (3000, 1)).save(photos / "5.png")
     with caplog.at_level(logging.WARNING):
         finetune(settings(photos, blank, skip_bad_images=True))
-    assert "11 pictures." in (photos / "out/README.md").read_text()
-    assert any("4.png" in message for message in caplog.messages)
-    assert any("1 of 12 pictures cannot be decoded" in message for message in caplog.messages)
+    assert "10 pictures." in (photos / "out/README.md").read_text()
+    for name in ("4.png", "5.png, 3000x1 pixels"):
+        assert any(name in message for message in caplog.messages)
+    assert any("2 of 12 pictures cannot be used" in message for message in caplog.messages)
 
 
 def test_nothing_readable_is_an_error(photos):
     rows = load_scored_images(str(photos / "scores.csv"))["train"]
     for path in photos.glob("*.png"):
         path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="None of the 12 pictures can be decoded"):
-        readable_rows(rows)
+    with pytest.raises(ValueError, match="None of the 12 pictures can be used"):
+        readable_rows(rows, MusiqImageProcessor())
 
 
 def test_patches_are_counted_from_the_heads_of_the_files(photos):
@@ -151,6 +153,7 @@ def test_patches_are_counted_from_the_heads_of_the_files(photos):
         {"optimizer": "adam", "max_steps": 2},
         {"shorter_side": 12, "min_crop": 0.6, "resized_patches": 2},
         {"early_stopping": 1, "report_to": "tensorboard"},
+        {"fault_pairs": 2, "fixed_shapes": True, "native_patches": 6},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -179,6 +182,17 @@ def test_rate_of_tokens_is_logged(photos, blank, monkeypatch):
     assert len(rates) == 3 and min(rates) > 0
 
 
+def test_pairs_of_copies_add_a_ranking_loss(photos, blank, monkeypatch):
+    losses = []
+    for weight in (0.0, 0.5):
+        monkeypatch.setattr("musiq_hf.training.PAIR_WEIGHT", weight)
+        changes = {"fault_pairs": 4, "max_steps": 1, "learning_rate": 0.0, "output_dir": str(photos / str(weight))}
+        finetune(settings(photos, blank, **changes))
+        losses += log_of(photos, "train_loss", str(weight))
+    # Of an untrained model, which can hardly tell the copies apart.
+    assert losses[1] - losses[0] == pytest.approx(0.5 * np.log(2), rel=0.1)
+
+
 def test_few_pictures_to_choose_on_are_warned_of(photos, blank, caplog):
     with caplog.at_level(logging.WARNING):
         finetune(settings(photos, blank, max_steps=1))
@@ -201,6 +215,7 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
     ("changes", "message"),
     [
         ({"fixed_shapes": True, "native_patches": None}, "`fixed_shapes` needs a bound on the native patches"),
+        ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
         ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),
         ({"model": "no-such-model"}, "no-such-model: neither a directory with a config.json nor an id on the Hub"),
     ],
