@@ -18,7 +18,7 @@ from musiq_hf.arguments import parse_arguments, run_command
 from musiq_hf.data import load_data
 from musiq_hf.metrics import MEAN_OF_GROUPS
 from musiq_hf.publishing import read_json, write_json
-from musiq_hf.recipes import load_settings
+from musiq_hf.recipes import load_settings, read_recipe
 from musiq_hf.settings import FinetuneSettings
 from musiq_hf.training import finetune
 
@@ -122,9 +122,10 @@ def collect(output_dir: Path) -> dict[str, list[tuple[float, float]]]:
 def run(arguments: argparse.Namespace) -> None:
     """Train every variant with every seed; runs that are finished in the directory are kept."""
     asked = {name: str(value) for name, value in vars(arguments).items() if name not in ("output_dir", "seeds")}
+    asked |= {"budget": BUDGET, "variants": VARIANTS | WINDOW_VARIANTS, "recipe": read_recipe("biq2021")}
     stored = arguments.output_dir / "settings.json"
     if stored.exists() and read_json(stored) != asked:
-        raise ValueError(f"{arguments.output_dir} holds runs with other arguments. Choose a new `--output_dir`.")
+        raise ValueError(f"{arguments.output_dir} holds runs with other settings. Choose a new `--output_dir`.")
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     write_json(stored, asked)
     windows = arguments.output_dir / "windows.parquet"

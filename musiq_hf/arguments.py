@@ -12,6 +12,11 @@ import torch
 from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 
+OUT_OF_CPU_MEMORY = re.compile(r"can't allocate memory|DataLoader worker .* is killed")
+MEMORY_ADVICE = (
+    "Lower --batch_size; in training, raise --gradient_accumulation_steps or lower --native_patches, and lower "
+    "--eval_batch_size if it fails while measuring."
+)
 WORKER_ERROR = re.compile(r"^Caught (\w+) in DataLoader worker process \d+\.\n", re.MULTILINE)
 
 
@@ -48,9 +53,10 @@ def run_command(name: str, command: Callable[[], Any], *, example: str) -> int:
     """
     try:
         report = command()
-    except torch.OutOfMemoryError:
-        advice = "Lower --batch_size; in training, raise --gradient_accumulation_steps or lower --native_patches."
-        print(f"{name}: the accelerator's memory is too small for such a batch. {advice}", file=sys.stderr)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not OUT_OF_CPU_MEMORY.search(str(error)):
+            raise
+        print(f"{name}: the memory is too small for such a batch. {MEMORY_ADVICE}", file=sys.stderr)
         return 2
     except (ValueError, ImportError, OSError, StrictDataclassError) as error:
         print(f"{name}: {one_sentence(error)}\nExample: {example}", file=sys.stderr)

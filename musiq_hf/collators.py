@@ -125,7 +125,7 @@ class QualityCollator:
                 image = shrink_shorter_side(image, self.shorter_side)
             if index in paired:
                 pair, _ = fault_pair(to_rgb_picture(image))
-                copies += [random_sequence(self.processor, copy, self.limits) for copy in pair]
+                copies += [random_sequence(self.processor, picture, self.limits) for picture in pair]
             if self.degrade_fraction and torch.rand(()) < self.degrade_fraction:
                 image, label = degrade_at_random(image, label, worst=self.worst_score)
             labels.append(label)

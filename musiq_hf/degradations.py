@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from .image_loading_musiq import to_rgb_tensor
+from .image_loading_musiq import describe, to_rgb_tensor
 
 MAX_BLUR_SIGMA = 6.5  # pixels
 MAX_NOISE_SIGMA = 70.0  # levels of 255
@@ -138,8 +138,16 @@ def apply_degradations(image: Image.Image, strengths: Mapping[str, float], *, se
 
 
 def to_rgb_picture(image: Image.Image) -> Image.Image:
-    """Any colour mode to RGB, with the image processor's policy for alpha, 16 bits and so on."""
-    return Image.fromarray((to_rgb_tensor(image) * 255).round().to(torch.uint8).numpy())
+    """Any colour mode to RGB, with the image processor's policy for alpha, 16 bits and so on.
+
+    Raises:
+        ValueError: If the pixels cannot be used; the message names the picture.
+    """
+    try:
+        pixels = to_rgb_tensor(image)
+    except ValueError as error:
+        raise ValueError(f"Picture ({describe(image)}): {error}") from error
+    return Image.fromarray((pixels * 255).round().to(torch.uint8).numpy())
 
 
 def severity(*, blur_sigma: float, noise_sigma: float, jpeg_quality: int | None = None) -> float:

@@ -35,7 +35,7 @@ from .model_preparation import has_weights, load_config, load_processor, save_ch
 from .modeling_musiq import MusiqForImageClassification
 from .publishing import add_remote_code, write_json
 from .settings import RunSettings
-from .trainer import QualityTrainer, find_last_checkpoint, make_trainer
+from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer
 from .training import split_data
 
 if TYPE_CHECKING:
@@ -289,6 +289,7 @@ def _make_trainer(
     names = train.features["label"].names
     model = load_classifier(settings.model, names, architecture=settings.architecture)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
+    check_fixed_shapes(settings, processor, train)
     limits = settings.patch_limits(processor)
     return make_trainer(
         settings,

@@ -81,6 +81,9 @@ def load_model(
         ValueError: If the checkpoint is no MUSIQ, or its configuration does not allow the changes.
     """
     config = load_config(name)
+    for field in architecture or {}:
+        if not hasattr(config, field) and not hasattr(MusiqImageProcessor, field):
+            raise ValueError(f"`architecture` names {field}, which is no field of MUSIQ's architecture.")
     # A label of its own per score value; Transformers counts the labels by these names.
     names = {0: "MOS"} if num_labels == 1 else {i: str(i + 1) for i in range(num_labels)}
     changes: dict[str, Any] = {"id2label": names, "label2id": {label: i for i, label in names.items()}}

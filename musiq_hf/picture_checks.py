@@ -10,6 +10,7 @@ from PIL import Image
 from transformers.utils import logging
 
 from .data import open_picture, open_row
+from .degradations import to_rgb_picture
 from .image_loading_musiq import shrunk_size
 from .image_processing_musiq import MusiqImageProcessor
 from .patching_musiq import patch_grids
@@ -22,7 +23,7 @@ logger = logging.get_logger(__name__)
 
 def _is_readable(row: dict[str, Any], processor: MusiqImageProcessor, shorter_side: int | None) -> bool:
     try:
-        size = open_row(row).size
+        size = to_rgb_picture(open_row(row)).size
         _patches_of(row["image"], size, processor, shorter_side)
     except ValueError as error:
         logger.warning("Left out: %s", error)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import EvalPrediction, set_seed
 from transformers.image_processing_utils import BatchFeature
 
-from .collators import random_sequence
+from .collators import make_padder, random_sequence
 from .data import load_pictures, open_picture
 from .degradations import to_rgb_picture
 from .fault_pairs import KINDS, fault_pair
@@ -30,8 +30,9 @@ from .modeling_musiq import MusiqForImageQualityAssessment
 from .publishing import add_remote_code, write_json
 from .settings import RunSettings
 from .synthetic_pictures import make_picture
-from .trainer import find_last_checkpoint, make_trainer
+from .trainer import check_fixed_shapes, find_last_checkpoint, make_trainer
 
+MADE_UP_UNIT = (50.0, 20.0)  # mean and deviation of the scores: ranking gives no opinion scores
 METRICS = ("loss", "pair_accuracy", "kind_accuracy", "strength_error")
 
 
@@ -61,10 +62,19 @@ class DegradationCollator:
         processor: Cuts and pads.
         limits: At most so many random patches per scale; None keeps all (see `subset_patches`).
         seed: None draws anew every time; a number makes the pairs a function of the row, for evaluation.
+        fixed_length: Pad to the most patches that `limits` allow, not to the longest of the batch.
     """
 
-    def __init__(self, processor: MusiqImageProcessor, *, limits: Sequence[int | None], seed: int | None = None):
+    def __init__(
+        self,
+        processor: MusiqImageProcessor,
+        *,
+        limits: Sequence[int | None],
+        seed: int | None = None,
+        fixed_length: bool = False,
+    ):
         self.processor = processor
+        self.pad = make_padder(processor, limits, fixed_length=fixed_length)
         self.limits = limits
         self.seed = seed
 
@@ -84,7 +94,7 @@ class DegradationCollator:
                 pair, values = self._pair(row)
                 features += [random_sequence(self.processor, picture, self.limits) for picture in pair]
             strengths += values
-        batch = self.processor.pad(features, padding="longest")
+        batch = self.pad(features)
         batch["labels"] = torch.tensor(strengths).view(len(rows), 2, len(KINDS))
         return batch
 
@@ -149,16 +159,11 @@ def _rows(settings: PretrainSettings) -> Any:
     return pictures.add_column("index", list(range(len(pictures))))
 
 
-@torch.no_grad()
-def _standardize_head(model: MusiqForImageQualityAssessment, ranks: np.ndarray) -> None:
-    """Logits in deviations of the held-out rank scores, so that fine-tuning can carry the head to opinion scores.
-
-    The unit is made up, 50 on average with a deviation of 20: ranking gives no opinion scores.
-    """
-    head, scale = model.head.classifier, float(ranks.std()) or 1.0
-    head.bias.sub_(float(ranks.mean())).div_(scale)
-    head.weight.div_(scale)
-    model.config.score_offset, model.config.score_scale = 50.0, 20.0
+def _standardize_head(weights: dict[str, torch.Tensor], ranks: np.ndarray) -> None:
+    """Logits in deviations of the held-out rank scores, so that fine-tuning can carry the head to opinion scores."""
+    scale, bias = float(ranks.std()) or 1.0, weights["head.classifier.bias"]
+    weights["head.classifier.bias"] = (bias - float(ranks.mean())) / scale
+    weights["head.classifier.weight"] = weights["head.classifier.weight"] / scale
 
 
 def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
@@ -178,6 +183,7 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     parts = _rows(settings).train_test_split(test_size=settings.holdout_fraction, seed=settings.seed)
     model = load_model(settings.model, architecture=settings.architecture)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
+    check_fixed_shapes(settings, processor, parts["train"])
     limits = settings.patch_limits(processor)
     trainer = make_trainer(
         settings,
@@ -185,7 +191,7 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
         model=DegradationModel(model),
         train_dataset=parts["train"],
         eval_dataset=parts["test"],
-        data_collator=DegradationCollator(processor, limits=limits),
+        data_collator=DegradationCollator(processor, limits=limits, fixed_length=settings.fixed_shapes),
         eval_collator=DegradationCollator(processor, limits=[None] * len(limits), seed=settings.seed),
         compute_metrics=_compute_metrics,
     )
@@ -195,9 +201,9 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     report = {name: value for name, value in held_out.metrics.items() if name.removeprefix("eval_") in METRICS}
     weights = trainer.trained_weights("quality.")
     if trainer.is_world_process_zero():
-        model.load_state_dict(weights)
-        _standardize_head(model, held_out.predictions[..., 0])
-        save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype)
+        _standardize_head(weights, held_out.predictions[..., 0])
+        model.config.score_offset, model.config.score_scale = MADE_UP_UNIT
+        save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
         add_remote_code(settings.output_dir)
         write_json(Path(settings.output_dir) / "metrics.json", report)
     return report

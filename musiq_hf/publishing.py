@@ -29,7 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name first: an interruption leaves the old file whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several processes may write one file
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 

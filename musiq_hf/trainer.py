@@ -4,24 +4,39 @@
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import DataCollator, EarlyStoppingCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import is_torch_xla_available
+from accelerate import PartialState
+from transformers import DataCollator, EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerState
+from transformers.utils import is_torch_xla_available, logging
 
 from .extras import require
+from .image_processing_musiq import MusiqImageProcessor
 from .publishing import read_json, write_json
 from .settings import RunSettings
 
+logger = logging.get_logger(__name__)
 LOGGING_STEPS = 20
 SETTINGS_FILE = "run_settings.json"
 # May change when a run is resumed: where things lie, and how it is run.
 FREE = {"data", "image_root", "output_dir", "data_description", "resume", "num_workers", "report_to"}
+FREE |= {"eval_batch_size", "save_dtype"}
+
+
+class _OwnRandomNumbers(TrainerCallback):
+    """Other flips, subsets and made faults on every process: the Trainer gives all of them one seed.
+
+    When training begins, since model and order of the pictures must be the same; a resumed run restores its own.
+    """
+
+    def on_train_begin(self, args: TrainingArguments, *unused: Any, **also_unused: Any) -> None:
+        if args.process_index > 0:
+            torch.manual_seed(args.seed + args.process_index)
 
 
 class QualityTrainer(Trainer):
@@ -97,6 +112,19 @@ class QualityTrainer(Trainer):
         """As in the base class, which misses the group normalisation of the patch encoder (`norm1`, ...)."""
         return [name for name in super().get_decay_parameter_names(model) if "norm" not in name]
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        begun = time.perf_counter()
+        measured: dict[str, float] = super().evaluate(*args, **kwargs)
+        self.token_clock += time.perf_counter() - begun  # tokens per second are those of training
+        return measured
+
+    def save_state(self) -> None:
+        """As in the base class, but the file, which may be published, names no folder of this machine."""
+        best = self.state.best_model_checkpoint
+        self.state.best_model_checkpoint = None if best is None else Path(best).name
+        super().save_state()
+        self.state.best_model_checkpoint = best
+
     def trained_weights(self, prefix: str = "") -> dict[str, torch.Tensor]:
         """The weights whose names begin with `prefix`, without it; to be called by all processes (FSDP gathers)."""
         weights = self.accelerator.get_state_dict(self.model)
@@ -132,6 +160,7 @@ def _training_arguments(settings: RunSettings, *, best_metric: str) -> TrainingA
         save_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # early stopping goes on counting
         metric_for_best_model=best_metric,
         greater_is_better=True,
         logging_steps=LOGGING_STEPS,
@@ -164,10 +193,12 @@ def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> Qu
         best_metric: The checkpoint with the highest one is kept.
         **parts: Model, data, collators and metrics, as for `QualityTrainer`.
     """
-    stopping = [] if settings.early_stopping is None else [EarlyStoppingCallback(settings.early_stopping)]
+    callbacks: list[TrainerCallback] = [_OwnRandomNumbers()]
+    if settings.early_stopping is not None:
+        callbacks.append(EarlyStoppingCallback(settings.early_stopping))
     trainer = QualityTrainer(
         args=_training_arguments(settings, best_metric=best_metric),
-        callbacks=stopping,
+        callbacks=callbacks,
         optimizer_cls_and_kwargs=_optimizer_choice(settings),
         **parts,
     )
@@ -178,8 +209,33 @@ def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> Qu
 
 def _fixed_settings(settings: RunSettings) -> dict[str, Any]:
     """What a resumed run must have in common with its beginning, as JSON gives it back."""
-    values = asdict(settings) | {"model": Path(settings.model).name}  # the file may be published: no private paths
+    values = asdict(settings) | {"num_processes": PartialState().num_processes}
+    values["model"] = Path(settings.model).name  # the file may be published: no private paths
     return {name: value for name, value in json.loads(json.dumps(values)).items() if name not in FREE}
+
+
+def check_fixed_shapes(settings: RunSettings, processor: MusiqImageProcessor, rows: Sized) -> None:
+    """Raise a ValueError if batches of one length are asked for and cannot be made from these training pictures."""
+    if not settings.fixed_shapes:
+        return
+    if processor.use_native_resolution and settings.native_patches is None:
+        raise ValueError("`fixed_shapes` needs a bound on the native patches. Set `native_patches` (512, say).")
+    needed = settings.batch_size * PartialState().num_processes
+    if len(rows) < needed:
+        raise ValueError(f"`fixed_shapes` needs a full batch of {needed} pictures, got {len(rows)}.")
+
+
+def _finished_checkpoint(output: Path) -> Path | None:
+    """The newest checkpoint that was written to its end: its state, the last file, can be read."""
+    found = {int(path.name.rpartition("-")[2]): path for path in output.glob("checkpoint-*[0-9]") if path.is_dir()}
+    for _, path in sorted(found.items(), reverse=True):
+        try:
+            TrainerState.load_from_json(str(path / "trainer_state.json"))
+        except (OSError, ValueError, TypeError):
+            logger.warning("%s was not written to its end and is passed over.", path)
+        else:
+            return path
+    return None
 
 
 def find_last_checkpoint(settings: RunSettings) -> str | None:
@@ -189,7 +245,7 @@ def find_last_checkpoint(settings: RunSettings) -> str | None:
         ValueError: If there is nothing to resume, a run that is not to be resumed, or one with other settings.
     """
     output = Path(settings.output_dir)
-    checkpoint = get_last_checkpoint(str(output)) if output.is_dir() else None
+    checkpoint = _finished_checkpoint(output) if settings.resume else next(output.glob("checkpoint-*"), None)
     if settings.resume and checkpoint is None:
         raise ValueError(f"`--resume`: {output} holds no checkpoint yet. Start without it.")
     if settings.resume and (output / SETTINGS_FILE).exists():
@@ -202,4 +258,4 @@ def find_last_checkpoint(settings: RunSettings) -> str | None:
                 )
     if checkpoint is not None and not settings.resume:
         raise ValueError(f"{output} holds the checkpoints of another run. Add `--resume`, or choose a new directory.")
-    return checkpoint
+    return None if checkpoint is None else str(checkpoint)

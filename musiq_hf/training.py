@@ -7,12 +7,13 @@ the choice is named at the setting.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from transformers import EvalPrediction, set_seed
 from transformers.utils import logging
 
@@ -28,6 +29,7 @@ from .model_preparation import (
     add_lora,
     freeze,
     has_weights,
+    load_config,
     load_model,
     load_processor,
     merge_lora,
@@ -38,7 +40,7 @@ from .modeling_musiq import MusiqForImageQualityAssessment
 from .picture_checks import num_patches_of, readable_rows
 from .publishing import add_remote_code, write_json
 from .settings import FinetuneSettings
-from .trainer import QualityTrainer, find_last_checkpoint, make_trainer
+from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer
 
 if TYPE_CHECKING:
     import datasets
@@ -121,10 +123,7 @@ def _make_trainer(
         raise ValueError("`degrade_fraction` lowers opinion scores, but these data have distributions. Leave it out.")
     elif settings.score_range is not None:
         raise ValueError(f"Scores of distributions lie between 1 and {num_labels}. Leave `score_range` out.")
-    if settings.fixed_shapes and processor.use_native_resolution and settings.native_patches is None:
-        raise ValueError("`fixed_shapes` needs a bound on the native patches. Set `native_patches` (512, say).")
-    if settings.fixed_shapes and len(train) < settings.batch_size:
-        raise ValueError(f"`fixed_shapes` needs a full batch of {settings.batch_size} pictures, got {len(train)}.")
+    check_fixed_shapes(settings, processor, train)
     if settings.freeze is not None:
         freeze(model, settings.freeze)
     if settings.group_by_length:
@@ -177,6 +176,8 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
     """
     config = MusiqConfig.from_pretrained(settings.output_dir)
     recipe = asdict(settings) | {"schedule": "cosine", "augmentation": "flips"}
+    processes = PartialState().num_processes
+    recipe |= {"processes": processes} if processes > 1 else {}
     unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}
@@ -210,6 +211,7 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
         score_range=settings.score_range,
     )
     if settings.skip_bad_images:
+        load_config(settings.model)  # says in a sentence if there is no such checkpoint
         processor = load_processor(settings.model, None, architecture=settings.architecture)
         for name in splits:
             splits[name] = readable_rows(
@@ -273,5 +275,7 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
     report = {name: _report(trainer, rows, groups[name]) for name, rows in measured.items()}
     if trainer.is_world_process_zero():
         write_json(Path(settings.output_dir) / "metrics.json", report)
-        write_card(settings, num_pictures=len(train), report=report)
+        # `accelerate launch` may ask for it too.
+        used = replace(settings, bf16=trainer.accelerator.mixed_precision == "bf16")
+        write_card(used, num_pictures=len(train), report=report)
     return report

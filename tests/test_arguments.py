@@ -75,9 +75,10 @@ def test_errors_of_decoding_processes_keep_their_sentence_alone():
     [
         (ValueError("`epochs` must be\npositive."), "train: `epochs` must be positive."),
         (ImportError("peft is needed here."), "train: peft is needed here."),
+        (torch.OutOfMemoryError("CUDA out of memory."), "train: the memory is too small for such a batch"),
         (
-            torch.OutOfMemoryError("CUDA out of memory."),
-            "train: the accelerator's memory is too small for such a batch",
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "train: the memory is too small for such a batch",
         ),
     ],
 )
@@ -87,6 +88,14 @@ def test_mistakes_end_a_command_with_one_sentence(error, sentence, capsys):
 
     assert run_command("train", command, example="python train.py") == 2
     assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_defects_of_the_program_keep_their_traceback():
+    def command():
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        run_command("train", command, example="")
 
 
 def test_reports_are_printed_as_json(capsys):

@@ -115,6 +115,7 @@ def test_plcc_loss_of_constant_predictions_has_no_gradient():
 
 def test_rank_losses_count_only_pairs_that_differ():
     assert rank_loss(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(np.log(2))
+    assert rank_loss(torch.tensor([2.0]), torch.tensor([1.0])).item() == pytest.approx(np.log1p(np.exp(-1.0)))
     predictions, targets = torch.tensor([3.0, 1.0, 0.0]), torch.tensor([5.0, 5.0, 1.0])
     expected = np.mean([np.log1p(np.exp(-3.0)), np.log1p(np.exp(-1.0))])
     assert pairwise_rank_loss(predictions, targets).item() == pytest.approx(expected)

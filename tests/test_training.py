@@ -16,6 +16,7 @@ from transformers import AutoModel
 from musiq_hf import MusiqConfig, MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.model_preparation import load_model, normalize_scores, save_checkpoint
 from musiq_hf.settings import FinetuneSettings
+from musiq_hf.trainer import find_last_checkpoint
 from musiq_hf.training import finetune, split_data
 
 ROOT = Path(__file__).parent.parent
@@ -196,7 +197,10 @@ def test_resume_with_other_settings_is_refused(scores_csv, blank, tmp_path):
     finetune(settings(scores_csv, blank, tmp_path, epochs=1))
     with pytest.raises(ValueError, match="`batch_size` was 5 and is 4 now. Give the old one"):
         finetune(settings(scores_csv, blank, tmp_path, epochs=1, batch_size=4, resume=True))
-    finetune(settings(scores_csv, blank, tmp_path, epochs=1, num_workers=1, resume=True))
+    (tmp_path / "checkpoint-99").mkdir()  # a run that was killed while it wrote this one goes on from the one before
+    changes = {"epochs": 1, "num_workers": 1, "eval_batch_size": 2, "save_dtype": "float16", "resume": True}
+    found = find_last_checkpoint(settings(scores_csv, blank, tmp_path, **changes))
+    assert Path(found).name == "checkpoint-4"
 
 
 def test_directory_of_another_run_is_not_mixed_up(scores_csv, blank, tmp_path):

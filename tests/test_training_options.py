@@ -4,6 +4,7 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,13 @@ import torch._dynamo.testing
 from PIL import Image
 from transformers import AutoModel, TrainingArguments
 
-from musiq_hf import MusiqImageProcessor
+from musiq_hf import MusiqImageProcessor, training
 from musiq_hf.collators import QualityCollator
 from musiq_hf.data import load_scored_images
 from musiq_hf.model_preparation import add_lora, freeze, load_model, merge_lora
 from musiq_hf.picture_checks import num_patches_of, readable_rows
 from musiq_hf.settings import FinetuneSettings
-from musiq_hf.trainer import QualityTrainer
+from musiq_hf.trainer import QualityTrainer, _OwnRandomNumbers
 from musiq_hf.training import finetune
 
 SIZES = ((24, 32), (40, 16), (16, 16), (33, 50))
@@ -118,12 +119,15 @@ def test_bad_pictures_stop_the_run_or_are_left_out_and_counted(photos, blank, ca
     with pytest.raises(ValueError, match="4.png: cannot be decoded"):
         finetune(settings(photos, blank, output_dir=str(photos / "stopped")))
     Image.new("RGB", (3000, 1)).save(photos / "5.png")
+    Image.fromarray(np.full((30, 30), 7, dtype=np.float32)).save(photos / "6.tif")
+    table = (photos / "scores.csv").read_text()
+    (photos / "scores.csv").write_text(table.replace("\n6.png", "\n6.tif"))
     with caplog.at_level(logging.WARNING):
         finetune(settings(photos, blank, skip_bad_images=True))
-    assert "10 pictures." in (photos / "out/README.md").read_text()
-    for name in ("4.png", "5.png, 3000x1 pixels"):
+    assert "9 pictures." in (photos / "out/README.md").read_text()
+    for name in ("4.png", "5.png, 3000x1 pixels", "6.tif, 30x30 pixels"):
         assert any(name in message for message in caplog.messages)
-    assert any("2 of 12 pictures cannot be used" in message for message in caplog.messages)
+    assert any("3 of 12 pictures cannot be used" in message for message in caplog.messages)
 
 
 def test_nothing_readable_is_an_error(photos):
@@ -183,6 +187,10 @@ def test_rate_of_tokens_is_logged(photos, blank, monkeypatch):
 
 
 def test_pairs_of_copies_add_a_ranking_loss(photos, blank, monkeypatch):
+    # In units of a deviation of 4: the better copy one deviation above the worse one, and one below.
+    loss = training._pair_loss(settings(photos, blank, fault_pairs=1), 4.0)
+    assert loss(torch.tensor([6.0, 2.0])).item() == pytest.approx(0.5 * np.log1p(np.exp(-1)))
+    assert loss(torch.tensor([2.0, 6.0])).item() == pytest.approx(0.5 * np.log1p(np.exp(1)))
     losses = []
     for weight in (0.0, 0.5):
         monkeypatch.setattr("musiq_hf.training.PAIR_WEIGHT", weight)
@@ -191,6 +199,38 @@ def test_pairs_of_copies_add_a_ranking_loss(photos, blank, monkeypatch):
         losses += log_of(photos, "train_loss", str(weight))
     # Of an untrained model, which can hardly tell the copies apart.
     assert losses[1] - losses[0] == pytest.approx(0.5 * np.log(2), rel=0.1)
+
+
+def test_published_files_name_no_folder_of_this_machine(photos, blank):
+    finetune(settings(photos, blank))
+    for path in (photos / "out").glob("*.*"):
+        if path.suffix in (".json", ".md"):
+            assert str(photos) not in path.read_text(), path.name
+
+
+def test_card_says_seed_and_what_is_on(photos, blank):
+    finetune(settings(photos, blank, weight_decay=0.0, fault_pairs=1, warmup_fraction=0.0))
+    card = (photos / "out/README.md").read_text()
+    for said in ("seed 0", "weight_decay 0.0", "fault_pairs 1", "warmup_fraction 0.0"):
+        assert said in card
+    for unsaid in ("plcc_weight", "degrade_fraction", "bf16", "freeze", "processes"):
+        assert unsaid not in card
+
+
+def test_processes_draw_other_random_numbers():
+    drawn = []
+    for index in range(2):
+        torch.manual_seed(5)
+        _OwnRandomNumbers().on_train_begin(SimpleNamespace(seed=5, process_index=index))
+        drawn.append(torch.rand(()).item())
+    torch.manual_seed(5)
+    assert drawn[0] == torch.rand(()).item() != drawn[1]
+
+
+def test_full_batches_are_counted_over_all_processes(photos, blank, monkeypatch):
+    monkeypatch.setattr("musiq_hf.trainer.PartialState", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(ValueError, match="needs a full batch of 16 pictures, got 12"):
+        finetune(settings(photos, blank, fixed_shapes=True, native_patches=6, batch_size=8))
 
 
 def test_few_pictures_to_choose_on_are_warned_of(photos, blank, caplog):
