@@ -45,8 +45,9 @@ BIQ2021_DATA = --data $(BIQ2021)/labels.csv --image_root $(BIQ2021)/images
 default: $(VENV)/.test
 	@test -d "$(BIQ2021)/images" || { echo "make default BIQ2021=FOLDER: a folder with labels.csv and images/ is needed."; exit 2; }
 	$(BIN)/python examples/pretrain_quality.py --recipe quality_pretrain $(BIQ2021_DATA) --output_dir runs/pretrained
-	$(BIN)/python examples/finetune.py --recipe biq2021 $(BIQ2021_DATA) --model runs/pretrained \
-		--output_dir runs/musiq-tiny-biq2021
+	OMP_NUM_THREADS=1 $(BIN)/accelerate launch --config_file configuration/accelerate/cpu.yaml examples/finetune.py \
+		--recipe biq2021 $(BIQ2021_DATA) --model runs/pretrained --output_dir runs/musiq-tiny-biq2021 \
+		--batch_size 8 --fault_pairs 1
 
 # The numbers in its card, from the files: PRISTINE names a folder of pictures without faults, LARGE one of large pictures.
 default-numbers: $(VENV)/.test

@@ -46,7 +46,7 @@ def start(command: list[str]) -> subprocess.Popen:
         program + "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     runner = str(Path(command[command.index("--output_dir") + 1]).parent / "run.py")
-    position = command.index(SCRIPT)
+    position = next(index for index, word in enumerate(command) if word.endswith(".py"))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command[:position], runner, *command[position:]],
@@ -122,4 +122,16 @@ def test_every_recipe_runs_two_steps(recipe, blank, tmp_path):
     if "holdout_fraction" in read_recipe(recipe):
         command += ["--holdout_fraction", "0"]
     finish(start(command))
+    assert len(log_of(tmp_path / "out", "loss")) == 2
+
+
+def test_stage_1_runs_two_steps_in_two_processes(blank, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index in range(8):
+        Image.new("RGB", (60 + index, 52), (30 * index, 0, 99)).save(tmp_path / "photos" / f"{index}.png")
+    command = [*TORCHRUN, str(ROOT / "examples/pretrain_quality.py"), "--recipe", "quality_pretrain"]
+    command += ["--data", str(tmp_path / "photos"), "--model", blank, "--output_dir", str(tmp_path / "out")]
+    command += ["--max_steps", "2", "--batch_size", "2", "--self_made", "2", "--holdout_fraction", "0.4"]
+    output = finish(start([*command, "--num_workers", "0"]))
+    assert output.count('"eval_pair_accuracy"') == 1
     assert len(log_of(tmp_path / "out", "loss")) == 2
