@@ -6,26 +6,27 @@ that no score sees: a padding token here is only kept from being attended to, wh
 from attending, and sequences need no fixed length.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
+from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer
 from .losses_musiq import emd_loss, l1_loss
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
 from .patching_musiq import sinusoid_table
+
+# Patches that are encoded at a time, by device, when no gradient is needed.
+CHUNK = {"cpu": 256, "other": 8192}
 
 
 @dataclass
@@ -76,19 +77,37 @@ class MusiqEmbeddings(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
+    def _encode(self, patches: torch.Tensor) -> torch.Tensor:
+        """(num_patches, patch_size * patch_size * 3) -> (num_patches, D)."""
+        return self.patch_projection(patches if self.patch_encoder is None else self.patch_encoder(patches))
+
+    def _embed_patches(self, pixel_values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
+
+        Without gradients only the real patches, a few at a time: the features between encoder and projection are
+        40 times as large as what comes out, and a small chunk of them stays in the cache.
+        """
+        patches = pixel_values.to(self.patch_projection.weight.dtype).flatten(0, 1)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # one graph without data-dependent shapes
+            return self._encode(patches).view(*pixel_values.shape[:2], -1)
+        real = None if mask is None or bool(mask.all()) else mask.flatten().bool()
+        chunks = (patches if real is None else patches[real]).split(
+            CHUNK["cpu" if patches.device.type == "cpu" else "other"]
+        )
+        encoded = torch.cat([self._encode(chunk) for chunk in chunks])
+        if real is not None:
+            encoded = encoded.new_zeros(len(patches), encoded.shape[-1]).masked_scatter_(real[:, None], encoded)
+        return encoded.view(*pixel_values.shape[:2], -1)
+
     def forward(
         self,
         pixel_values: torch.Tensor,
         spatial_position_ids: torch.Tensor,
         scale_position_ids: torch.Tensor,
+        pixel_attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Embed; returns shape (batch_size, 1 + sequence_length, hidden_size), CLS first."""
-        batch_size, sequence_length, _ = pixel_values.shape
-        features = pixel_values.to(self.patch_projection.weight.dtype).flatten(0, 1)
-        if self.patch_encoder is not None:
-            features = self.patch_encoder(features)
-        # (batch_size * sequence_length, D) -> (batch_size, sequence_length, D)
-        embeddings = self.patch_projection(features).view(batch_size, sequence_length, -1)
+        embeddings = self._embed_patches(pixel_values, pixel_attention_mask)
         if self.spatial_kind == "sinusoid":
             table = sinusoid_table(self.num_positions, self.hidden_size, device=embeddings.device)
             embeddings = embeddings + nn.functional.embedding(spatial_position_ids, table.to(embeddings.dtype))
@@ -96,152 +115,8 @@ class MusiqEmbeddings(nn.Module):
             embeddings = embeddings + self.spatial_embedding(spatial_position_ids)
         if self.scale_embedding is not None:
             embeddings = embeddings + self.scale_embedding(scale_position_ids)
-        embeddings = torch.cat((self.cls_token.expand(batch_size, -1, -1), embeddings), dim=1)
+        embeddings = torch.cat((self.cls_token.expand(len(embeddings), -1, -1), embeddings), dim=1)
         return self.dropout(embeddings)
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Unpack[TransformersKwargs],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out, with an additive mask; the other implementations must agree with it.
-
-    Returns:
-        Output (batch_size, length, num_heads, head_dim) and weights (batch_size, num_heads, length, length).
-    """
-    weights = torch.matmul(query * scaling, key.transpose(2, 3))
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-class MusiqAttention(nn.Module):
-    """Multi-head self-attention over the real tokens."""
-
-    is_causal = False
-
-    def __init__(self, config: MusiqConfig):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.attention_probs_dropout_prob
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend; returns the output, shaped as the input, and the weights if the implementation has them."""
-        input_shape = hidden_states.shape[:-1]
-        head_shape = (*input_shape, -1, self.head_dim)
-        # (batch_size, length, D) -> (batch_size, num_heads, length, head_dim)
-        query = self.q_proj(hidden_states).view(head_shape).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(head_shape).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        output, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
-        return self.o_proj(output.reshape(*input_shape, -1).contiguous()), weights
-
-
-class MusiqMLP(nn.Module):
-    """Two dense layers around the tanh approximation of GELU (the released code's; the exact one moves scores)."""
-
-    def __init__(self, config: MusiqConfig):
-        super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.activation = ACT2FN["gelu_pytorch_tanh"]
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
-
-
-class MusiqDropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for whole pictures while training, and scales up the kept ones."""
-
-    def __init__(self, probability: float):
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, branch: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.probability == 0.0:
-            return branch
-        keep = 1.0 - self.probability
-        kept = torch.rand((branch.shape[0], 1, 1), device=branch.device) < keep
-        return branch * (kept / keep).to(branch.dtype)
-
-
-class MusiqLayer(GradientCheckpointingLayer):
-    """Pre-norm Transformer block; attention and MLP branches are dropped independently of each other."""
-
-    def __init__(self, config: MusiqConfig, drop_path_rate: float):
-        super().__init__()
-        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attention = MusiqAttention(config)
-        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = MusiqMLP(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.drop_path = MusiqDropPath(drop_path_rate)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        """Transform (batch_size, 1 + sequence_length, hidden_size)."""
-        branch, _ = self.attention(self.layernorm_before(hidden_states), attention_mask, **kwargs)
-        hidden_states = hidden_states + self.drop_path(self.dropout(branch))
-        branch = self.mlp(self.layernorm_after(hidden_states))
-        return hidden_states + self.drop_path(self.dropout(branch))
-
-
-class MusiqEncoder(nn.Module):
-    """The Transformer blocks."""
-
-    def __init__(self, config: MusiqConfig):
-        super().__init__()
-        last = max(config.num_hidden_layers - 1, 1)
-        self.layers = nn.ModuleList(
-            MusiqLayer(config, config.drop_path_rate * i / last) for i in range(config.num_hidden_layers)
-        )
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        """Transform (batch_size, 1 + sequence_length, hidden_size)."""
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, **kwargs)
-        return hidden_states
 
 
 class MusiqHead(nn.Module):
@@ -369,7 +244,7 @@ class MusiqModel(MusiqPreTrainedModel):
             ValueError: If a tensor that the configuration needs is missing, or the patches have a wrong shape.
         """
         self._validate_inputs(pixel_values, spatial_position_ids, scale_position_ids)
-        hidden_states = self.embeddings(pixel_values, spatial_position_ids, scale_position_ids)
+        hidden_states = self.embeddings(pixel_values, spatial_position_ids, scale_position_ids, pixel_attention_mask)
         if pixel_attention_mask is not None:
             pixel_attention_mask = nn.functional.pad(pixel_attention_mask, (1, 0), value=1)  # CLS is always real
         attention_mask = create_bidirectional_mask(

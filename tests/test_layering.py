@@ -20,7 +20,8 @@ LEAVES = {"configuration", "patching", "resampling", "losses", "patch_encoder", 
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
     "image_processing": LEAVES,
-    "modeling": LEAVES,
+    "encoder": {"configuration"},
+    "modeling": LEAVES | {"encoder"},
     "pipeline": LEAVES | {"image_processing", "modeling"},
 }
 

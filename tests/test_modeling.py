@@ -13,6 +13,7 @@ from musiq_hf import (
     MusiqForImageQualityAssessment,
     MusiqImageProcessor,
     MusiqModel,
+    modeling_musiq,
 )
 
 RANGE = 1e-5  # of the range of the scores, in fp32
@@ -276,11 +277,26 @@ def test_hidden_states_are_the_inputs_of_the_blocks_and_the_last_output(model, b
     length = 1 + batch["pixel_values"].shape[1]
     assert [tuple(states.shape) for states in output.hidden_states] == [(4, length, 16)] * 3
     with torch.no_grad():
-        positions = batch["spatial_position_ids"], batch["scale_position_ids"]
+        positions = batch["spatial_position_ids"], batch["scale_position_ids"], batch["pixel_attention_mask"]
         assert torch.equal(output.hidden_states[0], model.musiq.embeddings(batch["pixel_values"], *positions))
         pooled = model.musiq.layernorm(output.hidden_states[-1])[:, 0]
     torch.testing.assert_close(model.head(pooled), output.logits)
     assert run(model, batch).hidden_states is None
+
+
+def test_patches_encoded_a_few_at_a_time_equal_all_at_once(model, batch, monkeypatch):
+    together = model(**batch)  # with gradients: all at once, padding too
+    for size in (1, 7, 1000):
+        monkeypatch.setattr(modeling_musiq, "CHUNK", {"cpu": size})
+        counted = []
+        handle = model.musiq.embeddings.patch_projection.register_forward_hook(
+            lambda module, inputs, output, counted=counted: counted.append(len(output))
+        )
+        with torch.no_grad():
+            scores = model(**batch).scores
+        handle.remove()
+        torch.testing.assert_close(scores, together.scores.detach(), atol=1e-5, rtol=0)
+        assert max(counted) <= size and sum(counted) == int(batch["pixel_attention_mask"].sum())
 
 
 def test_attention_rows_add_up_to_1_and_are_0_on_padding(tiny_model, batch):
