@@ -27,6 +27,12 @@ from .patching_musiq import sinusoid_table
 
 # Patches that are encoded at a time, by device, when no gradient is needed.
 CHUNK = {"cpu": 256, "other": 8192}
+RECORDED = ("output_hidden_states", "output_attentions")
+
+
+def _needs_one_graph() -> bool:
+    """Whether gradients or a compiler ask for one graph whose shapes do not depend on the data."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
 @dataclass
@@ -88,7 +94,7 @@ class MusiqEmbeddings(nn.Module):
         40 times as large as what comes out, and a small chunk of them stays in the cache.
         """
         patches = pixel_values.to(self.patch_projection.weight.dtype).flatten(0, 1)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # one graph without data-dependent shapes
+        if _needs_one_graph():
             return self._encode(patches).view(*pixel_values.shape[:2], -1)
         real = None if mask is None or bool(mask.all()) else mask.flatten().bool()
         chunks = (patches if real is None else patches[real]).split(
@@ -217,6 +223,18 @@ class MusiqModel(MusiqPreTrainedModel):
                     "Pass all that the processor returns."
                 )
 
+    def _encode_one_by_one(
+        self, hidden_states: torch.Tensor, mask: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
+        """The blocks on the real tokens of one picture after the other: no work on padding, and attention unmasked.
+
+        On a CPU a picture fills the cores by itself. Padding keeps its embeddings.
+        """
+        encoded = hidden_states.clone()
+        for row, real in enumerate(mask.bool()):
+            encoded[row, real] = self.encoder(hidden_states[row, real][None], None, **kwargs)[0]
+        return encoded
+
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -247,10 +265,16 @@ class MusiqModel(MusiqPreTrainedModel):
         hidden_states = self.embeddings(pixel_values, spatial_position_ids, scale_position_ids, pixel_attention_mask)
         if pixel_attention_mask is not None:
             pixel_attention_mask = nn.functional.pad(pixel_attention_mask, (1, 0), value=1)  # CLS is always real
-        attention_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=pixel_attention_mask
-        )
-        hidden_states = self.layernorm(self.encoder(hidden_states, attention_mask, **kwargs))
+        recorded = (kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
+        one_by_one = hidden_states.device.type == "cpu" and not _needs_one_graph() and not any(recorded)
+        if one_by_one and pixel_attention_mask is not None and not pixel_attention_mask.all():
+            hidden_states = self._encode_one_by_one(hidden_states, pixel_attention_mask, **kwargs)
+        else:
+            attention_mask = create_bidirectional_mask(
+                config=self.config, inputs_embeds=hidden_states, attention_mask=pixel_attention_mask
+            )
+            hidden_states = self.encoder(hidden_states, attention_mask, **kwargs)
+        hidden_states = self.layernorm(hidden_states)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
 
 
