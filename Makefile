@@ -45,7 +45,7 @@ BIQ2021_DATA = --data $(BIQ2021)/labels.csv --image_root $(BIQ2021)/images
 default: $(VENV)/.test
 	@test -d "$(BIQ2021)/images" || { echo "make default BIQ2021=FOLDER: a folder with labels.csv and images/ is needed."; exit 2; }
 	$(BIN)/python examples/pretrain_quality.py --recipe quality_pretrain $(BIQ2021_DATA) --output_dir runs/pretrained
-	OMP_NUM_THREADS=1 $(BIN)/accelerate launch --config_file configuration/accelerate/cpu.yaml examples/finetune.py \
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 examples/finetune.py \
 		--recipe biq2021 $(BIQ2021_DATA) --model runs/pretrained --output_dir runs/musiq-tiny-biq2021 \
 		--batch_size 8 --fault_pairs 1
 
