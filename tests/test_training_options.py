@@ -228,7 +228,7 @@ def test_processes_draw_other_random_numbers():
 
 
 def test_full_batches_are_counted_over_all_processes(photos, blank, monkeypatch):
-    monkeypatch.setattr("musiq_hf.trainer.PartialState", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr("musiq_hf.trainer._num_processes", lambda: 2)
     with pytest.raises(ValueError, match="needs a full batch of 16 pictures, got 12"):
         finetune(settings(photos, blank, fixed_shapes=True, native_patches=6, batch_size=8))
 
