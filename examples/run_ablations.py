@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -121,7 +122,9 @@ def collect(output_dir: Path) -> dict[str, list[tuple[float, float]]]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train every variant with every seed; runs that are finished in the directory are kept."""
-    asked = {name: str(value) for name, value in vars(arguments).items() if name not in ("output_dir", "seeds")}
+    asked: dict[str, Any] = {
+        name: str(value) for name, value in vars(arguments).items() if name not in ("output_dir", "seeds")
+    }
     asked |= {"budget": BUDGET, "variants": VARIANTS | WINDOW_VARIANTS, "recipe": read_recipe("biq2021")}
     stored = arguments.output_dir / "settings.json"
     if stored.exists() and read_json(stored) != asked:
