@@ -58,8 +58,8 @@ def test_imagefolder_is_read(folder):
         ("picture,mos\n0.png,1\n", r"scores.csv: columns \['image'\] are missing, got \['picture', 'mos'\]"),
         ("image,mos\n0.png,1\n9.png,2\n", "line 3: picture .*9.png does not exist. Check `--image_root`"),
         ("image,mos\n0.png,good\n", "line 2: `mos` must be a number, got good"),
-        ("image,mos\n0.png,\n", "line 2: `mos` must be a number, got nan"),
-        ("image,mos\n0.png\n", "line 2: `mos` must be a number, got nan"),
+        ("image,mos\n0.png,\n", "line 2: `mos` must be a number, got nothing"),
+        ("image,mos\n0.png\n", "line 2: `mos` must be a number, got nothing"),
         ("image,mos\n,1\n", "line 2: a picture or the name of one was expected, but there is none"),
         ("image,mos\n", "scores.csv, split train: no rows. Give at least one picture"),
         ("image,mos,split\n", "scores.csv, split train: no rows. Give at least one picture"),
@@ -148,9 +148,9 @@ def test_streams_give_the_rows_of_the_whole_and_meet_mistakes_when_they_are_read
     bad = write_parquet(folder, "bad.parquet", image=NAMES[:2], mos=[1.0, float("nan")])
     rows = iter(load_scored_images(bad, streaming=True)["train"])
     assert next(rows)["mos"] == 1
-    with pytest.raises(ValueError, match=r"bad.parquet, split train, row 1: `mos` must be a number, got nan"):
+    with pytest.raises(ValueError, match=r"bad.parquet, split train, row 1: `mos` must be a number, got nothing"):
         next(rows)
-    with pytest.raises(ValueError, match=r"bad.parquet, split train, row 1: `mos` must be a number, got nan"):
+    with pytest.raises(ValueError, match=r"bad.parquet, split train, row 1: `mos` must be a number, got nothing"):
         load_scored_images(bad)
 
 

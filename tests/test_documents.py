@@ -18,7 +18,8 @@ from musiq_hf.settings import FinetuneSettings
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(RECIPES.glob("*.yaml"))]
 # Of `accelerate launch`, `hf upload`, `examples/score_images.py` and `examples/evaluate_robustness.py`.
-OTHERS = {"--config_file", "--num_processes", "--exclude", "--pictures", "--half_size", "--shorter_side"}
+OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size", "--shorter_side"}
+OTHERS |= {"--pretrained", "--seeds"}  # of examples/run_ablations.py
 
 
 def known_options() -> set[str]:
