@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(RECIPES.glob("*.yaml"))]
 # Of `accelerate launch`, `hf upload`, `examples/score_images.py` and `examples/evaluate_robustness.py`.
 OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size", "--shorter_side"}
-OTHERS |= {"--pretrained", "--seeds"}  # of examples/run_ablations.py
+OTHERS |= {"--num_processes", "--pretrained", "--seeds"}
 
 
 def known_options() -> set[str]:
