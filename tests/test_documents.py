@@ -17,7 +17,7 @@ from musiq_hf.settings import FinetuneSettings
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(RECIPES.glob("*.yaml"))]
-# Of `accelerate launch`, `hf upload`, `examples/score_images.py` and `examples/evaluate_robustness.py`.
+# Of `accelerate launch`, `torchrun`, `hf upload`, and of examples without settings.
 OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size", "--shorter_side"}
 OTHERS |= {"--num_processes", "--pretrained", "--seeds"}
 
