@@ -255,8 +255,8 @@ class MusiqModel(MusiqPreTrainedModel):
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
-            `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first, and `pooler_output`
-            (batch_size, hidden_size), the CLS token.
+            `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first, meaningless on padding, and
+            `pooler_output` (batch_size, hidden_size), the CLS token.
 
         Raises:
             ValueError: If a tensor that the configuration needs is missing, or the patches have a wrong shape.
