@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,14 @@ from .publishing import read_json, write_json
 FROM_SCRATCH = "scratch:"
 CONFIGURATIONS = data_directory("checkpoints")
 logger = logging.get_logger(__name__)
+
+
+def architecture_fields() -> dict[str, Any]:
+    """Names and types of what makes up a MUSIQ; training sets the unit of the score itself."""
+    own = MusiqConfig.__annotations__.items()
+    return {name: kind for name, kind in own if not name.startswith(("score_", "model_type"))} | {
+        "resize_mode": Literal["arp", "square"]
+    }
 
 
 def resolve_model(name: str) -> str:
@@ -81,9 +89,6 @@ def load_model(
         ValueError: If the checkpoint is no MUSIQ, or its configuration does not allow the changes.
     """
     config = load_config(name)
-    for field in architecture or {}:
-        if not hasattr(config, field) and not hasattr(MusiqImageProcessor, field):
-            raise ValueError(f"`architecture` names {field}, which is no field of MUSIQ's architecture.")
     # A label of its own per score value; Transformers counts the labels by these names.
     names = {0: "MOS"} if num_labels == 1 else {i: str(i + 1) for i in range(num_labels)}
     changes: dict[str, Any] = {"id2label": names, "label2id": {label: i for i, label in names.items()}}

@@ -14,20 +14,12 @@ from typing import Any, TypeVar
 import yaml
 
 from .arguments import parse_arguments, run_command
-from .configuration_musiq import MusiqConfig
+from .model_preparation import architecture_fields
 from .packaged import data_directory
 from .settings import RunSettings
 
 RECIPES = data_directory("recipes")
 Settings = TypeVar("Settings", bound=RunSettings)
-
-
-def _architecture_fields() -> dict[str, Any]:
-    """Names and types of what makes up a MUSIQ; training sets the unit of the score itself."""
-    own = MusiqConfig.__annotations__.items()
-    return {name: kind for name, kind in own if not name.startswith(("score_", "model_type"))} | {
-        "resize_mode": typing.Literal["arp", "square"]
-    }
 
 
 def _describe(kind: type[RunSettings]) -> dict[str, str]:
@@ -76,7 +68,7 @@ def _parse_overrides(kind: type[RunSettings], overrides: Sequence[str]) -> dict[
             raise ValueError(f"`--set {text}`: the value is not valid YAML, close its brackets and quotes.") from error
         if name in settings:
             values[name] = parsed
-        elif name in _architecture_fields():
+        elif name in architecture_fields():
             values.setdefault("architecture", {})[name] = parsed
         else:
             raise ValueError(f"`--set {name}=...`: neither a setting of the run nor a field of the configuration.")
@@ -137,11 +129,10 @@ def load_settings(
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ValueError(f"Unknown settings {', '.join(unknown)}. Known are {', '.join(sorted(hints))}.")
-    fields = _architecture_fields()
+    fields = architecture_fields()
     for name, value in values.get("architecture", {}).items():
-        if name not in fields:
-            raise ValueError(f"`architecture` names {name}, which is no field of MUSIQ's architecture.")
-        _check_type(name, value, fields[name])
+        if name in fields:  # others are refused by the settings themselves
+            _check_type(name, value, fields[name])
     needed = [item.name for item in dataclasses.fields(kind) if item.default is item.default_factory is not None]
     missing = [name for name in needed if name not in values]
     if missing:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .image_processing_musiq import MusiqImageProcessor
-from .model_preparation import resolve_model
+from .model_preparation import architecture_fields, resolve_model
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 FREEZABLE = ("patch_encoder", "encoder")
@@ -91,6 +91,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         """Raise a ValueError for what would otherwise fail after hours."""
         self.model = resolve_model(self.model)
+        for name in self.architecture:
+            if name not in architecture_fields():
+                raise ValueError(f"`architecture` names {name}, which is no field of MUSIQ's architecture.")
         if not self.epochs > 0:
             raise ValueError(f"`epochs` must be positive, got {self.epochs}.")
         counts = ("max_steps", "batch_size", "gradient_accumulation_steps", "eval_batch_size", "early_stopping")

@@ -212,14 +212,14 @@ def _on_cpu() -> bool:
     return not (torch.accelerator.is_available() or is_torch_xla_available())
 
 
-def _num_processes() -> int:
+def num_processes() -> int:
     """Processes that train together, which the first question for them ties to the CPU if there is nothing else."""
     return int(PartialState(cpu=_on_cpu()).num_processes)
 
 
 def _fixed_settings(settings: RunSettings) -> dict[str, Any]:
     """What a resumed run must have in common with its beginning, as JSON gives it back."""
-    values = asdict(settings) | {"num_processes": _num_processes()}
+    values = asdict(settings) | {"num_processes": num_processes()}
     values["model"] = Path(settings.model).name  # the file may be published: no private paths
     return {name: value for name, value in json.loads(json.dumps(values)).items() if name not in FREE}
 
@@ -230,7 +230,7 @@ def check_fixed_shapes(settings: RunSettings, processor: MusiqImageProcessor, ro
         return
     if processor.use_native_resolution and settings.native_patches is None:
         raise ValueError("`fixed_shapes` needs a bound on the native patches. Set `native_patches` (512, say).")
-    needed = settings.batch_size * _num_processes()
+    needed = settings.batch_size * num_processes()
     if len(rows) < needed:
         raise ValueError(f"`fixed_shapes` needs a full batch of {needed} pictures, got {len(rows)}.")
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from transformers import EvalPrediction, set_seed
 from transformers.utils import logging
 
@@ -40,7 +39,7 @@ from .modeling_musiq import MusiqForImageQualityAssessment
 from .picture_checks import num_patches_of, readable_rows
 from .publishing import add_remote_code, write_json
 from .settings import FinetuneSettings
-from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer
+from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer, num_processes
 
 if TYPE_CHECKING:
     import datasets
@@ -176,8 +175,7 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
     """
     config = MusiqConfig.from_pretrained(settings.output_dir)
     recipe = asdict(settings) | {"schedule": "cosine", "augmentation": "flips"}
-    processes = PartialState().num_processes
-    recipe |= {"processes": processes} if processes > 1 else {}
+    recipe |= {"processes": num_processes()} if num_processes() > 1 else {}
     unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}

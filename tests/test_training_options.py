@@ -228,7 +228,7 @@ def test_processes_draw_other_random_numbers():
 
 
 def test_full_batches_are_counted_over_all_processes(photos, blank, monkeypatch):
-    monkeypatch.setattr("musiq_hf.trainer._num_processes", lambda: 2)
+    monkeypatch.setattr("musiq_hf.trainer.num_processes", lambda: 2)
     with pytest.raises(ValueError, match="needs a full batch of 16 pictures, got 12"):
         finetune(settings(photos, blank, fixed_shapes=True, native_patches=6, batch_size=8))
 
@@ -255,6 +255,7 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
     ("changes", "message"),
     [
         ({"fixed_shapes": True, "native_patches": None}, "`fixed_shapes` needs a bound on the native patches"),
+        ({"architecture": {"hash_gird_size": 3}}, "`architecture` names hash_gird_size, which is no field"),
         ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
         ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),
         ({"model": "no-such-model"}, "no-such-model: neither a directory with a config.json nor an id on the Hub"),
