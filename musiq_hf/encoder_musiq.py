@@ -12,6 +12,10 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_musiq import MusiqConfig
+from .cpu_kernels_musiq import MusiqLinear, attention_in_blocks, takes_attention
+
+# Tokens of the wide layer of the MLP at a time, when a fast kernel serves: its features are 3 times as wide.
+MLP_TOKENS = 4096
 
 
 def eager_attention_forward(
@@ -38,7 +42,7 @@ def eager_attention_forward(
 
 
 class MusiqAttention(nn.Module):
-    """Multi-head self-attention over the real tokens."""
+    """Multi-head self-attention over the real tokens, for all of them or for the first, CLS, alone."""
 
     is_causal = False
 
@@ -48,24 +52,40 @@ class MusiqAttention(nn.Module):
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = MusiqLinear(config.hidden_size, config.hidden_size)
+        self.k_proj = MusiqLinear(config.hidden_size, config.hidden_size)
+        self.v_proj = MusiqLinear(config.hidden_size, config.hidden_size)
+        self.o_proj = MusiqLinear(config.hidden_size, config.hidden_size)
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        *,
+        cls_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend; returns the output, shaped as the input, and the weights if the implementation has them."""
-        input_shape = hidden_states.shape[:-1]
-        head_shape = (*input_shape, -1, self.head_dim)
+        """Attend; returns the output, shaped as the attending tokens, and the weights if the implementation has them.
+
+        With `cls_only` every token is read but CLS alone attends.
+        """
+        attending = hidden_states[:, :1] if cls_only else hidden_states
+        if cls_only and attention_mask is not None:
+            attention_mask = attention_mask[:, :, :1]
         # (batch_size, length, D) -> (batch_size, num_heads, length, head_dim)
-        query = self.q_proj(hidden_states).view(head_shape).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(head_shape).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
+        query, key, value = (
+            projection(tokens).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projection, tokens in (
+                (self.q_proj, attending),
+                (self.k_proj, hidden_states),
+                (self.v_proj, hidden_states),
+            )
+        )
+        dropout = self.attention_dropout if self.training else 0.0
+        by_blocks = self.config._attn_implementation == "sdpa" and takes_attention(query, key, attention_mask, dropout)
+        if by_blocks:
+            output = attention_in_blocks(query, key, value, scaling=self.scaling)
+            return self.o_proj(output.flatten(-2)), None
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -75,11 +95,11 @@ class MusiqAttention(nn.Module):
             key,
             value,
             attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
+            dropout=dropout,
             scaling=self.scaling,
             **kwargs,
         )
-        return self.o_proj(output.reshape(*input_shape, -1).contiguous()), weights
+        return self.o_proj(output.reshape(attending.shape).contiguous()), weights
 
 
 class MusiqMLP(nn.Module):
@@ -87,12 +107,21 @@ class MusiqMLP(nn.Module):
 
     def __init__(self, config: MusiqConfig):
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc1 = MusiqLinear(config.hidden_size, config.intermediate_size)
+        self.fc2 = MusiqLinear(config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN["gelu_pytorch_tanh"]
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
+    def _is_fast(self, hidden_states: torch.Tensor) -> bool:
+        """Whether the activation can be part of oneDNN's product: no adapter in the dense layer's place, no hook."""
+        dropped = self.training and self.dropout.p > 0
+        plain = type(self.fc1) is MusiqLinear and not (self.fc1._forward_hooks or self.fc1._forward_pre_hooks)
+        return plain and not dropped and self.fc1.takes(hidden_states)
+
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self._is_fast(hidden_states):
+            parts = hidden_states.split(MLP_TOKENS, dim=1)
+            return torch.cat([self.fc2(self.fc1.product(part, "gelu", "tanh")) for part in parts], dim=1)
         return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
 
 
@@ -127,10 +156,15 @@ class MusiqLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        *,
+        cls_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Transform (batch_size, 1 + sequence_length, hidden_size)."""
-        branch, _ = self.attention(self.layernorm_before(hidden_states), attention_mask, **kwargs)
+        """Transform (batch_size, 1 + sequence_length, hidden_size); with `cls_only` to CLS alone, length 1."""
+        normed = self.layernorm_before(hidden_states)
+        branch, _ = self.attention(normed, attention_mask, cls_only=cls_only, **kwargs)
+        if cls_only:
+            hidden_states = hidden_states[:, :1]
         hidden_states = hidden_states + self.drop_path(self.dropout(branch))
         branch = self.mlp(self.layernorm_after(hidden_states))
         return hidden_states + self.drop_path(self.dropout(branch))
@@ -150,9 +184,12 @@ class MusiqEncoder(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
+        *,
+        cls_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Transform (batch_size, 1 + sequence_length, hidden_size)."""
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        """Transform (batch_size, 1 + sequence_length, hidden_size); with `cls_only` the last block gives CLS alone."""
+        for index, layer in enumerate(self.layers, start=1):
+            is_last = index == len(self.layers)
+            hidden_states = layer(hidden_states, attention_mask, cls_only=cls_only and is_last, **kwargs)
         return hidden_states

@@ -20,19 +20,16 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
+from .cpu_kernels_musiq import MusiqLinear, needs_one_graph
 from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer
 from .losses_musiq import emd_loss, l1_loss
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
 from .patching_musiq import sinusoid_table
 
-# Patches that are encoded at a time, by device, when no gradient is needed.
+# Patches that are projected at a time, by device, when no gradient is needed.
 CHUNK = {"cpu": 256, "other": 8192}
+CACHE_BYTES = 2**21  # of features of the patch encoder at a time, on a CPU
 RECORDED = ("output_hidden_states", "output_attentions")
-
-
-def _needs_one_graph() -> bool:
-    """Whether gradients or a compiler ask for one graph whose shapes do not depend on the data."""
-    return torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
 @dataclass
@@ -72,7 +69,7 @@ class MusiqEmbeddings(nn.Module):
                 num_groups=config.patch_encoder_groups,
             )
             feature_size = self.patch_encoder.output_size
-        self.patch_projection = nn.Linear(feature_size, config.hidden_size)
+        self.patch_projection = MusiqLinear(feature_size, config.hidden_size)
         self.spatial_kind = config.spatial_embedding
         self.num_positions, self.hidden_size = config.num_spatial_positions, config.hidden_size
         learned = self.spatial_kind in ("hash", "fixed")
@@ -84,25 +81,38 @@ class MusiqEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def _encode(self, patches: torch.Tensor) -> torch.Tensor:
-        """(num_patches, patch_size * patch_size * 3) -> (num_patches, D)."""
-        return self.patch_projection(patches if self.patch_encoder is None else self.patch_encoder(patches))
+        """(num_patches, patch_size * patch_size * 3) -> (num_patches, D).
+
+        On a CPU the encoder reads a few patches at a time, whose features stay in the cache; the projection, with
+        most of the weights, more.
+        """
+        if self.patch_encoder is None:
+            return self.patch_projection(patches)
+        if needs_one_graph() or patches.device.type != "cpu":
+            return self.patch_projection(self.patch_encoder(patches))
+        few = max(1, CACHE_BYTES // (self.patch_encoder.stem_values * patches.element_size()))
+        features = patches.new_empty((len(patches), self.patch_encoder.output_size))
+        for start in range(0, len(patches), few):
+            features[start : start + few] = self.patch_encoder(patches[start : start + few])
+        return self.patch_projection(features)
 
     def _embed_patches(self, pixel_values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """(batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
 
-        Without gradients only the real patches, a few at a time: the features between encoder and projection are
-        40 times as large as what comes out, and a small chunk of them stays in the cache.
+        Without gradients only the real patches, some at a time: the features between encoder and projection are
+        40 times as large as what comes out.
         """
-        patches = pixel_values.to(self.patch_projection.weight.dtype).flatten(0, 1)
-        if _needs_one_graph():
-            return self._encode(patches).view(*pixel_values.shape[:2], -1)
-        real = None if mask is None or bool(mask.all()) else mask.flatten().bool()
-        chunks = (patches if real is None else patches[real]).split(
-            CHUNK["cpu" if patches.device.type == "cpu" else "other"]
-        )
-        encoded = torch.cat([self._encode(chunk) for chunk in chunks])
-        if real is not None:
-            encoded = encoded.new_zeros(len(patches), encoded.shape[-1]).masked_scatter_(real[:, None], encoded)
+        dtype = self.patch_projection.weight.dtype
+        patches = pixel_values.flatten(0, 1)
+        if needs_one_graph():
+            return self._encode(patches.to(dtype)).view(*pixel_values.shape[:2], -1)
+        size = CHUNK["cpu" if patches.device.type == "cpu" else "other"]
+        if mask is None or bool(mask.all()):
+            encoded = torch.cat([self._encode(chunk.to(dtype)) for chunk in patches.split(size)])
+        else:
+            real = mask.flatten().nonzero()[:, 0]
+            parts = torch.cat([self._encode(patches[chunk].to(dtype)) for chunk in real.split(size)])
+            encoded = parts.new_zeros(len(patches), parts.shape[-1]).index_copy_(0, real, parts)
         return encoded.view(*pixel_values.shape[:2], -1)
 
     def forward(
@@ -130,8 +140,8 @@ class MusiqHead(nn.Module):
 
     def __init__(self, config: MusiqConfig):
         super().__init__()
-        self.pre_logits = nn.Linear(config.hidden_size, config.pre_logits_size) if config.pre_logits_size else None
-        self.classifier = nn.Linear(config.pre_logits_size or config.hidden_size, config.num_labels)
+        self.pre_logits = MusiqLinear(config.hidden_size, config.pre_logits_size) if config.pre_logits_size else None
+        self.classifier = MusiqLinear(config.pre_logits_size or config.hidden_size, config.num_labels)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         if self.pre_logits is not None:
@@ -224,15 +234,16 @@ class MusiqModel(MusiqPreTrainedModel):
                 )
 
     def _encode_one_by_one(
-        self, hidden_states: torch.Tensor, mask: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+        self, hidden_states: torch.Tensor, mask: torch.Tensor, *, cls_only: bool, **kwargs: Unpack[TransformersKwargs]
     ) -> torch.Tensor:
         """The blocks on the real tokens of one picture after the other: no work on padding, and attention unmasked.
 
         On a CPU a picture fills the cores by itself. Padding keeps its embeddings.
         """
-        encoded = hidden_states.clone()
+        encoded = hidden_states[:, :1].clone() if cls_only else hidden_states.clone()
         for row, real in enumerate(mask.bool()):
-            encoded[row, real] = self.encoder(hidden_states[row, real][None], None, **kwargs)[0]
+            one = self.encoder(hidden_states[row, real][None], None, cls_only=cls_only, **kwargs)[0]
+            encoded[row, real[: len(encoded[row])]] = one
         return encoded
 
     @merge_with_config_defaults
@@ -243,6 +254,8 @@ class MusiqModel(MusiqPreTrainedModel):
         pixel_attention_mask: torch.Tensor | None = None,
         spatial_position_ids: torch.Tensor | None = None,
         scale_position_ids: torch.Tensor | None = None,
+        *,
+        cls_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encode the patches of a batch of pictures.
@@ -252,11 +265,13 @@ class MusiqModel(MusiqPreTrainedModel):
             pixel_attention_mask: 1 = real patch, 0 = padding, shape (batch_size, sequence_length). None = all real.
             spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
             scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
+            cls_only: Whether CLS is all that is wanted: the last block then computes no other token. No effect if
+                hidden states or attentions are asked for, or with an attention other than eager and sdpa.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
-            `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first, meaningless on padding, and
-            `pooler_output` (batch_size, hidden_size), the CLS token.
+            `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first, meaningless on padding, or
+            CLS alone, and `pooler_output` (batch_size, hidden_size), the CLS token.
 
         Raises:
             ValueError: If a tensor that the configuration needs is missing, or the patches have a wrong shape.
@@ -265,15 +280,18 @@ class MusiqModel(MusiqPreTrainedModel):
         hidden_states = self.embeddings(pixel_values, spatial_position_ids, scale_position_ids, pixel_attention_mask)
         if pixel_attention_mask is not None:
             pixel_attention_mask = nn.functional.pad(pixel_attention_mask, (1, 0), value=1)  # CLS is always real
-        recorded = (kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
-        one_by_one = hidden_states.device.type == "cpu" and not _needs_one_graph() and not any(recorded)
+        recorded = any(kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
+        cls_only = cls_only and not recorded and self.config._attn_implementation in ("eager", "sdpa")
+        one_by_one = hidden_states.device.type == "cpu" and not needs_one_graph() and not recorded
         if one_by_one and pixel_attention_mask is not None and not pixel_attention_mask.all():
-            hidden_states = self._encode_one_by_one(hidden_states, pixel_attention_mask, **kwargs)
+            hidden_states = self._encode_one_by_one(hidden_states, pixel_attention_mask, cls_only=cls_only, **kwargs)
         else:
+            if one_by_one:
+                pixel_attention_mask = None  # all ones: without a mask attention is free to choose its kernel
             attention_mask = create_bidirectional_mask(
                 config=self.config, inputs_embeds=hidden_states, attention_mask=pixel_attention_mask
             )
-            hidden_states = self.encoder(hidden_states, attention_mask, **kwargs)
+            hidden_states = self.encoder(hidden_states, attention_mask, cls_only=cls_only, **kwargs)
         hidden_states = self.layernorm(hidden_states)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
 
@@ -329,7 +347,13 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
             ValueError: If a tensor is missing or has a wrong shape, or a label distribution is not one.
         """
         outputs = self.musiq(
-            pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids, return_dict=True, **kwargs
+            pixel_values,
+            pixel_attention_mask,
+            spatial_position_ids,
+            scale_position_ids,
+            cls_only=True,
+            return_dict=True,
+            **kwargs,
         )
         logits = self.head(outputs.pooler_output)
         return MusiqImageQualityOutput(
@@ -377,7 +401,13 @@ class MusiqForImageClassification(MusiqPreTrainedModel):
             ValueError: If a tensor is missing or has a wrong shape.
         """
         outputs = self.musiq(
-            pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids, return_dict=True, **kwargs
+            pixel_values,
+            pixel_attention_mask,
+            spatial_position_ids,
+            scale_position_ids,
+            cls_only=True,
+            return_dict=True,
+            **kwargs,
         )
         logits = self.head(outputs.pooler_output)
         loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels.to(logits.device))

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .cpu_kernels_musiq import MusiqGroupNorm, is_fast
+
 NUM_CHANNELS = 3
 STEM_NORM_EPS = 1e-6
 UNIT_NORM_EPS = 1e-4
@@ -33,6 +35,7 @@ class MusiqStdConv2d(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
         super().__init__(in_channels, out_channels, kernel_size, stride, bias=False)
+        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None  # a weight, and what it was standardised to
 
     def standardized_weight(self) -> torch.Tensor:
         """Kernel with mean 0 and standard deviation 1 over (in_channels, rows, columns), in the weight's dtype."""
@@ -40,9 +43,20 @@ class MusiqStdConv2d(nn.Conv2d):
         std, mean = torch.std_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
         return ((weight - mean) / (std + WEIGHT_EPS)).to(self.weight.dtype)
 
+    def _kept_weight(self) -> torch.Tensor:
+        """The standardised kernel, computed again only when the weight has changed.
+
+        Compared by value, which costs a tenth: a write through `.data` changes neither version nor address.
+        """
+        weight = self.weight.detach()
+        kept = self._kept
+        if kept is None or kept[0].dtype != weight.dtype or not torch.equal(kept[0], weight):
+            kept = self._kept = (weight.clone(), self.standardized_weight())
+        return kept[1]
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        images = pad_same(images, self.kernel_size[0], self.stride[0])
-        return F.conv2d(images, self.standardized_weight(), stride=self.stride)
+        kernel = self._kept_weight() if is_fast(images) else self.standardized_weight()
+        return F.conv2d(pad_same(images, self.kernel_size[0], self.stride[0]), kernel, stride=self.stride)
 
 
 class MusiqResidualUnit(nn.Module):
@@ -52,13 +66,13 @@ class MusiqResidualUnit(nn.Module):
         super().__init__()
         out_channels = 4 * width
         self.conv1 = MusiqStdConv2d(in_channels, width, 1)
-        self.norm1 = nn.GroupNorm(num_groups, width, eps=UNIT_NORM_EPS)
+        self.norm1 = MusiqGroupNorm(num_groups, width, eps=UNIT_NORM_EPS)
         self.conv2 = MusiqStdConv2d(width, width, 3, stride)
-        self.norm2 = nn.GroupNorm(num_groups, width, eps=UNIT_NORM_EPS)
+        self.norm2 = MusiqGroupNorm(num_groups, width, eps=UNIT_NORM_EPS)
         self.conv3 = MusiqStdConv2d(width, out_channels, 1)
-        self.norm3 = nn.GroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
+        self.norm3 = MusiqGroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
         self.conv_proj = MusiqStdConv2d(in_channels, out_channels, 1, stride)
-        self.norm_proj = nn.GroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
+        self.norm_proj = MusiqGroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         shortcut = self.norm_proj(self.conv_proj(features))
@@ -81,7 +95,7 @@ class MusiqPatchEncoder(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         self.stem_conv = MusiqStdConv2d(NUM_CHANNELS, width, 7, stride=2)
-        self.stem_norm = nn.GroupNorm(num_groups, width, eps=STEM_NORM_EPS)
+        self.stem_norm = MusiqGroupNorm(num_groups, width, eps=STEM_NORM_EPS)
         self.stages = nn.ModuleList()
         channels, side = width, -(-patch_size // 4)
         for stage in range(num_stages):
@@ -89,6 +103,7 @@ class MusiqPatchEncoder(nn.Module):
             self.stages.append(MusiqResidualUnit(channels, width * 2**stage, stride, num_groups))
             channels, side = 4 * width * 2**stage, -(-side // stride)
         self.output_size = side * side * channels
+        self.stem_values = (-(-patch_size // 2)) ** 2 * width  # the largest features of one patch
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Encode.

@@ -15,13 +15,14 @@ FOLDERS = ("musiq_hf", "conversion", "configuration", "examples", "benchmarks", 
 TEXT = {".py", ".md", ".toml", ".json", ".yaml", ".yml", ".txt", ".cfg", ".ini", ".sh", ".csv", ""}
 
 THIRD_PARTIES = {"huggingface_hub", "numpy", "PIL", "torch", "transformers"}
-LEAVES = {"configuration", "patching", "resampling", "losses", "patch_encoder", "image_loading"}
+LEAVES = {"configuration", "patching", "resampling", "losses", "cpu_kernels", "image_loading"}
 # What a file of a Hub repository may import of ours; leaves import none.
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
     "image_processing": LEAVES,
-    "encoder": {"configuration"},
-    "modeling": LEAVES | {"encoder"},
+    "patch_encoder": {"cpu_kernels"},
+    "encoder": {"configuration", "cpu_kernels"},
+    "modeling": LEAVES | {"encoder", "patch_encoder"},
     "pipeline": LEAVES | {"image_processing", "modeling"},
 }
 

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faster kernels for inference on a CPU; each equals the plain form beside it, which is used wherever these are not.
+
+Three things cost most there. PyTorch's fp32 products go through MKL, which on AMD processors reaches less than half of
+what oneDNN reaches (and about the same on Intel's). Its group norm reads channels-last features slowly, in bf16 ten
+times so. Its fused attention is built on the slow products too, in bf16 as well.
+"""
+
+import platform
+
+import torch
+from torch import nn
+
+# oneDNN's product with a fused activation, which torch.compile calls too; its layouts are those of x86.
+HAS_ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and platform.machine().lower() in ("x86_64", "amd64")
+)
+MIN_LENGTH = {torch.float32: 512, torch.bfloat16: 128}  # shorter sequences than these gain nothing from blocks
+BLOCK_VALUES = 2**20  # attention weights at a time: they stay in the cache, and below the size that is mapped anew
+
+
+def needs_one_graph() -> bool:
+    """Whether gradients or a compiler ask for one graph whose shapes do not depend on the data."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def is_fast(tensor: torch.Tensor) -> bool:
+    """Whether the kernels of this file take a tensor."""
+    if tensor.device.type != "cpu" or needs_one_graph() or torch.is_autocast_enabled("cpu") or not HAS_ONEDNN:
+        return False
+    if tensor.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return tensor.dtype == torch.float32
+
+
+class MusiqLinear(nn.Linear):
+    """Dense layer."""
+
+    def takes(self, inputs: torch.Tensor) -> bool:
+        """Whether oneDNN's product serves: the weights are plain tensors of the same type."""
+        plain = type(self.weight) is nn.Parameter and self.weight.dtype == inputs.dtype
+        return plain and inputs.numel() > 0 and is_fast(inputs)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.product(inputs, "none", "") if self.takes(inputs) else super().forward(inputs)
+
+    def product(self, inputs: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
+        """oneDNN's product with a fused activation; inputs (..., in_features), only where `takes` says so."""
+        return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, activation, [], algorithm)
+
+
+class MusiqGroupNorm(nn.GroupNorm):
+    """Group norm over (num_images, channels, height, width)."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if not (is_fast(features) and features.is_contiguous(memory_format=torch.channels_last)):
+            return super().forward(features)
+        num_images, channels, height, width = features.shape
+        # (n, C, h, w) -> (n, h * w, C), in the order of the memory
+        rows = features.permute(0, 2, 3, 1).reshape(num_images, height * width, channels).float()
+        mean = rows.mean(dim=1)
+        # About each channel's own mean first: flat pictures have a variance far below the square of their mean.
+        centred = rows - mean[:, None]
+        variance = (centred * centred).mean(dim=1)
+        by_group = (num_images, self.num_groups, channels // self.num_groups)
+        group_mean = mean.view(by_group).mean(dim=2, keepdim=True)
+        offset = mean.view(by_group) - group_mean
+        group_variance = (variance.view(by_group) + offset * offset).mean(dim=2, keepdim=True)
+        factor = (group_variance + self.eps).rsqrt() * self.weight.float().view(by_group[1:])
+        shift = (offset * factor).view(num_images, channels) + self.bias.float()
+        normed = torch.addcmul(shift[:, None], centred, factor.view(num_images, 1, channels), out=centred)
+        return normed.to(features.dtype).view(num_images, height, width, channels).permute(0, 3, 1, 2)
+
+
+def takes_attention(query: torch.Tensor, key: torch.Tensor, attention_mask: object, dropout: float) -> bool:
+    """Whether `attention_in_blocks` serves: one picture without padding, long enough to gain."""
+    plain = attention_mask is None and dropout == 0.0 and len(query) == 1 and is_fast(query)
+    return plain and min(query.shape[2], key.shape[2]) >= MIN_LENGTH[query.dtype]
+
+
+def attention_in_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float
+) -> torch.Tensor:
+    """Attention of one picture, a block of queries at a time, as matrix products.
+
+    Args:
+        query: Shape (1, num_heads, num_queries, head_dim).
+        key: Shape (1, num_heads, length, head_dim).
+        value: Shape (1, num_heads, length, head_dim).
+        scaling: Factor of the products of queries and keys.
+
+    Returns:
+        Shape (1, num_queries, num_heads, head_dim).
+    """
+    query, key, value = query[0] * scaling, key[0], value[0]
+    num_heads, num_queries, head_dim = query.shape
+    output = query.new_empty((num_queries, num_heads, head_dim))
+    if query.dtype == torch.float32:
+        rows = min(max(BLOCK_VALUES // key.shape[1], 64), num_queries)
+        for head in range(num_heads):
+            _head_in_blocks(query[head], key[head], value[head], rows, output[:, head])
+    else:
+        keys = key.transpose(1, 2)
+        rows = min(max(BLOCK_VALUES // (num_heads * key.shape[1]), 64), num_queries)
+        for start in range(0, num_queries, rows):
+            weights = torch.matmul(query[:, start : start + rows], keys)
+            weights = torch.softmax(weights, dim=-1, out=weights)
+            output[start : start + rows] = torch.matmul(weights, value).transpose(0, 1)
+    return output[None]
+
+
+def _head_in_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: int, output: torch.Tensor
+) -> None:
+    """One head in fp32, (length, head_dim) each: the keys, and the values turned, are the weights of dense layers."""
+    product = torch.ops.mkldnn._linear_pointwise
+    key, value = key.contiguous(), value.t().contiguous()
+    for start in range(0, len(query), rows):
+        weights = product(query[start : start + rows], key, None, "none", [], "")
+        weights = torch.softmax(weights, dim=-1, out=weights)
+        output[start : start + rows] = product(weights, value, None, "none", [], "")
