@@ -23,7 +23,7 @@ BLOCK_VALUES = 2**20  # attention weights at a time: they stay in the cache, and
 
 def needs_one_graph() -> bool:
     """Whether gradients or a compiler ask for one graph whose shapes do not depend on the data."""
-    return torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def is_fast(tensor: torch.Tensor) -> bool:
@@ -47,7 +47,7 @@ class MusiqLinear(nn.Linear):
         return self.product(inputs, "none", "") if self.takes(inputs) else super().forward(inputs)
 
     def product(self, inputs: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
-        """oneDNN's product with a fused activation; inputs (..., in_features), only where `takes` says so."""
+        """Product by oneDNN with a fused activation; inputs (..., in_features), only where `takes` says so."""
         return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, activation, [], algorithm)
 
 
@@ -74,10 +74,9 @@ class MusiqGroupNorm(nn.GroupNorm):
         return normed.to(features.dtype).view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 
-def takes_attention(query: torch.Tensor, key: torch.Tensor, attention_mask: object, dropout: float) -> bool:
-    """Whether `attention_in_blocks` serves: one picture without padding, long enough to gain."""
-    plain = attention_mask is None and dropout == 0.0 and len(query) == 1 and is_fast(query)
-    return plain and min(query.shape[2], key.shape[2]) >= MIN_LENGTH[query.dtype]
+def takes_attention(query: torch.Tensor, key: torch.Tensor) -> bool:
+    """Whether `attention_in_blocks` serves: the sequence is long enough to gain."""
+    return is_fast(query) and min(query.shape[2], key.shape[2]) >= MIN_LENGTH[query.dtype]
 
 
 def attention_in_blocks(
@@ -102,7 +101,7 @@ def attention_in_blocks(
         for head in range(num_heads):
             _head_in_blocks(query[head], key[head], value[head], rows, output[:, head])
     else:
-        keys = key.transpose(1, 2)
+        keys, value = key.transpose(1, 2).contiguous(), value.contiguous()  # else copied again for every block
         rows = min(max(BLOCK_VALUES // (num_heads * key.shape[1]), 64), num_queries)
         for start in range(0, num_queries, rows):
             weights = torch.matmul(query[:, start : start + rows], keys)

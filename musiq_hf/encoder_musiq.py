@@ -2,9 +2,11 @@
 """The Transformer of MUSIQ: attention, MLP and pre-norm blocks (google-research/musiq, multiscale_transformer.py)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -16,6 +18,66 @@ from .cpu_kernels_musiq import MusiqLinear, attention_in_blocks, takes_attention
 
 # Tokens of the wide layer of the MLP at a time, when a fast kernel serves: its features are 3 times as wide.
 MLP_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class MusiqPacking:
+    """How the tokens of several pictures stand one after the other, without padding, as a batch of one.
+
+    Attributes:
+        starts: int32, shape (num_pictures + 1,): where each picture begins, with its CLS, and the last ends.
+        lengths: Tokens of each picture.
+    """
+
+    starts: torch.Tensor
+    lengths: list[int]
+
+    @classmethod
+    def of(cls, lengths: list[int], device: torch.device) -> "MusiqPacking":
+        """Pictures of these lengths, in this order."""
+        starts = torch.tensor([0, *lengths], device=device).cumsum(0, dtype=torch.int32)
+        return cls(starts=starts, lengths=lengths)
+
+
+def attention_by_kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: MusiqPacking, *, scaling: float
+) -> torch.Tensor:
+    """Attention inside each picture of a pack, by the variable-length kernel of GPUs (fp16 and bf16).
+
+    Args:
+        query: Shape (num_tokens, num_heads, head_dim), or one query for each picture.
+        key: Shape (num_tokens, num_heads, head_dim).
+        value: Shape (num_tokens, num_heads, head_dim).
+        packing: Where the pictures lie.
+        scaling: Factor of the products of queries and keys.
+
+    Returns:
+        Shaped as `query`.
+    """
+    longest, starts = max(packing.lengths), packing.starts
+    if len(query) == len(key):
+        return varlen_attn(query, key, value, starts, starts, longest, longest, scale=scaling)
+    one_each = torch.arange(len(query) + 1, dtype=starts.dtype, device=starts.device)
+    return varlen_attn(query, key, value, one_each, starts, 1, longest, scale=scaling)
+
+
+def attention_by_picture(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: MusiqPacking, *, scaling: float
+) -> torch.Tensor:
+    """As `attention_by_kernel`, one picture after the other: on a CPU a picture fills the cores by itself."""
+    query_lengths = packing.lengths if len(query) == len(key) else [1] * len(query)
+    output, start = torch.empty_like(query), 0
+    parts = zip(query.split(query_lengths), key.split(packing.lengths), value.split(packing.lengths), strict=True)
+    for part in parts:
+        # (length, num_heads, head_dim) -> (1, num_heads, length, head_dim)
+        q, k, v = (tokens.transpose(0, 1)[None] for tokens in part)
+        if takes_attention(q, k):
+            attended = attention_in_blocks(q, k, v, scaling=scaling)[0]
+        else:
+            attended = nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)[0].transpose(0, 1)
+        output[start : start + len(attended)] = attended
+        start += len(attended)
+    return output
 
 
 def eager_attention_forward(
@@ -41,6 +103,11 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
+def cls_tokens(hidden_states: torch.Tensor, packing: MusiqPacking | None) -> torch.Tensor:
+    """The first token of every picture: (batch_size, 1, D), or of a pack (1, num_pictures, D)."""
+    return hidden_states[:, :1] if packing is None else hidden_states[:, packing.starts[:-1].long()]
+
+
 class MusiqAttention(nn.Module):
     """Multi-head self-attention over the real tokens, for all of them or for the first, CLS, alone."""
 
@@ -63,39 +130,40 @@ class MusiqAttention(nn.Module):
         attention_mask: torch.Tensor | None = None,
         *,
         cls_only: bool = False,
+        packing: MusiqPacking | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend; returns the output, shaped as the attending tokens, and the weights if the implementation has them.
 
-        With `cls_only` every token is read but CLS alone attends.
+        With `cls_only` every token is read but CLS alone attends. With `packing` the batch of one is a pack, each
+        picture attends to itself, and no mask is needed.
         """
-        attending = hidden_states[:, :1] if cls_only else hidden_states
-        if cls_only and attention_mask is not None:
-            attention_mask = attention_mask[:, :, :1]
-        # (batch_size, length, D) -> (batch_size, num_heads, length, head_dim)
+        attending = cls_tokens(hidden_states, packing) if cls_only else hidden_states
+        # (batch_size, length, D) -> (batch_size, length, num_heads, head_dim)
         query, key, value = (
-            projection(tokens).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            projection(tokens).unflatten(-1, (-1, self.head_dim))
             for projection, tokens in (
                 (self.q_proj, attending),
                 (self.k_proj, hidden_states),
                 (self.v_proj, hidden_states),
             )
         )
-        dropout = self.attention_dropout if self.training else 0.0
-        by_blocks = self.config._attn_implementation == "sdpa" and takes_attention(query, key, attention_mask, dropout)
-        if by_blocks:
-            output = attention_in_blocks(query, key, value, scaling=self.scaling)
-            return self.o_proj(output.flatten(-2)), None
+        if packing is not None:
+            attend = attention_by_kernel if query.is_cuda else attention_by_picture
+            output = attend(query[0], key[0], value[0], packing, scaling=self.scaling)
+            return self.o_proj(output.flatten(-2)[None]), None
+        if cls_only and attention_mask is not None:
+            attention_mask = attention_mask[:, :, :1]
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         output, weights = attention(
             self,
-            query,
-            key,
-            value,
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
             attention_mask,
-            dropout=dropout,
+            dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
             **kwargs,
         )
@@ -158,13 +226,17 @@ class MusiqLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None = None,
         *,
         cls_only: bool = False,
+        packing: MusiqPacking | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Transform (batch_size, 1 + sequence_length, hidden_size); with `cls_only` to CLS alone, length 1."""
+        """Transform (batch_size, 1 + sequence_length, hidden_size); with `cls_only` to CLS alone, length 1.
+
+        With `packing` (1, num_tokens, hidden_size), and with both (1, num_pictures, hidden_size).
+        """
         normed = self.layernorm_before(hidden_states)
-        branch, _ = self.attention(normed, attention_mask, cls_only=cls_only, **kwargs)
+        branch, _ = self.attention(normed, attention_mask, cls_only=cls_only, packing=packing, **kwargs)
         if cls_only:
-            hidden_states = hidden_states[:, :1]
+            hidden_states = cls_tokens(hidden_states, packing)
         hidden_states = hidden_states + self.drop_path(self.dropout(branch))
         branch = self.mlp(self.layernorm_after(hidden_states))
         return hidden_states + self.drop_path(self.dropout(branch))
@@ -188,7 +260,10 @@ class MusiqEncoder(nn.Module):
         cls_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Transform (batch_size, 1 + sequence_length, hidden_size); with `cls_only` the last block gives CLS alone."""
+        """Transform (batch_size, 1 + sequence_length, hidden_size); with `cls_only` the last block gives CLS alone.
+
+        `packing` goes to every block: see `MusiqLayer`.
+        """
         for index, layer in enumerate(self.layers, start=1):
             is_last = index == len(self.layers)
             hidden_states = layer(hidden_states, attention_mask, cls_only=cls_only and is_last, **kwargs)

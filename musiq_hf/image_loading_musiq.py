@@ -158,8 +158,9 @@ def _pil_to_array(image: Image.Image) -> np.ndarray:
 def _array_to_tensor(array: np.ndarray) -> torch.Tensor:
     if array.dtype.name not in ARRAY_DTYPES:
         raise ValueError(f"{WRONG_DTYPE}, got {array.dtype}.")
-    # A copy, because arrays can be read-only, reversed, or in foreign byte order.
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    # Arrays can be in foreign byte order, reversed, or read-only, which tensors cannot be; only those are copied.
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _channels_last(pixels: torch.Tensor, input_data_format: str | None, *, default: str) -> torch.Tensor:
@@ -194,7 +195,7 @@ def _unit_range(pixels: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"float pixels must lie in 0..1, got {low.item():.4g}..{high.item():.4g}. Divide or clip them."
         )
-    return pixels.to(torch.float32)
+    return pixels.to(torch.float32, copy=True)
 
 
 def to_rgb_tensor(
@@ -202,6 +203,7 @@ def to_rgb_tensor(
     *,
     input_data_format: str | None = None,
     do_convert_rgb: bool = True,
+    keep_uint8: bool = False,
 ) -> torch.Tensor:
     """Pixels of one picture as RGB; differentiable for float tensors.
 
@@ -210,9 +212,11 @@ def to_rgb_tensor(
         input_data_format: "channels_first" or "channels_last". None infers it from the 1 to 4 channels; where both
             fit, arrays are read as height, width, channels and tensors as channels, height, width.
         do_convert_rgb: Whether gray is repeated and alpha composited on white. If not, other pictures than RGB raise.
+        keep_uint8: Whether uint8 pixels without alpha stay as they are, a quarter of the memory,
+            which they may share with `image`.
 
     Returns:
-        float32, shape (height, width, 3), in [0, 1].
+        float32, shape (height, width, 3), in [0, 1], or uint8 in 0..255.
 
     Raises:
         ValueError: If the picture is empty, has a wrong shape or dtype, or values outside of its range.
@@ -224,8 +228,10 @@ def to_rgb_tensor(
     raw = image if isinstance(image, torch.Tensor) else _array_to_tensor(image)
     if raw.numel() == 0:
         raise ValueError(f"the picture is empty, shape {tuple(raw.shape)}.")
-    pixels = _unit_range(_channels_last(raw, input_data_format, default=default))
+    pixels = _channels_last(raw, input_data_format, default=default)
     channels = pixels.shape[-1]
+    if not (keep_uint8 and pixels.dtype == torch.uint8 and channels in (1, 3)):
+        pixels = _unit_range(pixels)
     if channels != 3 and not do_convert_rgb:
         raise ValueError(f"an RGB picture was expected, got {channels} channels. Set `do_convert_rgb=True`.")
     if channels in (2, 4):

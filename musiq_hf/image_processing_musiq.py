@@ -17,7 +17,7 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
-from .patching_musiq import extract_patches, hash_positions, num_patches, scaled_sizes
+from .patching_musiq import extract_patches, hash_positions, num_patches, scaled_sizes, write_patches
 from .resampling_musiq import gaussian_resize
 
 # Fields that `MusiqConfig` has too; a model and its processor must agree on them.
@@ -31,6 +31,29 @@ SHARED_FIELDS = (
 )
 # Keys of a preprocessor_config.json that describe the file, not the preprocessing.
 FILE_KEYS = {"image_processor_type", "processor_class", "auto_map", "backend", "_commit_hash", "name_or_path"}
+
+
+def _cut(pixels: torch.Tensor, sizes: Sequence[tuple[int, int]], patch_size: int, *, has_native: bool) -> torch.Tensor:
+    """Patches of all scales of one picture, (num_patches, patch_size * patch_size * 3), in [-1, 1].
+
+    Pixels are scaled to [-1, 1] before they are padded, so that padding is mid gray, and nothing is clipped. Bytes
+    stay bytes as long as they can: only what is asked for becomes four times as large.
+    """
+    native = [False] * (len(sizes) - has_native) + [True] * has_native
+    if pixels.dtype != torch.uint8:
+        pixels = -1 + pixels * 2
+        which = zip(sizes, native, strict=True)
+        scaled = [pixels if is_native else gaussian_resize(pixels, *size) for size, is_native in which]
+        return torch.cat([extract_patches(image, patch_size) for image in scaled])
+    grids = [num_patches(*size, patch_size) for size in sizes]
+    counts = [rows * cols for rows, cols in grids]
+    patches = torch.empty((sum(counts), patch_size * patch_size * 3), device=pixels.device)
+    for part, size, is_native in zip(patches.split(counts), sizes, native, strict=True):
+        if is_native:
+            write_patches(pixels, patch_size, part)
+        else:
+            part.copy_(extract_patches(gaussian_resize(pixels, *size).div_(127.5).sub_(1), patch_size))
+    return patches
 
 
 class MusiqImageProcessorKwargs(TypedDict, total=False):
@@ -178,9 +201,9 @@ class MusiqImageProcessor(BaseImageProcessor):
         input_data_format: str | None,
     ) -> dict[str, torch.Tensor]:
         """One picture to its unpadded sequence; the tensors have no batch axis."""
-        pixels = to_rgb_tensor(image, input_data_format=input_data_format, do_convert_rgb=do_convert_rgb)
-        # Before resizing and padding, so that padding is mid gray; nothing is clipped afterwards.
-        pixels = -1 + pixels * 2
+        pixels = to_rgb_tensor(
+            image, input_data_format=input_data_format, do_convert_rgb=do_convert_rgb, keep_uint8=True
+        )
         sizes = scaled_sizes(
             pixels.shape[0],
             pixels.shape[1],
@@ -188,24 +211,23 @@ class MusiqImageProcessor(BaseImageProcessor):
             use_native_resolution=use_native_resolution,
             resize_mode=resize_mode,
         )
-        patches, positions, scales, first_slot = [], [], [], 0
+        native_limit = max_native_patches if use_native_resolution else None
+        positions, scales, first_slot = [], [], 0
         for scale, (height, width) in enumerate(sizes):
             is_native = scale == len(longer_side_lengths)
-            limit = max_native_patches if is_native else None
-            scaled = pixels if is_native else gaussian_resize(pixels, height, width)
-            patches.append(extract_patches(scaled, patch_size)[:limit])
-            count = len(patches[-1])
+            rows, cols = num_patches(height, width, patch_size)
+            count = min(rows * cols, native_limit or rows * cols) if is_native else rows * cols
             if spatial_embedding == "fixed":
                 positions.append(first_slot + torch.arange(count))
             else:
-                positions.append(hash_positions(*num_patches(height, width, patch_size), hash_grid_size)[:limit])
+                positions.append(hash_positions(rows, cols, hash_grid_size)[:count])
             scales.append(torch.full((count,), scale))
             if not is_native:
                 first_slot += (-(-longer_side_lengths[scale] // patch_size)) ** 2
         device = pixels.device
         positions_of_all, scales_of_all = torch.cat(positions).to(device), torch.cat(scales).to(device)
         return {
-            "pixel_values": torch.cat(patches),
+            "pixel_values": _cut(pixels, sizes, patch_size, has_native=use_native_resolution)[: len(scales_of_all)],
             "pixel_attention_mask": torch.ones_like(scales_of_all),
             "spatial_position_ids": positions_of_all,
             "scale_position_ids": scales_of_all,
@@ -266,9 +288,12 @@ class MusiqImageProcessor(BaseImageProcessor):
         data = {}
         for name in self.model_input_names:
             first = features[0][name]
-            batch = first.new_zeros((len(features), length, *first.shape[1:]))
-            for row, feature in enumerate(features):
-                batch[row, : len(feature[name])] = feature[name]
+            if len(features) == 1 and len(first) == length:
+                batch = first[None]  # nothing to copy, and of one picture the pixels can be gigabytes
+            else:
+                batch = first.new_zeros((len(features), length, *first.shape[1:]))
+                for row, feature in enumerate(features):
+                    batch[row, : len(feature[name])] = feature[name]
             data[name] = batch.detach().cpu().numpy() if as_numpy else batch
         return BatchFeature(data=data)
 

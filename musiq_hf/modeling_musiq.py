@@ -6,6 +6,7 @@ that no score sees: a padding token here is only kept from being attended to, wh
 from attending, and sequences need no fixed length.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,15 +22,28 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
 from .cpu_kernels_musiq import MusiqLinear, needs_one_graph
-from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer
+from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer, MusiqPacking
 from .losses_musiq import emd_loss, l1_loss
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
 from .patching_musiq import sinusoid_table
 
 # Patches that are projected at a time, by device, when no gradient is needed.
 CHUNK = {"cpu": 256, "other": 8192}
+# Tokens that go through the blocks at a time, or one picture with more.
+PACK_TOKENS = {"cpu": 2048, "other": 2**30}
 CACHE_BYTES = 2**21  # of features of the patch encoder at a time, on a CPU
 RECORDED = ("output_hidden_states", "output_attentions")
+
+
+def _groups(lengths: list[int], limit: int) -> Iterator[list[int]]:
+    """Neighbours whose sum stays within the limit; a longer one alone."""
+    group: list[int] = []
+    for length in lengths:
+        if group and sum(group) + length > limit:
+            yield group
+            group = []
+        group.append(length)
+    yield group
 
 
 @dataclass
@@ -131,7 +145,7 @@ class MusiqEmbeddings(nn.Module):
             embeddings = embeddings + self.spatial_embedding(spatial_position_ids)
         if self.scale_embedding is not None:
             embeddings = embeddings + self.scale_embedding(scale_position_ids)
-        embeddings = torch.cat((self.cls_token.expand(len(embeddings), -1, -1), embeddings), dim=1)
+        embeddings = torch.cat((self.cls_token.expand(embeddings.shape[0], -1, -1), embeddings), dim=1)
         return self.dropout(embeddings)
 
 
@@ -233,18 +247,40 @@ class MusiqModel(MusiqPreTrainedModel):
                     "Pass all that the processor returns."
                 )
 
-    def _encode_one_by_one(
-        self, hidden_states: torch.Tensor, mask: torch.Tensor, *, cls_only: bool, **kwargs: Unpack[TransformersKwargs]
-    ) -> torch.Tensor:
-        """The blocks on the real tokens of one picture after the other: no work on padding, and attention unmasked.
+    def _can_pack(self, hidden_states: torch.Tensor) -> bool:
+        """Whether the blocks can run on tokens without padding: no training, and a kernel for it."""
+        if self.training or needs_one_graph() or self.config._attn_implementation != "sdpa":
+            return False
+        if hidden_states.device.type == "cpu":
+            return not torch.is_autocast_enabled("cpu")
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
+        fits = hidden_states.dtype in (torch.float16, torch.bfloat16) and head_dim % 8 == 0 and head_dim <= 256
+        return hidden_states.is_cuda and fits and torch.cuda.get_device_capability(hidden_states.device) >= (8, 0)
 
-        On a CPU a picture fills the cores by itself. Padding keeps its embeddings.
+    def _encode_packed(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor | None,
+        *,
+        cls_only: bool,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """The blocks on the real tokens of all pictures, one after the other: no work on padding, and no mask.
+
+        Padding comes out as it went in; with `cls_only` it does not come out.
         """
-        encoded = hidden_states[:, :1].clone() if cls_only else hidden_states.clone()
-        for row, real in enumerate(mask.bool()):
-            one = self.encoder(hidden_states[row, real][None], None, cls_only=cls_only, **kwargs)[0]
-            encoded[row, real[: len(encoded[row])]] = one
-        return encoded
+        real = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+        tokens, encoded, start = hidden_states[real], [], 0
+        for lengths in _groups(
+            real.sum(dim=1).tolist(), PACK_TOKENS["cpu" if tokens.device.type == "cpu" else "other"]
+        ):
+            packing = MusiqPacking.of(lengths, tokens.device)
+            pack = tokens[None, start : start + sum(lengths)]
+            encoded.append(self.encoder(pack, None, cls_only=cls_only, packing=packing, **kwargs)[0])
+            start += sum(lengths)
+        if cls_only:
+            return torch.cat(encoded)[:, None]
+        return hidden_states.masked_scatter(real[..., None], torch.cat(encoded))
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -282,12 +318,9 @@ class MusiqModel(MusiqPreTrainedModel):
             pixel_attention_mask = nn.functional.pad(pixel_attention_mask, (1, 0), value=1)  # CLS is always real
         recorded = any(kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
         cls_only = cls_only and not recorded and self.config._attn_implementation in ("eager", "sdpa")
-        one_by_one = hidden_states.device.type == "cpu" and not needs_one_graph() and not recorded
-        if one_by_one and pixel_attention_mask is not None and not pixel_attention_mask.all():
-            hidden_states = self._encode_one_by_one(hidden_states, pixel_attention_mask, cls_only=cls_only, **kwargs)
+        if not recorded and self._can_pack(hidden_states):
+            hidden_states = self._encode_packed(hidden_states, pixel_attention_mask, cls_only=cls_only, **kwargs)
         else:
-            if one_by_one:
-                pixel_attention_mask = None  # all ones: without a mask attention is free to choose its kernel
             attention_mask = create_bidirectional_mask(
                 config=self.config, inputs_embeds=hidden_states, attention_mask=pixel_attention_mask
             )

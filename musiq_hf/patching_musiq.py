@@ -152,6 +152,34 @@ def extract_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:
     return patches.reshape(rows * cols, patch_size * patch_size * channels)
 
 
+def write_patches(image: torch.Tensor, patch_size: int, patches: torch.Tensor) -> None:
+    """Scale the pixels of a picture to [-1, 1] and write its patches, as `extract_patches` cuts them.
+
+    Bit for bit the same as scaling first, in a third of the memory and time: x / 127.5 - 1 rounds as 2 (x / 255) - 1.
+
+    Args:
+        image: uint8, shape (height, width, 3).
+        patch_size: Side P of a patch, in pixels.
+        patches: float32, shape (num_rows * num_cols, patch_size * patch_size * 3), contiguous; written to.
+    """
+    height, width, channels = image.shape
+    rows, cols = num_patches(height, width, patch_size)
+    top, left = (rows * patch_size - height) // 2, (cols * patch_size - width) // 2
+    bottom, right = rows * patch_size - height - top, cols * patch_size - width - left
+    if rows * patch_size > height or cols * patch_size > width:
+        image = F.pad(image, (0, 0, left, right, top, bottom))
+    # (rows * P, cols * P, C) -> (rows, cols, P, P, C)
+    cut = image.view(rows, patch_size, cols, patch_size, channels).transpose(1, 2)
+    patches = patches.view(rows, cols, patch_size, patch_size, channels)
+    step = 1 if image.device.type == "cpu" else rows  # one row of patches stays in the cache
+    for row in range(0, rows, step):
+        patches[row : row + step].copy_(cut[row : row + step]).div_(127.5).sub_(1)
+    patches[0, :, :top] = 0
+    patches[-1, :, patch_size - bottom :] = 0
+    patches[:, 0, :, :left] = 0
+    patches[:, -1, :, patch_size - right :] = 0
+
+
 def sinusoid_table(num_positions: int, hidden_size: int, *, device: torch.device | None = None) -> torch.Tensor:
     """Fixed sine and cosine vectors over flat cell indices (released code, `use_sinusoid_pos_emb`).
 

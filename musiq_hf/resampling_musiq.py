@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 KERNEL_RADIUS = 1.5  # source pixels
 NUM_TAPS = 4  # source pixels that can lie within the radius, and one for rounding
@@ -44,22 +45,31 @@ def gaussian_taps(in_size: int, out_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _resize_axis(image: torch.Tensor, out_size: int, dim: int) -> torch.Tensor:
     indices, weights = (torch.from_numpy(taps).to(image.device) for taps in gaussian_taps(image.shape[dim], out_size))
-    shape = [1] * image.dim()
-    shape[dim] = out_size
-    taps = (image.index_select(dim, indices[:, t]) * weights[:, t].view(shape) for t in range(NUM_TAPS))
-    return sum(taps, start=torch.zeros((), dtype=image.dtype, device=image.device))
+    lines = image.movedim(dim, 0)
+    if lines.dtype == torch.uint8:
+        if indices.numel() < len(lines):  # most lines of a large picture have no weight
+            lines, indices = (
+                lines[indices.flatten()],
+                torch.arange(indices.numel(), device=image.device).view_as(indices),
+            )
+        lines = lines.to(weights.dtype)
+    # A bag of weighted rows is what an axis is resized to: (in_size, rest) -> (out_size, rest)
+    table = lines.reshape(len(lines), -1)
+    resized = F.embedding_bag(indices, table, per_sample_weights=weights.to(table.dtype), mode="sum")
+    return resized.view(out_size, *lines.shape[1:]).movedim(0, dim)
 
 
 def gaussian_resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Resize with the Gaussian kernel of the released code; differentiable in the pixels.
 
     Args:
-        image: float32, shape (..., in_height, in_width, channels).
+        image: float32 or uint8, shape (..., in_height, in_width, channels).
         height: Output rows, in pixels, >= 1.
         width: Output columns, in pixels, >= 1.
 
     Returns:
-        float32, shape (..., height, width, channels), on the device of `image`. Not clipped, not rounded.
+        float32, shape (..., height, width, channels), in the units and on the device of `image`. Not clipped, not
+        rounded.
     """
     # Each axis has its own ratio: the short side was rounded, so the two ratios differ.
     return _resize_axis(_resize_axis(image, height, dim=-3), width, dim=-2)

@@ -72,7 +72,10 @@ def test_sequence_is_the_resized_copies_and_the_picture_cut_into_patches(process
     scaled = [gaussian_resize(pixels, *arp_size(20, 33, length)) for length in (16, 24)] + [pixels]
     features = processor(picture(20, 33))
     expected = torch.cat([extract_patches(image, 8) for image in scaled])
-    assert torch.equal(features["pixel_values"][0], expected)
+    values, resized = features["pixel_values"][0], features["scale_position_ids"][0] < 2
+    assert torch.equal(values[~resized], expected[~resized])
+    # Bytes are resized before they are scaled to [-1, 1], which rounds differently from scaling them first.
+    torch.testing.assert_close(values[resized], expected[resized], atol=5e-7, rtol=0)
     grids = [(-(-image.shape[0] // 8), -(-image.shape[1] // 8)) for image in scaled]
     assert torch.equal(features["spatial_position_ids"][0], torch.cat([hash_positions(*grid, 4) for grid in grids]))
 
@@ -104,7 +107,8 @@ def test_square_mode_resizes_without_keeping_the_ratio(processor):
     image = picture(10, 40)
     features = processor(image, resize_mode="square")
     pixels = -1 + torch.from_numpy(image).float() / 255 * 2
-    assert torch.equal(features["pixel_values"][0, :4], extract_patches(gaussian_resize(pixels, 16, 16), 8))
+    expected = extract_patches(gaussian_resize(pixels, 16, 16), 8)
+    torch.testing.assert_close(features["pixel_values"][0, :4], expected, atol=5e-7, rtol=0)
     assert torch.bincount(features["scale_position_ids"][0]).tolist() == [4, 9, 10]
 
 

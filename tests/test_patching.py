@@ -15,6 +15,7 @@ from musiq_hf.patching_musiq import (
     patch_grids,
     scaled_sizes,
     sinusoid_table,
+    write_patches,
 )
 
 sides = st.integers(1, 5000)
@@ -138,6 +139,15 @@ def test_patch_values_are_in_row_column_channel_order():
     image = torch.arange(2 * 4 * 3.0).view(2, 4, 3)
     patches = extract_patches(image, 2)
     assert patches[1].tolist() == torch.cat((image[0, 2:], image[1, 2:])).flatten().tolist()
+
+
+@given(height=st.integers(1, 20), width=st.integers(1, 20), patch_size=st.integers(1, 9))
+def test_patches_of_bytes_are_those_of_the_scaled_picture(height, width, patch_size):
+    image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+    expected = extract_patches(-1 + image.float() / 255 * 2, patch_size)
+    patches = torch.full_like(expected, torch.nan)
+    write_patches(image, patch_size, patches)
+    assert torch.equal(patches, expected)
 
 
 def test_sinusoid_table_alternates_sines_and_cosines():

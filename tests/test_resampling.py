@@ -99,6 +99,12 @@ def test_leading_axes_are_a_batch():
         assert torch.equal(gaussian_resize(image, 5, 9), copy)
 
 
+@pytest.mark.parametrize("size", [(5, 9), (40, 3), (60, 70)])
+def test_bytes_resize_as_floats_of_the_same_values(size):
+    image = torch.randint(0, 256, (50, 60, 3), dtype=torch.uint8)
+    assert torch.equal(gaussian_resize(image, *size), gaussian_resize(image.float(), *size))
+
+
 def test_resize_is_differentiable_in_the_pixels():
     image = noise(6, 5).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda pixels: gaussian_resize(pixels, 4, 8), (image,), atol=1e-5)

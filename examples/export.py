@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Export a checkpoint to ONNX, or to the archive of torch.export, for batches and pictures of any size.
+
+python examples/export.py --model musiq-koniq --output model.onnx
+python examples/export.py --model musiq-koniq --output model.pt2
+
+Before the file gets its name it is run on several batches, and its scores are compared with the model's. It takes what
+the image processor of the checkpoint returns. With onnxruntime:
+
+    inputs = MusiqImageProcessor.from_pretrained("musiq-koniq")(["photo.jpg", "scan.png"], return_tensors="np")
+    session = onnxruntime.InferenceSession("model.onnx")
+    logits, scores = session.run(["logits", "scores"], dict(inputs))
+
+With PyTorch, and `return_tensors="pt"`: `torch.export.load("model.pt2").module()(**inputs)["scores"]`.
+"""
+
+import argparse
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from transformers.utils import logging as transformers_logging
+
+from musiq_hf import DEFAULT_CHECKPOINT, MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.arguments import parse_arguments, run_command
+from musiq_hf.evaluation import load_scorer
+from musiq_hf.extras import require
+
+EXAMPLE = "python examples/export.py --model musiq-koniq --output model.onnx"
+SUFFIXES = (".onnx", ".pt2")
+# The first with attention and group norm as one operator each, which runtimes have kernels of their own for.
+OPSET = 23
+OUTPUTS = ["logits", "scores"]
+AXES = {0: Dim("batch", min=1), 1: Dim("sequence", min=1)}
+DYNAMIC_SHAPES = dict.fromkeys(MusiqImageProcessor.model_input_names, AXES)
+# (batch_size, sequence_length). A 1 in the example would become a constant of the graph.
+EXAMPLE_SHAPE = (3, 7)
+CHECKED_SHAPES = ((1, 1), (1, 53), (2, 20), (5, 91))
+TOLERANCE = 1e-4  # of the range of scores
+
+Batch = dict[str, torch.Tensor]
+Runner = Callable[[Batch], torch.Tensor]  # from a batch to its scores
+
+
+class DeviationError(Exception):
+    """The scores of an exported file are not the model's."""
+
+
+class NamedOutputs(nn.Module):
+    """The model with the inputs and outputs of the exported graph."""
+
+    def __init__(self, model: MusiqForImageQualityAssessment):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_attention_mask: torch.Tensor,
+        spatial_position_ids: torch.Tensor,
+        scale_position_ids: torch.Tensor,
+    ) -> Batch:
+        outputs = self.model(pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids)
+        return {name: outputs[name] for name in OUTPUTS}
+
+
+def random_batch(config: MusiqConfig, *, batch_size: int, length: int) -> Batch:
+    """What the image processor returns, of random patches: the first sequence is full, the last holds one patch."""
+    generator = torch.Generator().manual_seed(batch_size + length)
+    shape = (batch_size, length)
+    lengths = torch.linspace(length, 1, batch_size).long()
+    return {
+        "pixel_values": torch.rand((*shape, config.patch_size**2 * 3), generator=generator) * 2 - 1,
+        "pixel_attention_mask": (torch.arange(length) < lengths[:, None]).long(),
+        "spatial_position_ids": torch.randint(config.num_spatial_positions, shape, generator=generator),
+        "scale_position_ids": torch.randint(config.num_scales, shape, generator=generator),
+    }
+
+
+@contextmanager
+def contiguous_convolutions(model: nn.Module) -> Iterator[None]:
+    """Let every convolution read (num_images, channels, height, width) in this order of memory.
+
+    Patches are channels last, and the graph would hold views that only this layout allows: other runtimes, and the
+    step to ONNX, do not keep it.
+    """
+    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    hooks = [module.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),)) for module in convolutions]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def export_program(model: MusiqForImageQualityAssessment) -> ExportedProgram:
+    """Graph of a model in evaluation mode, on the CPU, for every batch size and sequence length from 1 on.
+
+    Its inputs are those of `random_batch`, also those that the configuration does not need; its output is a dictionary
+    of `logits` (batch_size, num_labels) and `scores` (batch_size,).
+    """
+    batch_size, length = EXAMPLE_SHAPE
+    inputs = random_batch(model.config, batch_size=batch_size, length=length)
+    with torch.no_grad(), contiguous_convolutions(model):
+        return torch.export.export(NamedOutputs(model), (), inputs, dynamic_shapes=DYNAMIC_SHAPES)
+
+
+def save_onnx(program: ExportedProgram, path: Path) -> None:
+    """Write a program as ONNX; its inputs and outputs keep their names, its axes become `batch` and `sequence`."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells which operators of torchvision it leaves out
+    with warnings.catch_warnings():
+        # What torch warns of in its own code, and that inputs share their axes, as they should.
+        warnings.filterwarnings("ignore", message=".*treespec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*shares the same shape constraints with another axis")
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            output_names=OUTPUTS,
+            dynamic_shapes=DYNAMIC_SHAPES,
+            verbose=False,
+        )
+    assert exported is not None  # it is without `dynamo` only
+    exported.save(path)
+
+
+def program_runner(program: ExportedProgram) -> Runner:
+    """Run a program with PyTorch."""
+    module = program.module()
+    return lambda batch: module(**batch)["scores"]
+
+
+def onnx_runner(path: Path) -> Runner:
+    """Run an ONNX file with onnxruntime on the CPU."""
+    session = require("onnxruntime", extra="export").InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run_session(batch: Batch) -> torch.Tensor:
+        (scores,) = session.run(["scores"], {name: tensor.numpy() for name, tensor in batch.items()})
+        return torch.from_numpy(scores)
+
+    return run_session
+
+
+def write_file(program: ExportedProgram, path: Path) -> dict[str, Runner]:
+    """Write a program in the format of the suffix; returns what runs it, by the name of the runtime."""
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+        return {"torch.export": program_runner(torch.export.load(path))}
+    save_onnx(program, path)
+    runners = {"torch.export": program_runner(program)}
+    if importlib.util.find_spec("onnxruntime") is not None:
+        runners["onnxruntime"] = onnx_runner(path)
+    return runners
+
+
+@torch.no_grad()
+def largest_deviations(model: MusiqForImageQualityAssessment, runners: dict[str, Runner]) -> dict[str, float]:
+    """Largest deviation of a score from the model's over batches of several sizes, in MOS points, by runtime."""
+    shapes = CHECKED_SHAPES
+    batches = [random_batch(model.config, batch_size=batch_size, length=length) for batch_size, length in shapes]
+    wanted = torch.cat([model(**batch).scores for batch in batches])
+    found = {name: torch.cat([run(batch) for batch in batches]) for name, run in runners.items()}
+    return {name: float((scores - wanted).abs().max()) for name, scores in found.items()}
+
+
+def export(model: MusiqForImageQualityAssessment, output: Path) -> dict[str, Any]:
+    """Export a model to a file, which gets its name once its scores are found right.
+
+    Args:
+        model: In evaluation mode, float32, on the CPU.
+        output: Ends in .onnx or .pt2; its folder is made if missing, a file of this name replaced.
+
+    Returns:
+        The path, and the largest deviation of a score in MOS points by runtime; an ONNX file that could not be run
+        here, for want of onnxruntime, has none of "onnxruntime".
+
+    Raises:
+        DeviationError: If a score is off by more than 1e-4 of the range of scores (of the logit's unit, without one).
+    """
+    low, high = model.config.score_range or (0, abs(model.config.score_scale))
+    program = export_program(model)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
+    try:
+        deviations = largest_deviations(model, write_file(program, partial))
+        for name, deviation in deviations.items():
+            if not deviation <= TOLERANCE * (high - low):  # a NaN is not
+                raise DeviationError(
+                    f"{output} was not written: scores of {name} are off by up to {deviation:.2g} MOS points, more "
+                    f"than {TOLERANCE:g} of their range {low}..{high}."
+                )
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
+    return {"output": str(output), "largest_deviation": deviations}
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Export the checkpoint, after a check of what the format needs."""
+    if arguments.output.suffix == ".onnx":
+        for module in ("onnx", "onnxscript"):
+            require(module, extra="export")
+    model, _ = load_scorer(arguments.model)
+    report = export(model, arguments.output)
+    if arguments.output.suffix == ".onnx" and "onnxruntime" not in report["largest_deviation"]:
+        print("onnxruntime is not installed: the graph was run, the file was not.", file=sys.stderr)
+    return report
+
+
+def main() -> int:
+    """Export and print the report; 1 if the scores are not the model's, 2 for a mistake in the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
+    parser.add_argument("--output", type=Path, required=True, help="model.onnx, or model.pt2 for torch.export's own")
+    arguments = parse_arguments(parser)
+    if arguments.output.suffix not in SUFFIXES:
+        parser.error(f"--output must end in .onnx or .pt2, got {arguments.output}")
+    transformers_logging.disable_progress_bar()
+    try:
+        return run_command("export", lambda: run(arguments), example=EXAMPLE)
+    except DeviationError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
