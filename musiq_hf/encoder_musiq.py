@@ -54,11 +54,12 @@ def attention_by_kernel(
     Returns:
         Shaped as `query`.
     """
-    longest, starts = max(packing.lengths), packing.starts
-    if len(query) == len(key):
-        return varlen_attn(query, key, value, starts, starts, longest, longest, scale=scaling)
-    one_each = torch.arange(len(query) + 1, dtype=starts.dtype, device=starts.device)
-    return varlen_attn(query, key, value, one_each, starts, 1, longest, scale=scaling)
+    starts, query_starts = packing.starts, packing.starts
+    longest = longest_query = max(packing.lengths)
+    if len(query) < len(key):
+        query_starts, longest_query = torch.arange(len(query) + 1, dtype=starts.dtype, device=starts.device), 1
+    output = varlen_attn(query, key, value, query_starts, starts, longest_query, longest, scale=scaling)
+    return output  # type: ignore[return-value]  # a pair only if asked for
 
 
 def attention_by_picture(

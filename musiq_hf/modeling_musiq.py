@@ -346,6 +346,15 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         values = torch.arange(1.0, self.config.num_labels + 1, device=logits.device)
         return (probabilities * values).sum(dim=-1)  # a product of matrices would be in half precision under autocast
 
+    def std_from_logits(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Standard deviation of the predicted distribution in MOS points, shape (batch_size,); None for one label."""
+        if self.config.num_labels == 1:
+            return None
+        probabilities = logits.cpu().double().softmax(dim=-1)  # not every device has doubles
+        values = torch.arange(1.0, self.config.num_labels + 1, dtype=torch.float64)
+        distances = values - (probabilities * values).sum(dim=-1, keepdim=True)
+        return (probabilities * distances**2).sum(dim=-1).sqrt()
+
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         labels = labels.to(device=logits.device, dtype=torch.float32)
         if self.config.num_labels == 1:

@@ -109,13 +109,11 @@ class ImageQualityAssessmentPipeline(Pipeline):
     def postprocess(self, model_outputs: ModelOutput) -> dict[str, Any]:
         """The result of one picture, in plain numbers."""
         result: dict[str, Any] = {"score": float(model_outputs["scores"][0])}
-        logits = model_outputs["logits"][0].float()
-        if len(logits) > 1:
-            probabilities = logits.double().softmax(dim=-1)
-            values = torch.arange(1, len(logits) + 1, dtype=torch.float64)
-            mean = probabilities @ values
-            result["distribution"] = probabilities.tolist()
-            result["std"] = float((probabilities @ (values - mean) ** 2).sqrt())
+        logits = model_outputs["logits"][:1]
+        deviation = self.model.std_from_logits(logits)
+        if deviation is not None:
+            result["distribution"] = logits[0].double().softmax(dim=-1).tolist()
+            result["std"] = float(deviation[0])
         return result
 
 
