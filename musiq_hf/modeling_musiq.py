@@ -158,6 +158,7 @@ class MusiqHead(nn.Module):
         self.classifier = MusiqLinear(config.pre_logits_size or config.hidden_size, config.num_labels)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        pooled = pooled.to(self.classifier.weight.dtype)  # float32 also in half-precision models, see below
         if self.pre_logits is not None:
             pooled = torch.tanh(self.pre_logits(pooled))
         return self.classifier(pooled)
@@ -175,6 +176,8 @@ class MusiqPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The Trainer would otherwise rescale our mean-reduced loss by the number of processes or accumulation steps.
     accepts_loss_kwargs = False
+    # bfloat16 has steps of half a point at the logits of published checkpoints, which are scores of 0..100.
+    _keep_in_fp32_modules_strict = {"head"}
     _no_split_modules = ["MusiqEmbeddings", "MusiqLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True

@@ -166,13 +166,8 @@ def _rows(
     rows: list[PictureScore] = []
     features: list[Feature | None] = []
     for key, future in decoded:
-        try:
-            pixels = future.result().to(model.device, non_blocking=True)
-            height, width = pixels.shape[:2]
-            lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last")
-            row, feature = PictureScore(key, width, height), {name: values[0] for name, values in lists.items()}
-        except (ValueError, OSError) as error:
-            row, feature = PictureScore(key, error=str(error)), None
+        row, feature = _sequence(key, future, model.device, processor)
+        del future  # it holds the pixels
         if rows and _num_tokens([*features, feature]) > max_tokens:
             yield from _scored(rows, features, model, processor)
             rows, features = [], []
@@ -182,6 +177,19 @@ def _rows(
             yield from _scored(rows, features, model, processor)
             rows, features = [], []
     yield from _scored(rows, features, model, processor)
+
+
+def _sequence(
+    key: Any, future: Future[torch.Tensor], device: torch.device, processor: MusiqImageProcessor
+) -> tuple[PictureScore, Feature | None]:
+    """The unpadded sequence of a picture on the model's device, and its row, or None and a row with the error."""
+    try:
+        pixels = future.result().to(device, non_blocking=True)
+        lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last")
+    except (ValueError, OSError) as error:
+        return PictureScore(key, error=str(error)), None
+    height, width = pixels.shape[:2]
+    return PictureScore(key, width, height), {name: values[0] for name, values in lists.items()}
 
 
 def _num_tokens(features: list[Feature | None]) -> int:
