@@ -8,7 +8,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 MANIFEST := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-hf quality style default default-numbers clean
+.PHONY: demo test test-slow test-hf bench bench-check quality style default default-numbers clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.created:
@@ -39,6 +39,20 @@ test-slow: $(VENV)/.test
 
 test-hf: $(VENV)/.test
 	$(BIN)/python tests/hf_acceptance/run.py
+
+# pyiqa is what we compare with: installed without its many dependencies, of which its MUSIQ needs none.
+$(VENV)/.bench: $(VENV)/.core
+	$(PIP_INSTALL) -e '.[bench]'
+	$(PIP_INSTALL) --no-deps pyiqa==0.1.16
+	@touch $@
+
+# 40 minutes on two idle cores; PICTURES names a folder of photographs, on which bfloat16 is compared with float32.
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.cpu --output runs/bench.json $(if $(PICTURES),--pictures $(PICTURES))
+	$(BIN)/python -m benchmarks.report runs/bench.json
+
+bench-check: $(VENV)/.core
+	$(BIN)/python -m benchmarks.check runs/bench.json
 
 # Trains the embedded checkpoint: BIQ2021 names a folder with labels.csv (image,mos,split) and images/.
 BIQ2021_DATA = --data $(BIQ2021)/labels.csv --image_root $(BIQ2021)/images

@@ -21,7 +21,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
-from .cpu_kernels_musiq import MusiqLinear, needs_one_graph
+from .cpu_kernels_musiq import MusiqLinear, keep_freed_memory, needs_one_graph
 from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer, MusiqPacking
 from .losses_musiq import emd_loss, l1_loss
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
@@ -100,12 +100,13 @@ class MusiqEmbeddings(nn.Module):
         On a CPU the encoder reads a few patches at a time, whose features stay in the cache; the projection, with
         most of the weights, more.
         """
+        dtype = self.patch_projection.weight.dtype
         if self.patch_encoder is None:
-            return self.patch_projection(patches)
+            return self.patch_projection(patches.to(dtype))
         if needs_one_graph() or patches.device.type != "cpu":
-            return self.patch_projection(self.patch_encoder(patches))
+            return self.patch_projection(self.patch_encoder(patches).to(dtype))
         few = max(1, CACHE_BYTES // (self.patch_encoder.stem_values * patches.element_size()))
-        features = patches.new_empty((len(patches), self.patch_encoder.output_size))
+        features = patches.new_empty((len(patches), self.patch_encoder.output_size), dtype=dtype)
         for start in range(0, len(patches), few):
             features[start : start + few] = self.patch_encoder(patches[start : start + few])
         return self.patch_projection(features)
@@ -116,16 +117,16 @@ class MusiqEmbeddings(nn.Module):
         Without gradients only the real patches, some at a time: the features between encoder and projection are
         40 times as large as what comes out.
         """
-        dtype = self.patch_projection.weight.dtype
         patches = pixel_values.flatten(0, 1)
         if needs_one_graph():
-            return self._encode(patches.to(dtype)).view(*pixel_values.shape[:2], -1)
+            return self._encode(patches).view(*pixel_values.shape[:2], -1)
+        keep_freed_memory()
         size = CHUNK["cpu" if patches.device.type == "cpu" else "other"]
         if mask is None or bool(mask.all()):
-            encoded = torch.cat([self._encode(chunk.to(dtype)) for chunk in patches.split(size)])
+            encoded = torch.cat([self._encode(chunk) for chunk in patches.split(size)])
         else:
             real = mask.flatten().nonzero()[:, 0]
-            parts = torch.cat([self._encode(patches[chunk].to(dtype)) for chunk in real.split(size)])
+            parts = torch.cat([self._encode(patches[chunk]) for chunk in real.split(size)])
             encoded = parts.new_zeros(len(patches), parts.shape[-1]).index_copy_(0, real, parts)
         return encoded.view(*pixel_values.shape[:2], -1)
 
@@ -176,8 +177,9 @@ class MusiqPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The Trainer would otherwise rescale our mean-reduced loss by the number of processes or accumulation steps.
     accepts_loss_kwargs = False
-    # bfloat16 has steps of half a point at the logits of published checkpoints, which are scores of 0..100.
-    _keep_in_fp32_modules_strict = {"head"}
+    # bfloat16 has steps of half a point at the logits of published checkpoints, which are scores of 0..100, and keeps
+    # too little of the pixels: with a bfloat16 stem scores of the embedded checkpoint move 10 times as far.
+    _keep_in_fp32_modules_strict = {"head", "stem_conv", "stem_norm"}
     _no_split_modules = ["MusiqEmbeddings", "MusiqLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True

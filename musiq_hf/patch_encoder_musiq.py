@@ -17,14 +17,14 @@ UNIT_NORM_EPS = 1e-4
 WEIGHT_EPS = 1e-5
 
 
-def pad_same(images: torch.Tensor, kernel_size: int, stride: int, value: float = 0.0) -> torch.Tensor:
-    """Pad (..., height, width) as TensorFlow's SAME does: output ceil(size / stride), the odd pixel last."""
+def pad_same(images: torch.Tensor, kernel_size: int, stride: int) -> torch.Tensor:
+    """Pad with zeros (..., height, width) as TensorFlow's SAME does: output ceil(size / stride), the odd pixel last."""
 
     def split(size: int) -> tuple[int, int]:
         total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
         return total // 2, total - total // 2
 
-    return F.pad(images, (*split(images.shape[-1]), *split(images.shape[-2])), value=value)
+    return F.pad(images, (*split(images.shape[-1]), *split(images.shape[-2])))
 
 
 class MusiqStdConv2d(nn.Conv2d):
@@ -75,6 +75,7 @@ class MusiqResidualUnit(nn.Module):
         self.norm_proj = MusiqGroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        features = features.to(self.conv1.weight.dtype)  # the stem computes in float32
         shortcut = self.norm_proj(self.conv_proj(features))
         features = F.relu(self.norm1(self.conv1(features)))
         features = F.relu(self.norm2(self.conv2(features)))
@@ -116,8 +117,11 @@ class MusiqPatchEncoder(nn.Module):
         """
         # (num_patches, P * P * 3) -> (num_patches, 3, P, P), channels last in memory
         images = patches.view(-1, self.patch_size, self.patch_size, NUM_CHANNELS).permute(0, 3, 1, 2)
+        images = images.to(self.stem_conv.weight.dtype)  # float32 also in half-precision models
         features = F.relu(self.stem_norm(self.stem_conv(images)))
-        features = F.max_pool2d(pad_same(features, 3, 2, value=float("-inf")), kernel_size=3, stride=2)
+        # TensorFlow's SAME: an even side is padded by one pixel at its end alone, which `ceil_mode` does without a copy.
+        odd = features.shape[-1] % 2
+        features = F.max_pool2d(features, kernel_size=3, stride=2, padding=odd, ceil_mode=not odd)
         for stage in self.stages:
             features = stage(features)
         # (num_patches, channels, side, side) -> (num_patches, side * side * channels)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, pipeline
+from transformers import AutoImageProcessor, AutoModel, pipeline
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment
 
@@ -30,6 +30,18 @@ def test_it_is_small_and_computes_in_float32():
     assert model.num_parameters() <= 3_000_000
     assert (DEFAULT_CHECKPOINT / "model.safetensors").stat().st_size <= 8_000_000
     assert model.config.score_range == [0, 100]
+
+
+def test_bfloat16_keeps_stem_and_head_in_float32_and_moves_scores_little():
+    exact, rounded = (
+        AutoModel.from_pretrained(DEFAULT_CHECKPOINT, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
+    kept = {name for name, parameter in rounded.named_parameters() if parameter.dtype == torch.float32}
+    assert {name.split(".")[-2] for name in kept} == {"stem_conv", "stem_norm", "classifier"}
+    features = AutoImageProcessor.from_pretrained(DEFAULT_CHECKPOINT)(sorted(map(str, PICTURES.glob("*.jpg"))))
+    with torch.no_grad():
+        difference = (exact(**features).scores - rounded(**features).scores).abs().max()
+    assert 0 < difference < 0.3  # of 100; 2 with a bfloat16 stem
 
 
 @pytest.mark.parametrize("name", ["astronaut", "rocket"])

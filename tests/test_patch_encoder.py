@@ -40,10 +40,18 @@ def test_stem_pads_two_and_three_pixels():
     assert padded[2, 2] == 1 and padded[1, 2] == padded[2, 34] == 0
 
 
-def test_padding_value_can_be_chosen():
-    padded = pad_same(torch.zeros(1, 1, 16, 16), 3, 2, value=float("-inf"))[0, 0]
-    assert padded.shape == (17, 17)
-    assert (padded[16] == float("-inf")).all() and (padded[:16, :16] == 0).all()
+@torch.no_grad()
+@pytest.mark.parametrize("patch_size", [1, 2, 5, 6, 8, 9, 12])
+def test_maxima_are_padded_as_tensorflow_does(patch_size):
+    encoder = MusiqPatchEncoder(patch_size=patch_size, width=8, num_stages=0, num_groups=2)
+    normed = []
+    encoder.stem_norm.register_forward_hook(lambda module, inputs, output: normed.append(output))
+    ours = encoder(torch.randn(3, patch_size * patch_size * 3))
+    side = normed[0].shape[-1]
+    total = max((-(-side // 2) - 1) * 2 + 3 - side, 0)
+    before, after = total // 2, total - total // 2
+    padded = F.pad(normed[0].relu(), (before, after, before, after), value=float("-inf"))
+    assert torch.equal(ours, F.max_pool2d(padded, 3, 2).permute(0, 2, 3, 1).flatten(1))
 
 
 def test_standardized_weight_has_mean_0_and_biased_deviation_1():

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure on a CUDA machine, unattended, in less than 8 minutes, into one JSON file.
+
+python -m benchmarks.gpu --output runs/gpu.json
+
+Every part runs in a process of its own and has its own time: one that fails, or crashes the driver's context, is
+recorded as an error and loses no other.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import pyiqa_musiq
+from benchmarks.inputs import (
+    Features,
+    Size,
+    in_type,
+    make_array,
+    make_features,
+    make_model,
+    mixed_sizes,
+    pad_features,
+    score_all,
+    to_device,
+)
+from benchmarks.measure import DTYPES, describe_machine, interleave, measure_products, rates, ratio, synchronize
+from benchmarks.operations import picture_operations
+from benchmarks.point import MARK, run_module
+from benchmarks.results import add_section
+from benchmarks.training_step import TrainingSpec, measure_training
+from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.arguments import one_sentence, parse_arguments
+
+TOTAL_SECONDS = 460.0
+LEAST_SECONDS = 20.0  # a part that has less left is not begun: it would spend it on importing
+
+
+@dataclass(frozen=True)
+class GpuSettings:
+    """What a part is told.
+
+    Attributes:
+        device: Where the models run.
+        budget: Begin no further round of one measurement after so many seconds.
+        repeats: Rounds of interleaved measurements.
+        num_pictures: Pictures of mixed sizes.
+        largest: Longer side of the largest of them, in pixels; that of the smallest is an eighth.
+        max_tokens: Patches of a padded batch.
+        product_side: Side of the matrix products.
+        training_size: Width and height of the pictures of a training step, in pixels.
+        batch_size: Their number.
+        config: Fields of `MusiqConfig` that differ from its defaults.
+    """
+
+    device: str = "cuda"
+    budget: float = 20.0
+    repeats: int = 10
+    num_pictures: int = 64
+    largest: int = 1600
+    max_tokens: int = 32768
+    product_side: int = 8192
+    training_size: Size = (768, 512)
+    batch_size: int = 32
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def sizes(self) -> list[Size]:
+        """Sizes of the pictures."""
+        return mixed_sizes(self.num_pictures, smallest=self.largest // 8, largest=self.largest)
+
+
+def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices of sequences in batches of similar lengths whose padded size stays within `max_tokens`, if it can."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and lengths[index] * (len(batches[-1]) + 1) <= max_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _pictures(settings: GpuSettings, config: MusiqConfig) -> tuple[list[Features], list[Features], int]:
+    """Single sequences and padded batches on the device, and the operations of one pass over all."""
+    features = [make_features(config, *size, seed=seed) for seed, size in enumerate(settings.sizes())]
+    lengths = [feature["pixel_values"].shape[1] for feature in features]
+    operations = sum(picture_operations(config, length, executed=True) for length in lengths)
+    batches = [
+        pad_features([features[index] for index in group]) for group in token_batches(lengths, settings.max_tokens)
+    ]
+    device = settings.device
+    singles = [to_device(feature, device) for feature in features]
+    return singles, [to_device(batch, device) for batch in batches], operations
+
+
+def _scores(model: MusiqForImageQualityAssessment, batches: Sequence[Features]) -> torch.Tensor:
+    return torch.cat([model(**batch).scores for batch in batches])
+
+
+def _peak_gigabytes(function: Callable[[], object], device: str) -> float | None:
+    """How far the memory in use on the GPU rises; None on a CPU."""
+    if torch.device(device).type != "cuda":
+        return None
+    synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    function()
+    synchronize(device)
+    return float(torch.cuda.max_memory_allocated(device) - before) / 1e9
+
+
+def measure_rates(settings: GpuSettings) -> dict[str, Any]:
+    """Operations per second of large matrix products; float32 without TF32."""
+    rows = []
+    for dtype in DTYPES:
+        products = measure_products(dtype, sides=(settings.product_side,), repeats=20, device=settings.device)
+        rows += [{"dtype": dtype, "product": name, "teraflops": rate / 1e12} for name, rate in rates(products).items()]
+    return {"rows": rows}
+
+
+def measure_mixed(settings: GpuSettings) -> dict[str, Any]:
+    """Ours on batches of mixed sizes and one by one, in bfloat16 and float32, beside a matrix product."""
+    config = MusiqConfig(**settings.config)
+    singles, batches, operations = _pictures(settings, config)
+    rows = []
+    for dtype in ("bfloat16", "float32"):
+        model = make_model(config, dtype=DTYPES[dtype], device=settings.device)
+        product = measure_products(dtype, sides=(settings.product_side,), device=settings.device)[0]
+        contenders: dict[str, Callable[[], object]] = {
+            "batches": lambda model=model: _scores(model, batches),  # type: ignore[misc]
+            "one by one": lambda model=model: _scores(model, singles),  # type: ignore[misc]
+            "product": product.run,
+        }
+        with torch.inference_mode():
+            timings = interleave(
+                contenders, repeats=settings.repeats, warmups=2, device=settings.device, budget=settings.budget
+            )
+            peak = _peak_gigabytes(contenders["batches"], settings.device)
+        rate = operations / timings["batches"]["median"]
+        rows.append(
+            {
+                "dtype": dtype,
+                "pictures_per_second": len(singles) / timings["batches"]["median"],
+                "one_by_one_per_second": len(singles) / timings["one by one"]["median"],
+                "teraflops": rate / 1e12,
+                "share": rate * timings["product"]["median"] / product.operations,
+                "peak_gigabytes": peak,
+                "num_pictures": len(singles),
+                "num_batches": len(batches),
+                "timings": timings,
+            }
+        )
+    return {"rows": rows}
+
+
+def measure_against_pyiqa(settings: GpuSettings) -> dict[str, Any]:
+    """Ours in batches against pyiqa in float32 one by one, the same weights and pictures.
+
+    Raises:
+        ImportError: If pyiqa is not installed.
+    """
+    config = MusiqConfig(**settings.config)
+    singles, batches, _ = _pictures(settings, config)
+    model = make_model(config, device=settings.device)
+    network = pyiqa_musiq.build(model)
+    rows = [pyiqa_musiq.sequence(feature, config) for feature in singles]
+    exact = make_model(config, device=settings.device)
+    in_type(model, torch.bfloat16)
+    contenders: dict[str, Callable[[], object]] = {
+        "ours bfloat16": lambda: _scores(model, batches),
+        "ours float32": lambda: _scores(exact, batches),
+        "pyiqa float32": lambda: [pyiqa_musiq.score(network, row) for row in rows],
+    }
+    with torch.inference_mode():
+        timings = interleave(
+            contenders, repeats=settings.repeats, warmups=2, device=settings.device, budget=settings.budget
+        )
+        theirs = torch.cat([pyiqa_musiq.score(network, row) for row in rows])
+        deviation = float((_scores(exact, singles) - theirs).abs().max())
+        rounding = float((_scores(model, batches) - _scores(exact, batches)).abs().max())
+    row = {
+        "ratio": ratio(timings["pyiqa float32"], timings["ours bfloat16"]),
+        "ratio_float32": ratio(timings["pyiqa float32"], timings["ours float32"]),
+        "pyiqa_per_second": len(singles) / timings["pyiqa float32"]["median"],
+        "deviation_float32": deviation,
+        "deviation_of_bfloat16": rounding,
+        "timings": timings,
+    }
+    return {"rows": [row]}
+
+
+def measure_end_to_end(settings: GpuSettings) -> dict[str, Any]:
+    """From decoded pictures to scores, preprocessing and copies included, in bfloat16."""
+    config = MusiqConfig(**settings.config)
+    _, batches, _ = _pictures(settings, config)
+    model = make_model(config, dtype=torch.bfloat16, device=settings.device)
+    processor = MusiqImageProcessor.from_config(config)
+    arrays = [make_array(*size, seed=seed) for seed, size in enumerate(settings.sizes())]
+    contenders: dict[str, Callable[[], object]] = {
+        "end to end": lambda: score_all(arrays, model=model, processor=processor),
+        "model alone": lambda: _scores(model, batches),
+    }
+    with torch.inference_mode():
+        timings = interleave(contenders, repeats=settings.repeats, device=settings.device, budget=settings.budget)
+    row = {
+        "pictures_per_second": len(arrays) / timings["end to end"]["median"],
+        "model_alone_per_second": len(arrays) / timings["model alone"]["median"],
+        "timings": timings,
+    }
+    return {"rows": [row]}
+
+
+def _measure_training(settings: GpuSettings, variants: Sequence[str]) -> dict[str, Any]:
+    product = measure_products("bfloat16", sides=(settings.product_side,), device=settings.device)[0]
+    rows = []
+    for variant in variants:
+        spec = TrainingSpec(
+            variant,
+            *settings.training_size,
+            batch_size=settings.batch_size,
+            repeats=settings.repeats,
+            threads=torch.get_num_threads(),
+            device=settings.device,
+            budget=settings.budget,
+            config=settings.config,
+        )
+        row = measure_training(spec)
+        rows.append({**row, "share": row["operations_per_second"] / product.rate})
+    return {"rows": rows}
+
+
+def measure_training_eager(settings: GpuSettings) -> dict[str, Any]:
+    """The fine-tuning step in bfloat16, with and without gradient checkpointing."""
+    return _measure_training(settings, ("bfloat16", "bfloat16, checkpointing"))
+
+
+def measure_training_compiled(settings: GpuSettings) -> dict[str, Any]:
+    """The fine-tuning step in bfloat16 under torch.compile."""
+    return _measure_training(settings, ("bfloat16, compiled",))
+
+
+# Function and most seconds, starting Python included, by part; the first ones matter most.
+PARTS: dict[str, tuple[Callable[[GpuSettings], dict[str, Any]], float]] = {
+    "rates": (measure_rates, 45.0),
+    "mixed": (measure_mixed, 100.0),
+    "against pyiqa": (measure_against_pyiqa, 100.0),
+    "training": (measure_training_eager, 90.0),
+    "end to end": (measure_end_to_end, 70.0),
+    "training compiled": (measure_training_compiled, 150.0),
+}
+
+
+def run_part(name: str, settings: GpuSettings) -> dict[str, Any]:
+    """Measure one part here; what goes wrong becomes its `error`."""
+    try:
+        section = PARTS[name][0](settings)
+    except Exception as error:  # whatever it is, the other parts go on
+        section = {"error": f"{type(error).__name__}: {one_sentence(error)[:500]}"}
+    return {"machine": describe_machine(settings.device), **section}
+
+
+def run_parts(
+    names: Sequence[str], run: Callable[[str, float], dict[str, Any]], *, output: Path, seconds: float = TOTAL_SECONDS
+) -> int:
+    """Measure parts one after the other and write each as soon as it is done.
+
+    Args:
+        names: Of `PARTS`.
+        run: Takes a name and its seconds, returns the section or one with an `error`.
+        output: JSON file.
+        seconds: For all together.
+
+    Returns:
+        Number of parts with an error.
+    """
+    start, failed = time.monotonic(), 0
+    for name in names:
+        left = seconds - (time.monotonic() - start)
+        if left < LEAST_SECONDS:
+            section: dict[str, Any] = {"error": "no time was left"}
+        else:
+            section = run(name, min(left, PARTS[name][1]))
+        failed += "error" in section
+        add_section(output, f"gpu {name}", section)
+        print(f"{name}: {section.get('error', 'measured')} ({time.monotonic() - start:.0f} s)", flush=True)
+    return failed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; exit code 1 if a part failed, 2 without a CUDA device."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/gpu.json"), help="JSON file")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--part", choices=PARTS, help="measure one part in this process and print it")
+    arguments = parse_arguments(parser, argv)
+    if not torch.cuda.is_available():
+        print("benchmarks.gpu: a CUDA device is needed, PyTorch finds none. Use benchmarks.cpu here.", file=sys.stderr)
+        return 2
+    if arguments.part:
+        print(MARK + json.dumps(run_part(arguments.part, GpuSettings())), flush=True)
+        return 0
+
+    def in_process(name: str, seconds: float) -> dict[str, Any]:
+        return run_module(["benchmarks.gpu", "--part", name], timeout=seconds)
+
+    return int(run_parts(arguments.only or list(PARTS), in_process, output=arguments.output) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

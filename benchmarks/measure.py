@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How things are measured: interleaved medians, the rate of a large matrix product, peak resident memory.
+
+A busy machine changes its pace within seconds. What is compared therefore runs in turns (A, B, A, B, ...), and only
+ratios of medians of one run are read as results.
+"""
+
+import contextlib
+import ctypes
+import datetime
+import gc
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+RESET_PEAK = "5"  # what Linux wants written to clear_refs
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRODUCT_SIDES = (2048, 3072, 4096)
+
+
+def summarize(seconds: Sequence[float]) -> dict[str, Any]:
+    """Median, median absolute deviation and the raw times, in seconds.
+
+    Raises:
+        ValueError: If there is no time.
+    """
+    if not seconds:
+        raise ValueError("At least one time is needed, got none.")
+    median = statistics.median(seconds)
+    deviation = statistics.median(abs(value - median) for value in seconds)
+    return {"median": median, "deviation": deviation, "seconds": list(seconds)}
+
+
+def ratio(slower: Mapping[str, Any], faster: Mapping[str, Any]) -> float:
+    """How many times as long the first takes, from two summaries."""
+    return float(slower["median"] / faster["median"])
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done all that was asked of it; CPUs always have."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_once(function: Callable[[], object], *, device: str = "cpu") -> float:
+    """Seconds of one call."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def interleave(
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    warmups: int = 1,
+    device: str = "cpu",
+    budget: float | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Time functions in turns.
+
+    Args:
+        contenders: By name.
+        repeats: Rounds, >= 1; in each of them every function runs once.
+        warmups: Rounds before, which are not counted.
+        device: Where they run.
+        budget: Begin no further round after so many seconds, the first one excepted.
+
+    Returns:
+        What `summarize` makes of the times, by name.
+
+    Raises:
+        ValueError: If `repeats` is below 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"`repeats` must be at least 1, got {repeats}.")
+    start = time.monotonic()
+    for _ in range(warmups):
+        for function in contenders.values():
+            function()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(repeats):
+        if number and budget is not None and time.monotonic() - start > budget:
+            break
+        for name, function in contenders.items():
+            times[name].append(time_once(function, device=device))
+    return {name: summarize(values) for name, values in times.items()}
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product whose rate is a roofline.
+
+    Attributes:
+        name: Library and side, "torch.mm 4096" say.
+        operations: Floating point operations of one call.
+        run: Computes it.
+        rate: Best measured operations per second.
+    """
+
+    name: str
+    operations: float
+    run: Callable[[], object]
+    rate: float
+
+
+def _products(side: int, dtype: torch.dtype, device: str) -> dict[str, Callable[[], object]]:
+    """The same product through every library at hand: torch.mm's own may be the slow one (MKL on AMD, say)."""
+    x, w = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+    functions: dict[str, Callable[[], object]] = {f"torch.mm {side}": lambda: torch.mm(x, w)}
+    onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if device == "cpu" else None
+    if onednn is not None:
+        functions[f"oneDNN {side}"] = lambda: onednn(x, w, None, "none", [], "")
+    return functions
+
+
+def measure_products(
+    dtype: str, *, sides: Sequence[int] = PRODUCT_SIDES, repeats: int = 3, device: str = "cpu"
+) -> list[Product]:
+    """Rates of square matrix products, best first; a library that refuses the type is left out."""
+    found = []
+    for side in sides:
+        for name, run in _products(side, DTYPES[dtype], device).items():
+            try:
+                run()
+                seconds = min(time_once(run, device=device) for _ in range(repeats))
+            except (RuntimeError, NotImplementedError):
+                continue
+            found.append(Product(name, 2.0 * side**3, run, 2.0 * side**3 / seconds))
+    return sorted(found, key=lambda product: -product.rate)
+
+
+def rates(products: Sequence[Product]) -> dict[str, float]:
+    """Operations per second by name, for the JSON."""
+    return {product.name: product.rate for product in products}
+
+
+def _status_bytes(field: str) -> int | None:
+    if not STATUS.exists():
+        return None
+    lines = [line.split() for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:")]
+    return int(lines[0][1]) * 1024 if lines else None
+
+
+def _largest_resident() -> int:
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _return_free_memory() -> None:
+    """Give freed memory back to the system where the C library can: reused, it would be missing from the peak."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_above(function: Callable[[], Any]) -> tuple[Any, int]:
+    """Run, and measure how far resident memory rose above what it was before.
+
+    Where the system's record of the peak cannot be reset (outside of Linux), the result is too small if the process
+    was larger before: use a fresh process.
+
+    Args:
+        function: What to run.
+
+    Returns:
+        Its result, and bytes.
+    """
+    gc.collect()
+    _return_free_memory()
+    try:
+        CLEAR_REFS.write_text(RESET_PEAK)
+        before = _status_bytes("VmRSS")
+    except OSError:
+        before = None
+    if before is None:
+        largest = _largest_resident()
+        return function(), _largest_resident() - largest
+    result = function()
+    return result, (_status_bytes("VmHWM") or before) - before
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe_machine(device: str = "cpu") -> dict[str, Any]:
+    """What a result depends on: processor or GPU, threads, versions, the date, and how busy the machine was."""
+    machine: dict[str, Any] = {
+        "processor": _processor_name(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+    if torch.device(device).type == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name(device)
+        machine["cuda"] = torch.version.cuda
+    return machine
