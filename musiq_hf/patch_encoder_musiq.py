@@ -18,7 +18,7 @@ WEIGHT_EPS = 1e-5
 
 
 def pad_same(images: torch.Tensor, kernel_size: int, stride: int) -> torch.Tensor:
-    """Pad with zeros (..., height, width) as TensorFlow's SAME does: output ceil(size / stride), the odd pixel last."""
+    """Pad with zeros (..., height, width) as TensorFlow's SAME does: output ceil(size / stride), the odd one last."""
 
     def split(size: int) -> tuple[int, int]:
         total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
@@ -119,7 +119,7 @@ class MusiqPatchEncoder(nn.Module):
         images = patches.view(-1, self.patch_size, self.patch_size, NUM_CHANNELS).permute(0, 3, 1, 2)
         images = images.to(self.stem_conv.weight.dtype)  # float32 also in half-precision models
         features = F.relu(self.stem_norm(self.stem_conv(images)))
-        # TensorFlow's SAME: an even side is padded by one pixel at its end alone, which `ceil_mode` does without a copy.
+        # TensorFlow's SAME: an even side is padded by one pixel at its end, which `ceil_mode` does without a copy.
         odd = features.shape[-1] % 2
         features = F.max_pool2d(features, kernel_size=3, stride=2, padding=odd, ceil_mode=not odd)
         for stage in self.stages:
