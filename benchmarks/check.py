@@ -151,6 +151,17 @@ def _targets() -> list[Target]:
 TARGETS = _targets()
 
 
+def _verdicts(results: Results) -> list[list[str]]:
+    """The cells of every target; a ValueError if nothing was measured, or only in passing."""
+    quick = [name for name, part in results["sections"].items() if part.get("settings", {}).get("quick")]
+    if quick:
+        raise ValueError(f"{', '.join(quick)}: measured with --quick, which is not for conclusions. Measure without.")
+    rows = [target.cells(results) for target in TARGETS]
+    if not any(measured for _, _, measured, _ in rows):
+        raise ValueError("No target was measured. Run `make bench` first.")
+    return rows
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the verdicts; exit code 1 if a target is missed, 2 for a mistake in the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,10 +169,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(parser, argv)
     try:
         results = read_all(arguments.results)
+        rows = _verdicts(results)
     except ValueError as error:
         print(f"benchmarks.check: {error}", file=sys.stderr)
         return 2
-    rows = [target.cells(results) for target in TARGETS]
     for name, goal, measured, verdict in rows:
         print(f"{verdict:>12}  {name}: {measured or '-'} ({goal})")
     return int(any(row[-1] == "missed" for row in rows))

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 
-OUT_OF_CPU_MEMORY = re.compile(r"can't allocate memory|DataLoader worker .* is killed")
+from .memory import is_out_of_memory
+
 MEMORY_ADVICE = (
     "Lower --batch_size; in training, raise --gradient_accumulation_steps or lower --native_patches, and lower "
     "--eval_batch_size if it fails while measuring."
@@ -53,8 +53,8 @@ def run_command(name: str, command: Callable[[], Any], *, example: str) -> int:
     """
     try:
         report = command()
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and not OUT_OF_CPU_MEMORY.search(str(error)):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         print(f"{name}: the memory is too small for such a batch. {MEMORY_ADVICE}", file=sys.stderr)
         return 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faster kernels for inference on a CPU; each equals the plain form beside it, which is used wherever these are not.
+"""Faster kernels for inference on a CPU. In float32 each equals the plain form, which serves wherever these do not.
 
 Three things cost most there. PyTorch's fp32 products go through MKL, which on AMD processors reaches less than half of
 what oneDNN reaches (and about the same on Intel's). Its group norm reads channels-last features slowly, in bf16 ten
@@ -29,7 +29,9 @@ def needs_one_graph() -> bool:
 
 def is_fast(tensor: torch.Tensor) -> bool:
     """Whether the kernels of this file take a tensor."""
-    if tensor.device.type != "cpu" or needs_one_graph() or torch.is_autocast_enabled("cpu") or not HAS_ONEDNN:
+    if tensor.device.type != "cpu" or needs_one_graph() or torch.is_autocast_enabled("cpu"):
+        return False
+    if not (HAS_ONEDNN and torch.backends.mkldnn.enabled):
         return False
     if tensor.dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -47,12 +49,23 @@ def keep_freed_memory() -> None:
     torch.empty(30 * 2**20, dtype=torch.uint8)
 
 
+def as_input(tensor: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    """Cast what a layer is to read to the type of its weight, unless that is quantised."""
+    weight = layer.weight
+    return tensor.to(weight.dtype) if isinstance(weight, torch.Tensor) and weight.is_floating_point() else tensor
+
+
 class MusiqLinear(nn.Linear):
-    """Dense layer."""
+    """Dense layer.
+
+    A class of its own, so tools that look for exactly `nn.Linear`, as `torch.ao.quantization.quantize_dynamic` does,
+    pass by; those that accept subclasses (PEFT, bitsandbytes) do not.
+    """
 
     def takes(self, inputs: torch.Tensor) -> bool:
-        """Whether oneDNN's product serves: the weights are plain tensors of the same type."""
-        plain = type(self.weight) is nn.Parameter and self.weight.dtype == inputs.dtype
+        """Whether oneDNN's product serves: the weights are plain tensors beside the inputs, not offloaded ones."""
+        weight = self.weight
+        plain = type(weight) is nn.Parameter and weight.dtype == inputs.dtype and weight.device == inputs.device
         return plain and inputs.numel() > 0 and is_fast(inputs)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -95,6 +108,9 @@ def attention_in_blocks(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float
 ) -> torch.Tensor:
     """Attention of one picture, a block of queries at a time, as matrix products.
+
+    In bfloat16 the products of queries and keys are rounded before the softmax, where the fused kernel keeps them in
+    float32: with large products its weights are several times as exact, and it is less than half as fast.
 
     Args:
         query: Shape (1, num_heads, num_queries, head_dim).

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.attention.varlen import varlen_attn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -18,6 +17,7 @@ from .cpu_kernels_musiq import MusiqLinear, attention_in_blocks, takes_attention
 
 # Tokens of the wide layer of the MLP at a time, when a fast kernel serves: its features are 3 times as wide.
 MLP_TOKENS = 4096
+ACTIVATION = "gelu_pytorch_tanh"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class MusiqPacking:
         """Pictures of these lengths, in this order."""
         starts = torch.tensor([0, *lengths], device=device).cumsum(0, dtype=torch.int32)
         return cls(starts=starts, lengths=lengths)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "MusiqPacking":
+        """On another device; accelerate calls this between blocks that a device map has put on different ones."""
+        return MusiqPacking(starts=self.starts.to(device, non_blocking=non_blocking), lengths=self.lengths)
 
 
 def attention_by_kernel(
@@ -58,6 +62,8 @@ def attention_by_kernel(
     longest = longest_query = max(packing.lengths)
     if len(query) < len(key):
         query_starts, longest_query = torch.arange(len(query) + 1, dtype=starts.dtype, device=starts.device), 1
+    from torch.nn.attention.varlen import varlen_attn  # only where it is called: not every build of torch has it
+
     output = varlen_attn(query, key, value, query_starts, starts, longest_query, longest, scale=scaling)
     return output  # type: ignore[return-value]  # a pair only if asked for
 
@@ -178,19 +184,22 @@ class MusiqMLP(nn.Module):
         super().__init__()
         self.fc1 = MusiqLinear(config.hidden_size, config.intermediate_size)
         self.fc2 = MusiqLinear(config.intermediate_size, config.hidden_size)
-        self.activation = ACT2FN["gelu_pytorch_tanh"]
+        self.activation = ACT2FN[ACTIVATION]
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def _is_fast(self, hidden_states: torch.Tensor) -> bool:
-        """Whether the activation can be part of oneDNN's product: no adapter in the dense layer's place, no hook."""
-        dropped = self.training and self.dropout.p > 0
-        plain = type(self.fc1) is MusiqLinear and not (self.fc1._forward_hooks or self.fc1._forward_pre_hooks)
-        return plain and not dropped and self.fc1.takes(hidden_states)
+        """Whether the activation can be part of oneDNN's product: nobody has put anything in its parts' places."""
+        parts = (self.fc1, self.activation, self.dropout)
+        hooked = any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
+        plain = type(self.fc1) is MusiqLinear and type(self.activation) is type(ACT2FN[ACTIVATION])
+        dropped = self.dropout.training and self.dropout.p > 0
+        return plain and not hooked and not dropped and self.fc1.takes(hidden_states)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if self._is_fast(hidden_states):
             parts = hidden_states.split(MLP_TOKENS, dim=1)
-            return torch.cat([self.fc2(self.fc1.product(part, "gelu", "tanh")) for part in parts], dim=1)
+            outputs = [self.fc2(self.fc1.product(part, "gelu", "tanh")) for part in parts]
+            return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
 
 

@@ -224,10 +224,13 @@ class MusiqImageProcessor(BaseImageProcessor):
             scales.append(torch.full((count,), scale))
             if not is_native:
                 first_slot += (-(-longer_side_lengths[scale] // patch_size)) ** 2
+        patches = _cut(pixels, sizes, patch_size, has_native=use_native_resolution)
+        if len(patches) > sum(map(len, scales)):  # a view would keep all patches of the picture alive
+            patches = patches[: sum(map(len, scales))].clone()
         device = pixels.device
         positions_of_all, scales_of_all = torch.cat(positions).to(device), torch.cat(scales).to(device)
         return {
-            "pixel_values": _cut(pixels, sizes, patch_size, has_native=use_native_resolution)[: len(scales_of_all)],
+            "pixel_values": patches,
             "pixel_attention_mask": torch.ones_like(scales_of_all),
             "spatial_position_ids": positions_of_all,
             "scale_position_ids": scales_of_all,
@@ -248,7 +251,8 @@ class MusiqImageProcessor(BaseImageProcessor):
             return_tensors: "pt" or "np"; None = "pt".
 
         Returns:
-            Tensors (batch_size, sequence_length, ...), zero where the mask is 0; lists for "do_not_pad".
+            Tensors (batch_size, sequence_length, ...), zero where the mask is 0; lists for "do_not_pad". One sequence
+            that needs no padding is not copied: the batch shares its memory.
         """
         names = self.valid_kwargs.__annotations__
         settings = {name: getattr(self, name) for name in names} | {"return_tensors": return_tensors}

@@ -21,7 +21,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
-from .cpu_kernels_musiq import MusiqLinear, keep_freed_memory, needs_one_graph
+from .cpu_kernels_musiq import MusiqLinear, as_input, keep_freed_memory, needs_one_graph
 from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer, MusiqPacking
 from .losses_musiq import emd_loss, l1_loss
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
@@ -100,16 +100,16 @@ class MusiqEmbeddings(nn.Module):
         On a CPU the encoder reads a few patches at a time, whose features stay in the cache; the projection, with
         most of the weights, more.
         """
-        dtype = self.patch_projection.weight.dtype
+        projection = self.patch_projection
         if self.patch_encoder is None:
-            return self.patch_projection(patches.to(dtype))
+            return projection(as_input(patches, projection))
         if needs_one_graph() or patches.device.type != "cpu":
-            return self.patch_projection(self.patch_encoder(patches).to(dtype))
+            return projection(as_input(self.patch_encoder(patches), projection))
         few = max(1, CACHE_BYTES // (self.patch_encoder.stem_values * patches.element_size()))
-        features = patches.new_empty((len(patches), self.patch_encoder.output_size), dtype=dtype)
+        features = as_input(patches[:0], projection).new_empty((len(patches), self.patch_encoder.output_size))
         for start in range(0, len(patches), few):
             features[start : start + few] = self.patch_encoder(patches[start : start + few])
-        return self.patch_projection(features)
+        return projection(features)
 
     def _embed_patches(self, pixel_values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """(batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
@@ -159,7 +159,7 @@ class MusiqHead(nn.Module):
         self.classifier = MusiqLinear(config.pre_logits_size or config.hidden_size, config.num_labels)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        pooled = pooled.to(self.classifier.weight.dtype)  # float32 also in half-precision models, see below
+        pooled = as_input(pooled, self.classifier)  # float32 also in half-precision models, see below
         if self.pre_logits is not None:
             pooled = torch.tanh(self.pre_logits(pooled))
         return self.classifier(pooled)
@@ -254,13 +254,18 @@ class MusiqModel(MusiqPreTrainedModel):
 
     def _can_pack(self, hidden_states: torch.Tensor) -> bool:
         """Whether the blocks can run on tokens without padding: no training, and a kernel for it."""
-        if self.training or needs_one_graph() or self.config._attn_implementation != "sdpa":
+        if needs_one_graph() or self.config._attn_implementation != "sdpa":
+            return False
+        if any(module.training for module in self.encoder.modules()):
             return False
         if hidden_states.device.type == "cpu":
             return not torch.is_autocast_enabled("cpu")
+        if not hidden_states.is_cuda or hidden_states.dtype not in (torch.float16, torch.bfloat16):
+            return False
         head_dim = self.config.hidden_size // self.config.num_attention_heads
-        fits = hidden_states.dtype in (torch.float16, torch.bfloat16) and head_dim % 8 == 0 and head_dim <= 256
-        return hidden_states.is_cuda and fits and torch.cuda.get_device_capability(hidden_states.device) >= (8, 0)
+        flash = torch.backends.cuda.is_flash_attention_available() and torch.backends.cuda.flash_sdp_enabled()
+        capable = torch.cuda.get_device_capability(hidden_states.device) >= (8, 0)
+        return flash and capable and head_dim % 8 == 0 and head_dim <= 256
 
     def _encode_packed(
         self,
@@ -281,7 +286,8 @@ class MusiqModel(MusiqPreTrainedModel):
         ):
             packing = MusiqPacking.of(lengths, tokens.device)
             pack = tokens[None, start : start + sum(lengths)]
-            encoded.append(self.encoder(pack, None, cls_only=cls_only, packing=packing, **kwargs)[0])
+            output = self.encoder(pack, None, cls_only=cls_only, packing=packing, **kwargs)[0]
+            encoded.append(output.to(hidden_states.device))  # a device map can end elsewhere
             start += sum(lengths)
         if cls_only:
             return torch.cat(encoded)[:, None]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .cpu_kernels_musiq import MusiqGroupNorm, is_fast
+from .cpu_kernels_musiq import MusiqGroupNorm, as_input, is_fast
 
 NUM_CHANNELS = 3
 STEM_NORM_EPS = 1e-6
@@ -75,7 +75,7 @@ class MusiqResidualUnit(nn.Module):
         self.norm_proj = MusiqGroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        features = features.to(self.conv1.weight.dtype)  # the stem computes in float32
+        features = as_input(features, self.conv1)  # the stem computes in float32
         shortcut = self.norm_proj(self.conv_proj(features))
         features = F.relu(self.norm1(self.conv1(features)))
         features = F.relu(self.norm2(self.conv2(features)))
@@ -117,7 +117,7 @@ class MusiqPatchEncoder(nn.Module):
         """
         # (num_patches, P * P * 3) -> (num_patches, 3, P, P), channels last in memory
         images = patches.view(-1, self.patch_size, self.patch_size, NUM_CHANNELS).permute(0, 3, 1, 2)
-        images = images.to(self.stem_conv.weight.dtype)  # float32 also in half-precision models
+        images = as_input(images, self.stem_conv)  # float32 also in half-precision models
         features = F.relu(self.stem_norm(self.stem_conv(images)))
         # TensorFlow's SAME: an even side is padded by one pixel at its end, which `ceil_mode` does without a copy.
         odd = features.shape[-1] % 2

@@ -155,7 +155,8 @@ def extract_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:
 def write_patches(image: torch.Tensor, patch_size: int, patches: torch.Tensor) -> None:
     """Scale the pixels of a picture to [-1, 1] and write its patches, as `extract_patches` cuts them.
 
-    Bit for bit the same as scaling first, in a third of the memory and time: x / 127.5 - 1 rounds as 2 (x / 255) - 1.
+    On a CPU bit for bit the same as scaling first, in a third of the memory and time: x / 127.5 - 1 rounds as
+    2 (x / 255) - 1.
 
     Args:
         image: uint8, shape (height, width, 3).

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Score a stream of pictures: decoded ahead in threads, batched by a budget of tokens, answered in order.
 
-The plain function under whatever scores many pictures. A picture that cannot be read or scored becomes a row with its
+A plain function for any engine to call. A picture that cannot be read or scored becomes a row with its
 error, and the stream goes on.
 """
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -18,11 +19,14 @@ import torch
 
 from .image_loading_musiq import load_image, shrink_shorter_side, to_rgb_tensor
 from .image_processing_musiq import MusiqImageProcessor
+from .memory import is_out_of_memory
 from .modeling_musiq import MusiqForImageQualityAssessment
 
 # Tokens of a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for each other.
 MAX_TOKENS = {"cpu": 1, "other": 65_536}
+MAX_ROWS = 4096  # that wait for a batch: errors need no token
 Feature = dict[str, torch.Tensor]
+Result = tuple[float | None, float | None, str | None]  # score, standard deviation, error
 
 
 @dataclass(frozen=True)
@@ -57,60 +61,88 @@ def _named(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
             yield (os.fspath(picture) if isinstance(picture, str | os.PathLike) else index), picture
 
 
-def _decode(source: Any, shorter_side: int | None, pin: bool) -> torch.Tensor:
-    """Pixels (height, width, 3) of one picture; runs in a thread, so decoding alone and no work for several cores."""
-    if not isinstance(source, np.ndarray | torch.Tensor):
-        source = load_image(source)
-        if shorter_side is not None:
-            source = shrink_shorter_side(source, shorter_side)
-    elif shorter_side is not None:
-        raise TypeError("`shorter_side` shrinks files and PIL images, got an array. Shrink it before.")
-    pixels = to_rgb_tensor(source, keep_uint8=True)
-    return pixels.pin_memory() if pin else pixels
+@dataclass(frozen=True)
+class _Decoder:
+    """Turns a source into pixels (height, width, 3) in a thread: decoding alone, no work for several cores."""
+
+    processor: MusiqImageProcessor
+    shorter_side: int | None
+    pin: bool
+
+    def __call__(self, source: Any) -> torch.Tensor:
+        if not isinstance(source, np.ndarray | torch.Tensor):
+            source = load_image(source)
+            if self.shorter_side is not None:
+                source = shrink_shorter_side(source, self.shorter_side)
+        elif self.shorter_side is not None:
+            raise TypeError("`shorter_side` shrinks files and PIL images, got an array. Shrink it before.")
+        pixels = to_rgb_tensor(
+            source,
+            keep_uint8=True,
+            do_convert_rgb=self.processor.do_convert_rgb,
+            input_data_format=getattr(self.processor, "input_data_format", None),
+        )
+        return pixels.pin_memory() if self.pin and pixels.device.type == "cpu" else pixels
+
+
+def _own(source: Any) -> Any:
+    """The source itself, or a copy of an array, which its owner may fill anew while it waits here."""
+    if isinstance(source, torch.Tensor):
+        return source.detach().clone()
+    return source.copy() if isinstance(source, np.ndarray) else source
 
 
 def _decode_ahead(
-    pictures: Iterable[Any], *, num_workers: int, shorter_side: int | None, pin: bool
-) -> Iterator[tuple[Any, Future[torch.Tensor]]]:
-    """Keys and decoded pictures in order; at most two for each thread are held."""
+    pictures: Iterable[Any], decode: _Decoder, num_workers: int
+) -> Generator[tuple[Any, Future[torch.Tensor]]]:
+    """Keys and decoded pictures in order, at most two for each thread held; an error of the source comes last."""
     pool = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
+    waiting = deque[tuple[Any, Future[torch.Tensor]]]()
+    named, failure = _named(pictures), None
     try:
-        waiting = deque[tuple[Any, Future[torch.Tensor]]]()
-        named = _named(pictures)
         while True:
-            for key, source in islice(named, 2 * num_workers - len(waiting)):
-                waiting.append((key, pool.submit(_decode, source, shorter_side, pin)))
+            try:
+                for key, source in islice(named, 2 * num_workers - len(waiting)):
+                    waiting.append((key, pool.submit(decode, _own(source))))
+            except Exception as error:
+                failure = error
             if not waiting:
-                return
+                break
             yield waiting.popleft()
     finally:
         pool.shutdown(cancel_futures=True)
+    if failure is not None:
+        raise failure
+
+
+def _run(
+    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, features: list[Feature]
+) -> list[Result]:
+    batch = processor.pad(features, padding="longest", return_tensors="pt").to(model.device)
+    with torch.inference_mode():
+        output = model(**batch)
+    scores, deviations = output.scores.tolist(), model.std_from_logits(output.logits)
+    stds = [None] * len(scores) if deviations is None else deviations.tolist()
+    return [(score, std, None) for score, std in zip(scores, stds, strict=True)]
 
 
 def _forward(
     model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, features: list[Feature]
-) -> list[tuple[float | None, float | None, str | None]]:
-    """(score, standard deviation, error) of every sequence; a batch that does not fit is halved."""
+) -> list[Result]:
+    """Score, standard deviation and error of every sequence; a batch that does not fit is halved."""
     try:
-        batch = processor.pad(features, padding="longest").to(model.device)
-        with torch.inference_mode():
-            output = model(**batch)
-        deviations = model.std_from_logits(output.logits)
-        scores = output.scores.tolist()
-        return [
-            (score, std, None)
-            for score, std in zip(
-                scores, [None] * len(scores) if deviations is None else deviations.tolist(), strict=True
-            )
-        ]
-    except torch.OutOfMemoryError:
-        if len(features) == 1:
-            tokens = len(features[0]["pixel_attention_mask"])
-            return [
-                (None, None, f"its {tokens} patches need more memory than {model.device} has. Score a smaller copy.")
-            ]
+        return _run(model, processor, features)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    if len(features) == 1:
+        return [(None, None, _too_large(model.device))]
     half = len(features) // 2
     return _forward(model, processor, features[:half]) + _forward(model, processor, features[half:])
+
+
+def _too_large(device: torch.device) -> str:
+    return f"the picture needs more memory than {device} has. Score a smaller copy."
 
 
 def score_pictures(
@@ -141,42 +173,78 @@ def score_pictures(
         One `PictureScore` for each picture; with `error` in place of `score` if it cannot be read or scored.
 
     Raises:
-        ValueError: If settings are out of range, or model and processor disagree.
-        TypeError: If something is no picture at all.
+        ValueError: If settings are out of range, the model is training, or model and processor disagree.
+        TypeError: If something is no picture at all. Like an error of `pictures` itself it comes after the rows of
+            what was read before.
     """
     for name, value in (("max_tokens", max_tokens), ("num_workers", num_workers), ("shorter_side", shorter_side)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if model.training:
+        raise ValueError("The model must be in evaluation mode, or dropout would change scores. Call `model.eval()`.")
     processor.check_config(model.config)
-    return _rows(
-        _decode_ahead(pictures, num_workers=num_workers, shorter_side=shorter_side, pin=model.device.type == "cuda"),
-        model,
-        processor,
-        max_tokens or MAX_TOKENS["cpu" if model.device.type == "cpu" else "other"],
-    )
+    decode = _Decoder(processor, shorter_side, pin=model.device.type == "cuda")
+    budget = max_tokens or MAX_TOKENS["cpu" if model.device.type == "cpu" else "other"]
+    return _rows(_decode_ahead(pictures, decode, num_workers), _Batch(model, processor, budget))
 
 
-def _rows(
-    decoded: Iterable[tuple[Any, Future[torch.Tensor]]],
-    model: MusiqForImageQualityAssessment,
-    processor: MusiqImageProcessor,
-    max_tokens: int,
-) -> Iterator[PictureScore]:
+class _Batch:
+    """Rows that wait, in order, for a batch of their sequences to be full."""
+
+    def __init__(self, model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, max_tokens: int):
+        self.model, self.processor, self.max_tokens = model, processor, max_tokens
+        self.rows: list[tuple[PictureScore, Feature | None]] = []
+        self.count = self.longest = 0
+
+    def has_room(self, feature: Feature) -> bool:
+        """Whether one more sequence stays within the budget."""
+        length = len(feature["pixel_attention_mask"])
+        return not self.count or max(self.longest, length) * (self.count + 1) <= self.max_tokens
+
+    def add(self, row: PictureScore, feature: Feature | None) -> None:
+        """One more row, with its sequence, or with its error."""
+        self.rows.append((row, feature))
+        if feature is not None:
+            self.count += 1
+            self.longest = max(self.longest, len(feature["pixel_attention_mask"]))
+
+    def is_done(self) -> bool:
+        """Whether nothing is worth waiting for: no sequence, a full batch, or very many rows."""
+        return not self.count or self.count * self.longest >= self.max_tokens or len(self.rows) >= MAX_ROWS
+
+    def flush(self) -> Iterator[PictureScore]:
+        """All rows, with the results of those that have a sequence; none is left."""
+        rows, self.rows, self.count, self.longest = self.rows, [], 0, 0
+        sequences = [feature for _, feature in rows if feature is not None]
+        results = iter(_forward(self.model, self.processor, sequences) if sequences else ())
+        for row, feature in rows:
+            if feature is None:
+                yield row
+            else:
+                score, std, error = next(results)
+                yield replace(row, score=score, std=std, error=error)
+
+
+def _rows(decoded: Generator[tuple[Any, Future[torch.Tensor]]], batch: _Batch) -> Iterator[PictureScore]:
     """Gather sequences up to the budget, score them together, and answer in order."""
-    rows: list[PictureScore] = []
-    features: list[Feature | None] = []
-    for key, future in decoded:
-        row, feature = _sequence(key, future, model.device, processor)
-        del future  # it holds the pixels
-        if rows and _num_tokens([*features, feature]) > max_tokens:
-            yield from _scored(rows, features, model, processor)
-            rows, features = [], []
-        rows.append(row)
-        features.append(feature)
-        if _num_tokens(features) >= max_tokens:  # nothing more fits, so do not wait for the next picture
-            yield from _scored(rows, features, model, processor)
-            rows, features = [], []
-    yield from _scored(rows, features, model, processor)
+    with closing(decoded):
+        while True:
+            try:
+                key, future = next(decoded)
+            except StopIteration:
+                break
+            except Exception:  # of the source; what came before it is not lost
+                yield from batch.flush()
+                raise
+            row, feature = _sequence(key, future, batch.model.device, batch.processor)
+            del future  # it holds the pixels
+            if feature is not None and not batch.has_room(feature):
+                yield from batch.flush()
+            batch.add(row, feature)
+            del feature
+            if batch.is_done():
+                yield from batch.flush()
+        yield from batch.flush()
 
 
 def _sequence(
@@ -185,31 +253,12 @@ def _sequence(
     """The unpadded sequence of a picture on the model's device, and its row, or None and a row with the error."""
     try:
         pixels = future.result().to(device, non_blocking=True)
-        lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last")
+        height, width = pixels.shape[:2]
+        lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last", return_tensors="pt")
     except (ValueError, OSError) as error:
         return PictureScore(key, error=str(error)), None
-    height, width = pixels.shape[:2]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return PictureScore(key, error=_too_large(device)), None
     return PictureScore(key, width, height), {name: values[0] for name, values in lists.items()}
-
-
-def _num_tokens(features: list[Feature | None]) -> int:
-    """Patches of a padded batch."""
-    lengths = [len(feature["pixel_attention_mask"]) for feature in features if feature is not None]
-    return max(lengths, default=0) * len(lengths)
-
-
-def _scored(
-    rows: list[PictureScore],
-    features: list[Feature | None],
-    model: MusiqForImageQualityAssessment,
-    processor: MusiqImageProcessor,
-) -> Iterator[PictureScore]:
-    """The rows with the results of those that have a sequence."""
-    sequences = [feature for feature in features if feature is not None]
-    results = iter(_forward(model, processor, sequences) if sequences else ())
-    for row, feature in zip(rows, features, strict=True):
-        if feature is None:
-            yield row
-        else:
-            score, std, error = next(results)
-            yield PictureScore(row.key, row.width, row.height, score, std, error)

@@ -146,6 +146,17 @@ def test_the_exit_code_tells_of_a_missed_target(tmp_path, capsys):
     assert check.main([str(tmp_path / "none.json")]) == 2
 
 
+def test_nothing_measured_and_quick_runs_are_no_verdict(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    add_section(path, "sizes", {"rows": []})
+    assert check.main([str(path)]) == 2
+    assert "No target was measured. Run `make bench` first." in capsys.readouterr().err
+    write_results(path)
+    add_section(path, "mixed", {"rows": [], "settings": {"quick": True}})
+    assert check.main([str(path)]) == 2
+    assert "mixed: measured with --quick" in capsys.readouterr().err
+
+
 def test_the_goals_that_are_upper_bounds(tmp_path):
     path = write_results(tmp_path / "bench.json")
     row = {"dtype": "float32", "share_of_model_alone": 0.95, "preprocessing_share": 0.05}

@@ -6,6 +6,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from torch import nn
 from torch.nn import functional as F
 
@@ -138,6 +139,50 @@ def test_an_adapter_or_a_hook_in_the_mlp_is_heard(tiny_model, features):
     handle = model.musiq.encoder.layers[0].mlp.fc1.register_forward_hook(lambda module, inputs, output: 2 * output)
     torch.testing.assert_close(model(**features).scores, expected, atol=1e-5, rtol=0)
     handle.remove()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", ["fc1", "activation", "dropout", "fc2"])
+def test_every_part_of_the_mlp_calls_its_hooks(tiny_model, features, part):
+    model, calls = tiny_model(), []
+    getattr(model.musiq.encoder.layers[0].mlp, part).register_forward_hook(lambda *args: calls.append(part))
+    model(**features)
+    assert calls
+
+
+@torch.no_grad()
+def test_a_replaced_activation_is_used(tiny_model, features):
+    model = tiny_model()
+    model.musiq.encoder.layers[0].mlp.activation = nn.ReLU()
+    with torch.enable_grad():
+        expected = model(**features).scores.detach()
+    torch.testing.assert_close(model(**features).scores, expected, atol=1e-5, rtol=0)
+
+
+def test_offloaded_weights_are_loaded_first(tiny_model, features):
+    model = tiny_model()
+    with torch.no_grad():
+        expected = model(**features).scores
+        offloaded = cpu_offload(copy.deepcopy(model), execution_device=torch.device("cpu"))
+        assert next(offloaded.musiq.encoder.layers[0].mlp.fc1.parameters()).is_meta
+        torch.testing.assert_close(offloaded(**features).scores, expected, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["MusiqAttention", "MusiqMLP", "MusiqDropPath"])
+def test_one_part_in_training_mode_stays_random(tiny_model, features, kind):
+    model = tiny_model(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5, drop_path_rate=0.5)
+    for module in model.modules():
+        if type(module).__name__ == kind:
+            module.train()
+    assert not torch.equal(model(**features).scores, model(**features).scores)
+
+
+def test_only_floating_point_weights_decide_the_type_of_inputs():
+    layer, inputs = MusiqLinear(3, 2).bfloat16(), torch.rand(4, 3)
+    assert cpu_kernels_musiq.as_input(inputs, layer).dtype == torch.bfloat16
+    layer.weight = nn.Parameter(torch.ones(2, 3, dtype=torch.int8), requires_grad=False)
+    assert cpu_kernels_musiq.as_input(inputs, layer) is inputs
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -97,6 +97,11 @@ def test_native_patches_beyond_the_limit_are_dropped_in_raster_order(processor):
     assert_equal(processor(image, max_native_patches=1000), whole)
 
 
+def test_dropped_patches_keep_no_memory(processor):
+    values = processor(picture(40, 70), max_native_patches=7)["pixel_values"]
+    assert values.untyped_storage().nbytes() == values.nbytes
+
+
 def test_lengths_in_any_order_give_one_sequence():
     first = MusiqImageProcessor(**{**SMALL, "longer_side_lengths": [24, 16]})
     assert first.longer_side_lengths == [16, 24]

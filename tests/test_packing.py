@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from torch.nn import functional as F
 
 from musiq_hf import MusiqImageProcessor, encoder_musiq, modeling_musiq
@@ -37,7 +38,7 @@ def kernel(monkeypatch):
         told.append((max_q, max_k))
         return dense(query, key, value, cu_seq_q, cu_seq_k, scale)
 
-    monkeypatch.setattr(encoder_musiq, "varlen_attn", stand_in)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", stand_in)
     return told
 
 
@@ -53,6 +54,11 @@ def test_both_attentions_keep_pictures_apart(kernel, cls_only):
     for attend in (attention_by_picture, attention_by_kernel):
         torch.testing.assert_close(attend(query, key, value, packing, scaling=0.3), expected, atol=1e-6, rtol=0)
     assert kernel == [(1 if cls_only else 7, 7)]
+
+
+def test_a_pack_moves_between_devices_as_tensors_do():
+    moved = send_to_device(MusiqPacking.of(LENGTHS, torch.device("cpu")), "meta")
+    assert moved.starts.is_meta and moved.lengths == LENGTHS
 
 
 def test_groups_are_neighbours_within_the_limit_and_longer_ones_stand_alone():

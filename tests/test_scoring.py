@@ -106,7 +106,82 @@ def test_a_batch_that_does_not_fit_is_halved_and_one_picture_becomes_an_error(ti
     rows = list(score_pictures(pictures, model=model, processor=processor, max_tokens=10_000))
     assert sizes[0] == 6 and min(sizes) == 1
     assert [row.score for row in rows[:5]] == pytest.approx(expected, abs=1e-5)
-    assert rows[5].score is None and "need more memory than cpu has" in rows[5].error
+    assert rows[5].score is None and "needs more memory than cpu has" in rows[5].error
+
+
+@pytest.mark.parametrize("where", ["model", "processor"])
+def test_memory_of_a_cpu_that_runs_out_is_an_error_of_its_picture(tiny_model, expected, monkeypatch, where):
+    model = tiny_model()
+    processor = MusiqImageProcessor.from_config(model.config)
+    owner, name = (model, "forward") if where == "model" else (processor, "_preprocess")
+    plain = getattr(owner, name)
+
+    def small(*args, **kwargs):
+        values = kwargs["pixel_values"] if where == "model" else args[0]
+        if values.numel() > (80 * 192 if where == "model" else 90 * 90):
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, small)
+    rows = list(score_pictures([picture(90, 90), picture(*SIZES[0])], model=model, processor=processor))
+    assert "needs more memory than cpu has" in rows[0].error and rows[0].score is None
+    assert rows[1].score == pytest.approx(expected[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 10_000])
+def test_an_error_of_the_source_comes_after_what_was_read(score, expected, max_tokens):
+    def pictures():
+        yield from (picture(*size, i) for i, size in enumerate(SIZES[:3]))
+        raise RuntimeError("the disk is gone")
+
+    stream = score(pictures(), max_tokens=max_tokens, num_workers=4)
+    assert [next(stream).score for _ in range(3)] == pytest.approx(expected[:3], abs=1e-5)
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        next(stream)
+
+
+def test_rows_of_errors_do_not_wait(score, tmp_path):
+    read = []
+
+    def missing():
+        for i in range(100):
+            read.append(i)
+            yield tmp_path / f"{i}.png"
+
+    stream = score(missing(), max_tokens=10_000)
+    assert next(stream).error and len(read) <= 5
+    assert sum(row.error is not None for row in stream) == 99
+
+
+def test_a_buffer_that_is_filled_anew_gives_every_frame_its_score(score):
+    def frames(own):
+        buffer = np.empty((20, 30, 3), np.uint8)
+        for i in range(6):
+            buffer[:] = picture(20, 30, i)
+            yield own(buffer)
+
+    for own in (lambda array: array, torch.from_numpy):
+        rows = list(score(frames(own), num_workers=3))
+        assert [row.score for row in rows] == [row.score for row in score(picture(20, 30, i) for i in range(6))]
+
+
+def test_settings_of_the_processor_are_kept(tiny_model):
+    model = tiny_model()
+    processor = MusiqImageProcessor.from_config(model.config, do_convert_rgb=False, return_tensors="np")
+    gray, colour = score_pictures([picture(20, 30)[..., 0], picture(20, 30)], model=model, processor=processor)
+    assert "an RGB picture was expected" in gray.error and colour.score is not None
+    processor = MusiqImageProcessor.from_config(model.config, input_data_format="channels_first")
+    (row,) = score_pictures([np.zeros((3, 20, 3), np.uint8)], model=model, processor=processor)
+    assert (row.height, row.width) == (20, 3)
+
+
+def test_a_model_that_trains_is_refused(tiny_model):
+    model = tiny_model().train()
+    with pytest.raises(ValueError, match=r"Call `model.eval\(\)`"):
+        score_pictures([], model=model, processor=MusiqImageProcessor.from_config(model.config))
+    model.eval()
 
 
 def test_few_pictures_are_read_ahead_and_none_after_the_reader_has_left(score):
