@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.cpu_batches import measure_folder, measure_mixed, measure_precision
+from benchmarks.cpu_profile import measure_profile
 from benchmarks.cpu_sizes import Settings, measure_growth, measure_huge, measure_memory, measure_sizes
 from benchmarks.measure import DTYPES, describe_machine
 from benchmarks.point import point
@@ -47,6 +48,7 @@ SECTIONS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "precision": measure_precision,
     "training": measure_training_steps,
     "growth": measure_growth,
+    "profile": measure_profile,
 }
 HUGE_SECTIONS = {f"huge {dtype}": partial(measure_huge, dtype=dtype) for dtype in DTYPES}
 

@@ -125,6 +125,13 @@ def _precision(results: Results) -> str:
     )
 
 
+def _profile(results: Results) -> str:
+    rows = section_rows(results, "profile")
+    kinds = sorted({kind for row in rows for kind in row["shares"]})
+    cells = [[_size(row), row["dtype"], *(f"{row['shares'].get(kind, 0):.0%}" for kind in kinds)] for row in rows]
+    return markdown_table(["size", "type", *kinds], cells)
+
+
 def _training(results: Results, name: str) -> str:
     rows = [
         [
@@ -153,6 +160,7 @@ def _plain_rows(results: Results, name: str) -> str:
 # Heading and writer by section, in the order of the page.
 PARTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "sizes": ("Single pictures", _sizes),
+    "profile": ("Where the time goes", _profile),
     "memory": ("Memory", lambda results: _memory(results, "memory")),
     "huge bfloat16": ("108 megapixels, bfloat16", lambda results: _memory(results, "huge bfloat16")),
     "huge float32": ("108 megapixels, float32", lambda results: _memory(results, "huge float32")),

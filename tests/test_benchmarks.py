@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import cpu, cpu_batches, cpu_sizes, inputs, measure, operations, point, pyiqa_musiq
+from benchmarks import cpu, cpu_batches, cpu_profile, cpu_sizes, inputs, measure, operations, point, pyiqa_musiq
 from benchmarks.point import PointSpec, measure_point, run_module
 from benchmarks.results import add_section, read_results
 from benchmarks.training_step import TrainingSpec, measure_training
@@ -367,3 +367,14 @@ def test_a_failed_section_keeps_the_older_result_and_the_others(tmp_path, settin
 def test_the_command_tells_which_section_failed(tmp_path, capsys):
     assert cpu.main(["--output", str(tmp_path / "x.json"), "--only", "precision", "--threads", "1"]) == 2
     assert "1 of 1 sections failed: precision: The section `precision` needs photographs" in capsys.readouterr().err
+
+
+def test_the_profile_names_kinds_of_work_and_adds_up(settings):
+    events = [("aten::bmm", 3.0), ("mkldnn::_linear_pointwise", 1.0), ("aten::relu", 4.0), ("aten::_softmax", 2.0)]
+    found = cpu_profile.shares(events)
+    assert found == {"matrix products": 0.4, cpu_profile.OTHER: 0.4, "softmax": 0.2}
+    rows = cpu_profile.measure_profile(settings)["rows"]
+    assert [(row["width"], row["dtype"]) for row in rows] == [
+        (width, dtype) for width in (48, 24) for dtype in ("float32", "bfloat16")
+    ]
+    assert all(sum(row["shares"].values()) == pytest.approx(1) for row in rows)
