@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
@@ -31,6 +32,7 @@ from .patching_musiq import sinusoid_table
 CHUNK = {"cpu": 256, "other": 8192}
 # Tokens that go through the blocks at a time, or one picture with more.
 PACK_TOKENS = {"cpu": 2048, "other": 2**30}
+CHECKPOINT_PATCHES = 256  # that are encoded again at a time, with activation checkpointing
 CACHE_BYTES = 2**21  # of features of the patch encoder at a time, on a CPU
 RECORDED = ("output_hidden_states", "output_attentions")
 
@@ -69,6 +71,8 @@ class MusiqImageQualityOutput(ModelOutput):
 class MusiqEmbeddings(nn.Module):
     """Patch, spatial (section 3.3) and scale embeddings (section 3.4), and the CLS token, which has no position."""
 
+    gradient_checkpointing = False  # set by `activation_checkpointing_enable`
+
     def __init__(self, config: MusiqConfig):
         super().__init__()
         self.patch_values = config.patch_size**2 * NUM_CHANNELS
@@ -94,17 +98,24 @@ class MusiqEmbeddings(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
+    def _encode_at_once(self, patches: torch.Tensor) -> torch.Tensor:
+        return self.patch_projection(as_input(self.patch_encoder(patches), self.patch_projection))
+
     def _encode(self, patches: torch.Tensor) -> torch.Tensor:
         """(num_patches, patch_size * patch_size * 3) -> (num_patches, D).
 
         On a CPU the encoder reads a few patches at a time, whose features stay in the cache; the projection, with
-        most of the weights, more.
+        most of the weights, more. With activation checkpointing a part of the patches at a time is encoded again for
+        its gradients: features inside of the encoder are most of what training keeps.
         """
         projection = self.patch_projection
         if self.patch_encoder is None:
             return projection(as_input(patches, projection))
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            parts = patches.split(CHECKPOINT_PATCHES)
+            return torch.cat([checkpoint(self._encode_at_once, part, use_reentrant=False) for part in parts])
         if needs_one_graph() or patches.device.type != "cpu":
-            return projection(as_input(self.patch_encoder(patches), projection))
+            return self._encode_at_once(patches)
         few = max(1, CACHE_BYTES // (self.patch_encoder.stem_values * patches.element_size()))
         features = as_input(patches[:0], projection).new_empty((len(patches), self.patch_encoder.output_size))
         for start in range(0, len(patches), few):

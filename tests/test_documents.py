@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cpu import make_parser as benchmark_parser
 from conversion.convert_musiq_checkpoint import build_parser as convert_parser
 from examples.evaluate import build_parser as evaluate_parser
 from musiq_hf.data import DATA_SETS
@@ -23,7 +24,7 @@ OTHERS |= {"--num_processes", "--pretrained", "--seeds"}
 
 
 def known_options() -> set[str]:
-    parsers = [convert_parser(), evaluate_parser()]
+    parsers = [convert_parser(), evaluate_parser(), benchmark_parser()]
     for kind in (FinetuneSettings, PretrainSettings, ImageNetSettings):
         parsers.append(argparse.ArgumentParser())
         add_settings(parsers[-1], kind)

@@ -366,15 +366,21 @@ def _gradients(model, features, labels):
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
-def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tiny_model, batch):
+def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tiny_model, batch, monkeypatch):
+    monkeypatch.setattr(modeling_musiq, "CHECKPOINT_PATCHES", batch["pixel_values"].shape[1])  # a picture at a time
     model, labels = tiny_model().train(), torch.tensor([0.1, 0.9, -0.4, 2.0])
     loss, gradients = _gradients(model, batch, labels)
     model.gradient_checkpointing_enable()
     calls = []
-    handle = model.musiq.encoder.layers[0].mlp.register_forward_pre_hook(lambda *arguments: calls.append(1))
+    parts = {"block": model.musiq.encoder.layers[0].mlp, "patches": model.musiq.embeddings.patch_encoder}
+    handles = [
+        part.register_forward_pre_hook(lambda *arguments, name=name: calls.append(name)) for name, part in parts.items()
+    ]
     again, recomputed = _gradients(model, batch, labels)
-    handle.remove()
-    assert len(calls) == 2  # once more in the backward pass
+    for handle in handles:
+        handle.remove()
+    assert calls.count("block") == 2  # once more in the backward pass
+    assert calls.count("patches") == 2 * len(batch["pixel_values"])
     torch.testing.assert_close(again, loss)
     for name, gradient in gradients.items():
         torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-5)
