@@ -374,7 +374,8 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tiny_model, b
     calls = []
     parts = {"block": model.musiq.encoder.layers[0].mlp, "patches": model.musiq.embeddings.patch_encoder}
     handles = [
-        part.register_forward_pre_hook(lambda *arguments, name=name: calls.append(name)) for name, part in parts.items()
+        part.register_forward_pre_hook(lambda *arguments, name=name: calls.append(name))
+        for name, part in parts.items()
     ]
     again, recomputed = _gradients(model, batch, labels)
     for handle in handles:
