@@ -99,7 +99,8 @@ class MusiqEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def _encode_at_once(self, patches: torch.Tensor) -> torch.Tensor:
-        return self.patch_projection(as_input(self.patch_encoder(patches), self.patch_projection))
+        features = patches if self.patch_encoder is None else self.patch_encoder(patches)
+        return self.patch_projection(as_input(features, self.patch_projection))
 
     def _encode(self, patches: torch.Tensor) -> torch.Tensor:
         """(num_patches, patch_size * patch_size * 3) -> (num_patches, D).
@@ -108,19 +109,18 @@ class MusiqEmbeddings(nn.Module):
         most of the weights, more. With activation checkpointing a part of the patches at a time is encoded again for
         its gradients: features inside of the encoder are most of what training keeps.
         """
-        projection = self.patch_projection
         if self.patch_encoder is None:
-            return projection(as_input(patches, projection))
+            return self._encode_at_once(patches)
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             parts = patches.split(CHECKPOINT_PATCHES)
             return torch.cat([checkpoint(self._encode_at_once, part, use_reentrant=False) for part in parts])
         if needs_one_graph() or patches.device.type != "cpu":
             return self._encode_at_once(patches)
         few = max(1, CACHE_BYTES // (self.patch_encoder.stem_values * patches.element_size()))
-        features = as_input(patches[:0], projection).new_empty((len(patches), self.patch_encoder.output_size))
+        features = as_input(patches[:0], self.patch_projection).new_empty((len(patches), self.patch_encoder.output_size))
         for start in range(0, len(patches), few):
             features[start : start + few] = self.patch_encoder(patches[start : start + few])
-        return projection(features)
+        return self.patch_projection(features)
 
     def _embed_patches(self, pixel_values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """(batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
