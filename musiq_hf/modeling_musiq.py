@@ -117,7 +117,8 @@ class MusiqEmbeddings(nn.Module):
         if needs_one_graph() or patches.device.type != "cpu":
             return self._encode_at_once(patches)
         few = max(1, CACHE_BYTES // (self.patch_encoder.stem_values * patches.element_size()))
-        features = as_input(patches[:0], self.patch_projection).new_empty((len(patches), self.patch_encoder.output_size))
+        shape = (len(patches), self.patch_encoder.output_size)
+        features = as_input(patches[:0], self.patch_projection).new_empty(shape)
         for start in range(0, len(patches), few):
             features[start : start + few] = self.patch_encoder(patches[start : start + few])
         return self.patch_projection(features)
