@@ -28,6 +28,7 @@ from musiq_hf.image_processing_musiq import MusiqImageProcessor
 from musiq_hf.model_card import MusiqModelCard
 from musiq_hf.modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment
 from musiq_hf.publishing import add_remote_code, read_json, write_json
+from musiq_hf.self_test import write_self_test
 
 from .checkpoints import Checkpoint, read_checkpoint
 from .infer_config import Flags, infer_config
@@ -235,7 +236,9 @@ def convert(path: Path, output: Path, *, name: str | None = None, flags: Flags |
                 "the source's numbers finite?"
             )
         _check_back(reloaded, checkpoint)
-        MusiqImageProcessor.from_pretrained(temporary).check_config(reloaded.config)
+        processor = MusiqImageProcessor.from_pretrained(temporary)
+        processor.check_config(reloaded.config)
+        write_self_test(reloaded, processor, temporary)
         model_card(name, checkpoint, config, difference).save(temporary)
     return Conversion(checkpoint=checkpoint, config=config, largest_difference=difference, directory=output)
 

@@ -34,6 +34,7 @@ from .image_processing_musiq import MusiqImageProcessor
 from .model_preparation import has_weights, load_config, load_processor, save_checkpoint
 from .modeling_musiq import MusiqForImageClassification
 from .publishing import add_remote_code, write_json
+from .self_test import load_checkpoint, write_self_test
 from .settings import RunSettings
 from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer
 from .training import split_data
@@ -344,5 +345,6 @@ def pretrain_imagenet(settings: ImageNetSettings) -> dict[str, float]:
         trained, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
         save_checkpoint(trained, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
         add_remote_code(settings.output_dir)
+        write_self_test(*load_checkpoint(settings.output_dir), settings.output_dir)
         write_json(Path(settings.output_dir) / "metrics.json", report)
     return report

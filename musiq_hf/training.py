@@ -38,6 +38,7 @@ from .model_preparation import (
 from .modeling_musiq import MusiqForImageQualityAssessment
 from .picture_checks import num_patches_of, readable_rows
 from .publishing import add_remote_code, write_json
+from .self_test import write_self_test
 from .settings import FinetuneSettings
 from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer, num_processes
 
@@ -269,6 +270,8 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
     trainer.accelerator.wait_for_everyone()
     # What is published is what the files give, not what was in memory.
     stored = MusiqForImageQualityAssessment.from_pretrained(settings.output_dir)
+    if trainer.is_world_process_zero():
+        write_self_test(stored, trainer.processing_class, settings.output_dir)
     trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)
     report = {name: _report(trainer, rows, groups[name]) for name, rows in measured.items()}
     if trainer.is_world_process_zero():

@@ -147,7 +147,8 @@ def test_directory_holds_weights_configs_card_and_code(converted):
     conversion = converted("tiny10")
     files = {path.name for path in conversion.directory.iterdir()}
     code = {path.name for path in (REPOSITORY / "musiq_hf").glob("*_musiq.py")}
-    assert files == {"config.json", "preprocessor_config.json", "model.safetensors", "README.md"} | code
+    data = {"config.json", "preprocessor_config.json", "model.safetensors", "README.md", "self_test.json"}
+    assert files == data | code
     config = read_json(conversion.directory / "config.json")
     assert config["dtype"] == "float32" and config["architectures"] == ["MusiqForImageQualityAssessment"]
     card = ModelCard.load(conversion.directory / "README.md").content

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raise the score of a picture by gradient ascent on its pixels, and show before and after.
+
+python examples/optimize_with_musiq.py photo.jpg --blur 2 --output after.png
+python examples/optimize_with_musiq.py photo.jpg --output after.png --steps 100 --tv_weight 5 --shorter_side 512
+
+It shows what a model takes for quality, and that scores are differentiable in the pixels. It is no restoration: the
+score rises far beyond what people would say, because nothing keeps the picture among photographs. A score as a loss
+needs a partner that does (a generator, a distance to the input; here --tv_weight and few steps).
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageFilter
+from transformers.utils import logging
+
+from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.arguments import parse_arguments, run_command
+from musiq_hf.evaluation import load_scorer
+from musiq_hf.image_loading_musiq import load_image, shrink_shorter_side, to_rgb_tensor
+from musiq_hf.quality_metric import score_pixels
+
+EXAMPLE = "python examples/optimize_with_musiq.py photo.jpg --blur 2 --output after.png"
+GAP = 8  # pixels between before and after
+
+
+def total_variation(pixels: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of neighbours, in levels of 255, of pixels (3, height, width) in 0..1."""
+    return 255 * (pixels.diff(dim=1).abs().mean() + pixels.diff(dim=2).abs().mean())
+
+
+def ascend(
+    model: MusiqForImageQualityAssessment,
+    processor: MusiqImageProcessor,
+    pixels: torch.Tensor,
+    *,
+    steps: int,
+    step_size: float = 0.5,
+    tv_weight: float = 0.0,
+) -> torch.Tensor:
+    """Climb from a picture to one with a higher score.
+
+    Args:
+        model: In evaluation mode.
+        processor: Of the model.
+        pixels: Float, shape (3, height, width), in 0..1.
+        steps: Gradient steps.
+        step_size: Root mean square change of a pixel by one step, in levels of 255.
+        tv_weight: MOS points that one level of `total_variation` costs.
+
+    Returns:
+        The best picture on the way, pixels as given.
+    """
+    current = best = pixels.to(model.device)
+    highest = -float("inf")
+    for step in range(steps + 1):
+        current = current.detach().requires_grad_(True)
+        value = score_pixels(model, processor, current[None])[0] - tv_weight * total_variation(current)
+        if value.item() > highest:
+            best, highest = current.detach(), value.item()
+        if step < steps:
+            (gradient,) = torch.autograd.grad(value, current)
+            length = gradient.square().mean().sqrt().clamp(min=torch.finfo(gradient.dtype).tiny)
+            current = (current.detach() + step_size / 255 * gradient / length).clamp(0, 1)
+    return best
+
+
+def to_picture(pixels: torch.Tensor) -> Image.Image:
+    """8-bit picture of pixels (3, height, width) in 0..1."""
+    return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+
+
+def to_pixels(image: Image.Image) -> torch.Tensor:
+    """Pixels (3, height, width) in 0..1 of a picture of any mode."""
+    return to_rgb_tensor(image).permute(2, 0, 1).contiguous()
+
+
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures of one height beside each other, on white."""
+    both = Image.new("RGB", (left.width + GAP + right.width, left.height), "white")
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width + GAP, 0))
+    return both
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a PNG under a temporary name first."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    image.save(temporary, format="PNG")
+    os.replace(temporary, path)
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Read, climb, save and score what was saved."""
+    # 1. The checkpoint, whose weights stay as they are.
+    model, processor = load_scorer(arguments.model)
+    model.requires_grad_(False)
+    # 2. The picture as it is before: bytes, as in a file.
+    image = load_image(arguments.photo)
+    if arguments.shorter_side is not None:
+        image = shrink_shorter_side(image, arguments.shorter_side)
+    before = to_picture(to_pixels(image)).filter(ImageFilter.GaussianBlur(arguments.blur))
+    # 3. Climb, write the files, and read the picture again: its pixels are whole numbers now.
+    pixels = ascend(
+        model,
+        processor,
+        to_pixels(before),
+        steps=arguments.steps,
+        step_size=arguments.step_size,
+        tv_weight=arguments.tv_weight,
+    )
+    output = arguments.output
+    comparison = output.with_name(f"{output.stem}_comparison.png")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save(to_picture(pixels), output)
+    after = load_image(output)
+    save(side_by_side(before, after), comparison)
+    # 4. Both scores as of any other file.
+    with torch.no_grad():
+        scores = model(**processor([before, after], return_tensors="pt").to(model.device)).scores.tolist()
+    return {"before": scores[0], "after": scores[1], "output": str(output), "comparison": str(comparison)}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of the script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("photo", help="picture to start from")
+    add("--output", type=Path, required=True, help="after.png; after_comparison.png beside it shows both")
+    add("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
+    add("--steps", type=int, default=50, help="gradient steps (default: 50)")
+    add("--step_size", type=float, default=0.5, help="change of a pixel by a step, in levels of 255 (default: 0.5)")
+    add("--tv_weight", type=float, default=0.0, help="MOS points that a level of total variation costs (default: 0)")
+    add("--blur", type=float, default=0.0, help="blur the picture first, with so many pixels (default: 0)")
+    add("--shorter_side", type=int, help="shrink the picture to this shorter side in pixels first (default: its own)")
+    return parser
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError for what cannot work, before the checkpoint is loaded."""
+    if arguments.output.suffix.lower() != ".png":  # others lose what a few steps change
+        raise ValueError(f"`--output` must end in .png, got {arguments.output}.")
+    for name, low in (("steps", 1), ("shorter_side", 1), ("blur", 0), ("tv_weight", 0)):
+        value = getattr(arguments, name)
+        if value is not None and not value >= low:
+            raise ValueError(f"`--{name}` must be at least {low}, got {value}.")
+    if not arguments.step_size > 0:
+        raise ValueError(f"`--step_size` must be above 0, got {arguments.step_size}.")
+
+
+def main() -> int:
+    """Climb, and print the scores before and after; 2 for a mistake in the arguments or the picture."""
+    arguments = parse_arguments(build_parser())
+
+    def command() -> dict[str, Any]:
+        check_arguments(arguments)
+        logging.disable_progress_bar()
+        return run(arguments)
+
+    return run_command("optimize_with_musiq", command, example=EXAMPLE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`musiq finetune`: train on scored pictures; the fields of `musiq_hf.settings.FinetuneSettings` are its arguments."""
+
+import argparse
+from typing import Any
+
+from ..arguments import run_command
+from ..auto import DEFAULT_CHECKPOINT
+from ..recipes import add_settings, settings_from_arguments
+from ..settings import FinetuneSettings
+
+SUMMARY = "train on your own opinion scores"
+DESCRIPTION = """\
+Fine-tune MUSIQ, or train it from scratch, on your own opinion scores.
+
+musiq finetune --data scores.csv --image_root photos --output_dir runs/mine
+accelerate launch -m musiq_hf.cli finetune --recipe koniq --data koniq10k --output_dir runs/koniq
+"""
+EXAMPLE = "musiq finetune --data scores.csv --image_root photos --output_dir runs/mine"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand, with one argument for each setting."""
+    parser = subparsers.add_parser(
+        "finetune", help=SUMMARY, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_settings(parser, FinetuneSettings)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train and print the metrics of the saved checkpoint; 0, or 2 for a mistake in the arguments or the data."""
+
+    def train() -> dict[str, Any]:
+        from ..training import finetune  # loads the libraries for training, which `musiq --help` does not need
+
+        defaults = {"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/finetune"}
+        return finetune(settings_from_arguments(arguments, FinetuneSettings, **defaults))
+
+    return run_command("musiq finetune", train, example=EXAMPLE)

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`musiq score`: pictures of any number to a table of scores, which a kill at any moment does not harm."""
+
+import argparse
+import itertools
+import math
+import os
+import re
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import AutoModel
+from transformers.utils import logging
+
+from ..auto import DEFAULT_CHECKPOINT
+from ..evaluation import load_scorer
+from ..picture_sources import check_sources, count_sources, find_sources
+from ..score_files import (
+    Journal,
+    ScoreRow,
+    Totals,
+    check_no_other_journal,
+    check_output,
+    journal_paths,
+    shard_output,
+    write_output,
+)
+from ..scoring import PictureScore, score_pictures
+from ..signature import make_signature
+from . import INTERRUPTED
+
+DESCRIPTION = """\
+Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
+
+PATH is one of
+  a picture               JPEG, PNG, WebP, TIFF, BMP or GIF (its first frame)
+  a folder                all pictures below it; hidden files are left out, loops of links do no harm
+  a pattern in quotes     'photos/**/*.jpg', 'shards/*.tar'
+  a .tar file             WebDataset shard or not; read in place, never unpacked
+  a .parquet file         with a column of pictures, as `datasets` writes it
+  a .csv file             with a column of paths, relative to the file
+
+While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
+run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or --max_tokens) the last digits can differ.
+"""
+EPILOG = """\
+examples:
+  musiq score photo.jpg
+  musiq score photos -o scores.csv
+  musiq score 'shards/*.tar' -o scores.parquet -m musiq-koniq
+  musiq score photos -o scores.parquet --shard 3/8                    one of 8 jobs: scores.3-of-8.parquet
+  accelerate launch -m musiq_hf.cli score photos -o scores.parquet    all processes write one file
+
+The file of a shard is a table of its own, and most readers take several at once ('scores.*-of-8.parquet'). Processes
+of a launch must see one file system; the last of them makes OUT, with the rows in the order of the inputs.
+
+exit code: 0 all scored, 1 some rows are errors, 2 a mistake in the command, 130 interrupted
+"""
+SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
+TABLE = "{:>8}  {:>7}  {:>7}  {:>11}  {}"
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which inputs are this process's: number `index` (from 1) of every `count`.
+
+    Attributes:
+        index: From 1.
+        count: Shares in all.
+        is_launched: Whether they are processes of one launch, which write one output together.
+    """
+
+    index: int = 1
+    count: int = 1
+    is_launched: bool = False
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def shard(text: str) -> Share:
+    """Read `i/n`."""
+    match = SHARD.fullmatch(text)
+    share = Share(int(match[1]), int(match[2])) if match else None
+    if share is None or share.index > share.count:
+        raise argparse.ArgumentTypeError(f"must be i/n with i from 1 to n, as 3/8, got {text}")
+    return share
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "score",
+        help="score pictures, folders, tar shards, parquet and CSV files",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="what to score, see above")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help=".csv, .jsonl or .parquet file (default: a table on the terminal)"
+    )
+    parser.add_argument("-m", "--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (the embedded one)")
+    parser.add_argument(
+        "--shorter_side", type=positive, metavar="N", help="shrink pictures to this shorter side, in pixels, first"
+    )
+    parser.add_argument("--column", metavar="NAME", help="column of CSV and parquet files with the pictures")
+    parser.add_argument("--shard", type=shard, metavar="i/n", help="score only every n-th input, from the i-th on")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model (float32)")
+    parser.add_argument("--max_tokens", type=positive, metavar="N", help="patches of a batch, padding counted")
+    parser.add_argument("--num_workers", type=positive, default=2, metavar="N", help="threads that decode (2)")
+    parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score, and return the exit code."""
+    share = _share(arguments)
+    output = None if arguments.output is None else check_output(arguments.output)
+    check_sources(arguments.paths, column=arguments.column)
+    if output is None:
+        if share.is_launched:
+            raise ValueError("Several processes need an output that they write together. Give one with -o.")
+        return _print_scores(arguments, share)
+    if share.count > 1 and not share.is_launched:
+        output = shard_output(output, share.index, share.count)
+    return _write_scores(arguments, share, output)
+
+
+def _share(arguments: argparse.Namespace) -> Share:
+    """From `--shard`, or from what accelerate launch and torchrun tell their processes."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return arguments.shard or Share()
+    if arguments.shard is not None or arguments.overwrite:
+        option = "--overwrite" if arguments.shard is None else "--shard"
+        advice = "Delete the output first" if arguments.shard is None else "Each of them scores its share anyway"
+        raise ValueError(f"{option} cannot be used by the {count} processes of one launch. {advice}.")
+    return Share(int(os.environ.get("RANK", "0")) + 1, count, True)
+
+
+class _Scorer:
+    """A checkpoint and how pictures are scored with it."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        is_default = arguments.model == str(DEFAULT_CHECKPOINT)
+        self.name = DEFAULT_CHECKPOINT.name if is_default else arguments.model
+        logging.disable_progress_bar()
+        device = _device(arguments.device)
+        self.model, self.processor = load_scorer(arguments.model)
+        if arguments.dtype != "float32":  # loaded so, and not cast: parts of the model stay in float32
+            self.model = AutoModel.from_pretrained(arguments.model, dtype=getattr(torch, arguments.dtype)).eval()
+        self.model.to(device)
+        self.signature: str = make_signature(
+            self.model, self.processor, checkpoint=arguments.model, shorter_side=arguments.shorter_side
+        )
+        self._options = {name: getattr(arguments, name) for name in ("max_tokens", "num_workers", "shorter_side")}
+
+    def rows(self, sources: Iterator[tuple[str, Any]]) -> Generator[ScoreRow, None, None]:
+        """A row for each source, in order."""
+        score_range = self.model.config.score_range
+        for result in score_pictures(sources, model=self.model, processor=self.processor, **self._options):
+            yield to_row(result, score_range)
+
+
+def _device(name: str) -> torch.device:
+    """The device of a name, "auto" being this process's GPU, or the CPU."""
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        if accelerator is None:
+            return torch.device("cpu")
+        return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here ({reason}). Use cpu, or leave it out.") from error
+    return device
+
+
+def to_row(result: PictureScore, score_range: Any) -> ScoreRow:
+    """The row of a result; `score_range` is the checkpoint's (lowest, highest) in MOS points, or None."""
+    if result.score is not None and not math.isfinite(result.score):
+        return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
+    place = None
+    if result.score is not None and score_range is not None:
+        low, high = score_range
+        place = min(max((result.score - low) / (high - low), 0.0), 1.0)
+    error = None if result.error is None else " ".join(result.error.split())
+    return ScoreRow(result.key, result.width, result.height, result.score, place, result.std, error)
+
+
+def _progress(arguments: argparse.Namespace, share: Share, done: int) -> Any:
+    """A bar with pictures/s and, as soon as a thread has counted the pictures, the time left."""
+    bar = tqdm(
+        initial=done,
+        unit=" pictures",
+        disable=not (arguments.progress or sys.stderr.isatty()) or share.index > 1 and share.is_launched,
+        dynamic_ncols=True,
+        smoothing=0.05,
+    )
+    if not bar.disable:
+
+        def count() -> None:
+            number = count_sources(arguments.paths, column=arguments.column)
+            bar.total = len(range(share.index - 1, number, share.count))
+
+        threading.Thread(target=count, daemon=True).start()
+    return bar
+
+
+def _sources(arguments: argparse.Namespace, share: Share) -> Iterator[tuple[str, Any]]:
+    """The inputs of this process."""
+    sources = find_sources(arguments.paths, column=arguments.column)
+    return itertools.islice(sources, share.index - 1, None, share.count)
+
+
+def _print_scores(arguments: argparse.Namespace, share: Share) -> int:
+    """Print a table line by line."""
+    scorer, num_errors = _Scorer(arguments), 0
+    print(TABLE.format("score", "in 0..1", "std", "size", "key"), flush=True)
+    with _progress(arguments, share, 0) as bar, closing(scorer.rows(_sources(arguments, share))) as rows:
+        for row in rows:
+            size = "" if row.width is None else f"{row.width}x{row.height}"
+            numbers = ("" if value is None else f"{value:.2f}" for value in (row.score, row.score_0_1, row.std))
+            key = " ".join(row.key.split()) if row.error is None else f"error: {row.error}"
+            bar.clear()
+            print(TABLE.format(*numbers, size, key), flush=True)
+            bar.update()
+            num_errors += row.error is not None
+    print(f"made with {scorer.name}, signature {scorer.signature}", file=sys.stderr)
+    return 1 if num_errors else 0
+
+
+def _write_scores(arguments: argparse.Namespace, share: Share, output: Path) -> int:
+    """Score into a journal, and make the output of it."""
+    journals = journal_paths(output, share.count if share.is_launched else 1)
+    own = journals[share.index - 1 if share.is_launched else 0]
+    if not own.exists() and _is_made(output, arguments, share):
+        return 0
+    check_no_other_journal(output, journals)
+    scorer = _Scorer(arguments)
+    settings = {name: getattr(arguments, name) for name in ("paths", "column", "shorter_side", "dtype")}
+    settings |= {"model": scorer.name, "signature": scorer.signature, "share": f"{share.index}/{share.count}"}
+    journal = Journal(own, settings)
+    try:
+        if not journal.is_finished and _is_made(output, arguments, share):
+            return 0
+        _fill(journal, arguments, share, scorer)
+    except KeyboardInterrupt:
+        print(f"\nStopped after {journal.rows} pictures. The same command continues.", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        journal.close()
+    totals = write_output(output, journals, temporary=Path(f"{own}.tmp"))
+    _report(output, totals, journal)
+    if totals is None:  # a launcher would end the other processes if this one failed
+        return 0
+    return 1 if totals.errors else 0
+
+
+def _is_made(output: Path, arguments: argparse.Namespace, share: Share) -> bool:
+    """Whether a launch has nothing left to do; for a single process an output that is there is a mistake."""
+    if arguments.overwrite or not output.exists():
+        return False
+    message = f"{output} exists already. Add --overwrite, choose another name, or delete it."
+    if not share.is_launched:
+        raise ValueError(message)
+    print(message, file=sys.stderr)  # a restarted launch had only its file to make, and another process was faster
+    return True
+
+
+def _fill(journal: Journal, arguments: argparse.Namespace, share: Share, scorer: _Scorer) -> None:
+    """Score what the journal lacks."""
+    if journal.is_finished:
+        return
+    if journal.rows:
+        print(f"{journal.path}: continuing after {journal.rows} pictures.", file=sys.stderr)
+    sources = journal.skip_done(_sources(arguments, share))
+    with _progress(arguments, share, journal.rows) as bar, closing(scorer.rows(sources)) as rows:
+        for row in rows:
+            journal.append(row)
+            bar.update()
+    journal.finish()
+
+
+def _report(output: Path, totals: Totals | None, journal: Journal) -> None:
+    """Say what has been done."""
+    if totals is None:
+        print(f"{journal.path}: done; the last process makes {output} of all parts.", file=sys.stderr)
+        return
+    failed = f", {totals.errors} of them with an error instead of a score (column `error`)" if totals.errors else ""
+    print(f"{output}: {totals.rows} pictures{failed}.", file=sys.stderr)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`musiq verify`: whether a checkpoint gives the numbers that it should."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from ..image_processing_musiq import MusiqImageProcessor
+from ..self_test import (
+    OFFICIAL_PICTURES,
+    OFFICIAL_SCORES,
+    OFFICIAL_TOLERANCE,
+    SELF_TEST,
+    TOLERANCE,
+    Comparison,
+    Model,
+    answer_span,
+    compare_with_official,
+    load_checkpoint,
+    run_self_test,
+)
+from ..signature import make_signature
+from ..tables import markdown_table
+from .convert import conversion_module
+from .info import find_file
+
+SUMMARY = "whether a checkpoint gives the numbers that it should"
+DESCRIPTION = f"""\
+Run the self-test that is stored with a checkpoint ({SELF_TEST}): scores of three pictures made from a formula must be
+the stored ones, up to {TOLERANCE:g} of the range of scores.
+
+With --images, a converted checkpoint ({", ".join(OFFICIAL_SCORES)}) is compared with scores of the authors' program
+for five pictures, {", ".join(OFFICIAL_PICTURES)} of ResultsCalibra/dist_dir of github.com/chaofengc/IQA-PyTorch, up to
+{OFFICIAL_TOLERANCE:g} of the range: the authors' program decodes JPEG with the fast inverse cosine transform, Pillow
+with the accurate one, and what the official scores were decoded with is not known.
+
+musiq verify musiq-koniq
+musiq verify musiq-koniq --images dist_dir
+
+exit code: 0 all within the tolerance, 1 a difference above it, 2 a mistake
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "verify", help=SUMMARY, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", help="folder, or id on the Hub")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the five pictures")
+    parser.add_argument(
+        "--name", choices=tuple(OFFICIAL_SCORES), help="published name, where that of the checkpoint does not tell it"
+    )
+    parser.set_defaults(run=run)
+
+
+def official_name(checkpoint: str, name: str | None) -> str:
+    """The published name of a checkpoint, given or read off its own.
+
+    Raises:
+        ValueError: If its name is not a published one with official scores.
+    """
+    found = name or conversion_module("published").published_name(Path(checkpoint).name)
+    if found not in OFFICIAL_SCORES:
+        raise ValueError(
+            f"{checkpoint}: no official scores are known under this name, only for {', '.join(OFFICIAL_SCORES)}. "
+            "Say with --name which of them it is, or leave out --images."
+        )
+    return str(found)
+
+
+def _table(title: str, comparisons: list[Comparison], tolerance: float) -> tuple[str, bool]:
+    """One check as Markdown, and whether all of it is within the tolerance."""
+    rows = [
+        [
+            line.name,
+            f"{line.expected:.4f}",
+            f"{line.got:.4f}",
+            f"{line.got - line.expected:+.1e}",
+            "ok" if line.is_within(tolerance) else "WRONG",
+        ]
+        for line in comparisons
+    ]
+    heads = ["picture", "expected", "got", "difference", ""]
+    passed = all(line.is_within(tolerance) for line in comparisons)
+    return f"{title}, tolerance {tolerance:.2g}\n\n{markdown_table(heads, rows)}\n", passed
+
+
+def verify(
+    model: Model, processor: MusiqImageProcessor, *, checkpoint: str, images: Path | None, name: str | None
+) -> tuple[str, bool]:
+    """Tables of the checks, and whether all passed; without a stored self-test the official scores alone.
+
+    Raises:
+        ValueError: If there is nothing to check, or pictures are missing.
+    """
+    span, checks = answer_span(model), []
+    stored = find_file(checkpoint, SELF_TEST)
+    if stored is not None or images is None:
+        folder = checkpoint if stored is None else stored.parent
+        checks.append(_table("Self-test", run_self_test(model, processor, folder), TOLERANCE * span))
+    if images is not None:
+        known = official_name(checkpoint, name)
+        comparisons = compare_with_official(model, processor, name=known, folder=images)
+        checks.append(_table(f"Official scores of {known}", comparisons, OFFICIAL_TOLERANCE * span))
+    return "\n".join(table for table, _ in checks), all(passed for _, passed in checks)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print signature and tables; 1 if a number is not the expected one.
+
+    Raises:
+        ValueError: If there is no such checkpoint or nothing to check, or pictures are missing.
+    """
+    if arguments.name is not None and arguments.images is None:
+        raise ValueError("`--name` says which official scores to compare with and needs `--images`.")
+    logging.disable_progress_bar()
+    checkpoint = arguments.checkpoint
+    model, processor = load_checkpoint(checkpoint)
+    tables, passed = verify(model, processor, checkpoint=checkpoint, images=arguments.images, name=arguments.name)
+    print(f"{make_signature(model, processor, checkpoint=checkpoint)}\n\n{tables}", end="")
+    return 0 if passed else 1
