@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(RECIPES.glob("*.yaml"))]
 # Of `accelerate launch`, `torchrun`, `hf upload`, and of examples without settings.
 OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size", "--shorter_side"}
-OTHERS |= {"--num_processes", "--pretrained", "--seeds"}
+OTHERS |= {"--num_processes", "--pretrained", "--seeds", "--shard"}
 
 
 def known_options() -> set[str]:
