@@ -108,8 +108,14 @@ def choose_groups(rows: "datasets.Dataset", group_by: str | None, *, source: str
     return [str(value) for value in rows[column]]
 
 
-def load_scorer(name: str) -> tuple[MusiqForImageQualityAssessment, MusiqImageProcessor]:
+def load_scorer(
+    name: str, *, dtype: torch.dtype = torch.float32
+) -> tuple[MusiqForImageQualityAssessment, MusiqImageProcessor]:
     """Model in evaluation mode and processor of a checkpoint that predicts quality.
+
+    Args:
+        name: Directory or Hub id.
+        dtype: Of the weights; of a half-precision model stem and head stay in float32.
 
     Raises:
         ValueError: If it has no weights, or predicts no quality, or the two do not fit together.
@@ -117,7 +123,7 @@ def load_scorer(name: str) -> tuple[MusiqForImageQualityAssessment, MusiqImagePr
     if not has_weights(name):
         raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
     load_config(name)  # says in a sentence if there is no such checkpoint
-    model = AutoModel.from_pretrained(name, dtype=torch.float32)
+    model = AutoModel.from_pretrained(name, dtype=dtype)
     if not isinstance(model, MusiqForImageQualityAssessment):
         raise ValueError(f"{name} holds a {type(model).__name__}, which predicts no quality. Fine-tune it first.")
     processor = AutoImageProcessor.from_pretrained(name)

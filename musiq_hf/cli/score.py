@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModel
 from transformers.utils import logging
 
 from ..auto import DEFAULT_CHECKPOINT
@@ -161,9 +160,7 @@ class _Scorer:
         self.name = DEFAULT_CHECKPOINT.name if is_default else arguments.model
         logging.disable_progress_bar()
         device = _device(arguments.device)
-        self.model, self.processor = load_scorer(arguments.model)
-        if arguments.dtype != "float32":  # loaded so, and not cast: parts of the model stay in float32
-            self.model = AutoModel.from_pretrained(arguments.model, dtype=getattr(torch, arguments.dtype)).eval()
+        self.model, self.processor = load_scorer(arguments.model, dtype=getattr(torch, arguments.dtype))
         self.model.to(device)
         self.signature: str = make_signature(
             self.model, self.processor, checkpoint=arguments.model, shorter_side=arguments.shorter_side
