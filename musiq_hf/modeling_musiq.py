@@ -189,9 +189,8 @@ class MusiqPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The Trainer would otherwise rescale our mean-reduced loss by the number of processes or accumulation steps.
     accepts_loss_kwargs = False
-    # bfloat16 has steps of half a point at the logits of published checkpoints, which are scores of 0..100, and keeps
-    # too little of the pixels: with a bfloat16 stem scores of the embedded checkpoint move 10 times as far.
-    _keep_in_fp32_modules_strict = {"head", "stem_conv", "stem_norm"}
+    # bfloat16 keeps too little of the pixels: with such a stem scores of the embedded checkpoint move 10 times as far.
+    _keep_in_fp32_modules_strict = {"stem_conv", "stem_norm"}
     _no_split_modules = ["MusiqEmbeddings", "MusiqLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -355,6 +354,9 @@ class MusiqModel(MusiqPreTrainedModel):
 class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
     """MUSIQ with a head for a mean opinion score (one label) or a score distribution over 1..n (n labels)."""
 
+    # bfloat16 has steps of half a point at the logits of published checkpoints, which are scores of 0..100.
+    _keep_in_fp32_modules_strict = {"head"}  # and what the encoder keeps
+
     def __init__(self, config: MusiqConfig):
         super().__init__(config)
         self.musiq = MusiqModel(config)
@@ -432,6 +434,8 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
 
 class MusiqForImageClassification(MusiqPreTrainedModel):
     """MUSIQ with a classification head: the ImageNet pre-training of section 4.2."""
+
+    _keep_in_fp32_modules_strict = {"head"}  # and what the encoder keeps
 
     def __init__(self, config: MusiqConfig):
         super().__init__(config)

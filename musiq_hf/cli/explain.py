@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`musiq explain`: one page about the score of one picture."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from ..auto import DEFAULT_CHECKPOINT
+from ..evaluation import load_scorer
+from ..explain_report import check_report_path, make_report, write_report
+from ..extras import require
+from ..image_loading_musiq import load_image, shrink_shorter_side
+from ..signature import make_signature
+
+SUMMARY = "why a picture has its score: one page of HTML with figures"
+DESCRIPTION = """\
+Score a picture and write a page that explains the score: which regions raise and lower it, where the model looks,
+what it reads at which scale, and how the score takes blur, noise, compression and other aspect ratios. The page is
+one file.
+
+musiq explain photo.jpg -o report.html
+musiq explain photo.jpg -o report.html -m musiq-koniq
+musiq explain large.jpg -o report.html --shorter_side 1080
+
+A large picture is scored dozens of times: --shorter_side saves time, and changes the score.
+"""
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "explain", help=SUMMARY, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("picture", help="picture file, or URL")
+    parser.add_argument("-o", "--output", required=True, metavar="REPORT.html", help="page to write; replaced")
+    parser.add_argument(
+        "-m", "--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)"
+    )
+    parser.add_argument(
+        "--shorter_side", type=_positive, metavar="N", help="shrink the picture to this shorter side, in pixels, first"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page and say where it is.
+
+    Raises:
+        ValueError: If the page cannot be written there, the picture cannot be used, or the checkpoint scores nothing.
+        ImportError: If matplotlib is missing.
+    """
+    path = check_report_path(arguments.output)
+    require("matplotlib.figure", extra="explain")  # now, not after the model has been loaded
+    image = load_image(arguments.picture)
+    if arguments.shorter_side is not None:
+        image = shrink_shorter_side(image, arguments.shorter_side)
+    logging.disable_progress_bar()
+    model, processor = load_scorer(arguments.model)
+    is_folder = Path(arguments.model).is_dir()
+    page, score = make_report(
+        model,
+        processor,
+        image,
+        name=os.path.basename(arguments.picture),
+        checkpoint=Path(arguments.model).resolve().name if is_folder else arguments.model,
+        signature=make_signature(model, processor, checkpoint=arguments.model, shorter_side=arguments.shorter_side),
+    )
+    write_report(path, page)
+    print(f"{path}: {os.path.basename(arguments.picture)} scores {score:.2f}")
+    return 0
