@@ -200,3 +200,12 @@ def test_without_matplotlib_the_pip_line_is_named(processor, picture, monkeypatc
         ImportError, match=r'matplotlib is needed here. Install it with: pip install "musiq_hf\[explain\]"'
     ):
         plot_pyramid(processor, picture)
+
+
+@pytest.mark.slow
+def test_the_readme_s_figures_are_drawn_again(tmp_path):
+    from examples.make_figures import FOLDER, draw
+
+    for path in draw(tmp_path):
+        with Image.open(path) as ours, Image.open(FOLDER / path.name) as committed:
+            assert ours.size == committed.size

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw the pictures of the README again: what `musiq explain` shows, of one sample picture.
+
+python examples/make_figures.py
+"""
+
+from pathlib import Path
+
+from transformers.utils import logging
+
+from musiq_hf import DEFAULT_CHECKPOINT
+from musiq_hf.evaluation import load_scorer
+from musiq_hf.image_loading_musiq import load_image
+from musiq_hf.quality_map import quality_map
+from musiq_hf.visualization import plot_attention, plot_degradations, plot_quality_map
+
+ROOT = Path(__file__).parent.parent
+PICTURE = ROOT / "examples" / "pictures" / "rocket_sharp.jpg"
+FOLDER = ROOT / "docs" / "figures"
+
+
+def draw(folder: Path) -> list[Path]:
+    """Write three PNG files."""
+    # 1. A checkpoint and a picture.
+    model, processor = load_scorer(str(DEFAULT_CHECKPOINT))
+    image = load_image(PICTURE)
+    # 2. Which regions raise and lower the score, where CLS looks, and what faults do to the score.
+    figures = {
+        "quality_map": plot_quality_map(quality_map(model, processor, image), image),
+        "attention": plot_attention(model, processor, image),
+        "degradations": plot_degradations(model, processor, image),
+    }
+    # 3. Each to a temporary name, then to its own.
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        temporary = folder / f".{name}.tmp.png"
+        figure.savefig(temporary, dpi=80)
+        paths.append(temporary.replace(folder / f"{name}.png"))
+    return paths
+
+
+if __name__ == "__main__":
+    logging.disable_progress_bar()
+    print(*draw(FOLDER), sep="\n")
