@@ -138,6 +138,8 @@ def measure_sizes(settings: Settings) -> dict[str, Any]:
     model = make_model(config)
     models = {"float32": model, "bfloat16": in_type(copy.deepcopy(model), torch.bfloat16)}
     network = pyiqa_musiq.build(model) if pyiqa_musiq.is_installed() and not settings.config else None
+    if network is None:
+        print(f"pyiqa is left out; to compare with it: {pyiqa_musiq.INSTALL}", flush=True)
     products = {dtype: measure_products(dtype, sides=settings.product_sides) for dtype in models}
     rows = []
     for size in settings.pick(SIZES):

@@ -251,14 +251,16 @@ def _sequence(
     key: Any, future: Future[torch.Tensor], device: torch.device, processor: MusiqImageProcessor
 ) -> tuple[PictureScore, Feature | None]:
     """The unpadded sequence of a picture on the model's device, and its row, or None and a row with the error."""
+    row = PictureScore(key)
     try:
         pixels = future.result().to(device, non_blocking=True)
-        height, width = pixels.shape[:2]
+        row = PictureScore(key, width=pixels.shape[1], height=pixels.shape[0])
         lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last", return_tensors="pt")
     except (ValueError, OSError) as error:
-        return PictureScore(key, error=str(error)), None
+        # The processor names a picture by what it was given, pixels; its reason is the cause.
+        return replace(row, error=str(error if row.width is None else error.__cause__ or error)), None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return PictureScore(key, error=_too_large(device)), None
-    return PictureScore(key, width, height), {name: values[0] for name, values in lists.items()}
+        return replace(row, error=_too_large(device)), None
+    return row, {name: values[0] for name, values in lists.items()}

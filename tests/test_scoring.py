@@ -70,6 +70,7 @@ def test_what_cannot_be_scored_is_a_row_with_its_error(score, expected, tmp_path
     assert [rows[0].score, rows[4].score] == pytest.approx(expected[:2], abs=1e-5)
     for row, reason in zip(rows[1:4], ("not a picture", "no such file", "too extreme"), strict=True):
         assert reason in row.error
+    assert (rows[3].width, rows[3].height) == (900, 1) and rows[3].error.startswith("its aspect ratio")
 
 
 def test_a_distribution_has_a_standard_deviation(tiny_model):

@@ -235,7 +235,9 @@ def _print_scores(arguments: argparse.Namespace, share: Share) -> int:
         for row in rows:
             size = "" if row.width is None else f"{row.width}x{row.height}"
             numbers = ("" if value is None else f"{value:.2f}" for value in (row.score, row.score_0_1, row.std))
-            key = " ".join(row.key.split()) if row.error is None else f"error: {row.error}"
+            key = " ".join(row.key.split())
+            if row.error is not None:
+                key = f"error: {row.error}" if key in row.error else f"error: {key}: {row.error}"
             bar.clear()
             print(TABLE.format(*numbers, size, key), flush=True)
             bar.update()
