@@ -19,6 +19,7 @@ HAS_ONEDNN = (
     and platform.machine().lower() in ("x86_64", "amd64")
 )
 MIN_LENGTH = {torch.float32: 512, torch.bfloat16: 128}  # shorter sequences than these gain nothing from blocks
+LARGEST_BLOCK = 2**23  # attention weights that are mapped anew for every block if they are more
 BLOCK_VALUES = 2**20  # attention weights at a time: they stay in the cache, and below the size that is mapped anew
 
 
@@ -131,10 +132,13 @@ def attention_in_blocks(
     else:
         keys, value = key.transpose(1, 2).contiguous(), value.contiguous()  # else copied again for every block
         rows = min(max(BLOCK_VALUES // (num_heads * key.shape[1]), 64), num_queries)
-        for start in range(0, num_queries, rows):
-            weights = torch.matmul(query[:, start : start + rows], keys)
-            weights = torch.softmax(weights, dim=-1, out=weights)
-            output[start : start + rows] = torch.matmul(weights, value).transpose(0, 1)
+        together = max(1, min(LARGEST_BLOCK // (rows * key.shape[1]), num_heads))  # heads
+        for heads in torch.arange(num_heads).split(together):
+            part = slice(int(heads[0]), int(heads[-1]) + 1)
+            for start in range(0, num_queries, rows):
+                weights = torch.matmul(query[part, start : start + rows], keys[part])
+                weights = torch.softmax(weights, dim=-1, out=weights)
+                output[start : start + rows, part] = torch.matmul(weights, value[part]).transpose(0, 1)
     return output[None]
 
 

@@ -81,8 +81,10 @@ def test_product_is_the_plain_one_with_or_without_the_activation(rows):
 # bfloat16 keeps 8 bits: products of queries and keys up to 5 are off by up to 1 %.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("block", [2**6, 2**14, 2**20])
-def test_attention_in_blocks_is_the_plain_one(dtype, tolerance, block, monkeypatch):
+@pytest.mark.parametrize("largest", [2**10, 2 * 64 * 701, 2**23])
+def test_attention_in_blocks_is_the_plain_one(dtype, tolerance, block, largest, monkeypatch):
     monkeypatch.setattr(cpu_kernels_musiq, "BLOCK_VALUES", block)
+    monkeypatch.setattr(cpu_kernels_musiq, "LARGEST_BLOCK", largest)
     query, key, value = (torch.randn(1, 3, 701, 16, dtype=dtype) for _ in range(3))
     assert takes_attention(query, key) and not takes_attention(query[:, :, :1], key)
     expected = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), scale=0.3)
