@@ -32,6 +32,14 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
     return parser.parse_args(words)
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, as the type of an argument."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
 def one_sentence(error: BaseException) -> str:
     """The message of an error; of one from a process that decodes pictures, without the traceback around it."""
     text = str(error)

@@ -111,7 +111,7 @@ def attention_in_blocks(
     """Attention of one picture, a block of queries at a time, as matrix products.
 
     In bfloat16 the products of queries and keys are rounded before the softmax, where the fused kernel keeps them in
-    float32: with large products its weights are several times as exact, and it is less than half as fast.
+    float32: with large products that kernel is several times as exact, and less than half as fast.
 
     Args:
         query: Shape (1, num_heads, num_queries, head_dim).
@@ -133,8 +133,8 @@ def attention_in_blocks(
         keys, value = key.transpose(1, 2).contiguous(), value.contiguous()  # else copied again for every block
         rows = min(max(BLOCK_VALUES // (num_heads * key.shape[1]), 64), num_queries)
         together = max(1, min(LARGEST_BLOCK // (rows * key.shape[1]), num_heads))  # heads
-        for heads in torch.arange(num_heads).split(together):
-            part = slice(int(heads[0]), int(heads[-1]) + 1)
+        for first in range(0, num_heads, together):
+            part = slice(first, first + together)
             for start in range(0, num_queries, rows):
                 weights = torch.matmul(query[part, start : start + rows], keys[part])
                 weights = torch.softmax(weights, dim=-1, out=weights)

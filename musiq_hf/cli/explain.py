@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..arguments import positive
 from ..auto import DEFAULT_CHECKPOINT
 from ..evaluation import load_scorer
 from ..explain_report import check_report_path, make_report, write_report
@@ -29,13 +30,6 @@ A large picture is scored dozens of times: --shorter_side saves time, and change
 """
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
-
-
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
@@ -47,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
         "-m", "--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)"
     )
     parser.add_argument(
-        "--shorter_side", type=_positive, metavar="N", help="shrink the picture to this shorter side, in pixels, first"
+        "--shorter_side", type=positive, metavar="N", help="shrink the picture to this shorter side, in pixels, first"
     )
     parser.set_defaults(run=run)
 

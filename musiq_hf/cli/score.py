@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
+from ..arguments import positive
 from ..auto import DEFAULT_CHECKPOINT
 from ..evaluation import load_scorer
 from ..picture_sources import check_sources, count_sources, find_sources
@@ -79,14 +80,6 @@ class Share:
     index: int = 1
     count: int = 1
     is_launched: bool = False
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
 
 
 def shard(text: str) -> Share:
