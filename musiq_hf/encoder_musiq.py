@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Transformer of MUSIQ: attention, MLP and pre-norm blocks (google-research/musiq, multiscale_transformer.py)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,17 @@ class MusiqPacking:
     def to(self, device: torch.device, non_blocking: bool = False) -> "MusiqPacking":
         """On another device; accelerate calls this between blocks that a device map has put on different ones."""
         return MusiqPacking(starts=self.starts.to(device, non_blocking=non_blocking), lengths=self.lengths)
+
+
+def pack_groups(lengths: list[int], limit: int) -> Iterator[list[int]]:
+    """Neighbours whose sum stays within the limit; a longer one alone."""
+    group: list[int] = []
+    for length in lengths:
+        if group and sum(group) + length > limit:
+            yield group
+            group = []
+        group.append(length)
+    yield group
 
 
 def attention_by_kernel(

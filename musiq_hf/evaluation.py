@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import AutoImageProcessor, AutoModel
 from transformers.utils import is_torch_xla_available
 
 from .collators import QualityCollator
@@ -29,7 +28,7 @@ from .metrics import (
     quality_report,
 )
 from .model_card import MusiqModelCard
-from .model_preparation import has_weights, load_config
+from .model_preparation import load_for_inference
 from .modeling_musiq import MusiqForImageQualityAssessment
 from .publishing import read_json, write_json, write_text
 from .settings import check_counts
@@ -120,15 +119,8 @@ def load_scorer(
     Raises:
         ValueError: If it has no weights, or predicts no quality, or the two do not fit together.
     """
-    if not has_weights(name):
-        raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
-    load_config(name)  # says in a sentence if there is no such checkpoint
-    model = AutoModel.from_pretrained(name, dtype=dtype)
-    if not isinstance(model, MusiqForImageQualityAssessment):
-        raise ValueError(f"{name} holds a {type(model).__name__}, which predicts no quality. Fine-tune it first.")
-    processor = AutoImageProcessor.from_pretrained(name)
-    processor.check_config(model.config)
-    return model.eval(), processor
+    lack = "predicts no quality. Fine-tune it first."
+    return load_for_inference(name, MusiqForImageQualityAssessment, lack=lack, dtype=dtype)
 
 
 def without_accelerator() -> bool:

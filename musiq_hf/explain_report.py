@@ -210,13 +210,3 @@ def make_report(
 </html>
 """
     return page, row.score
-
-
-def write_report(path: Path, page: str) -> None:
-    """Write a page under a temporary name beside its own and rename it, so that no half page is ever seen."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,12 +5,13 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from .configuration_musiq import MusiqConfig
@@ -102,6 +103,31 @@ def load_model(
         changes |= {"score_offset": 0.0, "score_scale": 1.0, "score_range": None}
     changes["ignore_mismatched_sizes"] = config.num_labels != num_labels or bool(architecture)
     return MusiqForImageQualityAssessment.from_pretrained(name, dtype=torch.float32, **changes)
+
+
+def load_for_inference(
+    name: str, kind: type | UnionType, *, lack: str, dtype: torch.dtype = torch.float32
+) -> tuple[Any, MusiqImageProcessor]:
+    """Model in evaluation mode and processor of a checkpoint that is to be used as it is.
+
+    Args:
+        name: Directory or Hub id.
+        kind: The class, or classes, of model that will do.
+        lack: What is said of others, after "which".
+        dtype: Of the weights; of a half-precision model stem and head stay in float32.
+
+    Raises:
+        ValueError: If there is no such checkpoint, it has no weights or another kind of model, or the two do not fit.
+    """
+    if not has_weights(name):
+        raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
+    load_config(name)  # says in a sentence if there is no such checkpoint
+    model: Any = AutoModel.from_pretrained(name, dtype=dtype)
+    if not issubclass(type(model), kind):
+        raise ValueError(f"{name} holds a {type(model).__name__}, which {lack}")
+    processor = AutoImageProcessor.from_pretrained(name)
+    processor.check_config(model.config)
+    return model.eval(), processor
 
 
 def load_processor(name: str, config: MusiqConfig | None, *, architecture: Mapping[str, Any]) -> MusiqImageProcessor:

@@ -6,7 +6,6 @@ that no score sees: a padding token here is only kept from being attended to, wh
 from attending, and sequences need no fixed length.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
 from .cpu_kernels_musiq import MusiqLinear, as_input, keep_freed_memory, needs_one_graph
-from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer, MusiqPacking
+from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer, MusiqPacking, pack_groups
 from .losses_musiq import emd_loss, l1_loss
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
 from .patching_musiq import sinusoid_table
@@ -35,17 +34,6 @@ PACK_TOKENS = {"cpu": 2048, "other": 2**30}
 CHECKPOINT_PATCHES = 256  # that are encoded again at a time, with activation checkpointing
 CACHE_BYTES = 2**21  # of features of the patch encoder at a time, on a CPU
 RECORDED = ("output_hidden_states", "output_attentions")
-
-
-def _groups(lengths: list[int], limit: int) -> Iterator[list[int]]:
-    """Neighbours whose sum stays within the limit; a longer one alone."""
-    group: list[int] = []
-    for length in lengths:
-        if group and sum(group) + length > limit:
-            yield group
-            group = []
-        group.append(length)
-    yield group
 
 
 @dataclass
@@ -292,7 +280,7 @@ class MusiqModel(MusiqPreTrainedModel):
         """
         real = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
         tokens, encoded, start = hidden_states[real], [], 0
-        for lengths in _groups(
+        for lengths in pack_groups(
             real.sum(dim=1).tolist(), PACK_TOKENS["cpu" if tokens.device.type == "cpu" else "other"]
         ):
             packing = MusiqPacking.of(lengths, tokens.device)
@@ -303,6 +291,34 @@ class MusiqModel(MusiqPreTrainedModel):
         if cls_only:
             return torch.cat(encoded)[:, None]
         return hidden_states.masked_scatter(real[..., None], torch.cat(encoded))
+
+    def encode(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        cls_only: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Blocks and final norm on embedded tokens, for whoever embeds once and encodes parts of it.
+
+        Args:
+            hidden_states: CLS first, shape (batch_size, 1 + sequence_length, hidden_size).
+            mask: 1 = real token, 0 = padding, shape (batch_size, 1 + sequence_length). None = all real.
+            cls_only: See `forward`.
+            **kwargs: `output_hidden_states`, `output_attentions`.
+
+        Returns:
+            Shaped as `hidden_states`, or CLS alone.
+        """
+        recorded = any(kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
+        cls_only = cls_only and not recorded and self.config._attn_implementation in ("eager", "sdpa")
+        if not recorded and self._can_pack(hidden_states):
+            return self.layernorm(self._encode_packed(hidden_states, mask, cls_only=cls_only, **kwargs))
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=mask
+        )
+        return self.layernorm(self.encoder(hidden_states, attention_mask, cls_only=cls_only, **kwargs))
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -338,16 +354,7 @@ class MusiqModel(MusiqPreTrainedModel):
         hidden_states = self.embeddings(pixel_values, spatial_position_ids, scale_position_ids, pixel_attention_mask)
         if pixel_attention_mask is not None:
             pixel_attention_mask = nn.functional.pad(pixel_attention_mask, (1, 0), value=1)  # CLS is always real
-        recorded = any(kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
-        cls_only = cls_only and not recorded and self.config._attn_implementation in ("eager", "sdpa")
-        if not recorded and self._can_pack(hidden_states):
-            hidden_states = self._encode_packed(hidden_states, pixel_attention_mask, cls_only=cls_only, **kwargs)
-        else:
-            attention_mask = create_bidirectional_mask(
-                config=self.config, inputs_embeds=hidden_states, attention_mask=pixel_attention_mask
-            )
-            hidden_states = self.encoder(hidden_states, attention_mask, cls_only=cls_only, **kwargs)
-        hidden_states = self.layernorm(hidden_states)
+        hidden_states = self.encode(hidden_states, pixel_attention_mask, cls_only=cls_only, **kwargs)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
 
 
@@ -413,15 +420,8 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         Raises:
             ValueError: If a tensor is missing or has a wrong shape, or a label distribution is not one.
         """
-        outputs = self.musiq(
-            pixel_values,
-            pixel_attention_mask,
-            spatial_position_ids,
-            scale_position_ids,
-            cls_only=True,
-            return_dict=True,
-            **kwargs,
-        )
+        inputs = (pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids)
+        outputs = self.musiq(*inputs, cls_only=True, return_dict=True, **kwargs)
         logits = self.head(outputs.pooler_output)
         return MusiqImageQualityOutput(
             loss=None if labels is None else self._loss(logits, labels),
@@ -469,15 +469,8 @@ class MusiqForImageClassification(MusiqPreTrainedModel):
         Raises:
             ValueError: If a tensor is missing or has a wrong shape.
         """
-        outputs = self.musiq(
-            pixel_values,
-            pixel_attention_mask,
-            spatial_position_ids,
-            scale_position_ids,
-            cls_only=True,
-            return_dict=True,
-            **kwargs,
-        )
+        inputs = (pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids)
+        outputs = self.musiq(*inputs, cls_only=True, return_dict=True, **kwargs)
         logits = self.head(outputs.pooler_output)
         loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
         return ImageClassifierOutput(

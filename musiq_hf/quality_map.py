@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.masking_utils import create_bidirectional_mask
 
-from .image_loading_musiq import load_image, to_rgb_tensor
 from .image_processing_musiq import MusiqImageProcessor
 from .modeling_musiq import MusiqForImageQualityAssessment
 from .patching_musiq import num_patches, scaled_sizes
+from .scoring import check_model, cut_pixels, read_pixels
 
 MAX_CELLS = 12  # along a side, unless the caller asks for more
 MAX_TOKENS = 16_384
@@ -130,33 +129,9 @@ def patch_layouts(height: int, width: int, processor: MusiqImageProcessor) -> li
     return layouts
 
 
-def read_pixels(image: Any, processor: MusiqImageProcessor) -> torch.Tensor:
-    """Pixels of one picture as the processor reads it: (height, width, 3), uint8 or float32 in [0, 1].
-
-    Raises:
-        ValueError: If the picture cannot be used.
-        FileNotFoundError: If a path does not exist.
-        TypeError: If `image` is no picture at all.
-    """
-    if not isinstance(image, np.ndarray | torch.Tensor):
-        image = load_image(image)
-    layout = getattr(processor, "input_data_format", None)
-    return to_rgb_tensor(
-        image, input_data_format=layout, do_convert_rgb=processor.do_convert_rgb, keep_uint8=True
-    ).detach()
-
-
 def make_inputs(pixels: torch.Tensor, processor: MusiqImageProcessor) -> dict[str, torch.Tensor]:
     """What the model reads of `read_pixels`' answer: a batch of one, without padding, on the device of the pixels."""
-    lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last", return_tensors="pt")
-    return {name: values[0][None] for name, values in lists.items()}
-
-
-def check_model(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor) -> None:
-    """Raise a ValueError if the model is training, or model and processor disagree."""
-    if model.training:
-        raise ValueError("The model must be in evaluation mode, or dropout would change scores. Call `model.eval()`.")
-    processor.check_config(model.config)
+    return {name: values[None] for name, values in cut_pixels(pixels, processor).items()}
 
 
 def _scores(
@@ -173,18 +148,10 @@ def _scores(
     Returns:
         In MOS points, one for each row of `kept`.
     """
-    musiq, scores = model.musiq, list[float]()
-    cls_only = model.config._attn_implementation in ("eager", "sdpa")
+    scores: list[float] = []
     for mask in kept.split(max(1, max_tokens // embeddings.shape[1])):
-        tokens = embeddings.expand(len(mask), -1, -1)
-        if musiq._can_pack(tokens):
-            states = musiq._encode_packed(tokens, mask, cls_only=True)
-        else:
-            attention_mask = create_bidirectional_mask(
-                config=model.config, inputs_embeds=tokens, attention_mask=mask.long()
-            )
-            states = musiq.encoder(tokens, attention_mask, cls_only=cls_only)
-        scores += model.scores_from_logits(model.head(musiq.layernorm(states[:, 0]))).tolist()
+        states = model.musiq.encode(embeddings.expand(len(mask), -1, -1), mask.long(), cls_only=True)
+        scores += model.scores_from_logits(model.head(states[:, 0])).tolist()
     return scores
 
 

@@ -61,6 +61,35 @@ def _named(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
             yield (os.fspath(picture) if isinstance(picture, str | os.PathLike) else index), picture
 
 
+def check_model(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor) -> None:
+    """Raise a ValueError if the model is training, or model and processor disagree."""
+    if model.training:
+        raise ValueError("The model must be in evaluation mode, or dropout would change scores. Call `model.eval()`.")
+    processor.check_config(model.config)
+
+
+def read_pixels(image: Any, processor: MusiqImageProcessor) -> torch.Tensor:
+    """Pixels of one picture as the processor reads it: (height, width, 3), uint8 or float32 in [0, 1].
+
+    Raises:
+        ValueError: If the picture cannot be used.
+        FileNotFoundError: If a path does not exist.
+        TypeError: If `image` is no picture at all.
+    """
+    if not isinstance(image, np.ndarray | torch.Tensor):
+        image = load_image(image)
+    layout = getattr(processor, "input_data_format", None)
+    return to_rgb_tensor(
+        image, input_data_format=layout, do_convert_rgb=processor.do_convert_rgb, keep_uint8=True
+    ).detach()
+
+
+def cut_pixels(pixels: torch.Tensor, processor: MusiqImageProcessor) -> Feature:
+    """The unpadded sequence of `read_pixels`' answer, without a batch axis, on the device of the pixels."""
+    lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last", return_tensors="pt")
+    return {name: values[0] for name, values in lists.items()}
+
+
 @dataclass(frozen=True)
 class _Decoder:
     """Turns a source into pixels (height, width, 3) in a thread: decoding alone, no work for several cores."""
@@ -70,18 +99,11 @@ class _Decoder:
     pin: bool
 
     def __call__(self, source: Any) -> torch.Tensor:
-        if not isinstance(source, np.ndarray | torch.Tensor):
-            source = load_image(source)
-            if self.shorter_side is not None:
-                source = shrink_shorter_side(source, self.shorter_side)
-        elif self.shorter_side is not None:
-            raise TypeError("`shorter_side` shrinks files and PIL images, got an array. Shrink it before.")
-        pixels = to_rgb_tensor(
-            source,
-            keep_uint8=True,
-            do_convert_rgb=self.processor.do_convert_rgb,
-            input_data_format=getattr(self.processor, "input_data_format", None),
-        )
+        if self.shorter_side is not None:
+            if isinstance(source, np.ndarray | torch.Tensor):
+                raise TypeError("`shorter_side` shrinks files and PIL images, got an array. Shrink it before.")
+            source = shrink_shorter_side(load_image(source), self.shorter_side)
+        pixels = read_pixels(source, self.processor)
         return pixels.pin_memory() if self.pin and pixels.device.type == "cpu" else pixels
 
 
@@ -180,9 +202,7 @@ def score_pictures(
     for name, value in (("max_tokens", max_tokens), ("num_workers", num_workers), ("shorter_side", shorter_side)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    if model.training:
-        raise ValueError("The model must be in evaluation mode, or dropout would change scores. Call `model.eval()`.")
-    processor.check_config(model.config)
+    check_model(model, processor)
     decode = _Decoder(processor, shorter_side, pin=model.device.type == "cuda")
     budget = max_tokens or MAX_TOKENS["cpu" if model.device.type == "cpu" else "other"]
     return _rows(_decode_ahead(pictures, decode, num_workers), _Batch(model, processor, budget))
@@ -255,7 +275,7 @@ def _sequence(
     try:
         pixels = future.result().to(device, non_blocking=True)
         row = PictureScore(key, width=pixels.shape[1], height=pixels.shape[0])
-        lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last", return_tensors="pt")
+        feature = cut_pixels(pixels, processor)
     except (ValueError, OSError) as error:
         # The processor names a picture by what it was given, pixels; its reason is the cause.
         return replace(row, error=str(error if row.width is None else error.__cause__ or error)), None
@@ -263,4 +283,4 @@ def _sequence(
         if not is_out_of_memory(error):
             raise
         return replace(row, error=_too_large(device)), None
-    return row, {name: values[0] for name, values in lists.items()}
+    return row, feature

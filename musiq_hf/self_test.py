@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModel
 
 from .image_loading_musiq import load_image
 from .image_processing_musiq import MusiqImageProcessor
-from .model_preparation import has_weights, load_config
+from .model_preparation import load_for_inference
 from .modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment
 from .publishing import read_json, write_json
 
@@ -65,15 +64,7 @@ def load_checkpoint(name: str) -> tuple[Model, MusiqImageProcessor]:
     Raises:
         ValueError: If there is no such checkpoint, it has no weights or no head, or the two do not fit together.
     """
-    if not has_weights(name):
-        raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
-    load_config(name)  # says in a sentence if there is no such checkpoint
-    model = AutoModel.from_pretrained(name, dtype=torch.float32)
-    if not isinstance(model, Model):
-        raise ValueError(f"{name} holds a {type(model).__name__}, which answers nothing. Give one with a head.")
-    processor = AutoImageProcessor.from_pretrained(name)
-    processor.check_config(model.config)
-    return model.eval(), processor
+    return load_for_inference(name, Model, lack="answers nothing. Give one with a head.")
 
 
 def make_self_test_pictures() -> dict[str, np.ndarray]:

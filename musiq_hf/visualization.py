@@ -20,9 +20,9 @@ from .image_loading_musiq import load_image
 from .image_processing_musiq import MusiqImageProcessor
 from .modeling_musiq import MusiqForImageQualityAssessment
 from .patching_musiq import hash_positions
-from .quality_map import PatchLayout, QualityMap, check_model, make_inputs, patch_layouts, read_pixels
+from .quality_map import PatchLayout, QualityMap, make_inputs, patch_layouts
 from .robustness import FAULTS
-from .scoring import score_pictures
+from .scoring import check_model, read_pixels, score_pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

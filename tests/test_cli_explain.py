@@ -15,7 +15,8 @@ from PIL import Image
 
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor, explain_report
 from musiq_hf.cli import explain
-from musiq_hf.explain_report import check_report_path, make_report, write_report
+from musiq_hf.explain_report import check_report_path, make_report
+from musiq_hf.publishing import write_text
 
 pytest.importorskip("matplotlib")
 
@@ -129,12 +130,12 @@ def test_what_depends_on_the_checkpoint_is_left_out_without_it(tiny_model, pictu
 
 def test_a_page_replaces_the_old_one_whole_or_not_at_all(tmp_path, monkeypatch):
     report = tmp_path / "report.html"
-    write_report(report, "old")
-    write_report(report, "new")
+    write_text(report, "old")
+    write_text(report, "new")
     assert report.read_text() == "new"
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        write_report(report, "newest")
+        write_text(report, "newest")
     assert report.read_text() == "new"
     assert os.listdir(tmp_path) == ["report.html"]
 

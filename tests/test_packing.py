@@ -7,8 +7,7 @@ from accelerate.utils import send_to_device
 from torch.nn import functional as F
 
 from musiq_hf import MusiqImageProcessor, encoder_musiq, modeling_musiq
-from musiq_hf.encoder_musiq import MusiqPacking, attention_by_kernel, attention_by_picture
-from musiq_hf.modeling_musiq import _groups
+from musiq_hf.encoder_musiq import MusiqPacking, attention_by_kernel, attention_by_picture, pack_groups
 
 LENGTHS = [3, 1, 7, 4]
 
@@ -62,8 +61,8 @@ def test_a_pack_moves_between_devices_as_tensors_do():
 
 
 def test_groups_are_neighbours_within_the_limit_and_longer_ones_stand_alone():
-    assert list(_groups([3, 4, 9, 1, 2, 3], 7)) == [[3, 4], [9], [1, 2, 3]]
-    assert list(_groups([9], 7)) == [[9]]
+    assert list(pack_groups([3, 4, 9, 1, 2, 3], 7)) == [[3, 4], [9], [1, 2, 3]]
+    assert list(pack_groups([9], 7)) == [[9]]
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from transformers.utils import logging
 from ..arguments import positive
 from ..auto import DEFAULT_CHECKPOINT
 from ..evaluation import load_scorer
-from ..explain_report import check_report_path, make_report, write_report
+from ..explain_report import check_report_path, make_report
 from ..extras import require
 from ..image_loading_musiq import load_image, shrink_shorter_side
+from ..publishing import write_text
 from ..signature import make_signature
 
 SUMMARY = "why a picture has its score: one page of HTML with figures"
@@ -69,6 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint=Path(arguments.model).resolve().name if is_folder else arguments.model,
         signature=make_signature(model, processor, checkpoint=arguments.model, shorter_side=arguments.shorter_side),
     )
-    write_report(path, page)
+    write_text(path, page)
     print(f"{path}: {os.path.basename(arguments.picture)} scores {score:.2f}")
     return 0
