@@ -11,6 +11,7 @@ import base64
 import binascii
 import os
 import struct
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -33,12 +34,12 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
 
 
-def decode_image(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Image:
-    """Decode a file whole, upright; a `ValueError` names what could not be decoded by `name`."""
+def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: bool = True) -> Image.Image:
+    """Decode a file whole, turned upright unless told not to; a `ValueError` names by `name` what could not be."""
     try:
         with Image.open(file) as opened:
             opened.load()
-            image = _upright(opened).copy()  # free of the file, which is closed here
+            image = (_upright(opened) if upright else opened).copy()  # free of the file, which is closed here
     except UnidentifiedImageError as error:
         raise ValueError(f"{name}: not a picture that Pillow can read. Convert it to PNG or JPEG.") from error
     except Image.DecompressionBombError as error:
@@ -77,12 +78,18 @@ def shrink_shorter_side(image: Image.Image, length: int) -> Image.Image:
     return small
 
 
-def load_image(source: str | os.PathLike[str] | Image.Image, *, timeout: float | None = None) -> Image.Image:
+def load_image(
+    source: str | os.PathLike[str] | Image.Image,
+    *,
+    timeout: float | None = None,
+    decode: Callable[[str | BytesIO, str], Image.Image] = decode_image,
+) -> Image.Image:
     """Open a picture, upright, in its own colour mode.
 
     Args:
         source: Path, http(s) URL, base64 text (with or without a `data:` header), or a PIL image.
         timeout: Seconds to wait for a URL; None waits forever.
+        decode: Turns a path or bytes, and what to call them, into a picture.
 
     Returns:
         A decoded PIL image, EXIF orientation applied.
@@ -106,15 +113,15 @@ def load_image(source: str | os.PathLike[str] | Image.Image, *, timeout: float |
             response = httpx.get(name, timeout=timeout, follow_redirects=True).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ValueError(f"{name}: cannot be downloaded ({error}).") from error
-        return decode_image(BytesIO(response.content), name)
+        return decode(BytesIO(response.content), name)
     if os.path.isdir(name):
         raise ValueError(f"{name}: is a directory. Pass the pictures in it, one by one or as a list.")
     if os.path.exists(name):
-        return decode_image(name, name)
+        return decode(name, name)
     text = name.split(",", 1)[1] if name.startswith("data:image/") and "," in name else name
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
-        return decode_image(BytesIO(content), "base64 picture")
+        return decode(BytesIO(content), "base64 picture")
     except (binascii.Error, ValueError) as error:
         if name.startswith("data:image/"):
             raise ValueError("The base64 text is not a picture. Check that it was copied whole.") from error

@@ -31,34 +31,41 @@ Source = tuple[str, "LazyPicture"]
 
 
 class LazyPicture(Image.Image):
-    """A picture that is read when its pixels are asked for, header included: in the thread that decodes it.
+    """A picture that is read when its pixels are asked for, header included: in the thread or process that decodes it.
 
     Args:
         name: What error messages call it.
-        read: Gives its path or its bytes.
+        read: Gives its path or its bytes; can be sent to another process.
     """
 
     def __init__(self, name: str, read: Callable[[], str | BytesIO]):
         super().__init__()
         self.filename = name
-        self._read: Callable[[], str | BytesIO] | None = read
+        self._read = read
+        self._is_loaded = False
 
-    def load(self) -> Any:
-        """Read and decode, once.
+    def __reduce__(self) -> tuple[type, tuple[str, Callable[[], str | BytesIO]]]:
+        return LazyPicture, (self.filename, self._read)  # not the pixels, which are to be decoded elsewhere
+
+    def decode(self, decode: Callable[[str | BytesIO, str], Image.Image] = decode_image) -> Image.Image:
+        """Read and decode.
 
         Raises:
             ValueError: Whatever is wrong, in one sentence that names the picture.
         """
-        if self._read is not None:
-            try:
-                decoded = decode_image(self._read(), self.filename)
-            except ValueError:
-                raise
-            except Exception as error:  # damaged files provoke all kinds in decoders, and none may stop the run
-                reason = f"{type(error).__name__}: {error}"
-                raise ValueError(f"{self.filename}: cannot be read or decoded ({reason}).") from error
-            self.__dict__.update(decoded.__dict__)
-            self._read = None
+        try:
+            return decode(self._read(), self.filename)
+        except ValueError:
+            raise
+        except Exception as error:  # damaged files provoke all kinds in decoders, and none may stop the run
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.filename}: cannot be read or decoded ({reason}).") from error
+
+    def load(self) -> Any:
+        """Become the decoded picture, once; errors are those of `decode`."""
+        if not self._is_loaded:
+            self.__dict__.update(self.decode().__dict__)
+            self._is_loaded = True
         return super().load()
 
 
@@ -215,11 +222,11 @@ def _text(name: str) -> str:
 def _unreadable(name: str, reason: str) -> Source:
     """A picture that only says what is wrong."""
     message = f"{_text(name)}: {' '.join(_text(reason).split())}"
+    return _text(name), LazyPicture(_text(name), partial(_refuse, message))
 
-    def read() -> str:
-        raise ValueError(message)
 
-    return _text(name), LazyPicture(_text(name), read)
+def _refuse(message: str) -> str:
+    raise ValueError(message)
 
 
 def _reason(error: Exception) -> str:

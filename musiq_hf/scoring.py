@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score a stream of pictures: decoded ahead in threads, batched by a budget of tokens, answered in order.
+"""Score a stream of pictures: decoded ahead, batched by a budget of tokens, answered in order.
 
 A plain function for any engine to call. A picture that cannot be read or scored becomes a row with its
 error, and the stream goes on.
 """
 
-import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-import numpy as np
 import torch
 
-from .image_loading_musiq import load_image, shrink_shorter_side, to_rgb_tensor
+from .decoding import Decoder, decode_ahead
 from .image_processing_musiq import MusiqImageProcessor
 from .memory import is_out_of_memory
 from .modeling_musiq import MusiqForImageQualityAssessment
+from .presets import Preset, check_preset
 
 # Tokens of a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for each other.
 MAX_TOKENS = {"cpu": 1, "other": 65_536}
@@ -50,17 +48,6 @@ class PictureScore:
     error: str | None = None
 
 
-def _named(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """(key, source) of every picture: as given, or the path, or the place in the stream."""
-    for index, picture in enumerate(pictures):
-        if isinstance(picture, tuple):
-            if len(picture) != 2:
-                raise ValueError(f"A picture must be a source or a pair (key, source), got a tuple of {len(picture)}.")
-            yield picture
-        else:
-            yield (os.fspath(picture) if isinstance(picture, str | os.PathLike) else index), picture
-
-
 def check_model(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor) -> None:
     """Raise a ValueError if the model is training, or model and processor disagree."""
     if model.training:
@@ -76,65 +63,25 @@ def read_pixels(image: Any, processor: MusiqImageProcessor) -> torch.Tensor:
         FileNotFoundError: If a path does not exist.
         TypeError: If `image` is no picture at all.
     """
-    if not isinstance(image, np.ndarray | torch.Tensor):
-        image = load_image(image)
-    layout = getattr(processor, "input_data_format", None)
-    return to_rgb_tensor(
-        image, input_data_format=layout, do_convert_rgb=processor.do_convert_rgb, keep_uint8=True
-    ).detach()
+    return make_decoder(processor)(image)
+
+
+def make_decoder(
+    processor: MusiqImageProcessor, *, preset: Preset = "default", shorter_side: int | None = None
+) -> Decoder:
+    """What turns pictures into pixels for this processor."""
+    return Decoder(
+        preset=preset,
+        shorter_side=shorter_side,
+        do_convert_rgb=processor.do_convert_rgb,
+        input_data_format=getattr(processor, "input_data_format", None),
+    )
 
 
 def cut_pixels(pixels: torch.Tensor, processor: MusiqImageProcessor) -> Feature:
     """The unpadded sequence of `read_pixels`' answer, without a batch axis, on the device of the pixels."""
     lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last", return_tensors="pt")
     return {name: values[0] for name, values in lists.items()}
-
-
-@dataclass(frozen=True)
-class _Decoder:
-    """Turns a source into pixels (height, width, 3) in a thread: decoding alone, no work for several cores."""
-
-    processor: MusiqImageProcessor
-    shorter_side: int | None
-    pin: bool
-
-    def __call__(self, source: Any) -> torch.Tensor:
-        if self.shorter_side is not None:
-            if isinstance(source, np.ndarray | torch.Tensor):
-                raise TypeError("`shorter_side` shrinks files and PIL images, got an array. Shrink it before.")
-            source = shrink_shorter_side(load_image(source), self.shorter_side)
-        pixels = read_pixels(source, self.processor)
-        return pixels.pin_memory() if self.pin and pixels.device.type == "cpu" else pixels
-
-
-def _own(source: Any) -> Any:
-    """The source itself, or a copy of an array, which its owner may fill anew while it waits here."""
-    if isinstance(source, torch.Tensor):
-        return source.detach().clone()
-    return source.copy() if isinstance(source, np.ndarray) else source
-
-
-def _decode_ahead(
-    pictures: Iterable[Any], decode: _Decoder, num_workers: int
-) -> Generator[tuple[Any, Future[torch.Tensor]]]:
-    """Keys and decoded pictures in order, at most two for each thread held; an error of the source comes last."""
-    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
-    waiting = deque[tuple[Any, Future[torch.Tensor]]]()
-    named, failure = _named(pictures), None
-    try:
-        while True:
-            try:
-                for key, source in islice(named, 2 * num_workers - len(waiting)):
-                    waiting.append((key, pool.submit(decode, _own(source))))
-            except Exception as error:
-                failure = error
-            if not waiting:
-                break
-            yield waiting.popleft()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    if failure is not None:
-        raise failure
 
 
 def _run(
@@ -167,70 +114,113 @@ def _too_large(device: torch.device) -> str:
     return f"the picture needs more memory than {device} has. Score a smaller copy."
 
 
+class ScoringOptions(TypedDict, total=False):
+    """Keywords of `score_pictures`, whose defaults and meaning `score_with_several` gives."""
+
+    max_tokens: int | None
+    num_workers: int
+    in_processes: bool
+    shorter_side: int | None
+    preset: Preset
+
+
 def score_pictures(
     pictures: Iterable[Any],
     *,
     model: MusiqForImageQualityAssessment,
     processor: MusiqImageProcessor,
+    **options: Unpack[ScoringOptions],
+) -> Iterator[PictureScore]:
+    """Score pictures as they come, in their order: `score_with_several` with one model.
+
+    Args:
+        pictures: Paths, URLs, base64 texts, PIL images, arrays or tensors, or pairs (key, picture).
+        model: In evaluation mode, on its device.
+        processor: One that agrees with the model.
+        **options: See `score_with_several`, as what is raised.
+
+    Yields:
+        One `PictureScore` for each picture; with `error` in place of `score` if it cannot be read or scored.
+    """
+    return (row for (row,) in score_with_several(pictures, [(model, processor)], **options))
+
+
+def score_with_several(
+    pictures: Iterable[Any],
+    scorers: Sequence[tuple[MusiqForImageQualityAssessment, MusiqImageProcessor]],
+    *,
     max_tokens: int | None = None,
     num_workers: int = 2,
+    in_processes: bool = False,
     shorter_side: int | None = None,
-) -> Iterator[PictureScore]:
-    """Score pictures as they come, in their order.
+    preset: Preset = "default",
+) -> Iterator[tuple[PictureScore, ...]]:
+    """Score pictures as they come, in their order, with several models of which each sees what was decoded once.
 
-    Decoding runs ahead in threads; patches are cut on the model's device, to which the pixels travel as bytes. Memory
-    is bounded by `max_tokens` (or the largest picture) and by two decoded pictures for each thread.
+    Decoding runs ahead of scoring; patches are cut on a model's device, to which the pixels travel as bytes. Memory is
+    bounded by `max_tokens` (or the largest picture) and by two decoded pictures for each worker.
 
     Args:
         pictures: Paths, URLs, base64 texts, PIL images, arrays or tensors, or pairs (key, picture). Without a key a
             path is its own and anything else is called by its place in the stream, from 0.
-        model: In evaluation mode, on its device.
-        processor: One that agrees with the model.
+        scorers: Models in evaluation mode, on their devices, and a processor that agrees with each.
         max_tokens: Patches of a batch, padding counted; a longer picture goes alone. None: one picture at a time on a
             CPU, 65,536 elsewhere.
-        num_workers: Threads that decode.
+        num_workers: Threads or processes that decode.
+        in_processes: Whether they are processes, which many fast scorers need to be fed, and which a file that crashes
+            its decoder does not take along. A script that asks for it must start with `if __name__ == "__main__":`.
         shorter_side: Shrink files and PIL images to this shorter side, in pixels, first; None keeps their size.
+        preset: How files become pixels: "default", or "google", the published program's way (see `presets`).
 
     Yields:
-        One `PictureScore` for each picture; with `error` in place of `score` if it cannot be read or scored.
+        For each picture a row of each scorer, in the scorers' order.
 
     Raises:
-        ValueError: If settings are out of range, the model is training, or model and processor disagree.
+        ValueError: If settings are out of range, a model is training, model and processor disagree, or processors do
+            not read pictures alike.
         TypeError: If something is no picture at all. Like an error of `pictures` itself it comes after the rows of
             what was read before.
     """
     for name, value in (("max_tokens", max_tokens), ("num_workers", num_workers), ("shorter_side", shorter_side)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    check_model(model, processor)
-    decode = _Decoder(processor, shorter_side, pin=model.device.type == "cuda")
-    budget = max_tokens or MAX_TOKENS["cpu" if model.device.type == "cpu" else "other"]
-    return _rows(_decode_ahead(pictures, decode, num_workers), _Batch(model, processor, budget))
+    check_preset(preset)
+    for model, processor in scorers:
+        check_model(model, processor)
+    decoders = {make_decoder(processor, preset=preset, shorter_side=shorter_side) for _, processor in scorers}
+    if len(decoders) != 1:
+        raise ValueError(
+            "One or more models whose processors agree in `do_convert_rgb` and `input_data_format` are needed, got "
+            f"{len(decoders)} kinds of processors. Score with them one by one."
+        )
+    decoded = decode_ahead(pictures, decoders.pop(), num_workers=num_workers, in_processes=in_processes)
+    return _rows(decoded, [_Batch(model, processor, max_tokens) for model, processor in scorers])
 
 
 class _Batch:
-    """Rows that wait, in order, for a batch of their sequences to be full."""
+    """Rows of one model that wait, in order, for a batch of their sequences to be full."""
 
-    def __init__(self, model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, max_tokens: int):
-        self.model, self.processor, self.max_tokens = model, processor, max_tokens
+    def __init__(self, model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, max_tokens: int | None):
+        self.model, self.processor = model, processor
+        self.max_tokens = max_tokens or MAX_TOKENS["cpu" if model.device.type == "cpu" else "other"]
         self.rows: list[tuple[PictureScore, Feature | None]] = []
         self.count = self.longest = 0
 
-    def has_room(self, feature: Feature) -> bool:
-        """Whether one more sequence stays within the budget."""
-        length = len(feature["pixel_attention_mask"])
-        return not self.count or max(self.longest, length) * (self.count + 1) <= self.max_tokens
-
-    def add(self, row: PictureScore, feature: Feature | None) -> None:
-        """One more row, with its sequence, or with its error."""
-        self.rows.append((row, feature))
+    def add(self, key: Any, decoded: Future[Any]) -> Iterator[PictureScore]:
+        """Take one more picture, and yield the rows that are done."""
+        row, feature = _sequence(key, decoded, self.model.device, self.processor)
+        del decoded
         if feature is not None:
+            length = len(feature["pixel_attention_mask"])
+            if self.count and max(self.longest, length) * (self.count + 1) > self.max_tokens:
+                yield from self.flush()
             self.count += 1
-            self.longest = max(self.longest, len(feature["pixel_attention_mask"]))
-
-    def is_done(self) -> bool:
-        """Whether nothing is worth waiting for: no sequence, a full batch, or very many rows."""
-        return not self.count or self.count * self.longest >= self.max_tokens or len(self.rows) >= MAX_ROWS
+            self.longest = max(self.longest, length)
+        self.rows.append((row, feature))
+        del feature
+        # Nothing is worth waiting for: no sequence, a full batch, or very many rows.
+        if not self.count or self.count * self.longest >= self.max_tokens or len(self.rows) >= MAX_ROWS:
+            yield from self.flush()
 
     def flush(self) -> Iterator[PictureScore]:
         """All rows, with the results of those that have a sequence; none is left."""
@@ -245,35 +235,44 @@ class _Batch:
                 yield replace(row, score=score, std=std, error=error)
 
 
-def _rows(decoded: Generator[tuple[Any, Future[torch.Tensor]]], batch: _Batch) -> Iterator[PictureScore]:
+def _rows(
+    decoded: Generator[tuple[Any, Future[Any]]], batches: Sequence[_Batch]
+) -> Iterator[tuple[PictureScore, ...]]:
     """Gather sequences up to the budget, score them together, and answer in order."""
+    done, failure = [deque[PictureScore]() for _ in batches], None
     with closing(decoded):
-        while True:
+        while failure is None:
             try:
                 key, future = next(decoded)
+                shares = [future] * len(batches)
+                del future  # it holds the pixels, of which the last batch lets go before it scores
+                for batch, rows in zip(batches, done, strict=True):
+                    rows.extend(batch.add(key, shares.pop()))
             except StopIteration:
                 break
-            except Exception:  # of the source; what came before it is not lost
-                yield from batch.flush()
-                raise
-            row, feature = _sequence(key, future, batch.model.device, batch.processor)
-            del future  # it holds the pixels
-            if feature is not None and not batch.has_room(feature):
-                yield from batch.flush()
-            batch.add(row, feature)
-            del feature
-            if batch.is_done():
-                yield from batch.flush()
-        yield from batch.flush()
+            except Exception as error:  # of the source; what came before it is not lost
+                failure = error
+            yield from _in_step(done)
+        for batch, rows in zip(batches, done, strict=True):
+            rows.extend(batch.flush())
+        yield from _in_step(done)
+    if failure is not None:
+        raise failure
+
+
+def _in_step(done: Sequence[deque[PictureScore]]) -> Iterator[tuple[PictureScore, ...]]:
+    """The rows of pictures that all models are done with."""
+    while all(done):
+        yield tuple(rows.popleft() for rows in done)
 
 
 def _sequence(
-    key: Any, future: Future[torch.Tensor], device: torch.device, processor: MusiqImageProcessor
+    key: Any, decoded: Future[Any], device: torch.device, processor: MusiqImageProcessor
 ) -> tuple[PictureScore, Feature | None]:
     """The unpadded sequence of a picture on the model's device, and its row, or None and a row with the error."""
     row = PictureScore(key)
     try:
-        pixels = future.result().to(device, non_blocking=True)
+        pixels = torch.as_tensor(decoded.result()).to(device)
         row = PictureScore(key, width=pixels.shape[1], height=pixels.shape[0])
         feature = cut_pixels(pixels, processor)
     except (ValueError, OSError) as error:

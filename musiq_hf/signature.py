@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import PIL
 import torch
 from transformers import PreTrainedModel
 
 from .configuration_musiq import MusiqConfig
 from .image_processing_musiq import MusiqImageProcessor
+from .presets import Preset, decoder_name
 from .version import __version__
 
 DIGITS = 8  # of a hash: two of a hundred checkpoints share one with a probability of one in a million
@@ -97,29 +97,33 @@ def make_signature(
     *,
     checkpoint: str,
     shorter_side: int | None = None,
+    preset: Preset = "default",
 ) -> str:
     """What scores are made with, in one line.
 
     >>> make_signature(model, processor, checkpoint="musiq-koniq")
-    'musiq-koniq|weights:1a2b3c4d|preprocessing:5e6f7a8b|decoder:Pillow-13.0.0|dtype:float32|musiq_hf:0.1.0|torch:2.13.0'
+    'musiq-koniq|weights:1a2b3c4d|preset:default|preprocessing:5e6f7a8b|decoder:Pillow-13.0.0|dtype:float32|...'
 
     Args:
         model: With its weights; on any device.
         processor: Of the model.
         checkpoint: Folder or Hub id that both were loaded from; of a folder the name counts, not the path.
         shorter_side: To which pictures are shrunk first, in pixels; None if they are not.
+        preset: How files become pixels.
 
     Returns:
-        Name of the checkpoint, hashes of weights and preprocessing, decoder of picture files, type of the weights, and
-        versions. Equal for equal ones, in every process and on every machine.
+        Name of the checkpoint, hash of the weights, preset, hash of the preprocessing, decoder of picture files, type
+        of the weights, and versions of `musiq_hf` and `torch`. Equal for equal ones, in every process and on every
+        machine.
 
     Raises:
         ValueError: If weights are not in memory.
     """
     parts = {
         "weights": weights_hash(model)[:DIGITS],
+        "preset": preset,
         "preprocessing": preprocessing_hash(processor, shorter_side=shorter_side)[:DIGITS],
-        "decoder": f"Pillow-{PIL.__version__}",
+        "decoder": decoder_name(preset),
         "dtype": _dtype(model),
         "musiq_hf": __version__,
         "torch": torch.__version__,

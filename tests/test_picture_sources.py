@@ -3,6 +3,7 @@
 
 import io
 import os
+import pickle
 import struct
 import tarfile
 
@@ -305,10 +306,20 @@ def test_pictures_are_read_when_they_are_decoded(place, tiny_model):
 
 
 @pytest.mark.parametrize("error", [struct.error("short"), IndexError("x"), MemoryError(), RecursionError("deep")])
-def test_whatever_a_decoder_raises_is_one_sentence(monkeypatch, error):
+def test_whatever_a_decoder_raises_is_one_sentence(error):
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(picture_sources, "decode_image", fail)
     with pytest.raises(ValueError, match=rf"^a.png: cannot be read or decoded \({type(error).__name__}"):
-        LazyPicture("a.png", lambda: "a.png").load()
+        LazyPicture("a.png", lambda: "a.png").decode(fail)
+
+
+def test_a_lazy_picture_travels_undecoded_and_becomes_the_picture_once(tmp_path):
+    Image.new("RGB", (7, 5), "red").save(tmp_path / "a.png")
+    ((key, lazy),) = find_sources([str(tmp_path)])
+    sent = pickle.dumps(lazy)
+    assert len(sent) < 1000
+    copy = pickle.loads(sent)
+    assert copy.filename == key and np.array_equal(copy.convert("RGB"), lazy.convert("RGB"))
+    os.remove(tmp_path / "a.png")
+    assert copy.load() is not None and copy.size == (7, 5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor, signature
+from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor, presets, signature
 from musiq_hf.signature import make_signature, preprocessing_hash, weights_hash
 
 
@@ -34,8 +34,8 @@ def changed_parts(first, second):
 
 def test_signature_is_one_line_with_every_part(model, processor):
     pattern = (
-        r"musiq-mine\|weights:[0-9a-f]{8}\|preprocessing:[0-9a-f]{8}\|decoder:Pillow-[\d.]+\|dtype:float32"
-        r"\|musiq_hf:[\w.]+\|torch:[\w.+]+"
+        r"musiq-mine\|weights:[0-9a-f]{8}\|preset:default\|preprocessing:[0-9a-f]{8}\|decoder:Pillow-[\d.]+"
+        r"\|dtype:float32\|musiq_hf:[\w.]+\|torch:[\w.+]+"
     )
     assert re.fullmatch(pattern, sign(model, processor))
 
@@ -133,6 +133,14 @@ def test_shorter_side_changes_the_preprocessing(model, processor):
     assert changed_parts(signatures[0], signatures[1]) == ["preprocessing"]
 
 
+def test_the_preset_is_named_and_what_decodes_by_it(model, processor, monkeypatch):
+    published = sign(model, processor, preset="google")
+    assert changed_parts(sign(model, processor), published) == ["preset", "decoder"]
+    assert re.search(r"\|preset:google\|.*\|decoder:simplejpeg-[\d.]+\+Pillow-[\d.]+\|", published)
+    monkeypatch.setattr(presets, "has_fast_decoder", lambda: False)
+    assert changed_parts(sign(model, processor), sign(model, processor, preset="google")) == ["preset"]
+
+
 def test_type_of_the_weights_is_named(model, processor):
     half = copy.deepcopy(model).half()
     assert "|dtype:float16|" in sign(half, processor)
@@ -150,7 +158,7 @@ def test_wider_copies_of_the_same_values_have_the_same_weights(model, processor)
     [
         (signature, "__version__", "musiq_hf"),
         (signature.torch, "__version__", "torch"),
-        (signature.PIL, "__version__", "decoder"),
+        (presets.PIL, "__version__", "decoder"),
     ],
 )
 def test_versions_are_part_of_it(model, processor, monkeypatch, owner, attribute, part):
@@ -179,7 +187,7 @@ def test_the_name_of_a_checkpoint_is_part_of_it(model, processor, tmp_path):
     assert sign(model, processor, "you/musiq-mine").startswith("you/musiq-mine|")
     (tmp_path / "two words|odd").mkdir()
     signed = sign(model, processor, str(tmp_path / "two words|odd"))
-    assert signed.startswith("two_words_odd|") and signed.count("|") == 6
+    assert signed.startswith("two_words_odd|") and signed.count("|") == 7
 
 
 def test_weights_that_are_not_in_memory_are_refused(tiny_config):

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How picture files become pixels: by this package's own policy, or as the published program does it.
+
+`default` is that of `image_loading_musiq`. `google` follows the published program (google-research/musiq,
+run_predict_image.py with `tf.image.decode_jpeg`): pictures are not turned by their EXIF orientation, and JPEG files
+are decoded with the fast inverse cosine transform, by simplejpeg where it is installed. What that program refuses
+(gray and transparent pictures, WebP, TIFF, ...) is read as by default.
+"""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
+from typing import Any, Literal
+
+import PIL
+from PIL import Image
+
+from .extras import require
+from .image_loading_musiq import decode_image, load_image
+from .picture_sources import LazyPicture
+
+Preset = Literal["default", "google"]
+PRESETS: tuple[Preset, ...] = ("default", "google")
+JPEG_FORMATS = ("JPEG", "MPO")  # the latter: several pictures in one file, of which the first is a JPEG
+
+
+def has_fast_decoder() -> bool:
+    """Whether JPEG files can be decoded as the published program does."""
+    try:
+        version("simplejpeg")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def decoder_name(preset: Preset) -> str:
+    """Name and version of what decodes files, for signatures."""
+    pillow = f"Pillow-{PIL.__version__}"
+    if preset == "google" and has_fast_decoder():
+        return f"simplejpeg-{version('simplejpeg')}+{pillow}"
+    return pillow
+
+
+def check_preset(preset: str) -> None:
+    """Raise a ValueError if there is no such preset."""
+    if preset not in PRESETS:
+        raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}.")
+
+
+def open_picture(source: str | os.PathLike[str] | Image.Image, preset: Preset = "default") -> Image.Image:
+    """Open a picture by a preset; sources and errors are those of `load_image`.
+
+    A PIL image that is not of `find_sources` has been decoded already, and a preset only decides whether it is turned.
+    """
+    decode = decode_image if preset == "default" else _decode_published
+    if isinstance(source, LazyPicture):
+        return source.decode(decode)
+    if isinstance(source, Image.Image) and preset == "google":
+        return _unturned(source)
+    return load_image(source, decode=decode)
+
+
+def _decode_published(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Image:
+    """Decode a file as the published program does; errors are those of `decode_image`."""
+    try:
+        with Image.open(file) as opened:  # reads the header, and refuses decompression bombs
+            is_fast = opened.format in JPEG_FORMATS and opened.mode == "RGB" and has_fast_decoder()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        is_fast = False  # `decode_image` says what is wrong
+    if isinstance(file, BytesIO):
+        file.seek(0)
+    if not is_fast:
+        return _unturned(decode_image(file, name, upright=False))
+    content = file.getvalue() if isinstance(file, BytesIO) else _read(file)
+    image = Image.fromarray(_decode_fast(content, name))
+    image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
+    return image
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _decode_fast(content: bytes, name: str) -> Any:
+    """RGB pixels (height, width, 3) of a JPEG file, decoded with the fast inverse cosine transform."""
+    decode = require("simplejpeg", extra="google").decode_jpeg
+    try:
+        return decode(content, colorspace="RGB", fastdct=True, strict=True)
+    except ValueError:
+        # A warning, such as of stray bytes, or a file cut short, for which `decode_image` raises.
+        decode_image(BytesIO(content), name)
+    try:
+        return decode(content, colorspace="RGB", fastdct=True, strict=False)
+    except ValueError as error:
+        raise ValueError(f"{name}: cannot be decoded, the file is damaged ({error}).") from error
+
+
+def _unturned(image: Image.Image) -> Image.Image:
+    """The picture without what says how to turn it."""
+    image.load()
+    plain = image.copy()
+    plain.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    plain.filename = getattr(image, "filename", "")  # type: ignore[attr-defined]
+    return plain

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures decoded ahead in processes: order, what is sent where, and files that kill who decodes them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from musiq_hf import MusiqImageProcessor
+from musiq_hf.decoding import Decoder, decode_ahead
+from musiq_hf.picture_sources import LazyPicture, find_sources
+from musiq_hf.scoring import score_pictures
+
+
+def pixels(seed):
+    return np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for index in range(5):
+        Image.fromarray(pixels(index)).save(tmp_path / f"{index}.png")
+    return tmp_path
+
+
+def kill():
+    """What a damaged file can do to a decoder."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def decoded(sources, **options):
+    rows = decode_ahead(sources, Decoder(), num_workers=2, in_processes=True, **options)
+    return {key: future.exception() or np.asarray(future.result()) for key, future in rows}
+
+
+def test_processes_give_what_threads_give(photos, tiny_model):
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    model = tiny_model()
+    options = {"model": model, "processor": MusiqImageProcessor.from_config(model.config)}
+    sources = [*find_sources([str(photos)]), str(photos / "missing.png"), pixels(7), Image.fromarray(pixels(8))]
+    in_threads = list(score_pictures(sources, **options))
+    assert list(score_pictures(sources, **options, in_processes=True)) == in_threads
+    assert [row.error is None for row in in_threads] == [True] * 5 + [False] * 2 + [True] * 2
+
+
+def test_a_file_that_kills_its_process_costs_its_own_row_only(photos):
+    sources = list(find_sources([str(photos)]))
+    for place in (1, 4):
+        sources.insert(place, (f"bad {place}", LazyPicture(f"bad {place}", kill)))
+    rows = decoded(sources)
+    assert list(rows) == [key for key, _ in sources]
+    for key, result in rows.items():
+        if key.startswith("bad"):
+            assert isinstance(result, ValueError) and str(result).startswith(f"{key}: the process that decoded it")
+        else:
+            np.testing.assert_array_equal(result, pixels(int(os.path.basename(key)[0])))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_processes_end_with_their_parent_even_if_it_is_killed(photos, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import itertools, sys, time\n"
+        "from musiq_hf.decoding import Decoder, decode_ahead\n"
+        "if __name__ == '__main__':\n"
+        f"    sources = itertools.cycle(['{photos}/0.png'])\n"
+        "    next(decode_ahead(sources, Decoder(), num_workers=2, in_processes=True))\n"
+        "    print('decoded', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert parent.stdout.readline() == "decoded\n"
+    parent.kill()
+    parent.wait()
+    for _ in range(200):  # all of its session, workers among them
+        if not [pid for pid in os.listdir("/proc") if pid.isdigit() and _session(pid) == parent.pid]:
+            return
+        time.sleep(0.05)
+    pytest.fail("processes that decode have outlived their parent")
+
+
+def _session(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[3])
+    except OSError:
+        return None
