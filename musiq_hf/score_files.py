@@ -21,12 +21,13 @@ except ImportError:  # Windows: there two runs at once on one output go unnotice
     fcntl = None  # type: ignore[assignment]
 
 COLUMNS = ("key", "width", "height", "score", "score_0_1", "std", "model", "signature", "error")
+ENSEMBLE = "ensemble"  # one more column, of several checkpoints with weights
 MAGIC = '{"journal_of": "musiq score"'
 ROWS_OF_GROUP = 10_000  # of a parquet file
 
 
 class ScoreRow(NamedTuple):
-    """What differs from row to row; `scoring.PictureScore` describes the fields.
+    """What differs from row to row, one for each picture and checkpoint; see also `scoring.PictureScore`.
 
     Attributes:
         key: Unicode text.
@@ -36,6 +37,7 @@ class ScoreRow(NamedTuple):
         score_0_1: Place of the score in the checkpoint's range, clipped to 0..1; None if the range is unknown.
         std: In MOS points.
         error: Why there is no score.
+        ensemble: Mean of all checkpoints' `score_0_1` for the picture; None without weights, or if one is missing.
     """
 
     key: str
@@ -45,12 +47,16 @@ class ScoreRow(NamedTuple):
     score_0_1: float | None = None
     std: float | None = None
     error: str | None = None
+    ensemble: float | None = None
+
+
+Entry = tuple[ScoreRow, ...]  # of one picture: a row for each checkpoint
 
 
 class Totals(NamedTuple):
-    """How many rows there are, and how many of them are errors."""
+    """How many pictures there are, and for how many of them a row is an error."""
 
-    rows: int
+    pictures: int
     errors: int
 
 
@@ -89,12 +95,12 @@ class Journal:
 
     Args:
         path: Made with its folder, if missing. A torn last line is cut off.
-        settings: What the run was started with; "model" and "signature" are written into the output.
+        settings: What the run was started with; "models", "signatures" and "weights" shape the output.
 
     Attributes:
-        rows: Number of rows.
-        errors: Number of rows with an error.
-        is_finished: Whether no row is missing.
+        pictures: How many are scored.
+        errors: How many of them have a row with an error.
+        is_finished: Whether none is missing.
 
     Raises:
         ValueError: If the journal is of other settings, no journal at all, or another run is writing it.
@@ -102,7 +108,7 @@ class Journal:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
         self.path = path
-        self.rows, self.errors, self.is_finished = 0, 0, False
+        self.pictures, self.errors, self.is_finished = 0, 0, False
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a+b")
         try:
@@ -142,11 +148,11 @@ class Journal:
             if isinstance(entry, Totals):
                 self.is_finished = True
                 break
-            self.rows += 1
-            self.errors += entry.error is not None
+            self.pictures += 1
+            self.errors += _has_error(entry)
         begun = json.loads(head)
         changed = [name for name in settings if begun.get(name) != settings[name]]
-        if changed and not self.rows and not self.is_finished:
+        if changed and not self.pictures and not self.is_finished:
             return 0
         if changed:
             raise ValueError(
@@ -166,52 +172,56 @@ class Journal:
             ValueError: If those that have one are not what the rows are about.
         """
         with open(self.path, "rb") as file:
-            for row in itertools.islice(_rows(file), self.rows):
-                key = next(sources, (None, None))[0]
-                if key != row.key:
+            for entry in itertools.islice(_entries(file), self.pictures):
+                key, done = next(sources, (None, None))[0], entry[0].key
+                if key != done:
                     now = "nothing" if key is None else key
                     raise ValueError(
-                        f"{self.path}: the pictures have changed since the run began ({row.key} was expected, {now} "
+                        f"{self.path}: the pictures have changed since the run began ({done} was expected, {now} "
                         "is there). Restore them to continue it, or delete the file to start anew."
                     )
         yield from sources
 
-    def append(self, row: ScoreRow) -> None:
-        """Add a row."""
-        self._write(row)
-        self.rows += 1
-        self.errors += row.error is not None
+    def append(self, entry: Entry) -> None:
+        """Add the rows of a picture, all or none."""
+        self._write(entry)
+        self.pictures += 1
+        self.errors += _has_error(entry)
 
     def finish(self) -> None:
-        """Note that no row is missing."""
+        """Note that no picture is missing."""
         if not self.is_finished:
-            self._write(Totals(self.rows, self.errors)._asdict())
+            self._write(Totals(self.pictures, self.errors)._asdict())
         self.is_finished = True
 
     def close(self) -> None:
         """Let another process continue; a journal without rows is removed."""
         self._file.close()
-        if not self.rows and not self.is_finished:
+        if not self.pictures and not self.is_finished:
             self.path.unlink(missing_ok=True)
 
 
-def _parse(line: bytes) -> ScoreRow | Totals | None:
+def _has_error(entry: Entry) -> bool:
+    return any(row.error is not None for row in entry)
+
+
+def _parse(line: bytes) -> Entry | Totals | None:
     """A line of a journal; None if it is torn or damaged."""
     try:
-        entry = json.loads(line) if line.endswith(b"\n") else None
-        if isinstance(entry, dict):
-            return Totals(**entry)
-        return ScoreRow(*entry) if isinstance(entry, list) and len(entry) == len(ScoreRow._fields) else None
+        content = json.loads(line) if line.endswith(b"\n") else None
+        if isinstance(content, dict):
+            return Totals(**content)
+        return tuple(ScoreRow(*row) for row in content) if content else None
     except (ValueError, TypeError):
         return None
 
 
-def _rows(file: IO[bytes]) -> Iterator[ScoreRow]:
-    """Rows of an open journal."""
+def _entries(file: IO[bytes]) -> Iterator[Entry]:
+    """What an open journal holds, picture by picture."""
     next(file, None)
     for line in file:
         entry = _parse(line)
-        if not isinstance(entry, ScoreRow):
+        if not isinstance(entry, tuple) or isinstance(entry, Totals):
             return
         yield entry
 
@@ -248,7 +258,9 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
             files = [stack.enter_context(open(journal, "rb")) for journal in journals]
             head = json.loads(files[0].readline())
             files[0].seek(0)
-            WRITERS[output.suffix.lower()](temporary, _complete(_in_turn([_rows(file) for file in files]), head))
+            rows = _complete(_in_turn([_entries(file) for file in files]), head)
+            columns = COLUMNS if head["weights"] is None else (*COLUMNS, ENSEMBLE)
+            WRITERS[output.suffix.lower()](temporary, columns, (row[: len(columns)] for row in rows))
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # before the journals go
         os.replace(temporary, output)
@@ -258,53 +270,55 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
         raise
     for journal in journals:
         journal.unlink(missing_ok=True)
-    return Totals(sum(own.rows for own in finished), sum(own.errors for own in finished))
+    return Totals(sum(own.pictures for own in finished), sum(own.errors for own in finished))
 
 
-def _in_turn(readers: Sequence[Iterator[ScoreRow]]) -> Iterator[ScoreRow]:
-    """One row of each in turn, until one has no more."""
+def _in_turn(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
+    """One picture of each in turn, until one has no more."""
     for reader in itertools.cycle(readers):
-        row = next(reader, None)
-        if row is None:
+        entry = next(reader, None)
+        if entry is None:
             return
-        yield row
+        yield entry
 
 
-def _complete(rows: Iterable[ScoreRow], head: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """The rows with all columns."""
-    for row in rows:
-        yield (*row[:-1], head["model"], head["signature"], row.error)
+def _complete(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """All rows with all columns."""
+    for entry in entries:
+        for row, model, signature in zip(entry, head["models"], head["signatures"], strict=True):
+            *numbers, error, ensemble = row
+            yield (*numbers, model, signature, error, ensemble)
 
 
-def _write_csv(path: Path, rows: Iterable[tuple[Any, ...]]) -> None:
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow(columns)
         writer.writerows(rows)
 
 
-def _write_json_lines(path: Path, rows: Iterable[tuple[Any, ...]]) -> None:
+def _write_json_lines(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n")
+            file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
 
 
-def _write_parquet(path: Path, rows: Iterable[tuple[Any, ...]]) -> None:
+def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     text, count, number = pyarrow.string(), pyarrow.int32(), pyarrow.float64()
-    kinds = (text, count, count, number, number, number, text, text, text)
-    schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
+    kinds = {"width": count, "height": count, **dict.fromkeys(("score", "score_0_1", "std", ENSEMBLE), number)}
+    schema = pyarrow.schema([(name, kinds.get(name, text)) for name in columns])
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         iterator = iter(rows)
         while group := list(itertools.islice(iterator, ROWS_OF_GROUP)):
-            columns = zip(*group, strict=True)
-            arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+            values = zip(*group, strict=True)
+            arrays = [pyarrow.array(column, field.type) for column, field in zip(values, schema, strict=True)]
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
 
 
-WRITERS: dict[str, Callable[[Path, Iterable[tuple[Any, ...]]], None]] = {
+WRITERS: dict[str, Callable[[Path, Sequence[str], Iterable[tuple[Any, ...]]], None]] = {
     ".csv": _write_csv,
     ".jsonl": _write_json_lines,
     ".parquet": _write_parquet,

@@ -17,9 +17,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor, __version__, cli
+from musiq_hf import MusiqImageProcessor, __version__, cli, scorers
 from musiq_hf.cli import main, score
-from musiq_hf.scoring import PictureScore, score_pictures
+from musiq_hf.scoring import score_pictures, score_with_several
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(30, 41), (64, 17), (50, 50), (8, 9), (33, 64), (20, 20), (24, 31)]
@@ -158,13 +158,6 @@ def test_decompression_bombs_are_errors(run, photos, monkeypatch):
     assert [i for i, row in enumerate(rows) if "safety limit" in row["error"]] == bombs == [0, 1, 2, 4]
 
 
-def test_scores_that_are_no_numbers_are_errors():
-    row = score.to_row(PictureScore("a", 2, 3, float("nan")), (0, 100))
-    assert (row.score, row.score_0_1, row.error) == (None, None, "a: the score is nan.")
-    assert score.to_row(PictureScore("a", 2, 3, 120.0), (0, 100)).score_0_1 == 1
-    assert score.to_row(PictureScore("a", 2, 3, 25.0), (20, 40)).score_0_1 == 0.25
-
-
 def test_options_change_what_they_say(run, photos):
     assert run("photos", "-o", "a.csv") == 0
     assert run("photos", "-o", "b.csv", "--shorter-side", 8) == 0
@@ -182,14 +175,14 @@ def test_options_change_what_they_say(run, photos):
 def interrupt_after(monkeypatch, number, read):
     """Let Ctrl-C come after a number of rows; the keys that are scored go into `read`."""
 
-    def interrupted(sources, **options):
-        for count, row in enumerate(score_pictures(sources, **options)):
+    def interrupted(sources, models, **options):
+        for count, rows in enumerate(score_with_several(sources, models, **options)):
             if count == number:
                 raise KeyboardInterrupt
-            read.append(row.key)
-            yield row
+            read.append(rows[0].key)
+            yield rows
 
-    monkeypatch.setattr(score, "score_pictures", interrupted)
+    monkeypatch.setattr(scorers, "score_with_several", interrupted)
 
 
 def test_an_interrupted_run_continues(run, photos, monkeypatch, capsys):

@@ -4,6 +4,7 @@
 import csv
 import json
 import os
+from contextlib import closing
 
 import pyarrow.parquet
 import pytest
@@ -20,7 +21,13 @@ from musiq_hf.score_files import (
     write_output,
 )
 
-SETTINGS = {"model": "musiq-test", "signature": "sig|1", "paths": ("photos",), "dtype": "float32"}
+SETTINGS = {
+    "models": ["musiq-test"],
+    "signatures": ["sig|1"],
+    "weights": None,
+    "paths": ("photos",),
+    "dtype": "float32",
+}
 ROWS = [
     ScoreRow("photos/a.png", 30, 20, 55.25, 0.5525, 1.5),
     ScoreRow('photos/"b",\n2.png', 7, 8, 1 / 3, 0.0, None),
@@ -41,7 +48,7 @@ def go_on(output, rows=ROWS, settings=SETTINGS, index=0, count=1):
     try:
         if not journal.is_finished:
             for key, _ in journal.skip_done(sources(rows)):
-                journal.append(by_key[key])
+                journal.append((by_key[key],))
             journal.finish()
     finally:
         journal.close()
@@ -53,7 +60,7 @@ def read_back(path):
         return pyarrow.parquet.read_table(path).to_pylist()
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    kinds = {"width": int, "height": int, "score": float, "score_0_1": float, "std": float}
+    kinds = {"width": int, "height": int, **dict.fromkeys(("score", "score_0_1", "std", "ensemble"), float)}
     with open(path, newline="", encoding="utf-8") as file:
         return [
             {name: kinds.get(name, str)(value) if value else None for name, value in row.items()}
@@ -72,10 +79,30 @@ def test_every_format_holds_every_value(tmp_path, suffix, monkeypatch):
         rows = [json.loads(line) for line in output.read_text(encoding="utf-8").split("\n")[:-1]]
     assert list(rows[0]) == list(COLUMNS)
     for row, own in zip(rows, ROWS, strict=True):
-        assert row == own._asdict() | {"model": "musiq-test", "signature": "sig|1"}
+        values = own._asdict() | {"model": "musiq-test", "signature": "sig|1"}
+        assert row == {name: values[name] for name in COLUMNS}
     assert len(os.listdir(output.parent)) == 1  # neither a journal nor a temporary file
     if suffix == ".parquet":
         assert pyarrow.parquet.read_metadata(output).num_row_groups == 2
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("weights", [None, (1.0, 3.0)])
+def test_several_checkpoints_have_a_row_each_and_with_weights_one_more_column(tmp_path, suffix, weights):
+    settings = SETTINGS | {"models": ["a", "b"], "signatures": ["a|1", "b|2"], "weights": weights}
+    output, mean = tmp_path / f"scores{suffix}", None if weights is None else 0.75
+    with closing(Journal(journal_paths(output, 1)[0], settings)) as journal:
+        journal.append(tuple(ROWS[0]._replace(score=score, ensemble=mean) for score in (1.5, 2.5)))
+        journal.append((ROWS[1], ROWS[1]._replace(score=None, error="too large")))
+        journal.finish()
+    assert write_output(output, journal_paths(output, 1), temporary=tmp_path / "tmp") == (2, 1)
+    rows = read_back(output)
+    assert [(row["key"], row["model"], row["signature"]) for row in rows] == [
+        (key, *made_with) for key in (ROWS[0].key, ROWS[1].key) for made_with in (("a", "a|1"), ("b", "b|2"))
+    ]
+    assert [row["score"] for row in rows] == [1.5, 2.5, 1 / 3, None]
+    assert list(rows[0]) == [*COLUMNS, *(["ensemble"] if weights else [])]
+    assert weights is None or [row["ensemble"] for row in rows] == [0.75, 0.75, None, None]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -94,7 +121,7 @@ def test_a_run_cut_off_at_any_byte_gives_the_same_table(tmp_path, monkeypatch):
     go_on(whole)
     journal = Journal(tmp_path / "journal", SETTINGS)
     for row in ROWS:
-        journal.append(row)
+        journal.append((row,))
     journal.finish()
     journal.close()
     content = (tmp_path / "journal").read_bytes()
@@ -111,12 +138,12 @@ def test_damage_in_the_middle_costs_what_follows_it_and_no_more(tmp_path):
     output, part = tmp_path / "scores.csv", tmp_path / "scores.csv.part"
     journal = Journal(part, SETTINGS)
     for row in ROWS:
-        journal.append(row)
+        journal.append((row,))
     journal.close()
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join([*lines[:3], b"\0" * len(lines[3][:-1]) + b"\n", lines[4]]))
     journal = Journal(part, SETTINGS)
-    assert (journal.rows, journal.errors, journal.is_finished) == (2, 0, False)
+    assert (journal.pictures, journal.errors, journal.is_finished) == (2, 0, False)
     journal.close()
     assert go_on(output) == (4, 1)
 
@@ -146,7 +173,7 @@ def test_a_kill_after_the_last_row_leaves_only_the_table_to_make(tmp_path, monke
 def test_a_run_with_other_settings_is_not_continued(tmp_path):
     part = tmp_path / "scores.csv.part"
     journal = Journal(part, SETTINGS)
-    journal.append(ROWS[0])
+    journal.append((ROWS[0],))
     journal.close()
     before = part.read_bytes()
     with pytest.raises(ValueError, match=r"unfinished run with another dtype \('float32', now 'bfloat16'\)"):
@@ -164,7 +191,7 @@ def test_a_journal_without_rows_binds_nobody_and_is_removed(tmp_path):
     part.write_bytes(content)  # killed before the first row
     other = SETTINGS | {"dtype": "bfloat16"}
     journal = Journal(part, other)
-    journal.append(ROWS[0])
+    journal.append((ROWS[0],))
     journal.close()
     assert json.loads(part.read_bytes().splitlines()[0])["dtype"] == "bfloat16"
 
@@ -183,7 +210,7 @@ def test_two_runs_never_write_one_journal(tmp_path):
     first = Journal(tmp_path / "part", SETTINGS)
     with pytest.raises(ValueError, match="another run is writing it"):
         Journal(tmp_path / "part", SETTINGS)
-    first.append(ROWS[0])
+    first.append((ROWS[0],))
     first.close()
     Journal(tmp_path / "part", SETTINGS).close()
 
@@ -192,7 +219,7 @@ def test_two_runs_never_write_one_journal(tmp_path):
 def test_changed_inputs_are_not_mixed(tmp_path, now, key):
     journal = Journal(tmp_path / "part", SETTINGS)
     for row in ROWS[:2]:
-        journal.append(row)
+        journal.append((row,))
     with pytest.raises(ValueError, match="the pictures have changed since the run began") as caught:
         list(journal.skip_done(sources(now)))
     assert f"{key} is there" in str(caught.value)

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ from transformers.utils import logging
 
 from ..arguments import positive
 from ..auto import DEFAULT_CHECKPOINT
-from ..evaluation import load_scorer
 from ..picture_sources import check_sources, count_sources, find_sources
+from ..presets import PRESETS, has_fast_decoder
 from ..score_files import (
+    Entry,
     Journal,
-    ScoreRow,
     Totals,
     check_no_other_journal,
     check_output,
@@ -32,12 +32,12 @@ from ..score_files import (
     shard_output,
     write_output,
 )
-from ..scoring import PictureScore, score_pictures
-from ..signature import make_signature
+from ..scorers import Scorers, find_device
 from . import INTERRUPTED
 
 DESCRIPTION = """\
-Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
+Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs. Several
+checkpoints give a row each.
 
 PATH is one of
   a picture               JPEG, PNG, WebP, TIFF, BMP or GIF (its first frame)
@@ -55,6 +55,7 @@ examples:
   musiq score photo.jpg
   musiq score photos -o scores.csv
   musiq score 'shards/*.tar' -o scores.parquet -m musiq-koniq
+  musiq score photos -o scores.csv -m musiq-koniq -m musiq-spaq --weights 0.6,0.4
   musiq score photos -o scores.parquet --shard 3/8                    one of 8 jobs: scores.3-of-8.parquet
   accelerate launch -m musiq_hf.cli score photos -o scores.parquet    all processes write one file
 
@@ -64,7 +65,7 @@ of a launch must see one file system; the last of them makes OUT, with the rows 
 exit code: 0 all scored, 1 some rows are errors, 2 a mistake in the command, 130 interrupted
 """
 SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
-TABLE = "{:>8}  {:>7}  {:>7}  {:>11}  {}"
+HEADS = ("score", "in 0..1", "std", "size")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,14 @@ def shard(text: str) -> Share:
     return share
 
 
+def weights(text: str) -> tuple[float, ...]:
+    """Read weights between commas."""
+    values = tuple(float(part) for part in text.split(","))
+    if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
+        raise argparse.ArgumentTypeError(f"must be numbers from 0 on, not all 0, as 0.7,0.3, got {text}")
+    return values
+
+
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
@@ -104,7 +113,21 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "-o", "--output", metavar="OUT", help=".csv, .jsonl or .parquet file (default: a table on the terminal)"
     )
-    parser.add_argument("-m", "--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (the embedded one)")
+    parser.add_argument(
+        "-m", "--model", action="append", help="checkpoint (the embedded one); several score what is decoded once"
+    )
+    parser.add_argument(
+        "--weights",
+        type=weights,
+        metavar="W,W",
+        help="of several checkpoints: a column `ensemble`, their mean in 0..1",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="default",
+        help="how files become pixels; google: as in the published program, pictures not turned, JPEG as TensorFlow's",
+    )
     parser.add_argument(
         "--shorter_side", type=positive, metavar="N", help="shrink pictures to this shorter side, in pixels, first"
     )
@@ -114,7 +137,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model (float32)")
     parser.add_argument("--max_tokens", type=positive, metavar="N", help="patches of a batch, padding counted")
-    parser.add_argument("--num_workers", type=positive, default=2, metavar="N", help="threads that decode (2)")
+    parser.add_argument(
+        "--num_workers",
+        type=positive,
+        metavar="N",
+        help="processes that decode (on a GPU up to 8; on a CPU two threads do, but a file that crashes its decoder "
+        "costs a process only its row)",
+    )
     parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
     parser.set_defaults(run=run)
 
@@ -145,54 +174,33 @@ def _share(arguments: argparse.Namespace) -> Share:
     return Share(int(os.environ.get("RANK", "0")) + 1, count, True)
 
 
-class _Scorer:
-    """A checkpoint and how pictures are scored with it."""
-
-    def __init__(self, arguments: argparse.Namespace):
-        is_default = arguments.model == str(DEFAULT_CHECKPOINT)
-        self.name = DEFAULT_CHECKPOINT.name if is_default else arguments.model
-        logging.disable_progress_bar()
-        device = _device(arguments.device)
-        self.model, self.processor = load_scorer(arguments.model, dtype=getattr(torch, arguments.dtype))
-        self.model.to(device)
-        self.signature: str = make_signature(
-            self.model, self.processor, checkpoint=arguments.model, shorter_side=arguments.shorter_side
+def _load(arguments: argparse.Namespace) -> Scorers:
+    """The checkpoints, and how pictures are scored with them."""
+    checkpoints = arguments.model or [str(DEFAULT_CHECKPOINT)]
+    repeated = [name for name in checkpoints if checkpoints.count(name) > 1]
+    if repeated:
+        raise ValueError(f"-m {repeated[0]} is given {len(repeated)} times. Give each checkpoint once.")
+    if arguments.weights is not None and len(arguments.weights) != len(checkpoints):
+        raise ValueError(
+            f"--weights needs a weight for each checkpoint (-m): {len(checkpoints)}, got {len(arguments.weights)}."
         )
-        self._options = {name: getattr(arguments, name) for name in ("max_tokens", "num_workers", "shorter_side")}
-
-    def rows(self, sources: Iterator[tuple[str, Any]]) -> Generator[ScoreRow, None, None]:
-        """A row for each source, in order."""
-        score_range = self.model.config.score_range
-        for result in score_pictures(sources, model=self.model, processor=self.processor, **self._options):
-            yield to_row(result, score_range)
-
-
-def _device(name: str) -> torch.device:
-    """The device of a name, "auto" being this process's GPU, or the CPU."""
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        if accelerator is None:
-            return torch.device("cpu")
-        return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} cannot be used here ({reason}). Use cpu, or leave it out.") from error
-    return device
-
-
-def to_row(result: PictureScore, score_range: Any) -> ScoreRow:
-    """The row of a result; `score_range` is the checkpoint's (lowest, highest) in MOS points, or None."""
-    if result.score is not None and not math.isfinite(result.score):
-        return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
-    place = None
-    if result.score is not None and score_range is not None:
-        low, high = score_range
-        place = min(max((result.score - low) / (high - low), 0.0), 1.0)
-    error = None if result.error is None else " ".join(result.error.split())
-    return ScoreRow(result.key, result.width, result.height, result.score, place, result.std, error)
+    if arguments.preset == "google" and not has_fast_decoder():
+        print(
+            "musiq score: without simplejpeg, JPEG files are decoded by Pillow and differ a little from the published "
+            'program\'s. Install it with: pip install "musiq_hf[google]"',
+            file=sys.stderr,
+        )
+    logging.disable_progress_bar()
+    return Scorers(
+        checkpoints,
+        device=find_device(arguments.device),
+        dtype=getattr(torch, arguments.dtype),
+        weights=arguments.weights,
+        shorter_side=arguments.shorter_side,
+        preset=arguments.preset,
+        max_tokens=arguments.max_tokens,
+        num_workers=arguments.num_workers,
+    )
 
 
 def _progress(arguments: argparse.Namespace, share: Share, done: int) -> Any:
@@ -222,21 +230,36 @@ def _sources(arguments: argparse.Namespace, share: Share) -> Iterator[tuple[str,
 
 def _print_scores(arguments: argparse.Namespace, share: Share) -> int:
     """Print a table line by line."""
-    scorer, num_errors = _Scorer(arguments), 0
-    print(TABLE.format("score", "in 0..1", "std", "size", "key"), flush=True)
-    with _progress(arguments, share, 0) as bar, closing(scorer.rows(_sources(arguments, share))) as rows:
-        for row in rows:
-            size = "" if row.width is None else f"{row.width}x{row.height}"
-            numbers = ("" if value is None else f"{value:.2f}" for value in (row.score, row.score_0_1, row.std))
-            key = " ".join(row.key.split())
-            if row.error is not None:
-                key = f"error: {row.error}" if key in row.error else f"error: {key}: {row.error}"
+    scorers, num_errors = _load(arguments), 0
+    print(_line(*HEADS, "key" if len(scorers.names) == 1 else "checkpoint, key"), flush=True)
+    with _progress(arguments, share, 0) as bar, closing(scorers.rows(_sources(arguments, share))) as entries:
+        for entry in entries:
             bar.clear()
-            print(TABLE.format(*numbers, size, key), flush=True)
+            for line in _lines(entry, scorers):
+                print(line, flush=True)
             bar.update()
-            num_errors += row.error is not None
-    print(f"made with {scorer.name}, signature {scorer.signature}", file=sys.stderr)
+            num_errors += any(row.error is not None for row in entry)
+    for name, signature in zip(scorers.names, scorers.signatures, strict=True):
+        print(f"made with {name}, signature {signature}", file=sys.stderr)
     return 1 if num_errors else 0
+
+
+def _line(score: str, place: str, std: str, size: str, key: str) -> str:
+    return f"{score:>8}  {place:>7}  {std:>7}  {size:>11}  {key}"
+
+
+def _lines(entry: Entry, scorers: Scorers) -> Iterator[str]:
+    """A picture's lines of the table."""
+    for row, name in zip(entry, scorers.names, strict=True):
+        size = "" if row.width is None else f"{row.width}x{row.height}"
+        score, place, std = ("" if value is None else f"{value:.2f}" for value in (row.score, row.score_0_1, row.std))
+        key = " ".join(row.key.split())
+        if row.error is not None:
+            key = f"error: {row.error}" if key in row.error else f"error: {key}: {row.error}"
+        yield _line(score, place, std, size, key if len(entry) == 1 else f"{name}, {key}")
+    if scorers.weights is not None:
+        mean = entry[0].ensemble
+        yield _line("", "" if mean is None else f"{mean:.2f}", "", "", f"ensemble, {' '.join(entry[0].key.split())}")
 
 
 def _write_scores(arguments: argparse.Namespace, share: Share, output: Path) -> int:
@@ -246,16 +269,17 @@ def _write_scores(arguments: argparse.Namespace, share: Share, output: Path) -> 
     if not own.exists() and _is_made(output, arguments, share):
         return 0
     check_no_other_journal(output, journals)
-    scorer = _Scorer(arguments)
+    scorers = _load(arguments)
     settings = {name: getattr(arguments, name) for name in ("paths", "column", "shorter_side", "dtype")}
-    settings |= {"model": scorer.name, "signature": scorer.signature, "share": f"{share.index}/{share.count}"}
+    settings |= {"models": scorers.names, "signatures": scorers.signatures, "weights": scorers.weights}
+    settings["share"] = f"{share.index}/{share.count}"
     journal = Journal(own, settings)
     try:
         if not journal.is_finished and _is_made(output, arguments, share):
             return 0
-        _fill(journal, arguments, share, scorer)
+        _fill(journal, arguments, share, scorers)
     except KeyboardInterrupt:
-        print(f"\nStopped after {journal.rows} pictures. The same command continues.", file=sys.stderr)
+        print(f"\nStopped after {journal.pictures} pictures. The same command continues.", file=sys.stderr)
         return INTERRUPTED
     finally:
         journal.close()
@@ -277,16 +301,16 @@ def _is_made(output: Path, arguments: argparse.Namespace, share: Share) -> bool:
     return True
 
 
-def _fill(journal: Journal, arguments: argparse.Namespace, share: Share, scorer: _Scorer) -> None:
+def _fill(journal: Journal, arguments: argparse.Namespace, share: Share, scorers: Scorers) -> None:
     """Score what the journal lacks."""
     if journal.is_finished:
         return
-    if journal.rows:
-        print(f"{journal.path}: continuing after {journal.rows} pictures.", file=sys.stderr)
+    if journal.pictures:
+        print(f"{journal.path}: continuing after {journal.pictures} pictures.", file=sys.stderr)
     sources = journal.skip_done(_sources(arguments, share))
-    with _progress(arguments, share, journal.rows) as bar, closing(scorer.rows(sources)) as rows:
-        for row in rows:
-            journal.append(row)
+    with _progress(arguments, share, journal.pictures) as bar, closing(scorers.rows(sources)) as entries:
+        for entry in entries:
+            journal.append(entry)
             bar.update()
     journal.finish()
 
@@ -297,4 +321,4 @@ def _report(output: Path, totals: Totals | None, journal: Journal) -> None:
         print(f"{journal.path}: done; the last process makes {output} of all parts.", file=sys.stderr)
         return
     failed = f", {totals.errors} of them with an error instead of a score (column `error`)" if totals.errors else ""
-    print(f"{output}: {totals.rows} pictures{failed}.", file=sys.stderr)
+    print(f"{output}: {totals.pictures} pictures{failed}.", file=sys.stderr)

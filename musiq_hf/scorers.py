@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that score the same pictures: rows of a table, of each and of all together."""
+
+import math
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .auto import DEFAULT_CHECKPOINT
+from .evaluation import load_scorer
+from .presets import Preset
+from .score_files import Entry, ScoreRow
+from .scoring import PictureScore, score_with_several
+from .signature import make_signature
+
+Range = Sequence[float]  # lowest and highest score, in MOS points
+DECODING_PROCESSES = 8  # at most, for an accelerator
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name, "auto" being this process's GPU, or the CPU.
+
+    Raises:
+        ValueError: If it cannot be used.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        if accelerator is None:
+            return torch.device("cpu")
+        return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here ({reason}). Use cpu, or leave it out.") from error
+    return device
+
+
+class Scorers:
+    """Checkpoints on one device, which score what is decoded once.
+
+    Args:
+        checkpoints: Folders or Hub ids.
+        device: Where they score.
+        dtype: Of their weights.
+        weights: Of each in the ensemble; None makes none.
+        shorter_side: See `score_with_several`.
+        preset: See `score_with_several`.
+        max_tokens: See `score_with_several`.
+        num_workers: Processes that decode; None: two threads for a CPU, and for an accelerator up to
+            `DECODING_PROCESSES` processes, as there are cores.
+
+    Attributes:
+        names: Of the checkpoints, as they were given.
+        signatures: Of their scores.
+
+    Raises:
+        ValueError: If a checkpoint cannot be used, or an ensemble cannot be made of them.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Sequence[str],
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        weights: Sequence[float] | None = None,
+        shorter_side: int | None = None,
+        preset: Preset = "default",
+        max_tokens: int | None = None,
+        num_workers: int | None = None,
+    ):
+        self.names = [checkpoint_name(checkpoint) for checkpoint in checkpoints]
+        self.weights = weights
+        self._scorers = [load_scorer(checkpoint, dtype=dtype) for checkpoint in checkpoints]
+        self._ranges: list[Range | None] = [model.config.score_range for model, _ in self._scorers]
+        if weights is not None and None in self._ranges:
+            name = self.names[self._ranges.index(None)]
+            raise ValueError(f"{name} does not say the range of its scores (`score_range`), which an ensemble needs.")
+        self.signatures: list[str] = []
+        for checkpoint, (model, processor) in zip(checkpoints, self._scorers, strict=True):
+            model.to(device)
+            self.signatures.append(
+                make_signature(model, processor, checkpoint=checkpoint, shorter_side=shorter_side, preset=preset)
+            )
+        self._options: Mapping[str, Any] = {
+            "max_tokens": max_tokens,
+            "shorter_side": shorter_side,
+            "preset": preset,
+            **_workers(num_workers, device),
+        }
+
+    def rows(self, sources: Iterator[tuple[str, Any]]) -> Generator[Entry, None, None]:
+        """For each source, in order, a row of each checkpoint."""
+        for results in score_with_several(sources, self._scorers, **self._options):
+            rows = [to_row(result, span) for result, span in zip(results, self._ranges, strict=True)]
+            ensemble = None if self.weights is None else mean_of_places(rows, self.weights)
+            yield tuple(row._replace(ensemble=ensemble) for row in rows)
+
+
+def checkpoint_name(checkpoint: str) -> str:
+    """What a table calls a checkpoint: as it was given; the embedded one by its name."""
+    return DEFAULT_CHECKPOINT.name if checkpoint == str(DEFAULT_CHECKPOINT) else checkpoint
+
+
+def _workers(num_workers: int | None, device: torch.device) -> dict[str, Any]:
+    if num_workers is None and device.type == "cpu":
+        return {"num_workers": 2, "in_processes": False}  # it is not fast enough to wait for them
+    if num_workers is None:
+        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        num_workers = min(DECODING_PROCESSES, max(1, cores))
+    return {"num_workers": num_workers, "in_processes": True}
+
+
+def to_row(result: PictureScore, score_range: Range | None) -> ScoreRow:
+    """The row of a result; `score_range` is the checkpoint's (lowest, highest) in MOS points, or None."""
+    if result.score is not None and not math.isfinite(result.score):
+        return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
+    place = None
+    if result.score is not None and score_range is not None:
+        low, high = score_range
+        place = min(max((result.score - low) / (high - low), 0.0), 1.0)
+    error = None if result.error is None else " ".join(result.error.split())
+    return ScoreRow(result.key, result.width, result.height, result.score, place, result.std, error)
+
+
+def mean_of_places(rows: Sequence[ScoreRow], weights: Sequence[float]) -> float | None:
+    """Weighted mean of the scores in 0..1, in which checkpoints of different ranges meet; None if one is missing."""
+    total = 0.0
+    for row, weight in zip(rows, weights, strict=True):
+        if row.score_0_1 is None:
+            return None
+        total += weight * row.score_0_1
+    return total / sum(weights)
