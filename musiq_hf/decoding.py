@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from .image_loading_musiq import shrink_shorter_side, to_rgb_tensor
-from .picture_sources import LazyPicture
+from .lazy_pictures import LazyPicture
 from .presets import Preset, open_picture
 
 CRASHED = "the process that decoded it ended at once: the file crashes its decoder, or memory ran out"

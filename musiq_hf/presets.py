@@ -17,7 +17,7 @@ from PIL import Image
 
 from .extras import require
 from .image_loading_musiq import decode_image, load_image
-from .picture_sources import LazyPicture
+from .lazy_pictures import LazyPicture
 
 Preset = Literal["default", "google"]
 PRESETS: tuple[Preset, ...] = ("default", "google")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.decoding import Decoder, decode_ahead
-from musiq_hf.picture_sources import LazyPicture, find_sources
+from musiq_hf.lazy_pictures import LazyPicture
+from musiq_hf.picture_sources import find_sources
 from musiq_hf.scoring import score_pictures
 
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from musiq_hf import MusiqImageProcessor, picture_sources
-from musiq_hf.picture_sources import LazyPicture, check_sources, count_sources, find_sources
+from musiq_hf.lazy_pictures import LazyPicture
+from musiq_hf.picture_sources import check_sources, count_sources, find_sources
 from musiq_hf.scoring import score_pictures
 
 

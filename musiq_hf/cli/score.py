@@ -46,6 +46,8 @@ PATH is one of
   a .tar file             WebDataset shard or not; read in place, never unpacked
   a .parquet file         with a column of pictures, as `datasets` writes it
   a .csv file             with a column of paths, relative to the file
+  a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:
+                          hf://datasets/owner/name, with /configuration, @revision and :split as needed
 
 While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
 run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or --max_tokens) the last digits can differ.
@@ -131,7 +133,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--shorter_side", type=positive, metavar="N", help="shrink pictures to this shorter side, in pixels, first"
     )
-    parser.add_argument("--column", metavar="NAME", help="column of CSV and parquet files with the pictures")
+    parser.add_argument("--column", metavar="NAME", help="column of tables and data sets with the pictures")
     parser.add_argument("--shard", type=shard, metavar="i/n", help="score only every n-th input, from the i-th on")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
@@ -216,7 +218,7 @@ def _progress(arguments: argparse.Namespace, share: Share, done: int) -> Any:
 
         def count() -> None:
             number = count_sources(arguments.paths, column=arguments.column)
-            bar.total = len(range(share.index - 1, number, share.count))
+            bar.total = None if number is None else len(range(share.index - 1, number, share.count))
 
         threading.Thread(target=count, daemon=True).start()
     return bar

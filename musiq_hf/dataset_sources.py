@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of Hugging Face data sets: of folders that `save_to_disk` has written, and of the Hub as a stream."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from .lazy_pictures import LazyPicture, Source, as_text, unreadable, why
+from .table_sources import ROWS_AT_ONCE, open_cell, picture_column
+
+SAVED, HUB = "saved data set", "data set of the Hub"
+SAVED_FILES = ("state.json", "dataset_info.json")  # of each split; `datasets` writes them beside the Arrow files
+REMOTE = ("hf://", "https://")
+HUB_PREFIX = "hf://datasets/"
+# hf://datasets/owner/name, then perhaps /configuration, @revision and :split.
+HUB_PATH = re.compile(HUB_PREFIX + r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?:@([^:@]+))?(?::([\w.]+))?")
+
+
+def is_saved(folder: str) -> bool:
+    """Whether a folder is a data set, or one of its splits, that `save_to_disk` has written."""
+    return all(os.path.isfile(os.path.join(folder, name)) for name in SAVED_FILES)
+
+
+def check_saved(folder: str, column: str | None) -> None:
+    """Raise a ValueError if the column is missing; what cannot be read at all becomes a row with its error later."""
+    import datasets
+
+    try:
+        schema = datasets.load_from_disk(folder).features.arrow_schema
+    except Exception:  # damaged
+        return
+    picture_column(schema, column, folder)
+
+
+def read_saved(folder: str, column: str | None) -> Iterator[Source]:
+    """A picture per row, called folder::row."""
+    try:
+        import datasets
+
+        loaded, row = datasets.load_from_disk(folder), 0  # memory-mapped
+        name = picture_column(loaded.features.arrow_schema, column, folder)
+        for table in loaded.select_columns(name).with_format("arrow").iter(ROWS_AT_ONCE):
+            for cell in table.column(0):
+                key = as_text(f"{folder}::{row}")
+                yield key, LazyPicture(key, partial(open_cell, cell.as_py(), key, folder))
+                row += 1
+    except Exception as error:  # whatever damaged files provoke
+        yield unreadable(folder, f"what follows cannot be read as a data set ({why(error)}).")
+
+
+def count_saved(folder: str) -> int:
+    """Rows of a saved data set."""
+    import datasets
+
+    try:
+        return len(datasets.load_from_disk(folder))
+    except Exception:  # damaged: one row with the error
+        return 1
+
+
+class HubPath(NamedTuple):
+    """What `hf://datasets/owner/name/configuration@revision:split` names; all but the first may be missing."""
+
+    name: str
+    configuration: str | None
+    revision: str | None
+    split: str | None
+
+    @classmethod
+    def of(cls, path: str) -> "HubPath":
+        """Read a path, or raise a ValueError."""
+        match = HUB_PATH.fullmatch(path)
+        if match is None:
+            raise ValueError(
+                f"{path}: a data set of the Hub is written {HUB_PREFIX}owner/name, and after it, as needed, "
+                "/configuration, @revision and :split."
+            )
+        return cls(*match.groups())
+
+
+def _splits(path: str) -> dict[str, Any]:
+    """The splits that are asked for, as streams; nothing but what describes them is read.
+
+    Raises:
+        ValueError: If the data set, its configuration or the split is missing, or cannot be reached.
+    """
+    import datasets
+
+    place = HubPath.of(path)
+    try:
+        loaded = datasets.load_dataset(place.name, place.configuration, revision=place.revision, streaming=True)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(f"{path}: cannot be opened ({why(error)}).") from error
+    if place.split is None:
+        return dict(loaded)
+    if place.split not in loaded:
+        raise ValueError(f"{path}: there is no split {place.split!r}, only {', '.join(loaded)}.")
+    return {place.split: loaded[place.split]}
+
+
+def _stream(path: str, split: Any, column: str | None) -> tuple[Any, str]:
+    """A split with its column of pictures alone, undecoded, and the column's name."""
+    import datasets
+
+    if split.features is None:  # known only after a look at the first rows
+        split = split._resolve_features()
+    name = picture_column(split.features.arrow_schema, column, path)
+    return split.select_columns(name).cast_column(name, datasets.Image(decode=False)), name
+
+
+def check_hub(path: str, column: str | None) -> None:
+    """Raise a ValueError if there is no such data set, split or column."""
+    for split in _splits(path).values():
+        _stream(path, split, column)
+
+
+def read_hub(path: str, column: str | None) -> Iterator[Source]:
+    """A picture per row, called hf://datasets/owner/name:split::row.
+
+    Raises:
+        ValueError: See `check_hub`.
+        OSError: If the connection breaks; the run can be continued.
+    """
+    place = HubPath.of(path)
+    for split_name, split in _splits(path).items():
+        rows, name = _stream(path, split, column)
+        whole = path if place.split else f"{path}:{split_name}"
+        for row, cell in enumerate(rows):
+            key = f"{whole}::{row}"
+            yield key, LazyPicture(key, partial(_open_remote, cell[name], key))
+
+
+def _open_remote(cell: dict[str, Any] | None, name: str) -> str | BytesIO:
+    """Bytes of a cell, or of the file of the Hub that it names; files of this machine are not a data set's to name."""
+    cell = cell or {}
+    path = cell.get("path") or ""
+    if not cell.get("bytes") and path.startswith(REMOTE):
+        import fsspec  # type: ignore[import-untyped]  # a dependency of datasets
+
+        with fsspec.open(path, "rb") as file:
+            return BytesIO(file.read())
+    return open_cell(cell.get("bytes"), name, "")
+
+
+def count_hub(path: str) -> int | None:
+    """Rows of a data set of the Hub, if it says how many they are."""
+    count = 0
+    for name, split in _splits(path).items():
+        known = (split.info.splits or {}).get(name)
+        if known is None:
+            return None
+        count += known.num_examples
+    return count

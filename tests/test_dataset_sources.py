@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of Hugging Face data sets, saved on disk and streamed as from the Hub."""
+
+import io
+import shutil
+
+import datasets
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from musiq_hf import dataset_sources
+from musiq_hf.cli import main
+from musiq_hf.dataset_sources import HubPath
+from musiq_hf.picture_sources import check_sources, count_sources, find_sources
+
+
+def pixels(seed):
+    return np.random.default_rng(seed).integers(0, 256, (12, 17, 3), dtype=np.uint8)
+
+
+def cell(seed):
+    file = io.BytesIO()
+    Image.fromarray(pixels(seed)).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": f"{seed}.png"}
+
+
+def make(seeds, **more):
+    features = datasets.Features({"image": datasets.Image(), **{name: datasets.Image() for name in more}})
+    columns = {"image": [cell(seed) for seed in seeds]}
+    return datasets.Dataset.from_dict({**columns, **more}, features=features)
+
+
+def found(*paths, column=None):
+    """Key and seed of every picture; the error where there is none."""
+    outcomes = {}
+    for key, picture in find_sources(paths, column=column):
+        try:
+            array = np.array(picture.decode())
+            outcomes[key] = next(seed for seed in range(40) if np.array_equal(pixels(seed), array))
+        except ValueError as error:
+            outcomes[key] = str(error)
+    return outcomes
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def hub(place, monkeypatch):
+    """The Hub has one data set, photos/many, of two splits: folders of parquet files here."""
+    for split, seeds in (("train", range(11)), ("test", range(20, 23))):
+        (place / "hub" / "data").mkdir(parents=True, exist_ok=True)
+        make(seeds).to_parquet(place / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+    plain, asked = datasets.load_dataset, []
+
+    def load(name, configuration, **options):
+        asked.append((name, configuration, options))
+        if name != "photos/many":
+            raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{name}' doesn't exist on the Hub")
+        return plain(str(place / "hub"), streaming=options["streaming"])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    return asked
+
+
+def test_a_saved_data_set_is_read_row_by_row(place):
+    make(range(11)).save_to_disk("saved")
+    assert found("saved") == {f"saved::{row}": row for row in range(11)}
+    assert count_sources(["saved"]) == 11
+    check_sources(["saved"])
+
+
+def test_splits_are_folders_and_stand_beside_pictures(place):
+    splits = {"train": make([3, 4]), "test": make([5])}
+    datasets.DatasetDict(splits).save_to_disk("photos/saved")
+    Image.fromarray(pixels(7)).save("photos/z.png")
+    keys = {"photos/saved/test::0": 5, "photos/saved/train::0": 3, "photos/saved/train::1": 4, "photos/z.png": 7}
+    assert found("photos") == keys and list(found("photos")) == list(keys)
+    assert count_sources(["photos"]) == 4
+
+
+def test_the_column_can_be_named_and_must_be_one_of_pictures(place):
+    make([1, 2], other=[cell(8), cell(9)]).save_to_disk("saved")
+    assert list(found("saved").values()) == [1, 2]
+    assert list(found("saved", column="other").values()) == [8, 9]
+    with pytest.raises(ValueError, match="saved: no column of pictures 'mos' .columns of pictures: image, other"):
+        check_sources(["saved"], column="mos")
+
+
+def test_rows_without_a_picture_and_damaged_data_sets_are_errors(place):
+    table = make([1, 2]).add_item({"image": None})
+    table.save_to_disk("saved")
+    assert found("saved") == {"saved::0": 1, "saved::1": 2, "saved::2": "saved::2: the row has no picture."}
+    for file in (place / "saved").glob("*.arrow"):
+        file.write_bytes(file.read_bytes()[:100])
+    check_sources(["saved"])
+    assert count_sources(["saved"]) == 1
+    ((key, error),) = found("saved").items()
+    assert key == "saved" and error.startswith("saved: what follows cannot be read as a data set")
+
+
+def test_a_data_set_of_the_hub_is_streamed_split_by_split(hub):
+    path = "hf://datasets/photos/many"
+    keys = {f"{path}:train::{row}": row for row in range(11)} | {f"{path}:test::{row}": 20 + row for row in range(3)}
+    assert list(found(path).items()) == list(keys.items())
+    assert found(f"{path}:test") == {f"{path}:test::{row}": 20 + row for row in range(3)}
+    assert found(f"{path}/all@v1.0:test") == {f"{path}/all@v1.0:test::{row}": 20 + row for row in range(3)}
+    assert hub[-1] == ("photos/many", "all", {"revision": "v1.0", "streaming": True})
+    check_sources([path])
+    check_sources([path], column="image")
+
+
+def test_pictures_are_counted_if_the_data_set_says_how_many_they_are(hub, monkeypatch):
+    path = "hf://datasets/photos/many:test"
+    assert count_sources([path]) is None
+    plain = dataset_sources._splits
+
+    def described(path):
+        splits = plain(path)
+        for name, split in splits.items():
+            split.info.splits = datasets.SplitDict({name: datasets.SplitInfo(name, num_examples=3)})
+        return splits
+
+    monkeypatch.setattr(dataset_sources, "_splits", described)
+    assert count_sources([path, path]) == 6
+
+
+def test_files_of_the_hub_are_fetched_when_they_are_decoded_and_no_others(place, monkeypatch):
+    Image.fromarray(pixels(6)).save("a.png")
+    monkeypatch.setattr(fsspec, "open", lambda url, mode: open(url.removeprefix("hf://datasets/photos/many/"), mode))
+    cells = [{"bytes": None, "path": "hf://datasets/photos/many/a.png"}, {"bytes": None, "path": "a.png"}, None]
+    assert np.array_equal(np.array(Image.open(dataset_sources._open_remote(cells[0], "mine"))), pixels(6))
+    for cell in cells[1:]:
+        with pytest.raises(ValueError, match="mine: the row has no picture"):
+            dataset_sources._open_remote(cell, "mine")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("hf://datasets/photos/many:tset", "there is no split 'tset', only train, test"),
+        (
+            "hf://datasets/photos/none",
+            "hf://datasets/photos/none: cannot be opened (Dataset 'photos/none' doesn't exist",
+        ),
+        ("hf://datasets/photos", "a data set of the Hub is written hf://datasets/owner/name"),
+        ("hf://datasets/a/b/c/d", "a data set of the Hub is written hf://datasets/owner/name"),
+    ],
+)
+def test_mistakes_are_one_sentence(hub, path, message, capsys):
+    assert main(["score", path, "-o", "s.csv"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_parts_of_a_path():
+    assert HubPath.of("hf://datasets/a/b") == ("a/b", None, None, None)
+    assert HubPath.of("hf://datasets/a/b@refs/convert/parquet:train") == ("a/b", None, "refs/convert/parquet", "train")
+    assert HubPath.of("hf://datasets/a/b/c:test") == ("a/b", "c", None, "test")
+
+
+def test_an_interrupted_run_over_a_data_set_continues(hub, place, tiny_model, monkeypatch):
+    from musiq_hf import MusiqImageProcessor, scorers
+    from musiq_hf.scoring import score_with_several
+
+    model = tiny_model(score_range=(-10, 10))
+    model.save_pretrained("tiny")
+    MusiqImageProcessor.from_config(model.config).save_pretrained("tiny")
+    words = ["score", "hf://datasets/photos/many", "-m", "tiny", "--device", "cpu"]
+    assert main([*words, "-o", "whole.csv"]) == 0
+
+    def interrupted(sources, models, **options):
+        for count, rows in enumerate(score_with_several(sources, models, **options)):
+            if count == 5:
+                raise KeyboardInterrupt
+            yield rows
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scorers, "score_with_several", interrupted)
+        assert main([*words, "-o", "s.csv"]) == 130
+    assert main([*words, "-o", "s.csv"]) == 0
+    assert (place / "s.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    shutil.rmtree("hub")
