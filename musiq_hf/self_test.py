@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
-from .image_loading_musiq import load_image
 from .image_processing_musiq import MusiqImageProcessor
 from .model_preparation import load_for_inference
 from .modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment
+from .presets import open_picture
 from .publishing import read_json, write_json
 
 SELF_TEST = "self_test.json"
@@ -88,14 +89,13 @@ def make_self_test_pictures() -> dict[str, np.ndarray]:
 
 
 @torch.inference_mode()
-def answer(model: Model, processor: MusiqImageProcessor, picture: np.ndarray | str | Path) -> float:
+def answer(model: Model, processor: MusiqImageProcessor, picture: np.ndarray | Image.Image) -> float:
     """One number for a picture that depends on all that a model computes.
 
     Returns:
         The score in MOS points, or, of a classifier, the logarithm of the sum of the exponentials of its logits.
     """
-    image = picture if isinstance(picture, np.ndarray) else load_image(picture)
-    output = model(**processor(image, padding="longest", return_tensors="pt").to(model.device))
+    output = model(**processor(picture, padding="longest", return_tensors="pt").to(model.device))
     scores = getattr(output, "scores", None)
     return float(output.logits[0].double().logsumexp(dim=-1) if scores is None else scores[0])
 
@@ -188,6 +188,8 @@ def compare_with_official(
 ) -> list[Comparison]:
     """Compare scores of a converted checkpoint with those of the authors' program for five pictures.
 
+    Files become pixels as in that program, JPEG files exactly so with simplejpeg.
+
     Args:
         model: In evaluation mode.
         processor: Of the model.
@@ -204,4 +206,7 @@ def compare_with_official(
         raise ValueError(f"Official scores are known for {', '.join(OFFICIAL_SCORES)}, got {name!r}.")
     pictures = _find_official(Path(folder))
     scores = dict(zip(OFFICIAL_PICTURES, OFFICIAL_SCORES[name], strict=True))
-    return [Comparison(key, scores[key], answer(model, processor, path)) for key, path in pictures.items()]
+    return [
+        Comparison(key, scores[key], answer(model, processor, open_picture(path, "google")))
+        for key, path in pictures.items()
+    ]

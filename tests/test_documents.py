@@ -10,6 +10,7 @@ import pytest
 from benchmarks.cpu import make_parser as benchmark_parser
 from conversion.convert_musiq_checkpoint import build_parser as convert_parser
 from examples.evaluate import build_parser as evaluate_parser
+from musiq_hf.cli import build_parser as command_parser
 from musiq_hf.data import DATA_SETS
 from musiq_hf.imagenet_pretraining import ImageNetSettings
 from musiq_hf.pretraining import PretrainSettings
@@ -19,12 +20,13 @@ from musiq_hf.settings import FinetuneSettings
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(RECIPES.glob("*.yaml"))]
 # Of `accelerate launch`, `torchrun`, `hf upload`, and of examples without settings.
-OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size", "--shorter_side"}
-OTHERS |= {"--num_processes", "--pretrained", "--seeds", "--shard"}
+OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size"}
+OTHERS |= {"--num_processes", "--pretrained", "--seeds"}
 
 
 def known_options() -> set[str]:
-    parsers = [convert_parser(), evaluate_parser(), benchmark_parser()]
+    (commands,) = (action for action in command_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    parsers = [convert_parser(), evaluate_parser(), benchmark_parser(), *commands.choices.values()]
     for kind in (FinetuneSettings, PretrainSettings, ImageNetSettings):
         parsers.append(argparse.ArgumentParser())
         add_settings(parsers[-1], kind)

@@ -33,8 +33,8 @@ the stored ones, up to {TOLERANCE:g} of the range of scores.
 
 With --images, a converted checkpoint ({", ".join(OFFICIAL_SCORES)}) is compared with scores of the authors' program
 for five pictures, {", ".join(OFFICIAL_PICTURES)} of ResultsCalibra/dist_dir of github.com/chaofengc/IQA-PyTorch, up to
-{OFFICIAL_TOLERANCE:g} of the range: the authors' program decodes JPEG with the fast inverse cosine transform, Pillow
-with the accurate one, and what the official scores were decoded with is not known.
+{OFFICIAL_TOLERANCE:g} of the range. Files become pixels as in that program (JPEG with the fast inverse cosine
+transform where simplejpeg is installed); what the official scores were decoded with is not known.
 
 musiq verify musiq-koniq
 musiq verify musiq-koniq --images dist_dir
