@@ -62,7 +62,8 @@ examples:
   accelerate launch -m musiq_hf.cli score photos -o scores.parquet    all processes write one file
 
 The file of a shard is a table of its own, and most readers take several at once ('scores.*-of-8.parquet'). Processes
-of a launch must see one file system; the last of them makes OUT, with the rows in the order of the inputs.
+of a launch must see one file system; the last of them makes OUT, with the rows in the order of the inputs. On CPUs
+accelerate starts a single process; `torchrun --nproc_per_node 4 -m musiq_hf.cli score ...` starts several.
 
 exit code: 0 all scored, 1 some rows are errors, 2 a mistake in the command, 130 interrupted
 """
