@@ -144,8 +144,8 @@ def add_parser(subparsers: Any) -> None:
         "--num_workers",
         type=positive,
         metavar="N",
-        help="processes that decode; a file that crashes its decoder costs them its row alone (default: for a GPU up to 8; "
-        "for a CPU two threads of this process, which are faster but crash with it)",
+        help="processes that decode; a file that crashes its decoder costs them its row alone (default: for a GPU up "
+        "to 8; for a CPU two threads of this process, which are faster but crash with it)",
     )
     parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
     parser.set_defaults(run=run)
