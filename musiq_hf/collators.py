@@ -15,6 +15,7 @@ from .degradations import degrade_at_random, to_rgb_picture
 from .fault_pairs import fault_pair
 from .image_loading_musiq import shrink_shorter_side
 from .image_processing_musiq import MusiqImageProcessor
+from .presets import Preset
 
 
 def random_crop(image: Image.Image, *, min_fraction: float) -> Image.Image:
@@ -84,6 +85,7 @@ class QualityCollator:
         min_crop: Cut a random window whose sides are at least this part of the picture's (training only); 1 keeps the
             whole picture.
         shorter_side: Shrink pictures to this shorter side, in pixels, first; None keeps their size.
+        preset: How files become pixels; see `musiq_hf.presets`.
         fault_pairs: Number of pairs of copies, of pictures of the batch, that go beside it (training only); see
             `musiq_hf.fault_pairs`. They are the entry `pairs` of a batch: sequence 2i is better than 2i + 1.
         fixed_length: Pad to the most patches that `limits` (or the processor) allow, not to the longest of the batch.
@@ -99,6 +101,7 @@ class QualityCollator:
         limits: Sequence[int | None] | None = None,
         min_crop: float = 1.0,
         shorter_side: int | None = None,
+        preset: Preset = "default",
         fault_pairs: int = 0,
         fixed_length: bool = False,
     ):
@@ -113,6 +116,7 @@ class QualityCollator:
         self.min_crop = min_crop
         self.limits = limits
         self.shorter_side = shorter_side
+        self.preset = preset
         self.fault_pairs = fault_pairs
         self.pad = make_padder(processor, limits, fixed_length=fixed_length)
 
@@ -120,7 +124,7 @@ class QualityCollator:
         features, labels, copies = [], [], []
         paired = set(torch.randperm(len(rows))[: self.fault_pairs].tolist()) if self.fault_pairs else set()
         for index, row in enumerate(rows):
-            image, label = open_row(row), row["distribution"] if "distribution" in row else row["mos"]
+            image, label = open_row(row, self.preset), row["distribution"] if "distribution" in row else row["mos"]
             if self.shorter_side is not None:
                 image = shrink_shorter_side(image, self.shorter_side)
             if index in paired:

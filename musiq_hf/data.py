@@ -34,7 +34,7 @@ from .datasets_iqa import (
     load_spaq,
     load_tid2013,
 )
-from .image_loading_musiq import decode_image
+from .presets import Preset, decoder_of
 
 if TYPE_CHECKING:
     import datasets
@@ -414,8 +414,8 @@ def load_pictures(data: str, *, image_root: str | None = None) -> "datasets.Data
     return datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image(decode=False))
 
 
-def open_picture(cell: dict[str, Any] | None) -> Any:
-    """Open an undecoded image cell ({"bytes", "path"}) with the loader that scores everything else.
+def open_picture(cell: dict[str, Any] | None, preset: Preset = "default") -> Any:
+    """Open an undecoded image cell ({"bytes", "path"}) by a preset, as whatever scores pictures.
 
     Raises:
         ValueError: If it cannot be decoded; the message names the file.
@@ -423,16 +423,16 @@ def open_picture(cell: dict[str, Any] | None) -> Any:
     if not cell or not (cell["bytes"] or cell["path"]):
         raise ValueError("A row has no picture. Leave it out, or give its file.")
     name = cell["path"] or "picture in the data set"
-    return decode_image(BytesIO(cell["bytes"]) if cell["bytes"] else name, name)
+    return decoder_of(preset)(BytesIO(cell["bytes"]) if cell["bytes"] else name, name)
 
 
-def open_row(row: dict[str, Any]) -> Any:
+def open_row(row: dict[str, Any], preset: Preset = "default") -> Any:
     """Open the picture of a row, and cut out its `box` (left, top, right, bottom in pixels) if it has one.
 
     Raises:
         ValueError: If the picture cannot be decoded, or the box is not inside of it; the message names the file.
     """
-    picture, box = open_picture(row["image"]), row.get("box")
+    picture, box = open_picture(row["image"], preset), row.get("box")
     if box is None:
         return picture
     width, height = picture.size

@@ -30,8 +30,10 @@ from .metrics import (
 from .model_card import MusiqModelCard
 from .model_preparation import load_for_inference
 from .modeling_musiq import MusiqForImageQualityAssessment
+from .presets import Preset, check_preset
 from .publishing import read_json, write_json, write_text
 from .settings import check_counts
+from .signature import make_signature
 from .tables import HEADINGS, markdown_table
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 NO_GROUPS = "none"
 SUMMARY = "summary"  # of repeated runs, in metrics.json
-_CARD_KEYS = ("num_pictures", OVERALL, "groups", "intervals", "targets", "faults", "half_size", SUMMARY)
+_CARD_KEYS = ("signatures", "num_pictures", OVERALL, "groups", "intervals", "targets", "faults", "half_size", SUMMARY)
 _UNKNOWN = "Not noted with these files."
 
 
@@ -56,6 +58,7 @@ class EvaluationSettings:
         split_seed: Of the random protocol split in place of the data's own one; None = their own, see `load_data`.
         group_by: Column whose values are measured on their own as well; None = `group` if there is one, "none" = off.
         shorter_side: Shrink pictures to this shorter side, in pixels, first (SPAQ's protocol); None keeps their size.
+        preset: How files become pixels; see `musiq_hf.presets`.
         batch_size: Pictures per step and device.
         num_workers: Processes that decode pictures; 0 decodes in the main one.
         num_resamples: Of the bootstrap intervals.
@@ -70,6 +73,7 @@ class EvaluationSettings:
     split_seed: int | None = None
     group_by: str | None = None
     shorter_side: int | None = None
+    preset: Preset = "default"
     batch_size: int = 8
     num_workers: int = 0
     num_resamples: int = 1000
@@ -78,6 +82,7 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         """Raise a ValueError for what would otherwise fail late."""
         check_counts(self, "batch_size", "num_resamples", "shorter_side")
+        check_preset(self.preset)
         if self.ensemble and len(self.models) < 2:
             raise ValueError(f"`ensemble` is the mean of several checkpoints, got {len(self.models)}. Name more.")
 
@@ -136,6 +141,7 @@ def predict(
     rows: "datasets.Dataset",
     *,
     shorter_side: int | None = None,
+    preset: Preset = "default",
     batch_size: int = 8,
     num_workers: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -146,6 +152,7 @@ def predict(
         processor: Of the model.
         rows: As `load_data` gives them.
         shorter_side: See `EvaluationSettings`.
+        preset: See `EvaluationSettings`.
         batch_size: Pictures per step and device.
         num_workers: Processes that decode pictures.
 
@@ -161,7 +168,7 @@ def predict(
         rows,
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=QualityCollator(processor, shorter_side=shorter_side),
+        collate_fn=QualityCollator(processor, shorter_side=shorter_side, preset=preset),
         pin_memory=torch.cuda.is_available(),
     )
     loader = accelerator.prepare_data_loader(loader)
@@ -209,11 +216,11 @@ class _Measured:
     rows: "datasets.Dataset"
     groups: list[str] | None
 
-    def report(self, model: str, scores: np.ndarray, *, num_resamples: int) -> dict[str, Any]:
+    def report(self, model: str, scores: np.ndarray, *, signatures: list[str], num_resamples: int) -> dict[str, Any]:
         labels = self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:]
         wanted = opinion_scores(labels)
         own = quality_report(scores, wanted, groups=self.groups, num_resamples=num_resamples)
-        return {"model": model, "data": self.title, "split": self.split, **own}
+        return {"model": model, "data": self.title, "split": self.split, "signatures": signatures, **own}
 
 
 def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
@@ -239,9 +246,10 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
         settings: What to measure on what.
 
     Returns:
-        One report per pair: "model", "data", "split" and what `quality_report` gives. Where checkpoint and data both
-        have score distributions over the same values, "overall" also holds `distribution_metrics`. With
-        `settings.ensemble`, the reports of the mean scores follow, one per data set.
+        One report per pair: "model", "data", "split", "signatures" (one for each checkpoint of it) and what
+        `quality_report` gives. Where checkpoint and data both have score distributions over the same values, "overall"
+        also holds `distribution_metrics`. With `settings.ensemble`, the reports of the mean scores follow, one per
+        data set.
 
     Raises:
         ValueError: If data, checkpoint or settings are wrong; the data are read before anything is scored.
@@ -250,19 +258,24 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
         _check_one_range(settings.models)
     measured = _read_measured(settings)
     sums = [np.zeros(len(part.rows)) for part in measured]
-    reports = []
+    reports, signatures = [], []
     for title, name in zip(_titles(settings.models), settings.models, strict=True):
         model, processor = load_scorer(name)
+        signature = make_signature(
+            model, processor, checkpoint=name, shorter_side=settings.shorter_side, preset=settings.preset
+        )
+        signatures.append(signature)
         for part, total in zip(measured, sums, strict=True):
             scores, logits = predict(
                 model,
                 processor,
                 part.rows,
                 shorter_side=settings.shorter_side,
+                preset=settings.preset,
                 batch_size=settings.batch_size,
                 num_workers=settings.num_workers,
             )
-            report = part.report(title, scores, num_resamples=settings.num_resamples)
+            report = part.report(title, scores, signatures=[signature], num_resamples=settings.num_resamples)
             report[OVERALL] |= _on_distributions(logits, part.rows)
             reports.append(report)
             total += scores
@@ -270,7 +283,9 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
         count = len(settings.models)
         for part, total in zip(measured, sums, strict=True):
             title = f"mean of {count} checkpoints"
-            reports.append(part.report(title, total / count, num_resamples=settings.num_resamples))
+            reports.append(
+                part.report(title, total / count, signatures=signatures, num_resamples=settings.num_resamples)
+            )
     return reports
 
 
@@ -318,7 +333,8 @@ def render_evaluations(reports: Sequence[Mapping[str, Any]]) -> str:
     if rows:
         heads = ["checkpoint", "data", "group", *(HEADINGS[name] for name in METRICS)]
         parts += ["Within groups.", markdown_table(heads, rows)]
-    return "\n\n".join(parts) + "\n"
+    signatures = dict.fromkeys(f"- `{own}`" for report in reports for own in report["signatures"])
+    return "\n\n".join([*parts, "Made with", "\n".join(signatures)]) + "\n"
 
 
 def check_card_directory(directory: str | Path) -> Path:

@@ -8,6 +8,7 @@ are decoded with the fast inverse cosine transform, by simplejpeg where it is in
 """
 
 import os
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from typing import Any, Literal
@@ -47,12 +48,17 @@ def check_preset(preset: str) -> None:
         raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}.")
 
 
+def decoder_of(preset: Preset) -> Callable[[str | BytesIO, str], Image.Image]:
+    """What turns a path or bytes, and what to call them, into a picture; errors are those of `decode_image`."""
+    return decode_image if preset == "default" else _decode_published
+
+
 def open_picture(source: str | os.PathLike[str] | Image.Image, preset: Preset = "default") -> Image.Image:
     """Open a picture by a preset; sources and errors are those of `load_image`.
 
     A PIL image that is not of `find_sources` has been decoded already, and a preset only decides whether it is turned.
     """
-    decode = decode_image if preset == "default" else _decode_published
+    decode = decoder_of(preset)
     if isinstance(source, LazyPicture):
         return source.decode(decode)
     if isinstance(source, Image.Image) and preset == "google":
@@ -60,8 +66,8 @@ def open_picture(source: str | os.PathLike[str] | Image.Image, preset: Preset = 
     return load_image(source, decode=decode)
 
 
-def _decode_published(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Image:
-    """Decode a file as the published program does; errors are those of `decode_image`."""
+def _decode_published(file: str | BytesIO, name: str) -> Image.Image:
+    """Decode a file as the published program does."""
     try:
         with Image.open(file) as opened:  # reads the header, and refuses decompression bombs
             is_fast = opened.format in JPEG_FORMATS and opened.mode == "RGB" and has_fast_decoder()
@@ -77,7 +83,7 @@ def _decode_published(file: str | os.PathLike[str] | BytesIO, name: str) -> Imag
     return image
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
 

@@ -85,6 +85,33 @@ def test_predictions_keep_the_order_of_the_rows_and_need_no_fitting_labels(check
     assert np.abs(smaller - scores).max() > 1e-3
 
 
+def test_signature_and_pixels_follow_the_preset(checkpoints, scores_csv, tmp_path):
+    folder = Path(scores_csv).parent
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for index in range(6):
+        with Image.open(folder / f"{index}.png") as picture:
+            picture.save(tmp_path / f"{index}.png", exif=turned)
+    lines = Path(scores_csv).read_text()
+    (tmp_path / "scores.csv").write_text(lines)
+    for file in folder.glob("*.png"):
+        if not (tmp_path / file.name).exists():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    data = str(tmp_path / "scores.csv")
+    plain, ours, google = (
+        measure(checkpoints[:1], [table], preset=preset)[0]
+        for table, preset in ((scores_csv, "default"), (data, "default"), (data, "google"))
+    )
+    assert google["overall"] == plain["overall"] != ours["overall"]
+    (signature,) = google["signatures"]
+    assert signature.startswith("scorer|weights:") and "|preset:google|" in signature
+    assert render_evaluations([plain, google]).endswith(
+        f"Made with\n\n- `{plain['signatures'][0]}`\n- `{signature}`\n"
+    )
+    with pytest.raises(ValueError, match="`preset` must be one of default, google, got 'tf'"):
+        measure(checkpoints[:1], [data], preset="tf")
+
+
 def test_distributions_are_measured_where_both_sides_have_them(checkpoints, scores_csv, monkeypatch):
     rows = load_data(scores_csv)["test"]
     counts = np.random.default_rng(0).integers(1, 9, (6, 10))
@@ -136,6 +163,7 @@ def test_ensemble_is_measured_by_the_mean_of_the_scores(checkpoints, scores_csv,
     for name, value in expected["overall"].items():
         assert both["overall"][name] == pytest.approx(value, abs=1e-4), name
     assert both["overall"]["rmse"] != pytest.approx(single[0]["overall"]["rmse"], rel=1e-3)
+    assert both["signatures"] == [report["signatures"][0] for report in single]
     assert (both["data"], both["split"], sorted(both["groups"])) == ("scores.csv", "test", ["a", "b", MEAN_OF_GROUPS])
     last = render_evaluations([*single, both]).split("\n\n")[1].splitlines()[-1]
     assert last.startswith("| mean of 2 checkpoints | scores.csv | test | 6 |")

@@ -180,6 +180,20 @@ def test_official_scores_belong_to_their_pictures(scorer, official):
     assert len({line.got for line in comparisons}) == 5
 
 
+def test_official_pictures_become_pixels_as_in_the_published_program(scorer, official, tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for path in official.iterdir():
+        with Image.open(path) as picture:
+            picture.save(tmp_path / f"{path.stem}.png", exif=turned)
+    model, processor = scorer
+    for plain, own in zip(
+        *(compare_with_official(model, processor, name="koniq", folder=folder) for folder in (official, tmp_path)),
+        strict=True,
+    ):
+        assert own == plain
+
+
 def test_official_scores_are_in_the_ranges_of_their_checkpoints():
     assert sorted(OFFICIAL_SCORES) == ["ava", "koniq", "paq2piq", "spaq"]
     for name, scores in OFFICIAL_SCORES.items():

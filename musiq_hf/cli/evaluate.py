@@ -17,6 +17,7 @@ from ..evaluation import (
     render_evaluations,
     update_card,
 )
+from ..presets import PRESETS
 from ..recipes import load_settings
 from ..repeated_runs import repeat_runs, update_cards
 from ..settings import FinetuneSettings
@@ -32,7 +33,7 @@ accelerate launch -m musiq_hf.cli evaluate --runs 10 --recipe koniq --data koniq
 """
 EXAMPLE = "musiq evaluate --data scores.csv --image_root photos --output report.json"
 # Of one way of use only; None marks what was not given.
-MEASURING = ("split", "split_seed", "batch_size", "ensemble")
+MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble")
 REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
 
 
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--update_card", action="store_true", default=None, help="add the results to metrics.json and model card")
     add("--card_title", help='name of the results in the card (default: "<data>, <split>" or "Repeated runs")')
     measure = parser.add_argument_group("measuring checkpoints").add_argument
+    measure("--preset", choices=PRESETS, help="how files become pixels; google: as in the published program")
     measure("--split", help="default: test if there is one, else validation")
     measure("--split_seed", type=int, help="of a random split (default: the data's own split)")
     measure("--batch_size", type=int, help="pictures per step and device (default: 8)")
