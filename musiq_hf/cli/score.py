@@ -23,6 +23,8 @@ from ..auto import DEFAULT_CHECKPOINT
 from ..picture_sources import check_sources, count_sources, find_sources
 from ..presets import PRESETS, has_fast_decoder
 from ..score_files import (
+    COLUMNS,
+    ENSEMBLE,
     Entry,
     Journal,
     Totals,
@@ -35,7 +37,7 @@ from ..score_files import (
 from ..scorers import Scorers, find_device
 from . import INTERRUPTED
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs. Several
 checkpoints give a row each.
 
@@ -48,6 +50,10 @@ PATH is one of
   a .csv file             with a column of paths, relative to the file
   a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:
                           hf://datasets/owner/name, with /configuration, @revision and :split as needed
+
+Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE}.
+A row has an error, or a score, in MOS points; score_0_1 is its place in the checkpoint's range, and std the standard
+deviation of the predicted distribution, of checkpoints that predict one.
 
 While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
 run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or --max_tokens) the last digits can differ.
