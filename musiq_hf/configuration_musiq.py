@@ -188,6 +188,13 @@ class MusiqConfig(PreTrainedConfig):
                 f"and {self.patch_encoder_groups}. Change one of them."
             )
 
+    @property
+    def answer_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score in MOS points: of a distribution its own, else `score_range`, None if not noted."""
+        if self.num_labels > 1:
+            return 1, self.num_labels
+        return None if self.score_range is None else (self.score_range[0], self.score_range[1])
+
     def _validate_scores(self) -> None:
         numbers = (self.score_offset, self.score_scale, *(self.score_range or ()))
         if not all(math.isfinite(number) for number in numbers):

@@ -195,13 +195,11 @@ def _titles(names: Sequence[str]) -> list[str]:
 
 
 def _check_one_range(models: Sequence[str]) -> None:
-    """Raise a ValueError if the scores of the checkpoints are known to have different units."""
+    """Raise a ValueError if the scores of the checkpoints have different units, as far as these are noted."""
     ranges = {}
     for name in models:
-        config = MusiqConfig.from_pretrained(name)
-        known = (1, config.num_labels) if config.num_labels > 1 else config.score_range
-        if known is not None:
-            ranges[name] = f"{known[0]:g} to {known[1]:g}"
+        known = MusiqConfig.from_pretrained(name).answer_range
+        ranges[name] = "not noted" if known is None else f"{known[0]:g} to {known[1]:g}"
     if len(set(ranges.values())) > 1:
         said = ", ".join(f"{name}: {known}" for name, known in ranges.items())
         raise ValueError(f"`ensemble` averages scores, so all checkpoints must have one score range, got {said}.")

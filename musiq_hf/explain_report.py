@@ -117,9 +117,8 @@ def _score(
 
 
 def _range_of(model: MusiqForImageQualityAssessment) -> str:
-    config = model.config
-    low, high = (1, config.num_labels) if config.num_labels > 1 else config.score_range or (None, None)
-    return "range not noted in the checkpoint" if low is None else f"on a scale of {low:g} to {high:g}"
+    span = model.config.answer_range
+    return "range not noted in the checkpoint" if span is None else f"on a scale of {span[0]:g} to {span[1]:g}"
 
 
 def _facts(

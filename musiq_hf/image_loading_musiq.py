@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
 ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+URL_PREFIXES = ("http://", "https://")
 WRONG_DTYPE = "pixels must be uint8 (0..255), uint16 (0..65535) or float (0..1)"
 
 
@@ -78,6 +79,15 @@ def shrink_shorter_side(image: Image.Image, length: int) -> Image.Image:
     return small
 
 
+def download(url: str, *, timeout: float | None = None) -> BytesIO:
+    """Bytes of an http(s) URL, or a ValueError that names it; `timeout` in seconds, None waits forever."""
+    try:
+        response = httpx.get(url, timeout=timeout, follow_redirects=True).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ValueError(f"{url}: cannot be downloaded ({error}).") from error
+    return BytesIO(response.content)
+
+
 def load_image(
     source: str | os.PathLike[str] | Image.Image,
     *,
@@ -108,12 +118,8 @@ def load_image(
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"A picture must be a path, URL, base64 text or PIL image, got {type(source).__name__}.")
     name = os.fspath(source)
-    if name.startswith(("http://", "https://")):
-        try:
-            response = httpx.get(name, timeout=timeout, follow_redirects=True).raise_for_status()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ValueError(f"{name}: cannot be downloaded ({error}).") from error
-        return decode(BytesIO(response.content), name)
+    if name.startswith(URL_PREFIXES):
+        return decode(download(name, timeout=timeout), name)
     if os.path.isdir(name):
         raise ValueError(f"{name}: is a directory. Pass the pictures in it, one by one or as a list.")
     if os.path.exists(name):

@@ -63,6 +63,8 @@ def load_config(name: str) -> MusiqConfig:
     Raises:
         ValueError: If there is no such checkpoint, or it is no MUSIQ.
     """
+    if "/" not in str(name) and not Path(name).exists():
+        raise ValueError(f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}).")
     try:
         config = AutoConfig.from_pretrained(name)
     except OSError as error:

@@ -26,6 +26,7 @@ from .dataset_sources import (
     read_hub,
     read_saved,
 )
+from .image_loading_musiq import URL_PREFIXES, download
 from .lazy_pictures import LazyPicture, Source, as_text, checked_path, unreadable, why
 from .table_sources import check_table, count_parquet, read_csv, read_parquet
 
@@ -33,17 +34,19 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", "
 TABLE_SUFFIXES = (".csv", ".parquet")
 KINDS = f"a picture ({', '.join(PICTURE_SUFFIXES)}), a .tar, .parquet or .csv file"
 TAR_BLOCK = 512  # bytes
+URL_TIMEOUT = 60  # seconds
 
 
 def find_sources(paths: Sequence[str], *, column: str | None = None) -> Iterator[Source]:
     """Every picture of the paths, in their order; that of names within folders, of members and rows within files.
 
     Args:
-        paths: Pictures; folders, searched through for pictures, hidden entries left out, each folder once even where
-            links lead to it again; patterns ("photos/**/*.jpg"); .tar files (WebDataset shards are some); .parquet
-            files with a column of pictures (bytes, or bytes and path as `datasets` writes them); .csv files with a
-            column of paths that start from the file's folder; data sets, as folders that `save_to_disk` has written or
-            on the Hub ("hf://datasets/owner/name/configuration@revision:split", the last three as needed).
+        paths: Pictures, or http(s) URLs of some; folders, searched through for pictures, hidden entries left out, each
+            folder once even where links lead to it again; patterns ("photos/**/*.jpg"); .tar files (WebDataset shards
+            are some); .parquet files with a column of pictures (bytes, or bytes and path as `datasets` writes them);
+            .csv files with a column of paths that start from the file's folder; data sets, as folders that
+            `save_to_disk` has written or on the Hub ("hf://datasets/owner/name/configuration@revision:split", the last
+            three as needed).
         column: That column; None looks for a usual one.
 
     Yields:
@@ -87,6 +90,7 @@ def check_sources(paths: Sequence[str], *, column: str | None = None) -> None:
         if path.startswith(HUB_PREFIX):
             check_hub(path, column)
             has_table = True
+        if path.startswith((HUB_PREFIX, *URL_PREFIXES)):
             continue
         if os.path.isdir(path):
             if is_saved(path):
@@ -112,6 +116,8 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     for path in paths:
         if path.startswith(HUB_PREFIX):
             yield path, HUB
+        elif path.startswith(URL_PREFIXES):
+            yield path, "url"
         elif os.path.isdir(path):
             yield from _walk(path, visited)
         elif os.path.lexists(path):
@@ -186,6 +192,10 @@ def _read_picture(path: str, column: str | None) -> Iterator[Source]:
     yield name, LazyPicture(name, partial(checked_path, path, name))
 
 
+def _read_url(path: str, column: str | None) -> Iterator[Source]:
+    yield path, LazyPicture(path, partial(download, path, timeout=URL_TIMEOUT))
+
+
 def _read_folder(path: str, column: str | None) -> Iterator[Source]:
     yield unreadable(path, "the folder cannot be listed. Check its permissions.")
 
@@ -231,6 +241,7 @@ def _tar_members(path: str) -> Iterator[tarfile.TarInfo]:
 
 READERS: dict[str, Callable[[str, str | None], Iterator[Source]]] = {
     "picture": _read_picture,
+    "url": _read_url,
     "folder": _read_folder,
     ".tar": _read_tar,
     ".parquet": read_parquet,

@@ -37,7 +37,8 @@ class ScoreRow(NamedTuple):
         score_0_1: Place of the score in the checkpoint's range, clipped to 0..1; None if the range is unknown.
         std: In MOS points.
         error: Why there is no score.
-        ensemble: Mean of all checkpoints' `score_0_1` for the picture; None without weights, or if one is missing.
+        ensemble: Mean place of all checkpoints' scores in their ranges, not clipped; None without weights, or if a
+            score is missing.
     """
 
     key: str
@@ -156,8 +157,9 @@ class Journal:
             return 0
         if changed:
             raise ValueError(
-                f"{self.path} is of an unfinished run with another {changed[0]} ({begun.get(changed[0])!r}, now "
-                f"{settings[changed[0]]!r}). Repeat its command to continue it, or delete the file to start anew."
+                f"{self.path} is of an unfinished run with other settings ({changed[0]}: "
+                f"{_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to continue it, or "
+                "delete the file to start anew."
             )
         return end
 
@@ -199,6 +201,15 @@ class Journal:
         self._file.close()
         if not self.pictures and not self.is_finished:
             self.path.unlink(missing_ok=True)
+
+
+def _difference(old: Any, new: Any) -> str:
+    """What two values of a setting differ in; of signatures only the parts that do."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = next(pair for pair in zip(old, new, strict=True) if pair[0] != pair[1])
+        parts = [pair for pair in zip(str(old).split("|"), str(new).split("|"), strict=False) if pair[0] != pair[1]]
+        return "; ".join(f"{before}, now {after}" for before, after in parts)
+    return f"{old}, now {new}"
 
 
 def _has_error(entry: Entry) -> bool:

@@ -15,7 +15,7 @@ from .score_files import Entry, ScoreRow
 from .scoring import PictureScore, score_with_several
 from .signature import make_signature
 
-Range = Sequence[float]  # lowest and highest score, in MOS points
+Range = tuple[float, float]  # lowest and highest score, in MOS points
 DECODING_PROCESSES = 8  # at most, for an accelerator
 
 
@@ -76,10 +76,13 @@ class Scorers:
         self.names = [checkpoint_name(checkpoint) for checkpoint in checkpoints]
         self.weights = weights
         self._scorers = [load_scorer(checkpoint, dtype=dtype) for checkpoint in checkpoints]
-        self._ranges: list[Range | None] = [model.config.score_range for model, _ in self._scorers]
+        self._ranges: list[Range | None] = [model.config.answer_range for model, _ in self._scorers]
         if weights is not None and None in self._ranges:
             name = self.names[self._ranges.index(None)]
-            raise ValueError(f"{name} does not say the range of its scores (`score_range`), which an ensemble needs.")
+            raise ValueError(
+                f"{name} does not say the range of its scores, which an ensemble needs. Fine-tune with --score_range "
+                '0 100, say, or add "score_range": [0, 100] to its config.json.'
+            )
         self.signatures: list[str] = []
         for checkpoint, (model, processor) in zip(checkpoints, self._scorers, strict=True):
             model.to(device)
@@ -97,7 +100,7 @@ class Scorers:
         """For each source, in order, a row of each checkpoint."""
         for results in score_with_several(sources, self._scorers, **self._options):
             rows = [to_row(result, span) for result, span in zip(results, self._ranges, strict=True)]
-            ensemble = None if self.weights is None else mean_of_places(rows, self.weights)
+            ensemble = None if self.weights is None else mean_place(rows, self._ranges, self.weights)
             yield tuple(row._replace(ensemble=ensemble) for row in rows)
 
 
@@ -121,17 +124,26 @@ def to_row(result: PictureScore, score_range: Range | None) -> ScoreRow:
         return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
     place = None
     if result.score is not None and score_range is not None:
-        low, high = score_range
-        place = min(max((result.score - low) / (high - low), 0.0), 1.0)
+        place = min(max(_place(result.score, score_range), 0.0), 1.0)
     error = None if result.error is None else " ".join(result.error.split())
     return ScoreRow(result.key, result.width, result.height, result.score, place, result.std, error)
 
 
-def mean_of_places(rows: Sequence[ScoreRow], weights: Sequence[float]) -> float | None:
-    """Weighted mean of the scores in 0..1, in which checkpoints of different ranges meet; None if one is missing."""
+def _place(score: float, score_range: Range) -> float:
+    """Where a score lies in a range: 0 at its low end, 1 at its high end, beyond these outside of it."""
+    low, high = score_range
+    return (score - low) / (high - low)
+
+
+def mean_place(rows: Sequence[ScoreRow], ranges: Sequence[Range | None], weights: Sequence[float]) -> float | None:
+    """Weighted mean of the rows' places in their ranges, where checkpoints of different units meet.
+
+    Returns:
+        Not clipped, so that pictures beyond a range keep their order; None if a score is missing.
+    """
     total = 0.0
-    for row, weight in zip(rows, weights, strict=True):
-        if row.score_0_1 is None:
+    for row, score_range, weight in zip(rows, ranges, weights, strict=True):
+        if row.score is None or score_range is None:
             return None
-        total += weight * row.score_0_1
+        total += weight * _place(row.score, score_range)
     return total / sum(weights)

@@ -102,12 +102,9 @@ def answer(model: Model, processor: MusiqImageProcessor, picture: np.ndarray | I
 
 def answer_span(model: Model) -> float:
     """Width of the range of answers, the unit of tolerances: of scores in MOS points, 1 of a classifier."""
-    config = model.config
     if isinstance(model, MusiqForImageClassification):
         return 1.0
-    if config.num_labels > 1:
-        return float(config.num_labels - 1)
-    low, high = config.score_range or (0, abs(config.score_scale))
+    low, high = model.config.answer_range or (0, abs(model.config.score_scale))
     return float(high - low)
 
 

@@ -119,6 +119,11 @@ def _make_trainer(
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     if num_labels == 1:
         normalize_scores(model, scores, score_range=settings.score_range)
+        if settings.score_range is None:
+            logger.warning(
+                "Without --score_range LOW HIGH the checkpoint will not say the range of its scores, from which "
+                "`musiq score` makes its column score_0_1."
+            )
     elif settings.degrade_fraction:
         raise ValueError("`degrade_fraction` lowers opinion scores, but these data have distributions. Leave it out.")
     elif settings.score_range is not None:

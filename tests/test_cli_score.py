@@ -123,16 +123,27 @@ def test_without_an_output_a_table_is_printed(run, photos, capsys):
         "error:",
         "photos/2.png: not a picture that Pillow can read. Convert it to PNG or JPEG.",
     ]
-    assert sorted(os.listdir()) == ["photos"]
+    assert run("photos") == 1
+    assert capsys.readouterr().err.startswith("7 pictures, 1 of them with an error instead of a score\nmade with ")
+    Path("empty").mkdir()
+    assert run("empty") == 2
+    assert capsys.readouterr().out == ""
+    assert sorted(os.listdir()) == ["empty", "photos"]
 
 
-def test_a_distribution_has_a_deviation_and_an_unknown_range_no_place_in_it(tiny_model, photos, tmp_path):
+def test_a_distribution_has_a_deviation_and_a_range_and_what_has_none_no_place_in_it(tiny_model, photos, tmp_path):
     model = tiny_model(num_labels=5)
     model.save_pretrained("distribution")
     MusiqImageProcessor.from_config(model.config).save_pretrained("distribution")
     assert main(["score", "photos/0.png", "-o", "s.csv", "-m", "distribution", "--device", "cpu"]) == 0
     (row,) = read_csv("s.csv")
-    assert float(row["std"]) > 0 and row["score_0_1"] == ""
+    assert float(row["std"]) > 0 and float(row["score_0_1"]) == pytest.approx((float(row["score"]) - 1) / 4)
+    model = tiny_model()
+    model.save_pretrained("no range")
+    MusiqImageProcessor.from_config(model.config).save_pretrained("no range")
+    assert main(["score", "photos/0.png", "-o", "n.csv", "-m", "no range", "--device", "cpu"]) == 0
+    (row,) = read_csv("n.csv")
+    assert (row["std"], row["score_0_1"]) == ("", "") and row["score"]
 
 
 def test_errors_are_rows_and_the_exit_code_tells(run, photos, capsys):
@@ -208,7 +219,7 @@ def test_other_settings_or_other_pictures_do_not_continue_a_run(run, photos, mon
     assert run("photos", "-o", "scores.csv") == 130
     interrupt_after(monkeypatch, None, read)
     assert run("photos", "-o", "scores.csv", "--shorter_side", 10) == 2
-    assert "unfinished run with another shorter_side (None, now 10)" in capsys.readouterr().err
+    assert "unfinished run with other settings (shorter_side: None, now 10)" in capsys.readouterr().err
     (photos / "0.png").rename(photos / "9.png")
     assert run("photos", "-o", "scores.csv") == 2
     assert "the pictures have changed since the run began (photos/0.png was expected" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor, picture_sources
+from musiq_hf import MusiqImageProcessor, image_loading_musiq, picture_sources
 from musiq_hf.lazy_pictures import LazyPicture
 from musiq_hf.picture_sources import check_sources, count_sources, find_sources
 from musiq_hf.scoring import score_pictures
@@ -313,6 +313,29 @@ def test_whatever_a_decoder_raises_is_one_sentence(error):
 
     with pytest.raises(ValueError, match=rf"^a.png: cannot be read or decoded \({type(error).__name__}"):
         LazyPicture("a.png", lambda: "a.png").decode(fail)
+
+
+def test_urls_are_downloaded_where_they_are_decoded(monkeypatch):
+    url = "https://example.com/a.jpg?size=1"
+    monkeypatch.setattr(image_loading_musiq.httpx, "get", lambda url, **options: Answer(url))
+    check_sources([url])
+    assert count_sources([url]) == 1
+    (own, missing) = find_sources([url, "http://example.com/missing.png"])
+    assert own[0] == url and np.array_equal(np.array(own[1].decode()), pixels(3))
+    with pytest.raises(ValueError, match="^http://example.com/missing.png: cannot be downloaded .404"):
+        missing[1].decode()
+
+
+class Answer:
+    """What a server answers."""
+
+    def __init__(self, url):
+        self.url, self.content = url, png(3)
+
+    def raise_for_status(self):
+        if "missing" in self.url:
+            raise image_loading_musiq.httpx.HTTPError("404")
+        return self
 
 
 def test_a_lazy_picture_travels_undecoded_and_becomes_the_picture_once(tmp_path):

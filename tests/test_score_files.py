@@ -176,9 +176,13 @@ def test_a_run_with_other_settings_is_not_continued(tmp_path):
     journal.append((ROWS[0],))
     journal.close()
     before = part.read_bytes()
-    with pytest.raises(ValueError, match=r"unfinished run with another dtype \('float32', now 'bfloat16'\)"):
+    with pytest.raises(ValueError, match=r"unfinished run with other settings \(dtype: float32, now bfloat16\)"):
         Journal(part, SETTINGS | {"dtype": "bfloat16"})
     assert part.read_bytes() == before
+    with pytest.raises(ValueError, match=r"other settings \(signatures: 1, now 2\)"):
+        Journal(part, SETTINGS | {"signatures": ["sig|2"]})
+    with pytest.raises(ValueError, match=r"other settings \(models: \['musiq-test'\], now \['a', 'b'\]\)"):
+        Journal(part, SETTINGS | {"models": ["a", "b"]})
     Journal(part, SETTINGS).close()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from musiq_hf import MusiqImageProcessor, decoding, presets, scorers
 from musiq_hf.cli import main
 from musiq_hf.score_files import ScoreRow
-from musiq_hf.scorers import Scorers, mean_of_places, to_row
+from musiq_hf.scorers import Scorers, mean_place, to_row
 from musiq_hf.scoring import PictureScore, score_with_several
 
 
@@ -24,7 +24,7 @@ def checkpoints(tmp_path, monkeypatch, tiny_model):
         monkeypatch.delenv(name, raising=False)
     for name, options in (
         ("a", {"score_range": (-10, 10)}),
-        ("b", {"score_range": (-20, 30), "seed": 1, "longer_side_lengths": (16,), "num_labels": 1}),
+        ("b", {"score_range": (30, 50), "seed": 1, "longer_side_lengths": (16,), "num_labels": 1}),
         ("wide", {"seed": 2}),
     ):
         model = tiny_model(**options)
@@ -69,15 +69,17 @@ def test_an_ensemble_is_the_weighted_mean_of_the_places_in_the_ranges(checkpoint
         if first["error"]:
             assert first["key"] == "photos/3.png" and first["ensemble"] == ""
         else:
-            expected = 0.75 * float(first["score_0_1"]) + 0.25 * float(second["score_0_1"])
+            places = [(float(row["score"]) - low) / 20 for row, low in ((first, -10), (second, 30))]
+            expected = 0.75 * places[0] + 0.25 * places[1]
+            assert places[1] < 0 and second["score_0_1"] == "0.0"
             assert float(first["ensemble"]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_weights_are_relative_and_one_missing_place_leaves_no_mean():
-    rows = [ScoreRow("a", score_0_1=0.2), ScoreRow("a", score_0_1=0.8)]
-    assert mean_of_places(rows, (1, 1)) == mean_of_places(rows, (5, 5)) == pytest.approx(0.5)
-    assert mean_of_places(rows, (0, 2)) == 0.8
-    assert mean_of_places([rows[0], ScoreRow("a", error="too large")], (1, 1)) is None
+    rows, ranges = [ScoreRow("a", score=20), ScoreRow("a", score=6.5)], [(0, 100), (1, 6)]
+    assert mean_place(rows, ranges, (1, 1)) == mean_place(rows, ranges, (5, 5)) == pytest.approx(0.65)
+    assert mean_place(rows, ranges, (0, 2)) == pytest.approx(1.1)  # not clipped
+    assert mean_place([rows[0], ScoreRow("a", error="too large")], ranges, (1, 1)) is None
 
 
 def test_the_table_of_the_terminal_names_the_checkpoints(checkpoints, capsys):
@@ -93,11 +95,18 @@ def test_the_table_of_the_terminal_names_the_checkpoints(checkpoints, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-m", "a", "-m", "b", "--weights", "1"], "--weights needs a weight for each checkpoint (-m): 2, got 1"),
-        (["--weights", "1,2"], "--weights needs a weight for each checkpoint (-m): 1, got 2"),
-        (["-m", "a", "-m", "wide", "--weights", "1,2"], "wide does not say the range of its scores"),
+        (
+            ["-m", "a", "-m", "b", "--weights", "1"],
+            "--weights needs several checkpoints (-m) and a weight for each, got 2 and 1",
+        ),
+        (["--weights", "1,2"], "--weights needs several checkpoints (-m) and a weight for each, got 1 and 2"),
+        (["--weights", "1"], "--weights needs several checkpoints (-m) and a weight for each, got 1 and 1"),
+        (
+            ["-m", "a", "-m", "wide", "--weights", "1,2"],
+            "wide does not say the range of its scores, which an ensemble",
+        ),
         (["-m", "a", "-m", "a"], "-m a is given 2 times. Give each checkpoint once"),
-        (["-m", "a", "-m", "missing"], "missing"),
+        (["-m", "a", "-m", "missing"], "missing: no such directory, and ids on the Hub have an owner (owner/missing)"),
     ],
 )
 def test_mistakes_are_one_sentence(checkpoints, words, message, capsys):
@@ -111,7 +120,7 @@ def test_mistakes_are_one_sentence(checkpoints, words, message, capsys):
 def test_weights_that_are_none_are_refused(text, capsys):
     with pytest.raises(SystemExit):
         run("photos", f"--weights={text}")
-    assert "argument --weights" in capsys.readouterr().err
+    assert "argument --weights: must be numbers from 0 on, not all 0, as 0.7,0.3, got" in capsys.readouterr().err
 
 
 def test_processors_that_read_pictures_differently_are_refused(tiny_model):

@@ -64,15 +64,12 @@ def _scales(config: MusiqConfig) -> str:
 
 
 def _score_range(model: Model) -> str:
-    config = model.config
     if isinstance(model, MusiqForImageClassification):
         return "none"
-    if config.num_labels > 1:
-        return f"1 to {config.num_labels}"
-    if config.score_range is None:
+    if model.config.answer_range is None:
         return "not noted"
-    low, high = config.score_range
-    return f"{low:g} to {high:g}; predictions are not clipped"
+    low, high = model.config.answer_range
+    return f"{low:g} to {high:g}" + ("" if model.config.num_labels > 1 else "; predictions are not clipped")
 
 
 def describe_checkpoint(checkpoint: str) -> dict[str, str]:

@@ -38,12 +38,12 @@ from ..scorers import Scorers, find_device
 from . import INTERRUPTED
 
 DESCRIPTION = f"""\
-Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs. Several
-checkpoints give a row each.
+Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
 
 PATH is one of
   a picture               JPEG, PNG, WebP, TIFF, BMP or GIF (its first frame)
-  a folder                all pictures below it; hidden files are left out, loops of links do no harm
+  a URL                   of a picture, http or https
+  a folder                all pictures below it, known by these endings; hidden files are left out
   a pattern in quotes     'photos/**/*.jpg', 'shards/*.tar'
   a .tar file             WebDataset shard or not; read in place, never unpacked
   a .parquet file         with a column of pictures, as `datasets` writes it
@@ -52,8 +52,11 @@ PATH is one of
                           hf://datasets/owner/name, with /configuration, @revision and :split as needed
 
 Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE}.
-A row has an error, or a score, in MOS points; score_0_1 is its place in the checkpoint's range, and std the standard
-deviation of the predicted distribution, of checkpoints that predict one.
+The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it.
+A row has an error, or a score in MOS points, which is not clipped; score_0_1 is its place in the checkpoint's range,
+clipped to 0..1; std is the standard deviation of the predicted distribution, of checkpoints that predict one. Several
+checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the places of its scores in their
+ranges, not clipped, stands in all of its rows; it is missing where one of the scores is.
 
 While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
 run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or --max_tokens) the last digits can differ.
@@ -67,7 +70,8 @@ examples:
   musiq score photos -o scores.parquet --shard 3/8                    one of 8 jobs: scores.3-of-8.parquet
   accelerate launch -m musiq_hf.cli score photos -o scores.parquet    all processes write one file
 
-The file of a shard is a table of its own, and most readers take several at once ('scores.*-of-8.parquet'). Processes
+The file of a shard is a table of its own, and most readers take several at once ('scores.*-of-8.parquet'); their
+signatures must agree. Processes
 of a launch must see one file system; the last of them makes OUT, with the rows in the order of the inputs. On CPUs
 accelerate starts a single process; `torchrun --nproc_per_node 4 -m musiq_hf.cli score ...` starts several.
 
@@ -103,7 +107,10 @@ def shard(text: str) -> Share:
 
 def weights(text: str) -> tuple[float, ...]:
     """Read weights between commas."""
-    values = tuple(float(part) for part in text.split(","))
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
     if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
         raise argparse.ArgumentTypeError(f"must be numbers from 0 on, not all 0, as 0.7,0.3, got {text}")
     return values
@@ -129,7 +136,7 @@ def add_parser(subparsers: Any) -> None:
         "--weights",
         type=weights,
         metavar="W,W",
-        help="of several checkpoints: a column `ensemble`, their mean in 0..1",
+        help="of several checkpoints, for a column `ensemble`",
     )
     parser.add_argument(
         "--preset",
@@ -189,14 +196,15 @@ def _load(arguments: argparse.Namespace) -> Scorers:
     repeated = [name for name in checkpoints if checkpoints.count(name) > 1]
     if repeated:
         raise ValueError(f"-m {repeated[0]} is given {len(repeated)} times. Give each checkpoint once.")
-    if arguments.weights is not None and len(arguments.weights) != len(checkpoints):
+    if arguments.weights is not None and (len(checkpoints) == 1 or len(arguments.weights) != len(checkpoints)):
         raise ValueError(
-            f"--weights needs a weight for each checkpoint (-m): {len(checkpoints)}, got {len(arguments.weights)}."
+            f"--weights needs several checkpoints (-m) and a weight for each, got {len(checkpoints)} and "
+            f"{len(arguments.weights)}."
         )
     if arguments.preset == "google" and not has_fast_decoder():
         print(
-            "musiq score: without simplejpeg, JPEG files are decoded by Pillow and differ a little from the published "
-            'program\'s. Install it with: pip install "musiq_hf[google]"',
+            "musiq score: without simplejpeg, JPEG files are decoded by Pillow, and their scores differ by up to a "
+            'hundredth of the range from the published program\'s. Install it with: pip install "musiq_hf[google]"',
             file=sys.stderr,
         )
     logging.disable_progress_bar()
@@ -239,18 +247,26 @@ def _sources(arguments: argparse.Namespace, share: Share) -> Iterator[tuple[str,
 
 def _print_scores(arguments: argparse.Namespace, share: Share) -> int:
     """Print a table line by line."""
-    scorers, num_errors = _load(arguments), 0
-    print(_line(*HEADS, "key" if len(scorers.names) == 1 else "checkpoint, key"), flush=True)
+    scorers, num_pictures, num_errors = _load(arguments), 0, 0
     with _progress(arguments, share, 0) as bar, closing(scorers.rows(_sources(arguments, share))) as entries:
         for entry in entries:
             bar.clear()
+            if not num_pictures:
+                print(_line(*HEADS, "key" if len(entry) == 1 else "checkpoint, key"))
             for line in _lines(entry, scorers):
                 print(line, flush=True)
             bar.update()
+            num_pictures += 1
             num_errors += any(row.error is not None for row in entry)
+    if num_errors:
+        print(f"{_pictures(num_pictures)}, {num_errors} of them with an error instead of a score", file=sys.stderr)
     for name, signature in zip(scorers.names, scorers.signatures, strict=True):
         print(f"made with {name}, signature {signature}", file=sys.stderr)
     return 1 if num_errors else 0
+
+
+def _pictures(number: int) -> str:
+    return f"{number} picture{'' if number == 1 else 's'}"
 
 
 def _line(score: str, place: str, std: str, size: str, key: str) -> str:
@@ -279,7 +295,7 @@ def _write_scores(arguments: argparse.Namespace, share: Share, output: Path) -> 
         return 0
     check_no_other_journal(output, journals)
     scorers = _load(arguments)
-    settings = {name: getattr(arguments, name) for name in ("paths", "column", "shorter_side", "dtype")}
+    settings = {name: getattr(arguments, name) for name in ("paths", "column", "shorter_side", "preset", "dtype")}
     settings |= {"models": scorers.names, "signatures": scorers.signatures, "weights": scorers.weights}
     settings["share"] = f"{share.index}/{share.count}"
     journal = Journal(own, settings)
@@ -288,7 +304,7 @@ def _write_scores(arguments: argparse.Namespace, share: Share, output: Path) -> 
             return 0
         _fill(journal, arguments, share, scorers)
     except KeyboardInterrupt:
-        print(f"\nStopped after {journal.pictures} pictures. The same command continues.", file=sys.stderr)
+        print(f"\nStopped after {_pictures(journal.pictures)}. The same command continues.", file=sys.stderr)
         return INTERRUPTED
     finally:
         journal.close()
@@ -315,7 +331,7 @@ def _fill(journal: Journal, arguments: argparse.Namespace, share: Share, scorers
     if journal.is_finished:
         return
     if journal.pictures:
-        print(f"{journal.path}: continuing after {journal.pictures} pictures.", file=sys.stderr)
+        print(f"{journal.path}: continuing after {_pictures(journal.pictures)}.", file=sys.stderr)
     sources = journal.skip_done(_sources(arguments, share))
     with _progress(arguments, share, journal.pictures) as bar, closing(scorers.rows(sources)) as entries:
         for entry in entries:
@@ -330,4 +346,4 @@ def _report(output: Path, totals: Totals | None, journal: Journal) -> None:
         print(f"{journal.path}: done; the last process makes {output} of all parts.", file=sys.stderr)
         return
     failed = f", {totals.errors} of them with an error instead of a score (column `error`)" if totals.errors else ""
-    print(f"{output}: {totals.pictures} pictures{failed}.", file=sys.stderr)
+    print(f"{output}: {_pictures(totals.pictures)}{failed}.", file=sys.stderr)
