@@ -13,10 +13,11 @@ from .table_sources import ROWS_AT_ONCE, open_cell, picture_column
 
 SAVED, HUB = "saved data set", "data set of the Hub"
 SAVED_FILES = ("state.json", "dataset_info.json")  # of each split; `datasets` writes them beside the Arrow files
-REMOTE = ("hf://", "https://")
+HUB_FILE = "hf://"
+ARCHIVES = ("zip://", "tar://")  # whose members `datasets` names as zip://member::hf://file
 HUB_PREFIX = "hf://datasets/"
 # hf://datasets/owner/name, then perhaps /configuration, @revision and :split.
-HUB_PATH = re.compile(HUB_PREFIX + r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?:@([^:@]+))?(?::([\w.]+))?")
+HUB_PATH = re.compile(HUB_PREFIX + r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w.-]+))?(?:@([^:@]+))?(?::([\w.]+))?")
 
 
 def is_saved(folder: str) -> bool:
@@ -36,7 +37,8 @@ def check_saved(folder: str, column: str | None) -> None:
 
 
 def read_saved(folder: str, column: str | None) -> Iterator[Source]:
-    """A picture per row, called folder::row."""
+    """A picture per row, called folder::row; a ValueError if the column is missing."""
+    check_saved(folder, column)
     try:
         import datasets
 
@@ -91,8 +93,11 @@ def _splits(path: str) -> dict[str, Any]:
 
     place = HubPath.of(path)
     try:
-        loaded = datasets.load_dataset(place.name, place.configuration, revision=place.revision, streaming=True)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        # With the prefix, as without it a local folder of that name would be taken.
+        loaded = datasets.load_dataset(
+            HUB_PREFIX + place.name, place.configuration, revision=place.revision, streaming=True
+        )
+    except Exception as error:  # the libraries for data sets and for the network raise all kinds
         raise ValueError(f"{path}: cannot be opened ({why(error)}).") from error
     if place.split is None:
         return dict(loaded)
@@ -102,12 +107,16 @@ def _splits(path: str) -> dict[str, Any]:
 
 
 def _stream(path: str, split: Any, column: str | None) -> tuple[Any, str]:
-    """A split with its column of pictures alone, undecoded, and the column's name."""
+    """A split with its column of pictures alone, undecoded, and the column's name; a ValueError if it has none."""
     import datasets
 
-    if split.features is None:  # known only after a look at the first rows
-        split = split._resolve_features()
-    name = picture_column(split.features.arrow_schema, column, path)
+    try:
+        if split.features is None:  # known only after a look at the first rows
+            split = split._resolve_features()
+        schema = split.features.arrow_schema
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read ({why(error)}).") from error
+    name = picture_column(schema, column, path)
     return split.select_columns(name).cast_column(name, datasets.Image(decode=False)), name
 
 
@@ -128,7 +137,14 @@ def read_hub(path: str, column: str | None) -> Iterator[Source]:
     for split_name, split in _splits(path).items():
         rows, name = _stream(path, split, column)
         whole = path if place.split else f"{path}:{split_name}"
-        for row, cell in enumerate(rows):
+        cells = enumerate(iter(rows))
+        while True:
+            try:
+                row, cell = next(cells)
+            except StopIteration:
+                break
+            except Exception as error:  # the connection, most often: the rows so far are not lost
+                raise OSError(f"{path}: cannot be read on ({why(error)}). The same command continues.") from error
             key = f"{whole}::{row}"
             yield key, LazyPicture(key, partial(_open_remote, cell[name], key))
 
@@ -137,11 +153,14 @@ def _open_remote(cell: dict[str, Any] | None, name: str) -> str | BytesIO:
     """Bytes of a cell, or of the file of the Hub that it names; files of this machine are not a data set's to name."""
     cell = cell or {}
     path = cell.get("path") or ""
-    if not cell.get("bytes") and path.startswith(REMOTE):
+    *archives, file_path = path.split("::")
+    if not cell.get("bytes") and file_path.startswith(HUB_FILE) and all(a.startswith(ARCHIVES) for a in archives):
         import fsspec  # type: ignore[import-untyped]  # a dependency of datasets
 
         with fsspec.open(path, "rb") as file:
             return BytesIO(file.read())
+    if not cell.get("bytes") and path:
+        raise ValueError(f"{name}: its file is not one of the Hub ({path}).")
     return open_cell(cell.get("bytes"), name, "")
 
 

@@ -6,22 +6,28 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
+from multiprocessing import forkserver
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image, ImageFile
 
 from .image_loading_musiq import shrink_shorter_side, to_rgb_tensor
 from .lazy_pictures import LazyPicture
 from .presets import Preset, open_picture
 
 CRASHED = "the process that decoded it ended at once: the file crashes its decoder, or memory ran out"
+CANNOT_START = (
+    "The processes that decode cannot be started. In a script of your own, begin with "
+    '`if __name__ == "__main__":`, or decode in threads.'
+)
 
 
 @dataclass(frozen=True)
@@ -90,25 +96,38 @@ def _own(source: Any) -> Any:
     return source.copy() if isinstance(source, np.ndarray) else source
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the process that started this one, and end with it, however it ends."""
+def _start_worker(max_pixels: int | None, load_truncated: bool) -> None:
+    """Take over Pillow's settings, leave Ctrl-C to the process that started this one, and end when it ends."""
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, load_truncated
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    assert parent is not None
 
     def follow() -> None:
-        parent.join()
-        os._exit(1)
+        if parent is not None:
+            parent.join()
+            os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
 
 
+def _nothing() -> None:
+    """A task that any process can do that can start."""
+
+
 def _process_pool(number: int) -> ProcessPoolExecutor:
     # Not forked from here: a process that holds threads of torch, or a GPU, cannot be copied safely.
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    if sys.platform != "win32":
-        context.set_forkserver_preload(["__main__", __name__])  # imported once for all workers
-    return ProcessPoolExecutor(number, mp_context=context, initializer=_start_worker)
+    if sys.platform == "win32":
+        context = multiprocessing.get_context("spawn")
+    else:
+        context = multiprocessing.get_context("forkserver")
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is not for the server either
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    settings = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+    return ProcessPoolExecutor(number, mp_context=context, initializer=_start_worker, initargs=settings)
 
 
 class _Pool:
@@ -128,27 +147,35 @@ class _Pool:
     def submit(self, source: Any) -> Future[Any]:
         if not self.in_processes:
             return self.executor.submit(self.decode, source)
+        if isinstance(source, str | os.PathLike | LazyPicture):
+            try:
+                return self.executor.submit(self.decode.to_array, source)
+            except BrokenProcessPool as error:  # `take` will see it
+                return _failed(error)
         future: Future[Any] = Future()
         try:
-            if isinstance(source, str | os.PathLike | LazyPicture):
-                return self.executor.submit(self.decode.to_array, source)
             future.set_result(self.decode(source))
         except Exception as error:
-            future.set_exception(error)
+            return _failed(error)
         return future
 
     def take(self, waiting: deque[_Waiting]) -> tuple[Any, Future[Any]]:
-        """The first of those that wait, whose processes are started anew if one has died."""
+        """The first of those that wait, whose processes are started anew if one has died.
+
+        Raises:
+            OSError: If processes cannot be started at all.
+        """
         first = waiting.popleft()
         if not (self.in_processes and _is_lost(first.future)):
             return first.key, first.future
         self.executor.shutdown(cancel_futures=True)
         # It may have been any of them: the first is tried alone, and if it kills its process again, that is its error.
         with _process_pool(1) as alone:
+            if _is_lost(alone.submit(_nothing)):
+                raise OSError(CANNOT_START)
             future = alone.submit(self.decode.to_array, first.source)
             if _is_lost(future):
-                future = Future()
-                future.set_exception(ValueError(f"{_name(first.source)}: {CRASHED}."))
+                future = _failed(ValueError(f"{_name(first.source)}: {CRASHED}."))
         self.executor = _process_pool(self.num_workers)
         for index, other in enumerate(waiting):
             if _is_lost(other.future):
@@ -157,6 +184,12 @@ class _Pool:
 
     def close(self) -> None:
         self.executor.shutdown(cancel_futures=True)
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
 
 
 def _is_lost(future: Future[Any]) -> bool:
@@ -184,15 +217,18 @@ def decode_ahead(
     """
     pool = _Pool(decode, num_workers, in_processes=in_processes)
     waiting = deque[_Waiting]()
-    named, failure = _named(pictures), None
+    named, has_more, failure = _named(pictures), True, None
     try:
         while True:
             try:
-                for key, source in islice(named, 2 * num_workers - len(waiting)):
+                while has_more and len(waiting) < 2 * num_workers:
+                    key, source = next(named)
                     source = _own(source)
                     waiting.append(_Waiting(key, source, pool.submit(source)))
+            except StopIteration:
+                has_more = False
             except Exception as error:
-                failure = error
+                failure, has_more = error, False
             if not waiting:
                 break
             yield pool.take(waiting)

@@ -93,6 +93,7 @@ def load_image(
     *,
     timeout: float | None = None,
     decode: Callable[[str | BytesIO, str], Image.Image] = decode_image,
+    upright: bool = True,
 ) -> Image.Image:
     """Open a picture, upright, in its own colour mode.
 
@@ -100,9 +101,10 @@ def load_image(
         source: Path, http(s) URL, base64 text (with or without a `data:` header), or a PIL image.
         timeout: Seconds to wait for a URL; None waits forever.
         decode: Turns a path or bytes, and what to call them, into a picture.
+        upright: Whether to apply the EXIF orientation of a PIL image; that of other sources is `decode`'s.
 
     Returns:
-        A decoded PIL image, EXIF orientation applied.
+        A decoded PIL image.
 
     Raises:
         FileNotFoundError: If a text is neither a file, nor a URL, nor base64.
@@ -112,7 +114,7 @@ def load_image(
     if isinstance(source, Image.Image):
         try:
             source.load()
-            return _upright(source)
+            return _upright(source) if upright else source
         except OSError as error:  # opened lazily, so a damaged file shows only now
             raise ValueError(f"{_pil_name(source)}: cannot be decoded, truncated or damaged ({error}).") from error
     if not isinstance(source, str | os.PathLike):

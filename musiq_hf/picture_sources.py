@@ -93,9 +93,7 @@ def check_sources(paths: Sequence[str], *, column: str | None = None) -> None:
         if path.startswith((HUB_PREFIX, *URL_PREFIXES)):
             continue
         if os.path.isdir(path):
-            if is_saved(path):
-                check_saved(path, column)
-                has_table = True
+            has_table |= _check_saved_within(path, column)
             continue
         files = [path] if os.path.lexists(path) else list(_matches(path))
         if not files:
@@ -108,6 +106,22 @@ def check_sources(paths: Sequence[str], *, column: str | None = None) -> None:
             check_table(file, kind, column)
     if column is not None and not has_table:
         raise ValueError(f"--column names a column ({column!r}) of a table or data set, but none is given. Drop it.")
+
+
+def _check_saved_within(folder: str, column: str | None) -> bool:
+    """Check a saved data set, or all splits of one; of other folders, if there is a column, the first data set in it.
+
+    Returns:
+        Whether there is one.
+    """
+    has_splits = os.path.isfile(os.path.join(folder, "dataset_dict.json"))
+    if not (is_saved(folder) or has_splits or column is not None):
+        return False  # a walk through all of a large folder is only worth it for an answer that is needed
+    saved = (path for path, kind in _files([folder]) if kind == SAVED)
+    checked = list(saved if has_splits else itertools.islice(saved, 1))
+    for path in checked:
+        check_saved(path, column)
+    return bool(checked)
 
 
 def _files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:

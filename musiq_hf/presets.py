@@ -2,21 +2,22 @@
 """How picture files become pixels: by this package's own policy, or as the published program does it.
 
 `default` is that of `image_loading_musiq`. `google` follows the published program (google-research/musiq,
-run_predict_image.py with `tf.image.decode_jpeg`): pictures are not turned by their EXIF orientation, and JPEG files
-are decoded with the fast inverse cosine transform, by simplejpeg where it is installed. What that program refuses
-(gray and transparent pictures, WebP, TIFF, ...) is read as by default.
+run_predict_image.py with `tf.image.decode_jpeg`): pictures are not turned by their EXIF orientation (but TIFF files,
+which Pillow turns), and colour JPEG files are decoded with the fast inverse cosine transform, by simplejpeg where it
+is installed and can; the rest is Pillow's. What that program refuses, gray and transparent pictures, WebP, TIFF, BMP,
+is accepted. CMYK pictures and JPEG files of rare subsampling are not exact.
 """
 
 import os
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import version
 from io import BytesIO
 from typing import Any, Literal
 
 import PIL
 from PIL import Image
 
-from .extras import require
 from .image_loading_musiq import decode_image, load_image
 from .lazy_pictures import LazyPicture
 
@@ -25,13 +26,19 @@ PRESETS: tuple[Preset, ...] = ("default", "google")
 JPEG_FORMATS = ("JPEG", "MPO")  # the latter: several pictures in one file, of which the first is a JPEG
 
 
+@cache
+def _fast_decoder() -> Callable[..., Any] | None:
+    """The decoder of simplejpeg; None where it is not installed."""
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:
+        return None
+    return decode_jpeg
+
+
 def has_fast_decoder() -> bool:
     """Whether JPEG files can be decoded as the published program does."""
-    try:
-        version("simplejpeg")
-    except PackageNotFoundError:
-        return False
-    return True
+    return _fast_decoder() is not None
 
 
 def decoder_name(preset: Preset) -> str:
@@ -62,7 +69,7 @@ def open_picture(source: str | os.PathLike[str] | Image.Image, preset: Preset = 
     if isinstance(source, LazyPicture):
         return source.decode(decode)
     if isinstance(source, Image.Image) and preset == "google":
-        return _unturned(source)
+        return _unturned(load_image(source, upright=False))
     return load_image(source, decode=decode)
 
 
@@ -70,17 +77,19 @@ def _decode_published(file: str | BytesIO, name: str) -> Image.Image:
     """Decode a file as the published program does."""
     try:
         with Image.open(file) as opened:  # reads the header, and refuses decompression bombs
-            is_fast = opened.format in JPEG_FORMATS and opened.mode == "RGB" and has_fast_decoder()
+            is_fast = opened.format in JPEG_FORMATS and opened.mode == "RGB"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         is_fast = False  # `decode_image` says what is wrong
     if isinstance(file, BytesIO):
         file.seek(0)
-    if not is_fast:
-        return _unturned(decode_image(file, name, upright=False))
-    content = file.getvalue() if isinstance(file, BytesIO) else _read(file)
-    image = Image.fromarray(_decode_fast(content, name))
-    image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
-    return image
+    if is_fast:
+        content = file.getvalue() if isinstance(file, BytesIO) else _read(file)
+        pixels = _decode_fast(content)
+        if pixels is not None:
+            image = Image.fromarray(pixels)
+            image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
+            return image
+    return _unturned(decode_image(file, name, upright=False))
 
 
 def _read(path: str) -> bytes:
@@ -88,23 +97,24 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _decode_fast(content: bytes, name: str) -> Any:
-    """RGB pixels (height, width, 3) of a JPEG file, decoded with the fast inverse cosine transform."""
-    decode = require("simplejpeg", extra="google").decode_jpeg
+def _decode_fast(content: bytes) -> Any:
+    """RGB pixels (height, width, 3) of a colour JPEG file by the fast inverse cosine transform; None if it cannot."""
+    decode = _fast_decoder()
+    if decode is None:
+        return None
     try:
         return decode(content, colorspace="RGB", fastdct=True, strict=True)
-    except ValueError:
-        # A warning, such as of stray bytes, or a file cut short, for which `decode_image` raises.
-        decode_image(BytesIO(content), name)
+    except ValueError:  # a warning, such as of stray bytes, a file cut short, or a rare kind
+        pass
     try:
+        decode_image(BytesIO(content), "")  # it refuses files that are cut short
         return decode(content, colorspace="RGB", fastdct=True, strict=False)
-    except ValueError as error:
-        raise ValueError(f"{name}: cannot be decoded, the file is damaged ({error}).") from error
+    except ValueError:
+        return None
 
 
 def _unturned(image: Image.Image) -> Image.Image:
     """The picture without what says how to turn it."""
-    image.load()
     plain = image.copy()
     plain.info = {key: value for key, value in image.info.items() if key == "transparency"}
     plain.filename = getattr(image, "filename", "")  # type: ignore[attr-defined]

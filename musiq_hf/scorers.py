@@ -113,8 +113,9 @@ def _workers(num_workers: int | None, device: torch.device) -> dict[str, Any]:
     if num_workers is None and device.type == "cpu":
         return {"num_workers": 2, "in_processes": False}  # it is not fast enough to wait for them
     if num_workers is None:
-        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        num_workers = min(DECODING_PROCESSES, max(1, cores))
+        # Of the cores that this job may use, where the system tells them, a share for each of its processes.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_workers = min(DECODING_PROCESSES, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     return {"num_workers": num_workers, "in_processes": True}
 
 

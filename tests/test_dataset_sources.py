@@ -60,8 +60,10 @@ def hub(place, monkeypatch):
 
     def load(name, configuration, **options):
         asked.append((name, configuration, options))
-        if name != "photos/many":
-            raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{name}' doesn't exist on the Hub")
+        if name == "hf://datasets/photos/script":
+            raise RuntimeError("Dataset scripts are no longer supported")
+        if name != "hf://datasets/photos/many":
+            raise datasets.exceptions.DatasetNotFoundError(f"{name} doesn't exist on the Hub")
         return plain(str(place / "hub"), streaming=options["streaming"])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
@@ -90,6 +92,27 @@ def test_the_column_can_be_named_and_must_be_one_of_pictures(place):
     assert list(found("saved", column="other").values()) == [8, 9]
     with pytest.raises(ValueError, match="saved: no column of pictures 'mos' .columns of pictures: image, other"):
         check_sources(["saved"], column="mos")
+    (place / "deep").mkdir()
+    datasets.DatasetDict({"a": make([1], other=[cell(8)])}).save_to_disk("deep/down")
+    for path in ("deep", "deep/down"):
+        check_sources([path], column="other")
+        assert found(path, column="other") == {"deep/down/a::0": 8}
+        with pytest.raises(ValueError, match="deep/down/a: no column of pictures 'mos'"):
+            check_sources([path], column="mos")
+    shutil.rmtree(place / "deep" / "down")
+    with pytest.raises(ValueError, match="--column names a column"):
+        check_sources(["deep"], column="other")
+
+
+def test_an_ambiguous_column_is_a_mistake_not_damage(place):
+    features = datasets.Features({"left": datasets.Image(), "right": datasets.Image()})
+    splits = {"a": datasets.Dataset.from_dict({"left": [cell(1)], "right": [cell(2)]}, features=features)}
+    datasets.DatasetDict(splits).save_to_disk("saved")
+    with pytest.raises(ValueError, match="saved/a: One column of pictures .bytes. is needed"):
+        check_sources(["saved"])
+    with pytest.raises(ValueError, match="saved/a: One column of pictures .bytes. is needed"):
+        list(find_sources(["saved"]))
+    assert found("saved", column="left") == {"saved/a::0": 1}
 
 
 def test_rows_without_a_picture_and_damaged_data_sets_are_errors(place):
@@ -110,7 +133,7 @@ def test_a_data_set_of_the_hub_is_streamed_split_by_split(hub):
     assert list(found(path).items()) == list(keys.items())
     assert found(f"{path}:test") == {f"{path}:test::{row}": 20 + row for row in range(3)}
     assert found(f"{path}/all@v1.0:test") == {f"{path}/all@v1.0:test::{row}": 20 + row for row in range(3)}
-    assert hub[-1] == ("photos/many", "all", {"revision": "v1.0", "streaming": True})
+    assert hub[-1] == ("hf://datasets/photos/many", "all", {"revision": "v1.0", "streaming": True})
     check_sources([path])
     check_sources([path], column="image")
 
@@ -133,11 +156,43 @@ def test_pictures_are_counted_if_the_data_set_says_how_many_they_are(hub, monkey
 def test_files_of_the_hub_are_fetched_when_they_are_decoded_and_no_others(place, monkeypatch):
     Image.fromarray(pixels(6)).save("a.png")
     monkeypatch.setattr(fsspec, "open", lambda url, mode: open(url.removeprefix("hf://datasets/photos/many/"), mode))
-    cells = [{"bytes": None, "path": "hf://datasets/photos/many/a.png"}, {"bytes": None, "path": "a.png"}, None]
-    assert np.array_equal(np.array(Image.open(dataset_sources._open_remote(cells[0], "mine"))), pixels(6))
-    for cell in cells[1:]:
-        with pytest.raises(ValueError, match="mine: the row has no picture"):
-            dataset_sources._open_remote(cell, "mine")
+    opened = dataset_sources._open_remote({"bytes": None, "path": "hf://datasets/photos/many/a.png"}, "mine")
+    assert np.array_equal(np.array(Image.open(opened)), pixels(6))
+    others = (
+        "a.png",
+        f"{place}/a.png",
+        "https://example.com/a.png",
+        "zip://a.png::file:///b.zip",
+        "file:///a::hf://b",
+    )
+    for path in others:
+        with pytest.raises(ValueError, match="mine: its file is not one of the Hub"):
+            dataset_sources._open_remote({"bytes": None, "path": path}, "mine")
+    with pytest.raises(ValueError, match="mine: the row has no picture"):
+        dataset_sources._open_remote(None, "mine")
+
+
+def test_pictures_in_archives_of_the_hub_are_read(place, monkeypatch):
+    asked = []
+    monkeypatch.setattr(fsspec, "open", lambda url, mode: asked.append(url) or io.BytesIO(b"content"))
+    path = "zip://0.png::hf://datasets/photos/many@main/data.zip"
+    assert dataset_sources._open_remote({"bytes": None, "path": path}, "mine").read() == b"content" and asked == [path]
+
+
+def test_a_connection_that_breaks_is_one_sentence_and_keeps_what_was_read(hub, monkeypatch):
+    class Broken:
+        features = datasets.Features({"image": datasets.Image()})
+        select_columns = cast_column = lambda self, *arguments: self
+
+        def __iter__(self):
+            yield {"image": cell(1)}
+            raise RuntimeError("reset by peer")
+
+    monkeypatch.setattr(dataset_sources, "_splits", lambda path: {"test": Broken()})
+    sources = find_sources(["hf://datasets/photos/many:test"])
+    assert next(sources)[0] == "hf://datasets/photos/many:test::0"
+    with pytest.raises(OSError, match=r"many:test: cannot be read on .reset by peer.\. The same command continues"):
+        next(sources)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +201,13 @@ def test_files_of_the_hub_are_fetched_when_they_are_decoded_and_no_others(place,
         ("hf://datasets/photos/many:tset", "there is no split 'tset', only train, test"),
         (
             "hf://datasets/photos/none",
-            "hf://datasets/photos/none: cannot be opened (Dataset 'photos/none' doesn't exist",
+            "hf://datasets/photos/none: cannot be opened (hf://datasets/photos/none doesn't exist",
         ),
+        (
+            "hf://datasets/photos/script",
+            "hf://datasets/photos/script: cannot be opened (Dataset scripts are no longer",
+        ),
+        ("hf://datasets/../..", "a data set of the Hub is written hf://datasets/owner/name"),
         ("hf://datasets/photos", "a data set of the Hub is written hf://datasets/owner/name"),
         ("hf://datasets/a/b/c/d", "a data set of the Hub is written hf://datasets/owner/name"),
     ],

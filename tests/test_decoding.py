@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor
+from musiq_hf import MusiqImageProcessor, decoding
 from musiq_hf.decoding import Decoder, decode_ahead
 from musiq_hf.lazy_pictures import LazyPicture
 from musiq_hf.picture_sources import find_sources
@@ -60,6 +60,45 @@ def test_a_file_that_kills_its_process_costs_its_own_row_only(photos):
             assert isinstance(result, ValueError) and str(result).startswith(f"{key}: the process that decoded it")
         else:
             np.testing.assert_array_equal(result, pixels(int(os.path.basename(key)[0])))
+
+
+def run_script(folder, text):
+    (folder / "run.py").write_text(text)
+    return subprocess.run([sys.executable, "run.py"], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_processes_that_cannot_start_are_said_once_and_blamed_on_no_picture(photos):
+    # Without the guard, each process would begin the script again.
+    script = (
+        "from musiq_hf.decoding import *\nlist(decode_ahead(['0.png'], Decoder(), num_workers=1, in_processes=True))"
+    )
+    ended = run_script(photos, script)
+    assert ended.returncode == 1
+    assert "OSError: The processes that decode cannot be started. In a script of your own, begin with" in ended.stderr
+
+
+def test_settings_of_pillow_hold_in_processes(photos, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    (error,) = decoded([str(photos / "0.png")]).values()
+    assert "safety limit" in str(error)
+
+
+@pytest.mark.parametrize("in_processes", [False, True])
+def test_after_an_error_of_the_source_or_of_its_copy_nothing_more_is_read(in_processes, monkeypatch):
+    plain, copied = decoding._own, []
+
+    def own(source):
+        copied.append(source)
+        if len(copied) == 3:
+            raise MemoryError("no room")
+        return plain(source)
+
+    monkeypatch.setattr(decoding, "_own", own)
+    rows = decode_ahead([pixels(i) for i in range(9)], Decoder(), num_workers=2, in_processes=in_processes)
+    assert [next(rows)[0] for _ in range(2)] == [0, 1]
+    with pytest.raises(MemoryError, match="no room"):
+        next(rows)
+    assert len(copied) == 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -88,6 +88,29 @@ def test_gray_and_cmyk_jpeg_files_are_read_as_by_default(tmp_path):
         np.testing.assert_array_equal(*(np.array(image) for image in opened))
 
 
+def test_tiff_files_are_turned_by_pillow_either_way(tmp_path):
+    exif = Image.Exif()
+    exif.update(TURNED)
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "a.tif", exif=exif)
+    assert open_picture(tmp_path / "a.tif", "google").size == open_picture(tmp_path / "a.tif").size == (30, 40)
+
+
+def test_what_the_decoder_refuses_and_pillow_reads_is_read(monkeypatch):
+    def refuse(content, **options):
+        raise ValueError("Could not determine subsampling level for JPEG image")
+
+    monkeypatch.setattr(presets, "_fast_decoder", lambda: refuse)
+    np.testing.assert_array_equal(pixels(JPEG, "google"), pixels(JPEG, "default"))
+
+
+def test_a_damaged_pil_image_is_named(tmp_path):
+    Image.open(JPEG).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="a.png: cannot be decoded, truncated or damaged"):
+        open_picture(Image.open(tmp_path / "a.png"), "google")
+
+
 def test_a_file_with_stray_bytes_is_decoded_and_one_cut_short_refused(tmp_path):
     content = jpeg(restart_marker_blocks=4)
     marker = content.index(b"\xff\xd0")
@@ -107,12 +130,10 @@ def test_decompression_bombs_are_refused(monkeypatch):
         open_picture(JPEG, "google")
 
 
-def test_without_the_decoder_pillow_decodes(monkeypatch):
-    def missing(name):
-        raise presets.PackageNotFoundError(name)
-
-    monkeypatch.setattr(presets, "version", missing)
+def test_without_the_decoder_pillow_decodes(monkeypatch, request):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    presets._fast_decoder.cache_clear()
+    request.addfinalizer(presets._fast_decoder.cache_clear)
     assert not has_fast_decoder()
     np.testing.assert_array_equal(pixels(JPEG, "google"), pixels(JPEG, "default"))
 

@@ -145,10 +145,7 @@ def test_the_preset_reaches_pixels_and_signature(checkpoints, capsys):
 
 
 def test_the_decoder_that_is_missing_is_named(checkpoints, monkeypatch, capsys):
-    def missing(name):
-        raise presets.PackageNotFoundError(name)
-
-    monkeypatch.setattr(presets, "version", missing)
+    monkeypatch.setattr(presets, "_fast_decoder", lambda: None)
     assert run("photos/0.png", "-m", "a", "--preset", "google") == 0
     assert 'Install it with: pip install "musiq_hf[google]"' in capsys.readouterr().err
 
@@ -157,7 +154,7 @@ def test_processes_decode_if_they_are_asked_for_or_an_accelerator_must_be_fed(mo
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
     assert scorers._workers(None, cpu) == {"num_workers": 2, "in_processes": False}
     assert scorers._workers(3, cpu) == {"num_workers": 3, "in_processes": True}
-    monkeypatch.setattr(scorers.os, "cpu_count", lambda: 12)
+    monkeypatch.setattr(scorers.os, "sched_getaffinity", lambda process: set(range(12)), raising=False)
     assert scorers._workers(None, gpu) == {"num_workers": 8, "in_processes": True}
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert scorers._workers(None, gpu) == {"num_workers": 3, "in_processes": True}

@@ -4,10 +4,12 @@
 import argparse
 import itertools
 import math
+import multiprocessing
 import os
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 from transformers.utils import logging
 
+from .. import decoding
 from ..arguments import positive
 from ..auto import DEFAULT_CHECKPOINT
 from ..picture_sources import check_sources, count_sources, find_sources
@@ -49,7 +53,8 @@ PATH is one of
   a .parquet file         with a column of pictures, as `datasets` writes it
   a .csv file             with a column of paths, relative to the file
   a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:
-                          hf://datasets/owner/name, with /configuration, @revision and :split as needed
+                          hf://datasets/owner/name, with /configuration, @revision and :split as needed (shards
+                          and continued runs read past the rows of others and those that are done)
 
 Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE}.
 The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it.
@@ -120,7 +125,7 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "score",
-        help="score pictures, folders, tar shards, parquet and CSV files",
+        help="score pictures, folders, archives, tables and data sets",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -166,6 +171,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, and return the exit code."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error
+    if sys.platform != "win32":  # what the processes that decode need is imported once for all of them
+        multiprocessing.set_forkserver_preload(["__main__", decoding.__name__])
     share = _share(arguments)
     output = None if arguments.output is None else check_output(arguments.output)
     check_sources(arguments.paths, column=arguments.column)
@@ -232,7 +240,10 @@ def _progress(arguments: argparse.Namespace, share: Share, done: int) -> Any:
     if not bar.disable:
 
         def count() -> None:
-            number = count_sources(arguments.paths, column=arguments.column)
+            try:
+                number = count_sources(arguments.paths, column=arguments.column)
+            except (OSError, ValueError):  # the run meets it too, and says so
+                return
             bar.total = None if number is None else len(range(share.index - 1, number, share.count))
 
         threading.Thread(target=count, daemon=True).start()
