@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests share: deterministic properties, models that are built once, small models and pictures."""
 
+import multiprocessing
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -22,6 +23,8 @@ from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProc
 torch.set_num_threads(1)
 settings.register_profile("deterministic", derandomize=True, database=None, deadline=None, max_examples=25)
 settings.load_profile("deterministic")
+if sys.platform != "win32":  # processes that decode are started often: import what they need once
+    multiprocessing.set_forkserver_preload(["musiq_hf.decoding"])
 
 # A model of a few thousand parameters: every kind of layer, nothing of size.
 TINY = {

@@ -67,6 +67,7 @@ def run_script(folder, text):
     return subprocess.run([sys.executable, "run.py"], cwd=folder, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_processes_that_cannot_start_are_said_once_and_blamed_on_no_picture(photos):
     # Without the guard, each process would begin the script again.
     script = (
@@ -101,6 +102,7 @@ def test_after_an_error_of_the_source_or_of_its_copy_nothing_more_is_read(in_pro
     assert len(copied) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_processes_end_with_their_parent_even_if_it_is_killed(photos, tmp_path):
     script = tmp_path / "run.py"
