@@ -258,7 +258,8 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
         ({"architecture": {"hash_gird_size": 3}}, "`architecture` names hash_gird_size, which is no field"),
         ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
         ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),
-        ({"model": "no-such-model"}, "no-such-model: neither a directory with a config.json nor an id on the Hub"),
+        ({"model": "no-such-model"}, "no-such-model: no such directory, and ids on the Hub have an owner"),
+        ({"model": "no/model"}, "no/model: neither a directory with a config.json nor an id on the Hub"),
     ],
 )
 def test_wrong_wishes_are_named_before_training(photos, blank, changes, message, monkeypatch):
