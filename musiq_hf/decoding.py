@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,18 +117,41 @@ def _nothing() -> None:
 
 
 def _process_pool(number: int) -> ProcessPoolExecutor:
-    # Not forked from here: a process that holds threads of torch, or a GPU, cannot be copied safely.
-    if sys.platform == "win32":
-        context = multiprocessing.get_context("spawn")
-    else:
-        context = multiprocessing.get_context("forkserver")
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is not for the server either
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    """Processes that have been asked to start.
+
+    They are not forked from here: a process that holds threads of torch, or a GPU, cannot be copied safely.
+    """
     settings = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
-    return ProcessPoolExecutor(number, mp_context=context, initializer=_start_worker, initargs=settings)
+    method = "spawn" if sys.platform == "win32" else "forkserver"
+    context = multiprocessing.get_context(method)
+    pool = ProcessPoolExecutor(number, mp_context=context, initializer=_start_worker, initargs=settings)
+    try:
+        with _interrupts_held():
+            pool.submit(_nothing)
+    except KeyboardInterrupt:  # what has begun to start must not lose this process
+        pool.shutdown(cancel_futures=True)
+        raise
+    return pool
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until processes have been started, the server of which inherits that it is not to be seen."""
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    resource_tracker.ensure_running()  # its own start would let Ctrl-C through again
+    came: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda *details: came.append(details))  # other threads may be hit by it
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 class _Pool:

@@ -67,6 +67,16 @@ def run_script(folder, text):
     return subprocess.run([sys.executable, "run.py"], cwd=folder, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_interrupt_waits_until_processes_have_been_started():
+    handler, done = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt), decoding._interrupts_held():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("started")
+    assert done == ["started"] and signal.getsignal(signal.SIGINT) is handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 @pytest.mark.slow
 def test_processes_that_cannot_start_are_said_once_and_blamed_on_no_picture(photos):
     # Without the guard, each process would begin the script again.
