@@ -211,8 +211,8 @@ def _load(arguments: argparse.Namespace) -> Scorers:
         )
     if arguments.preset == "google" and not has_fast_decoder():
         print(
-            "musiq score: without simplejpeg, JPEG files are decoded by Pillow, and their scores differ by up to a "
-            'hundredth of the range from the published program\'s. Install it with: pip install "musiq_hf[google]"',
+            "musiq score: without simplejpeg, JPEG files are decoded by Pillow, and their scores are not the published "
+            'program\'s: some differ by several points of 100. Install it with: pip install "musiq_hf[google]"',
             file=sys.stderr,
         )
     logging.disable_progress_bar()
