@@ -211,7 +211,7 @@ def _load(arguments: argparse.Namespace) -> Scorers:
         )
     if arguments.preset == "google" and not has_fast_decoder():
         print(
-            "musiq score: without simplejpeg, JPEG files are decoded by Pillow, and their scores are not the published "
+            "musiq score: without simplejpeg, Pillow decodes JPEG files, and their scores are not the published "
             'program\'s: some differ by several points of 100. Install it with: pip install "musiq_hf[google]"',
             file=sys.stderr,
         )
