@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -68,12 +69,14 @@ def run_script(folder, text):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_an_interrupt_waits_until_processes_have_been_started():
-    handler, done = signal.getsignal(signal.SIGINT), []
+def test_an_interrupt_waits_until_processes_have_been_started(request):
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run side by side ignore it
+    done = []
     with pytest.raises(KeyboardInterrupt), decoding._interrupts_held():
         os.kill(os.getpid(), signal.SIGINT)
         done.append("started")
-    assert done == ["started"] and signal.getsignal(signal.SIGINT) is handler
+    assert done == ["started"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
