@@ -248,6 +248,7 @@ def test_finetune_trains_and_prints_metrics(scores_csv, checkpoint, tmp_path, ca
     code, printed, errors = musiq(capsys, "finetune", *scores_csv, *words)
     assert code == 0, errors
     assert json.loads(printed[printed.index("{\n") :])["selection"]["num_pictures"] == 6
+    assert f"{tmp_path / 'out'}: saved. To score with it: musiq score PICTURES -m {tmp_path / 'out'}" in errors
     trained = MusiqImageProcessor.from_pretrained(tmp_path / "out")
     assert trained.patch_size == 8 and (tmp_path / "out" / "model.safetensors").is_file()
 

@@ -2,7 +2,10 @@
 """`musiq finetune`: train on scored pictures; the fields of `musiq_hf.settings.FinetuneSettings` are its arguments."""
 
 import argparse
+import sys
 from typing import Any
+
+from accelerate import PartialState
 
 from ..arguments import run_command
 from ..auto import DEFAULT_CHECKPOINT
@@ -35,6 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
         from ..training import finetune  # loads the libraries for training, which `musiq --help` does not need
 
         defaults = {"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/finetune"}
-        return finetune(settings_from_arguments(arguments, FinetuneSettings, **defaults))
+        settings = settings_from_arguments(arguments, FinetuneSettings, **defaults)
+        metrics = finetune(settings)
+        if PartialState().is_main_process:
+            folder = settings.output_dir
+            print(f"{folder}: saved. To score with it: musiq score PICTURES -m {folder}", file=sys.stderr)
+        return metrics
 
     return run_command("musiq finetune", train, example=EXAMPLE)
