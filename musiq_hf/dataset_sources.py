@@ -8,8 +8,8 @@ from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from .lazy_pictures import LazyPicture, Source, as_text, unreadable, why
-from .table_sources import ROWS_AT_ONCE, open_cell, picture_column
+from .lazy_pictures import LazyPicture, Source, unreadable, why
+from .table_sources import ROWS_AT_ONCE, Columns, open_cell, picture_column, row_key
 
 SAVED, HUB = "saved data set", "data set of the Hub"
 SAVED_FILES = ("state.json", "dataset_info.json")  # of each split; `datasets` writes them beside the Arrow files
@@ -25,7 +25,7 @@ def is_saved(folder: str) -> bool:
     return all(os.path.isfile(os.path.join(folder, name)) for name in SAVED_FILES)
 
 
-def check_saved(folder: str, column: str | None) -> None:
+def check_saved(folder: str, columns: Columns) -> None:
     """Raise a ValueError if the column is missing; what cannot be read at all becomes a row with its error later."""
     import datasets
 
@@ -33,20 +33,21 @@ def check_saved(folder: str, column: str | None) -> None:
         schema = datasets.load_from_disk(folder).features.arrow_schema
     except Exception:  # damaged
         return
-    picture_column(schema, column, folder)
+    picture_column(schema, columns, folder)
 
 
-def read_saved(folder: str, column: str | None) -> Iterator[Source]:
-    """A picture per row, called folder::row; a ValueError if the column is missing."""
-    check_saved(folder, column)
+def read_saved(folder: str, columns: Columns) -> Iterator[Source]:
+    """A picture per row, called by its key or folder::row; a ValueError if a column is missing."""
+    check_saved(folder, columns)
     try:
         import datasets
 
         loaded, row = datasets.load_from_disk(folder), 0  # memory-mapped
-        name = picture_column(loaded.features.arrow_schema, column, folder)
-        for table in loaded.select_columns(name).with_format("arrow").iter(ROWS_AT_ONCE):
-            for cell in table.column(0):
-                key = as_text(f"{folder}::{row}")
+        name = picture_column(loaded.features.arrow_schema, columns, folder)
+        for table in loaded.select_columns(columns.read(name)).with_format("arrow").iter(ROWS_AT_ONCE):
+            keys = table.column(columns.key).to_pylist() if columns.key else [None] * len(table)
+            for cell, own in zip(table.column(name), keys, strict=True):
+                key = row_key(own, f"{folder}::{row}")
                 yield key, LazyPicture(key, partial(open_cell, cell.as_py(), key, folder))
                 row += 1
     except Exception as error:  # whatever damaged files provoke
@@ -106,8 +107,8 @@ def _splits(path: str) -> dict[str, Any]:
     return {place.split: loaded[place.split]}
 
 
-def _stream(path: str, split: Any, column: str | None) -> tuple[Any, str]:
-    """A split with its column of pictures alone, undecoded, and the column's name; a ValueError if it has none."""
+def _stream(path: str, split: Any, columns: Columns) -> tuple[Any, str]:
+    """A split with its pictures, undecoded, and keys alone, and the name of the pictures' column, or a ValueError."""
     import datasets
 
     try:
@@ -116,18 +117,18 @@ def _stream(path: str, split: Any, column: str | None) -> tuple[Any, str]:
         schema = split.features.arrow_schema
     except Exception as error:
         raise ValueError(f"{path}: cannot be read ({why(error)}).") from error
-    name = picture_column(schema, column, path)
-    return split.select_columns(name).cast_column(name, datasets.Image(decode=False)), name
+    name = picture_column(schema, columns, path)
+    return split.select_columns(columns.read(name)).cast_column(name, datasets.Image(decode=False)), name
 
 
-def check_hub(path: str, column: str | None) -> None:
+def check_hub(path: str, columns: Columns) -> None:
     """Raise a ValueError if there is no such data set, split or column."""
     for split in _splits(path).values():
-        _stream(path, split, column)
+        _stream(path, split, columns)
 
 
-def read_hub(path: str, column: str | None) -> Iterator[Source]:
-    """A picture per row, called hf://datasets/owner/name:split::row.
+def read_hub(path: str, columns: Columns) -> Iterator[Source]:
+    """A picture per row, called by its key or hf://datasets/owner/name:split::row.
 
     Raises:
         ValueError: See `check_hub`.
@@ -135,7 +136,7 @@ def read_hub(path: str, column: str | None) -> Iterator[Source]:
     """
     place = HubPath.of(path)
     for split_name, split in _splits(path).items():
-        rows, name = _stream(path, split, column)
+        rows, name = _stream(path, split, columns)
         whole = path if place.split else f"{path}:{split_name}"
         cells = enumerate(iter(rows))
         while True:
@@ -145,7 +146,7 @@ def read_hub(path: str, column: str | None) -> Iterator[Source]:
                 break
             except Exception as error:  # the connection, most often: the rows so far are not lost
                 raise OSError(f"{path}: cannot be read on ({why(error)}). The same command continues.") from error
-            key = f"{whole}::{row}"
+            key = row_key(cell[columns.key] if columns.key else None, f"{whole}::{row}")
             yield key, LazyPicture(key, partial(_open_remote, cell[name], key))
 
 

@@ -28,16 +28,17 @@ from .dataset_sources import (
 )
 from .image_loading_musiq import URL_PREFIXES, download
 from .lazy_pictures import LazyPicture, Source, as_text, checked_path, unreadable, why
-from .table_sources import check_table, count_parquet, read_csv, read_parquet
+from .table_sources import Columns, check_table, count_parquet, read_csv, read_parquet
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 TABLE_SUFFIXES = (".csv", ".parquet")
 KINDS = f"a picture ({', '.join(PICTURE_SUFFIXES)}), a .tar, .parquet or .csv file"
 TAR_BLOCK = 512  # bytes
 URL_TIMEOUT = 60  # seconds
+DEFAULT_COLUMNS = Columns()
 
 
-def find_sources(paths: Sequence[str], *, column: str | None = None) -> Iterator[Source]:
+def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> Iterator[Source]:
     """Every picture of the paths, in their order; that of names within folders, of members and rows within files.
 
     Args:
@@ -47,18 +48,19 @@ def find_sources(paths: Sequence[str], *, column: str | None = None) -> Iterator
             .csv files with a column of paths that start from the file's folder; data sets, as folders that
             `save_to_disk` has written or on the Hub ("hf://datasets/owner/name/configuration@revision:split", the last
             three as needed).
-        column: That column; None looks for a usual one.
+        columns: Of tables and data sets.
 
     Yields:
-        (key, picture). The key is the path, "shard.tar::member", "file.parquet::row" (from 0, of data sets as well) or
-        a path as the CSV has it; what of a name is not Unicode is written with backslashes.
+        (key, picture). The key is that of the row's column; without one it is the path, "shard.tar::member",
+        "file.parquet::row" (from 0, of data sets as well) or a path as the CSV has it; what of a name is not Unicode
+        is written with backslashes.
 
     Raises:
         ValueError: If there is no such path, or no picture at all.
     """
     found = False
     for path, kind in _files(paths):
-        for source in READERS[kind](path, column):
+        for source in READERS[kind](path, columns):
             found = True
             yield source
     if not found:
@@ -68,32 +70,32 @@ def find_sources(paths: Sequence[str], *, column: str | None = None) -> Iterator
         )
 
 
-def count_sources(paths: Sequence[str], *, column: str | None = None) -> int | None:
+def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> int | None:
     """How many pictures `find_sources` will find, without reading any of them; None if a data set does not say it."""
     total = 0
     for path, kind in _files(paths):
-        count = _count(path, kind, column)
+        count = _count(path, kind, columns)
         if count is None:
             return None
         total += count
     return total
 
 
-def check_sources(paths: Sequence[str], *, column: str | None = None) -> None:
+def check_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> None:
     """Find a mistake in the arguments of `find_sources` before hours of work; of a pattern look at the first table.
 
     Raises:
-        ValueError: If a path does not exist, cannot hold pictures, or lacks the column.
+        ValueError: If a path does not exist, cannot hold pictures, or lacks a column.
     """
     has_table = False
     for path in paths:
         if path.startswith(HUB_PREFIX):
-            check_hub(path, column)
+            check_hub(path, columns)
             has_table = True
         if path.startswith((HUB_PREFIX, *URL_PREFIXES)):
             continue
         if os.path.isdir(path):
-            has_table |= _check_saved_within(path, column)
+            has_table |= _check_saved_within(path, columns)
             continue
         files = [path] if os.path.lexists(path) else list(_matches(path))
         if not files:
@@ -103,24 +105,25 @@ def check_sources(paths: Sequence[str], *, column: str | None = None) -> None:
         )
         for file, kind in itertools.islice(tables, 1):
             has_table = True
-            check_table(file, kind, column)
-    if column is not None and not has_table:
-        raise ValueError(f"--column names a column ({column!r}) of a table or data set, but none is given. Drop it.")
+            check_table(file, kind, columns)
+    for option, name in (("--column", columns.picture), ("--key", columns.key)):
+        if name is not None and not has_table:
+            raise ValueError(f"{option} names a column ({name!r}) of a table or data set, but none is given. Drop it.")
 
 
-def _check_saved_within(folder: str, column: str | None) -> bool:
-    """Check a saved data set, or all splits of one; of other folders, if there is a column, the first data set in it.
+def _check_saved_within(folder: str, columns: Columns) -> bool:
+    """Check a saved data set, or all splits of one; of other folders, if columns are named, the first data set in it.
 
     Returns:
         Whether there is one.
     """
     has_splits = os.path.isfile(os.path.join(folder, "dataset_dict.json"))
-    if not (is_saved(folder) or has_splits or column is not None):
+    if not (is_saved(folder) or has_splits or columns != DEFAULT_COLUMNS):
         return False  # a walk through all of a large folder is only worth it for an answer that is needed
     saved = (path for path, kind in _files([folder]) if kind == SAVED)
     checked = list(saved if has_splits else itertools.islice(saved, 1))
     for path in checked:
-        check_saved(path, column)
+        check_saved(path, columns)
     return bool(checked)
 
 
@@ -201,16 +204,16 @@ def _listing(folder: str) -> list[tuple[str, bool]]:
     return sorted(listed)
 
 
-def _read_picture(path: str, column: str | None) -> Iterator[Source]:
+def _read_picture(path: str, columns: Columns) -> Iterator[Source]:
     name = as_text(path)
     yield name, LazyPicture(name, partial(checked_path, path, name))
 
 
-def _read_url(path: str, column: str | None) -> Iterator[Source]:
+def _read_url(path: str, columns: Columns) -> Iterator[Source]:
     yield path, LazyPicture(path, partial(download, path, timeout=URL_TIMEOUT))
 
 
-def _read_folder(path: str, column: str | None) -> Iterator[Source]:
+def _read_folder(path: str, columns: Columns) -> Iterator[Source]:
     yield unreadable(path, "the folder cannot be listed. Check its permissions.")
 
 
@@ -223,7 +226,7 @@ def _read_part(path: str, offset: int, size: int, name: str) -> BytesIO:
         return BytesIO(file.read(size))
 
 
-def _read_tar(path: str, column: str | None) -> Iterator[Source]:
+def _read_tar(path: str, columns: Columns) -> Iterator[Source]:
     """Members that are pictures, found by their headers; their bytes are read in the thread that decodes them."""
     problem = None
     try:
@@ -253,7 +256,7 @@ def _tar_members(path: str) -> Iterator[tarfile.TarInfo]:
                 raise tarfile.ReadError(f"no header and no end mark at byte {archive.offset}")
 
 
-READERS: dict[str, Callable[[str, str | None], Iterator[Source]]] = {
+READERS: dict[str, Callable[[str, Columns], Iterator[Source]]] = {
     "picture": _read_picture,
     "url": _read_url,
     "folder": _read_folder,
@@ -266,6 +269,6 @@ READERS: dict[str, Callable[[str, str | None], Iterator[Source]]] = {
 COUNTERS: dict[str, Callable[[str], int | None]] = {".parquet": count_parquet, SAVED: count_saved, HUB: count_hub}
 
 
-def _count(path: str, kind: str, column: str | None) -> int | None:
+def _count(path: str, kind: str, columns: Columns) -> int | None:
     """Pictures of one file; None if that cannot be known beforehand."""
-    return COUNTERS[kind](path) if kind in COUNTERS else sum(1 for _ in READERS[kind](path, column))
+    return COUNTERS[kind](path) if kind in COUNTERS else sum(1 for _ in READERS[kind](path, columns))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 from .lazy_pictures import LazyPicture, Source, as_text, checked_path, unreadable, why
 
@@ -14,8 +14,24 @@ PATH_COLUMNS = ("image", "path", "file_name", "filename", "image_name", "image_p
 ROWS_AT_ONCE = 8  # of a parquet file: pictures are large
 
 
-def check_table(path: str, kind: str, column: str | None) -> None:
-    """Raise a ValueError if the column is missing; what cannot be read at all becomes a row with its error later."""
+class Columns(NamedTuple):
+    """Which columns of a table are read.
+
+    Attributes:
+        picture: With the pictures; None looks for a usual one.
+        key: With the keys; None calls a row by its number, that of a CSV file by its path.
+    """
+
+    picture: str | None = None
+    key: str | None = None
+
+    def read(self, picture: str) -> list[str]:
+        """All that must be read, once it is known where the pictures are."""
+        return [picture] if self.key is None else [picture, self.key]
+
+
+def check_table(path: str, kind: str, columns: Columns) -> None:
+    """Raise a ValueError if a column is missing; what cannot be read at all becomes a row with its error later."""
     try:
         if kind == ".csv":
             with open(path, newline="", encoding="utf-8-sig") as file:
@@ -27,26 +43,43 @@ def check_table(path: str, kind: str, column: str | None) -> None:
     except Exception:  # damaged
         return
     if kind == ".csv":
-        _csv_column(names, column, path)
+        _csv_column(names, columns.picture, path)
+        check_key(names, columns, path)
     else:
-        picture_column(schema, column, path)
+        picture_column(schema, columns, path)
 
 
-def picture_column(schema: Any, column: str | None, path: str) -> str:
-    """Name of the column with pictures."""
+def check_key(names: Sequence[str], columns: Columns, path: str) -> None:
+    """Raise a ValueError if there is no such column."""
+    if columns.key is not None and columns.key not in names:
+        raise ValueError(
+            f"{path}: no column {columns.key!r} for the keys, only {', '.join(names)[:200]}. Change --key."
+        )
+
+
+def row_key(value: Any, place: str) -> str:
+    """The key of a row, or its place where it has none."""
+    return as_text(place if value in (None, "") else str(value))
+
+
+def picture_column(schema: Any, columns: Columns, path: str) -> str:
+    """Name of the column with pictures of an Arrow schema; a ValueError if it, or that of the keys, is missing."""
     import pyarrow.types as types  # type: ignore[import-untyped]
 
     def holds_bytes(kind: Any) -> bool:
         is_cell = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
         return is_cell or types.is_binary(kind) or types.is_large_binary(kind)
 
-    fitting = [field.name for field in schema if holds_bytes(field.type)]
+    check_key(schema.names, columns, path)
+    column, fitting = columns.picture, [field.name for field in schema if holds_bytes(field.type)]
     if column is None and (len(fitting) == 1 or "image" in fitting):
-        return fitting[0] if len(fitting) == 1 else "image"
+        column = fitting[0] if len(fitting) == 1 else "image"
     if column is None or column not in fitting:
         found = f"columns of pictures: {', '.join(fitting) or 'none'}; all: {', '.join(schema.names)}"
         wanted = "One column of pictures (bytes) is needed" if column is None else f"no column of pictures {column!r}"
         raise ValueError(f"{path}: {wanted} ({found}). Name it with --column.")
+    if column == columns.key:
+        raise ValueError(f"{path}: the column {column!r} has the pictures and cannot have the keys. Change --key.")
     return column
 
 
@@ -60,13 +93,13 @@ def open_cell(cell: Any, name: str, folder: str) -> str | BytesIO:
     raise ValueError(f"{name}: the row has no picture.")
 
 
-def read_parquet(path: str, column: str | None) -> Iterator[Source]:
+def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
     """A picture per row; all rows of a row group from the first that cannot be read on are rows with the error."""
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
-        name = picture_column(file.schema_arrow, column, path)
+        name = picture_column(file.schema_arrow, columns, path)
     except Exception as error:  # not a parquet file, or a damaged one
         yield unreadable(path, f"cannot be read as parquet ({why(error)}).")
         return
@@ -76,9 +109,10 @@ def read_parquet(path: str, column: str | None) -> Iterator[Source]:
             end += file.metadata.row_group(group).num_rows
             problem = "the row group is too short"
             try:
-                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=[name]):
-                    for cell in batch.column(0):
-                        key = as_text(f"{path}::{row}")
+                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns.read(name)):
+                    keys = batch.column(columns.key).to_pylist() if columns.key else [None] * len(batch)
+                    for cell, own in zip(batch.column(name), keys, strict=True):
+                        key = row_key(own, f"{path}::{row}")
                         yield key, LazyPicture(key, partial(open_cell, cell.as_py(), key, os.path.dirname(path)))
                         row += 1
             except Exception as error:  # damaged pages
@@ -100,16 +134,19 @@ def _csv_column(names: Sequence[str], column: str | None, path: str) -> int:
     )
 
 
-def read_csv(path: str, column: str | None) -> Iterator[Source]:
+def read_csv(path: str, columns: Columns) -> Iterator[Source]:
     """A picture per line, called by its path as it stands there."""
     folder = os.path.dirname(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.reader(file)
-            index = _csv_column(next(table, []), column, path)
+            names = next(table, [])
+            index = _csv_column(names, columns.picture, path)
+            check_key(names, columns, path)
+            key_index = index if columns.key is None else names.index(columns.key)
             for cells in table:
                 if len(cells) > index and cells[index]:
-                    name = as_text(cells[index])
+                    name = row_key(cells[key_index] if len(cells) > key_index else None, cells[index])
                     yield name, LazyPicture(name, partial(checked_path, os.path.join(folder, cells[index]), name))
                 elif cells:  # not an empty line
                     yield unreadable(f"{path}::line {table.line_num}", "the line has no path.")

@@ -14,6 +14,7 @@ from musiq_hf import dataset_sources
 from musiq_hf.cli import main
 from musiq_hf.dataset_sources import HubPath
 from musiq_hf.picture_sources import check_sources, count_sources, find_sources
+from musiq_hf.table_sources import Columns
 
 
 def pixels(seed):
@@ -32,15 +33,15 @@ def make(seeds, **more):
     return datasets.Dataset.from_dict({**columns, **more}, features=features)
 
 
-def found(*paths, column=None):
+def found(*paths, column=None, key=None):
     """Key and seed of every picture; the error where there is none."""
     outcomes = {}
-    for key, picture in find_sources(paths, column=column):
+    for name, picture in find_sources(paths, columns=Columns(column, key)):
         try:
             array = np.array(picture.decode())
-            outcomes[key] = next(seed for seed in range(40) if np.array_equal(pixels(seed), array))
+            outcomes[name] = next(seed for seed in range(40) if np.array_equal(pixels(seed), array))
         except ValueError as error:
-            outcomes[key] = str(error)
+            outcomes[name] = str(error)
     return outcomes
 
 
@@ -91,17 +92,17 @@ def test_the_column_can_be_named_and_must_be_one_of_pictures(place):
     assert list(found("saved").values()) == [1, 2]
     assert list(found("saved", column="other").values()) == [8, 9]
     with pytest.raises(ValueError, match="saved: no column of pictures 'mos' .columns of pictures: image, other"):
-        check_sources(["saved"], column="mos")
+        check_sources(["saved"], columns=Columns("mos"))
     (place / "deep").mkdir()
     datasets.DatasetDict({"a": make([1], other=[cell(8)])}).save_to_disk("deep/down")
     for path in ("deep", "deep/down"):
-        check_sources([path], column="other")
+        check_sources([path], columns=Columns("other"))
         assert found(path, column="other") == {"deep/down/a::0": 8}
         with pytest.raises(ValueError, match="deep/down/a: no column of pictures 'mos'"):
-            check_sources([path], column="mos")
+            check_sources([path], columns=Columns("mos"))
     shutil.rmtree(place / "deep" / "down")
     with pytest.raises(ValueError, match="--column names a column"):
-        check_sources(["deep"], column="other")
+        check_sources(["deep"], columns=Columns("other"))
 
 
 def test_an_ambiguous_column_is_a_mistake_not_damage(place):
@@ -135,7 +136,7 @@ def test_a_data_set_of_the_hub_is_streamed_split_by_split(hub):
     assert found(f"{path}/all@v1.0:test") == {f"{path}/all@v1.0:test::{row}": 20 + row for row in range(3)}
     assert hub[-1] == ("hf://datasets/photos/many", "all", {"revision": "v1.0", "streaming": True})
     check_sources([path])
-    check_sources([path], column="image")
+    check_sources([path], columns=Columns("image"))
 
 
 def test_pictures_are_counted_if_the_data_set_says_how_many_they_are(hub, monkeypatch):
@@ -216,6 +217,17 @@ def test_mistakes_are_one_sentence(hub, path, message, capsys):
     assert main(["score", path, "-o", "s.csv"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_keys_can_come_from_a_column(hub, place):
+    make([4, 5]).add_column("id", ["four", "five"]).save_to_disk("saved")
+    assert found("saved", key="id") == {"four": 4, "five": 5}
+    make([6, 7]).add_column("id", [60, 70]).to_parquet(place / "hub" / "data" / "train-00000-of-00001.parquet")
+    make([8]).add_column("id", [80]).to_parquet(place / "hub" / "data" / "test-00000-of-00001.parquet")
+    assert found("hf://datasets/photos/many", key="id") == {"60": 6, "70": 7, "80": 8}
+    for path in ("saved", "hf://datasets/photos/many"):
+        with pytest.raises(ValueError, match=f"{path}: no column 'mos' for the keys, only image, id"):
+            check_sources([path], columns=Columns(key="mos"))
 
 
 def test_parts_of_a_path():

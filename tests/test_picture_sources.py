@@ -17,6 +17,7 @@ from musiq_hf import MusiqImageProcessor, image_loading_musiq, picture_sources
 from musiq_hf.lazy_pictures import LazyPicture
 from musiq_hf.picture_sources import check_sources, count_sources, find_sources
 from musiq_hf.scoring import score_pictures
+from musiq_hf.table_sources import Columns
 
 
 def pixels(seed):
@@ -216,7 +217,7 @@ def test_rows_of_parquet_files(place, layout):
     assert list(found) == [f"data/a.parquet::{row}" for row in range(4)]
     assert all((found[f"data/a.parquet::{row}"] == pixels(row + 1)).all() for row in (0, 1, 3))
     assert found["data/a.parquet::2"] == "data/a.parquet::2: the row has no picture."
-    assert keys("data/*.parquet", column="image") == list(found)
+    assert keys("data/*.parquet", columns=Columns("image")) == list(found)
 
 
 def test_a_damaged_row_group_costs_its_rows_alone(place):
@@ -245,7 +246,7 @@ def test_csv_tables_name_pictures_beside_them(place):
     assert found["missing.png"] == "missing.png: no such file."
     assert "the line has no path" in found["data/labels.csv::line 5"]
     (place / "data" / "other.csv").write_text("mine\na.png\n", encoding="utf-8")
-    assert keys("data/other.csv", column="mine") == ["a.png"]
+    assert keys("data/other.csv", columns=Columns("mine")) == ["a.png"]
 
 
 def test_a_csv_that_is_none_further_down_is_a_row(place):
@@ -276,8 +277,8 @@ def test_mistakes_are_found_at_once(place, paths, column, message):
     (place / "t.csv").write_text("mos,other\n1,a.png\n")
     pyarrow.parquet.write_table(pyarrow.table({"one": [b"a"], "two": [b"b"], "n": [1]}), "t.parquet")
     with pytest.raises(ValueError, match=message):
-        check_sources(paths, column=column)
-    check_sources(["*", "photos/*"], column="mos")  # a column of `t.csv`, which is not the first match
+        check_sources(paths, columns=Columns(column))
+    check_sources(["*", "photos/*"], columns=Columns("mos"))  # a column of `t.csv`, which is not the first match
 
 
 def test_nothing_at_all_is_a_mistake_and_damage_is_not(place):
@@ -287,7 +288,7 @@ def test_nothing_at_all_is_a_mistake_and_damage_is_not(place):
         list(find_sources(["empty"]))
     for name in ("a.csv", "a.parquet", "a.tar"):
         (place / name).write_bytes(b"\xff\xfe damaged")
-    check_sources(["*.parquet", "a.csv", "a.tar"], column="image")
+    check_sources(["*.parquet", "a.csv", "a.tar"], columns=Columns("image"))
     assert set(outcomes("a.csv", "a.parquet", "a.tar")) == {"a.csv", "a.parquet", "a.tar"}
 
 
@@ -304,6 +305,24 @@ def test_pictures_are_read_when_they_are_decoded(place, tiny_model):
     ((_, small),) = find_sources([paths[0]])
     (row,) = score_pictures([small], model=model, processor=processor, shorter_side=6)
     assert (row.height, row.width) == (6, 8)
+
+
+def test_keys_can_come_from_a_column(place):
+    write(place / "a.png")
+    (place / "t.csv").write_text("image,id\na.png,7\na.png,\na.png\n")
+    table = pyarrow.table({"image": [png(1), png(2)], "name": ["one", None], "number": [11, 12]})
+    pyarrow.parquet.write_table(table, "t.parquet")
+    assert keys("t.csv", columns=Columns(key="id")) == ["7", "a.png", "a.png"]
+    assert keys("t.parquet", "a.png", columns=Columns(key="name")) == ["one", "t.parquet::1", "a.png"]
+    found = outcomes("t.parquet", columns=Columns(key="number"))
+    assert list(found) == ["11", "12"] and np.array_equal(found["12"], pixels(2))
+    for path in ("t.csv", "t.parquet"):
+        with pytest.raises(ValueError, match=f"{path}: no column 'mos' for the keys, only image, "):
+            check_sources([path], columns=Columns(key="mos"))
+    with pytest.raises(ValueError, match="the column 'image' has the pictures and cannot have the keys"):
+        check_sources(["t.parquet"], columns=Columns(key="image"))
+    with pytest.raises(ValueError, match="--key names a column .'id'. of a table or data set, but none is given"):
+        check_sources(["a.png"], columns=Columns(key="id"))
 
 
 @pytest.mark.parametrize("error", [struct.error("short"), IndexError("x"), MemoryError(), RecursionError("deep")])

@@ -39,6 +39,7 @@ from ..score_files import (
     write_output,
 )
 from ..scorers import Scorers, find_device
+from ..table_sources import Columns
 from . import INTERRUPTED
 
 DESCRIPTION = f"""\
@@ -57,7 +58,8 @@ PATH is one of
                           and continued runs read past the rows of others and those that are done)
 
 Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE}.
-The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it.
+The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it;
+--key takes it from a column of tables and data sets instead.
 A row has an error, or a score in MOS points, which is not clipped; score_0_1 is its place in the checkpoint's range,
 clipped to 0..1; std is the standard deviation of the predicted distribution, of checkpoints that predict one. Several
 checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the places of its scores in their
@@ -153,6 +155,7 @@ def add_parser(subparsers: Any) -> None:
         "--shorter_side", type=positive, metavar="N", help="shrink pictures to this shorter side, in pixels, first"
     )
     parser.add_argument("--column", metavar="NAME", help="column of tables and data sets with the pictures")
+    parser.add_argument("--key", metavar="NAME", help="column of tables and data sets with the keys")
     parser.add_argument("--shard", type=shard, metavar="i/n", help="score only every n-th input, from the i-th on")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
@@ -176,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
         multiprocessing.set_forkserver_preload(["__main__", decoding.__name__])
     share = _share(arguments)
     output = None if arguments.output is None else check_output(arguments.output)
-    check_sources(arguments.paths, column=arguments.column)
+    check_sources(arguments.paths, columns=_columns(arguments))
     if output is None:
         if share.is_launched:
             raise ValueError("Several processes need an output that they write together. Give one with -o.")
@@ -241,7 +244,7 @@ def _progress(arguments: argparse.Namespace, share: Share, done: int) -> Any:
 
         def count() -> None:
             try:
-                number = count_sources(arguments.paths, column=arguments.column)
+                number = count_sources(arguments.paths, columns=_columns(arguments))
             except (OSError, ValueError):  # the run meets it too, and says so
                 return
             bar.total = None if number is None else len(range(share.index - 1, number, share.count))
@@ -250,9 +253,13 @@ def _progress(arguments: argparse.Namespace, share: Share, done: int) -> Any:
     return bar
 
 
+def _columns(arguments: argparse.Namespace) -> Columns:
+    return Columns(picture=arguments.column, key=arguments.key)
+
+
 def _sources(arguments: argparse.Namespace, share: Share) -> Iterator[tuple[str, Any]]:
     """The inputs of this process."""
-    sources = find_sources(arguments.paths, column=arguments.column)
+    sources = find_sources(arguments.paths, columns=_columns(arguments))
     return itertools.islice(sources, share.index - 1, None, share.count)
 
 
@@ -306,7 +313,9 @@ def _write_scores(arguments: argparse.Namespace, share: Share, output: Path) -> 
         return 0
     check_no_other_journal(output, journals)
     scorers = _load(arguments)
-    settings = {name: getattr(arguments, name) for name in ("paths", "column", "shorter_side", "preset", "dtype")}
+    settings = {
+        name: getattr(arguments, name) for name in ("paths", "column", "key", "shorter_side", "preset", "dtype")
+    }
     settings |= {"models": scorers.names, "signatures": scorers.signatures, "weights": scorers.weights}
     settings["share"] = f"{share.index}/{share.count}"
     journal = Journal(own, settings)
