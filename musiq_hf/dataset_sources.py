@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from .lazy_pictures import LazyPicture, Source, unreadable, why
-from .table_sources import ROWS_AT_ONCE, Columns, open_cell, picture_column, row_key
+from .table_sources import ROWS_AT_ONCE, Columns, arrow_sources, open_cell, picture_column, row_key
 
 SAVED, HUB = "saved data set", "data set of the Hub"
 SAVED_FILES = ("state.json", "dataset_info.json")  # of each split; `datasets` writes them beside the Arrow files
@@ -38,20 +38,25 @@ def check_saved(folder: str, columns: Columns) -> None:
 
 def read_saved(folder: str, columns: Columns) -> Iterator[Source]:
     """A picture per row, called by its key or folder::row; a ValueError if a column is missing."""
-    check_saved(folder, columns)
-    try:
-        import datasets
+    import datasets
 
-        loaded, row = datasets.load_from_disk(folder), 0  # memory-mapped
-        name = picture_column(loaded.features.arrow_schema, columns, folder)
-        for table in loaded.select_columns(columns.read(name)).with_format("arrow").iter(ROWS_AT_ONCE):
-            keys = table.column(columns.key).to_pylist() if columns.key else [None] * len(table)
-            for cell, own in zip(table.column(name), keys, strict=True):
-                key = row_key(own, f"{folder}::{row}")
-                yield key, LazyPicture(key, partial(open_cell, cell.as_py(), key, folder))
-                row += 1
+    try:
+        loaded = datasets.load_from_disk(folder)  # memory-mapped
+        schema = loaded.features.arrow_schema
     except Exception as error:  # whatever damaged files provoke
-        yield unreadable(folder, f"what follows cannot be read as a data set ({why(error)}).")
+        yield _damaged(folder, error)
+        return
+    name, row = picture_column(schema, columns, folder), 0
+    try:
+        for table in loaded.select_columns(columns.read(name)).with_format("arrow").iter(ROWS_AT_ONCE):
+            yield from arrow_sources(table, name, columns, path=folder, row=row, folder=folder)
+            row += len(table)
+    except Exception as error:
+        yield _damaged(folder, error)
+
+
+def _damaged(folder: str, error: Exception) -> Source:
+    return unreadable(folder, f"what follows cannot be read as a data set ({why(error)}).")
 
 
 def count_saved(folder: str) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Literal
 
 import PIL
@@ -83,18 +84,13 @@ def _decode_published(file: str | BytesIO, name: str) -> Image.Image:
     if isinstance(file, BytesIO):
         file.seek(0)
     if is_fast:
-        content = file.getvalue() if isinstance(file, BytesIO) else _read(file)
+        content = file.getvalue() if isinstance(file, BytesIO) else Path(file).read_bytes()
         pixels = _decode_fast(content)
         if pixels is not None:
             image = Image.fromarray(pixels)
             image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
             return image
     return _unturned(decode_image(file, name, upright=False))
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def _decode_fast(content: bytes) -> Any:

@@ -43,8 +43,7 @@ def check_table(path: str, kind: str, columns: Columns) -> None:
     except Exception:  # damaged
         return
     if kind == ".csv":
-        _csv_column(names, columns.picture, path)
-        check_key(names, columns, path)
+        _csv_places(names, columns, path)
     else:
         picture_column(schema, columns, path)
 
@@ -93,6 +92,14 @@ def open_cell(cell: Any, name: str, folder: str) -> str | BytesIO:
     raise ValueError(f"{name}: the row has no picture.")
 
 
+def arrow_sources(table: Any, name: str, columns: Columns, *, path: str, row: int, folder: str) -> Iterator[Source]:
+    """The pictures in the column `name` of an Arrow table or batch, whose first row is number `row` of a path."""
+    keys = table.column(columns.key).to_pylist() if columns.key else [None] * len(table)
+    for place, (cell, own) in enumerate(zip(table.column(name), keys, strict=True), start=row):
+        key = row_key(own, f"{path}::{place}")
+        yield key, LazyPicture(key, partial(open_cell, cell.as_py(), key, folder))
+
+
 def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
     """A picture per row; all rows of a row group from the first that cannot be read on are rows with the error."""
     import pyarrow.parquet
@@ -110,10 +117,10 @@ def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
             problem = "the row group is too short"
             try:
                 for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns.read(name)):
-                    keys = batch.column(columns.key).to_pylist() if columns.key else [None] * len(batch)
-                    for cell, own in zip(batch.column(name), keys, strict=True):
-                        key = row_key(own, f"{path}::{row}")
-                        yield key, LazyPicture(key, partial(open_cell, cell.as_py(), key, os.path.dirname(path)))
+                    for source in arrow_sources(
+                        batch, name, columns, path=path, row=row, folder=os.path.dirname(path)
+                    ):
+                        yield source
                         row += 1
             except Exception as error:  # damaged pages
                 problem = why(error)
@@ -122,12 +129,13 @@ def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
                 row += 1
 
 
-def _csv_column(names: Sequence[str], column: str | None, path: str) -> int:
-    """Place of the column with paths."""
-    wanted = PATH_COLUMNS if column is None else (column,)
+def _csv_places(names: Sequence[str], columns: Columns, path: str) -> tuple[int, int]:
+    """Places of the columns with paths and with keys, which are the paths themselves if there is none."""
+    wanted = PATH_COLUMNS if columns.picture is None else (columns.picture,)
     for name in wanted:
         if name in names:
-            return names.index(name)
+            check_key(names, columns, path)
+            return names.index(name), names.index(columns.key or name)
     raise ValueError(
         f"{path}: a column {' or '.join(wanted)} with paths was expected in the first line, got "
         f"{', '.join(names)[:200] or 'nothing'}. Name it with --column."
@@ -140,10 +148,7 @@ def read_csv(path: str, columns: Columns) -> Iterator[Source]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.reader(file)
-            names = next(table, [])
-            index = _csv_column(names, columns.picture, path)
-            check_key(names, columns, path)
-            key_index = index if columns.key is None else names.index(columns.key)
+            index, key_index = _csv_places(next(table, []), columns, path)
             for cells in table:
                 if len(cells) > index and cells[index]:
                     name = row_key(cells[key_index] if len(cells) > key_index else None, cells[index])
