@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from benchmarks.inputs import Features
-from conversion.key_mapping import PYIQA, from_ours
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment
+from musiq_hf.conversion.key_mapping import PYIQA, from_ours
 
 VERSION = "0.1.16"
 INSTALL = f"pip install --no-deps pyiqa=={VERSION}"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Original MUSIQ checkpoints to Hugging Face and back; see `convert_musiq_checkpoint`."""
+"""Doors to the converters of `musiq_hf.conversion`."""

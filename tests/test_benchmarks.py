@@ -16,8 +16,8 @@ from benchmarks import cpu, cpu_batches, cpu_profile, cpu_sizes, inputs, measure
 from benchmarks.point import PointSpec, measure_point, run_module
 from benchmarks.results import add_section, read_results
 from benchmarks.training_step import TrainingSpec, measure_training
-from conversion.key_mapping import OURS, PYIQA, rename
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.conversion.key_mapping import OURS, PYIQA, rename
 
 # What pyiqa's code fixes, and little of the rest.
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}

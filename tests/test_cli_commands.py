@@ -13,7 +13,6 @@ from PIL import Image
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor
 from musiq_hf.arguments import parse_arguments
-from musiq_hf.cli import convert
 from musiq_hf.model_card import MusiqModelCard
 from musiq_hf.self_test import OFFICIAL_PICTURES, SELF_TEST, write_self_test
 from musiq_hf.signature import make_signature
@@ -183,26 +182,6 @@ def test_convert_gives_one_sentence_for_a_mistake(tmp_path, capsys):
     code, _, errors = musiq(capsys, "convert", tmp_path / "none.npz", tmp_path / "out")
     assert code == 2 and errors.startswith("musiq convert: ") and "none.npz: no such file" in errors
     assert "Example: musiq convert koniq_ckpt.npz musiq-koniq" in errors
-
-
-def test_a_foreign_package_named_conversion_is_not_taken_for_the_converter(tmp_path, monkeypatch):
-    (tmp_path / "conversion").mkdir()
-    (tmp_path / "conversion" / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name.split(".")[0] == "conversion"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(convert.importlib.util, "find_spec", _without_wheel(convert.importlib.util.find_spec))
-    with pytest.raises(ImportError, match="The converter is missing. Run the command in the folder of the clone"):
-        convert.conversion_module("published")
-
-
-def _without_wheel(find_spec):
-    return lambda name: None if name == "musiq_hf.conversion" else find_spec(name)
-
-
-def test_the_converter_of_a_clone_is_found(monkeypatch):
-    monkeypatch.setattr(convert.importlib.util, "find_spec", _without_wheel(convert.importlib.util.find_spec))
-    assert convert.conversion_module("published").__name__ == "conversion.published"
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from configuration import checkpoint_directory
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.model_preparation import resolve_model
 
 
 def test_defaults_are_the_published_three_scale_model():
@@ -164,9 +164,9 @@ def test_overrides_at_loading_are_checked_and_sorted(tmp_path):
 
 def test_named_configurations_are_found_and_agree_with_their_processors():
     for path in sorted((Path(__file__).parent.parent / "configuration" / "checkpoints").iterdir()):
-        directory = checkpoint_directory(path.name)
+        directory = resolve_model(f"scratch:{path.name}")
         config = MusiqConfig.from_pretrained(directory)
         MusiqImageProcessor.from_pretrained(directory).check_config(config)
         assert config.architectures[0].startswith("MusiqFor")
-    with pytest.raises(ValueError, match="There is no configuration 'koniq'. Choose one of musiq-ava, "):
-        checkpoint_directory("koniq")
+    with pytest.raises(ValueError, match="There is no configuration for 'scratch:koniq'. Choose scratch: with musiq-"):
+        resolve_model("scratch:koniq")

@@ -17,12 +17,12 @@ from huggingface_hub import HfApi, ModelCard, constants
 from isolated import run_isolated
 from transformers import AutoImageProcessor, AutoModel
 
-from conversion import convert_musiq_checkpoint as converter
-from conversion.checkpoints import read_checkpoint
-from conversion.convert_musiq_checkpoint import convert, main, to_original
-from conversion.infer_config import Flags
-from conversion.key_mapping import ORIGINAL, PYIQA, from_ours, to_ours
 from musiq_hf import MusiqForImageClassification
+from musiq_hf.conversion import convert_musiq_checkpoint as converter
+from musiq_hf.conversion.checkpoints import read_checkpoint
+from musiq_hf.conversion.convert_musiq_checkpoint import convert, main, to_original
+from musiq_hf.conversion.infer_config import Flags
+from musiq_hf.conversion.key_mapping import ORIGINAL, PYIQA, from_ours, to_ours
 from musiq_hf.publishing import read_json
 
 REPOSITORY = Path(__file__).parents[1]
@@ -359,7 +359,6 @@ def test_wheel_layout_runs_and_its_directory_loads_as_remote_code(tmp_path, capf
     site = tmp_path / "site"
     ignore = shutil.ignore_patterns("__pycache__", "checkpoints")
     shutil.copytree(REPOSITORY / "musiq_hf", site / "musiq_hf", ignore=ignore)
-    shutil.copytree(REPOSITORY / "conversion", site / "musiq_hf" / "conversion", ignore=ignore)
     path = save_npz(tmp_path / "tiny10.npz", golden.checkpoint_arrays("tiny10"))
     command = [sys.executable, "-m", "musiq_hf.conversion.convert_musiq_checkpoint", path, tmp_path / "out"]
     done = subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=300)

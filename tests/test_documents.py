@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cpu import make_parser as benchmark_parser
-from conversion.convert_musiq_checkpoint import build_parser as convert_parser
 from examples.evaluate import build_parser as evaluate_parser
 from musiq_hf.cli import build_parser as command_parser
+from musiq_hf.conversion.convert_musiq_checkpoint import build_parser as convert_parser
 from musiq_hf.data import DATA_SETS
 from musiq_hf.imagenet_pretraining import ImageNetSettings
 from musiq_hf.pretraining import PretrainSettings

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from conversion.key_mapping import ours_to_original
 from musiq_hf import MusiqImageProcessor
+from musiq_hf.conversion.key_mapping import ours_to_original
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in golden.FULL_SIZE]
 BATCHES = ["small1_64", "small1_single_64"]

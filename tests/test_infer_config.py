@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, AutoImageProcessor
 
-from conversion.convert_musiq_checkpoint import write_configs
-from conversion.infer_config import Flags, infer_config
-from conversion.key_mapping import ORIGINAL, to_ours
-from conversion.published import PUBLISHED, dataset_of
+from musiq_hf.conversion.convert_musiq_checkpoint import write_configs
+from musiq_hf.conversion.infer_config import Flags, infer_config
+from musiq_hf.conversion.key_mapping import ORIGINAL, to_ours
+from musiq_hf.conversion.published import PUBLISHED, dataset_of
 from musiq_hf.publishing import read_json
 
 CONFIGURATIONS = Path(__file__).parents[1] / "configuration" / "checkpoints"

@@ -4,7 +4,7 @@ import musiq_golden_ckpt
 import numpy as np
 import pytest
 
-from conversion.key_mapping import (
+from musiq_hf.conversion.key_mapping import (
     ORIGINAL,
     OURS,
     PYIQA,

@@ -139,7 +139,7 @@ def test_no_file_mentions_a_path_of_one_machine():
 
 
 def test_the_looked_for_files_are_there():
-    assert {"musiq_hf/modeling_musiq.py", "conversion/key_mapping.py", "tests/conftest.py"} <= set(
+    assert {"musiq_hf/modeling_musiq.py", "musiq_hf/conversion/key_mapping.py", "tests/conftest.py"} <= set(
         map(relative, PYTHON_FILES)
     )
     assert {"pyproject.toml", "README.md", "Makefile"} <= set(map(relative, TEXT_FILES))

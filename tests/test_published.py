@@ -6,8 +6,8 @@ import golden
 import pytest
 from huggingface_hub import constants
 
-from conversion import published
-from conversion.convert_musiq_checkpoint import main
+from musiq_hf.conversion import published
+from musiq_hf.conversion.convert_musiq_checkpoint import main
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..conversion.published import published_name
 from ..image_processing_musiq import MusiqImageProcessor
 from ..self_test import (
     OFFICIAL_PICTURES,
@@ -23,7 +24,6 @@ from ..self_test import (
 )
 from ..signature import make_signature
 from ..tables import markdown_table
-from .convert import conversion_module
 from .info import find_file
 
 SUMMARY = "whether a checkpoint gives the numbers that it should"
@@ -62,13 +62,13 @@ def official_name(checkpoint: str, name: str | None) -> str:
     Raises:
         ValueError: If its name is not a published one with official scores.
     """
-    found = name or conversion_module("published").published_name(Path(checkpoint).name)
+    found = name or published_name(Path(checkpoint).name)
     if found not in OFFICIAL_SCORES:
         raise ValueError(
             f"{checkpoint}: no official scores are known under this name, only for {', '.join(OFFICIAL_SCORES)}. "
             "Say with --name which of them it is, or leave out --images."
         )
-    return str(found)
+    return found
 
 
 def _table(title: str, comparisons: list[Comparison], tolerance: float) -> tuple[str, bool]:
