@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.cpu_sizes import HUGE, PYIQA_LARGEST
 from benchmarks.results import find_row, read_all, section_rows
-from musiq_hf.arguments import parse_arguments
+from musiq_hf.common.arguments import parse_arguments
 
 Results = dict[str, Any]
 # Times as fast as pyiqa in float32, with the same weights, by size.

@@ -20,7 +20,7 @@ from benchmarks.measure import DTYPES, describe_machine
 from benchmarks.point import point
 from benchmarks.results import add_section
 from benchmarks.training_step import VARIANTS, TrainingSpec
-from musiq_hf.arguments import one_sentence, parse_arguments, run_command
+from musiq_hf.common.arguments import one_sentence, parse_arguments, run_command
 
 EXAMPLE = "python -m benchmarks.cpu --output runs/bench.json --pictures photos"
 QUICK_VARIANTS = 2

@@ -37,7 +37,7 @@ from benchmarks.point import MARK, run_module
 from benchmarks.results import add_section
 from benchmarks.training_step import TrainingSpec, measure_training
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.arguments import one_sentence, parse_arguments
+from musiq_hf.common.arguments import one_sentence, parse_arguments
 
 TOTAL_SECONDS = 460.0
 LEAST_SECONDS = 20.0  # a part that has less left is not begun: it would spend it on importing

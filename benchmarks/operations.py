@@ -6,7 +6,7 @@ Norms, activations and embeddings are a few per cent of the time and no useful m
 """
 
 from benchmarks.inputs import num_tokens
-from musiq_hf.configuration_musiq import RESNET_DEPTHS, MusiqConfig
+from musiq_hf.models.musiq.configuration_musiq import RESNET_DEPTHS, MusiqConfig
 
 CHANNELS = 3
 STEM_KERNEL = 7

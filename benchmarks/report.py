@@ -15,10 +15,10 @@ from typing import Any
 from benchmarks.check import TARGETS
 from benchmarks.measure import DTYPES
 from benchmarks.results import read_all, section_rows
-from musiq_hf.arguments import parse_arguments, run_command
-from musiq_hf.extras import require
-from musiq_hf.publishing import write_text
-from musiq_hf.tables import markdown_table
+from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.extras import require
+from musiq_hf.common.files import write_text
+from musiq_hf.common.markdown import markdown_table
 
 Results = dict[str, Any]
 BEGIN, END = "<!-- written by hand: begin -->", "<!-- written by hand: end -->"

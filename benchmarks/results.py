@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from musiq_hf.publishing import read_json, write_json
+from musiq_hf.common.files import read_json, write_json
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import sys
 
 from transformers.utils import logging
 
-from musiq_hf.arguments import parse_arguments, run_command
 from musiq_hf.cli.evaluate import add_arguments, evaluate
+from musiq_hf.common.arguments import parse_arguments, run_command
 
 EXAMPLE = "python examples/evaluate.py --data scores.csv --image_root photos --output report.json"
 

@@ -31,9 +31,9 @@ from torch.export import Dim, ExportedProgram
 from transformers.utils import logging as transformers_logging
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.arguments import parse_arguments, run_command
-from musiq_hf.evaluation import load_scorer
-from musiq_hf.extras import require
+from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.extras import require
+from musiq_hf.scoring.loading import load_scorer
 
 EXAMPLE = "python examples/export.py --model musiq-koniq --output model.onnx"
 SUFFIXES = (".onnx", ".pt2")

@@ -9,10 +9,12 @@ from pathlib import Path
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.evaluation import load_scorer
-from musiq_hf.image_loading_musiq import load_image
-from musiq_hf.quality_map import quality_map
-from musiq_hf.visualization import plot_attention, plot_degradations, plot_quality_map
+from musiq_hf.explain.curves import plot_degradations
+from musiq_hf.explain.figures import plot_quality_map
+from musiq_hf.explain.musiq import plot_attention
+from musiq_hf.explain.quality_map import quality_map
+from musiq_hf.pictures.opening import load_image
+from musiq_hf.scoring.loading import load_scorer
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "examples" / "pictures" / "rocket_sharp.jpg"

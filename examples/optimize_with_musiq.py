@@ -20,10 +20,10 @@ from PIL import Image, ImageFilter
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.arguments import parse_arguments, run_command
-from musiq_hf.evaluation import load_scorer
-from musiq_hf.image_loading_musiq import load_image, shrink_shorter_side, to_rgb_tensor
-from musiq_hf.quality_metric import score_pixels
+from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.pictures.opening import load_image, shrink_shorter_side, to_rgb_tensor
+from musiq_hf.scoring.loading import load_scorer
+from musiq_hf.scoring.pixels import score_pixels
 
 EXAMPLE = "python examples/optimize_with_musiq.py photo.jpg --blur 2 --output after.png"
 GAP = 8  # pixels between before and after

@@ -13,8 +13,8 @@ from transformers import pipeline
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.arguments import parse_arguments
-from musiq_hf.image_loading_musiq import load_image, shrink_shorter_side
+from musiq_hf.common.arguments import parse_arguments
+from musiq_hf.pictures.opening import load_image, shrink_shorter_side
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 

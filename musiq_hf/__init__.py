@@ -5,17 +5,17 @@ Importing registers the classes, so that `AutoModel`, `AutoImageProcessor` and `
 know them.
 """
 
-from .auto import DEFAULT_CHECKPOINT, AutoModelForImageQualityAssessment, register
-from .configuration_musiq import MusiqConfig
-from .image_processing_musiq import MusiqImageProcessor
-from .modeling_musiq import (
+from .models.auto import DEFAULT_CHECKPOINT, AutoModelForImageQualityAssessment, register
+from .models.musiq.configuration_musiq import MusiqConfig
+from .models.musiq.image_processing_musiq import MusiqImageProcessor
+from .models.musiq.modeling_musiq import (
     MusiqForImageClassification,
     MusiqForImageQualityAssessment,
     MusiqImageQualityOutput,
     MusiqModel,
     MusiqPreTrainedModel,
 )
-from .pipeline_musiq import ImageQualityAssessmentPipeline
+from .models.musiq.pipeline_musiq import ImageQualityAssessmentPipeline
 from .version import __version__
 
 register()

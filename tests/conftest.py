@@ -5,26 +5,22 @@ import multiprocessing
 import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+import golden
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent / "fixtures"))  # `golden` and the generator of its checkpoints
-
-import golden  # noqa: E402
-
-from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor  # noqa: E402
+from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 
 # The pictures are small: more threads cost more than they give, most of all on a busy machine.
 torch.set_num_threads(1)
 settings.register_profile("deterministic", derandomize=True, database=None, deadline=None, max_examples=25)
 settings.load_profile("deterministic")
 if sys.platform != "win32":  # processes that decode are started often: import what they need once
-    multiprocessing.set_forkserver_preload(["musiq_hf.decoding"])
+    multiprocessing.set_forkserver_preload(["musiq_hf.pictures.decoding"])
 
 # A model of a few thousand parameters: every kind of layer, nothing of size.
 TINY = {

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from PIL import Image
+from places import ROOT
 
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor, MusiqModel
-from musiq_hf.publishing import add_remote_code
+from musiq_hf.hub.publishing import add_remote_code
 
-REPOSITORY = Path(__file__).parents[1]
 # What every script starts with: no way out but the loopback, a picture, and all the ways to load a checkpoint.
 PRELUDE = '''
 import json, os, sys
@@ -110,7 +110,7 @@ def run_isolated(
     environment |= {"HF_HOME": str(home), "PICTURE": str(picture), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment |= {"HF_ENDPOINT": endpoint} if endpoint else {"HF_HUB_OFFLINE": "1"}
-    environment |= {"PYTHONPATH": str(REPOSITORY)} if package else {}
+    environment |= {"PYTHONPATH": str(ROOT)} if package else {}
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + script + EPILOGUE],
         env=environment | variables,

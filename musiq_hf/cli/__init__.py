@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..arguments import one_sentence, parse_arguments
+from ..common.arguments import one_sentence, parse_arguments
 from ..version import __version__
 
 COMMANDS = ("score", "explain", "info", "verify", "convert", "evaluate", "finetune")  # in the order of the help

@@ -4,7 +4,7 @@
 import argparse
 from typing import Any
 
-from ..arguments import run_command
+from ..common.arguments import run_command
 from ..conversion.convert_musiq_checkpoint import build_parser
 from ..conversion.convert_musiq_checkpoint import run as convert
 

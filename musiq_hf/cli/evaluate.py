@@ -8,20 +8,16 @@ from typing import Any
 from accelerate import PartialState
 from transformers.utils import logging
 
-from ..arguments import run_command
-from ..auto import DEFAULT_CHECKPOINT
-from ..evaluation import (
-    EvaluationSettings,
-    check_card_directory,
-    evaluate_checkpoints,
-    render_evaluations,
-    update_card,
-)
-from ..presets import PRESETS
-from ..recipes import load_settings
-from ..repeated_runs import repeat_runs, update_cards
-from ..settings import FinetuneSettings
-from ..tables import check_report_path, render_runs, write_report
+from ..common.arguments import run_command
+from ..evaluation.checkpoints import EvaluationSettings, evaluate_checkpoints
+from ..hub.card_updates import check_card_directory, update_card
+from ..metrics.rendering import render_evaluations, render_runs
+from ..metrics.reports import check_report_path, write_report
+from ..models.auto import DEFAULT_CHECKPOINT
+from ..pictures.opening import PRESETS
+from ..training.recipes import load_settings
+from ..training.repeated_runs import repeat_runs, update_cards
+from ..training.settings import FinetuneSettings
 
 SUMMARY = "measure checkpoints on scored pictures"
 DESCRIPTION = """\

@@ -8,14 +8,14 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ..arguments import positive
-from ..auto import DEFAULT_CHECKPOINT
-from ..evaluation import load_scorer
-from ..explain_report import check_report_path, make_report
-from ..extras import require
-from ..image_loading_musiq import load_image, shrink_shorter_side
-from ..publishing import write_text
-from ..signature import make_signature
+from ..common.arguments import positive
+from ..common.extras import require
+from ..common.files import write_text
+from ..explain.report import check_report_path, make_report
+from ..models.auto import DEFAULT_CHECKPOINT
+from ..pictures.opening import load_image, shrink_shorter_side
+from ..scoring.loading import load_scorer
+from ..scoring.signature import make_signature
 
 SUMMARY = "why a picture has its score: one page of HTML with figures"
 DESCRIPTION = """\

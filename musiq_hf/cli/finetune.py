@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`musiq finetune`: train on scored pictures; the fields of `musiq_hf.settings.FinetuneSettings` are its arguments."""
+"""`musiq finetune`: train on scored pictures; its arguments are the fields of `FinetuneSettings`."""
 
 import argparse
 import sys
@@ -7,10 +7,10 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ..arguments import run_command
-from ..auto import DEFAULT_CHECKPOINT
-from ..recipes import add_settings, settings_from_arguments
-from ..settings import FinetuneSettings
+from ..common.arguments import run_command
+from ..models.auto import DEFAULT_CHECKPOINT
+from ..training.recipes import add_settings, settings_from_arguments
+from ..training.settings import FinetuneSettings
 
 SUMMARY = "train on your own opinion scores"
 DESCRIPTION = """\
@@ -35,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Train and print the metrics of the saved checkpoint; 0, or 2 for a mistake in the arguments or the data."""
 
     def train() -> dict[str, Any]:
-        from ..training import finetune  # loads the libraries for training, which `musiq --help` does not need
+        from ..training.finetuning import (
+            finetune,  # loads the libraries for training, which `musiq --help` does not need
+        )
 
         defaults = {"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/finetune"}
         settings = settings_from_arguments(arguments, FinetuneSettings, **defaults)

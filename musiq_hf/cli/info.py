@@ -7,10 +7,11 @@ from typing import Any
 
 from transformers.utils import cached_file, logging
 
-from ..configuration_musiq import MusiqConfig
-from ..modeling_musiq import MusiqForImageClassification
-from ..self_test import SELF_TEST, Model, load_checkpoint
-from ..signature import make_signature
+from ..models.musiq.configuration_musiq import MusiqConfig
+from ..models.musiq.modeling_musiq import MusiqForImageClassification
+from ..scoring.loading import Model, load_checkpoint
+from ..scoring.signature import make_signature
+from ..scoring.verification import SELF_TEST
 
 SUMMARY = "what a checkpoint is, and its signature"
 DESCRIPTION = """\

@@ -21,15 +21,16 @@ from PIL import Image
 from tqdm import tqdm
 from transformers.utils import logging
 
-from .. import decoding
-from ..arguments import positive
-from ..auto import DEFAULT_CHECKPOINT
-from ..picture_sources import check_sources, count_sources, find_sources
-from ..presets import PRESETS, has_fast_decoder
-from ..score_files import (
+from ..common.arguments import positive
+from ..common.devices import find_device
+from ..models.auto import DEFAULT_CHECKPOINT
+from ..pictures import decoding
+from ..pictures.opening import PRESETS, has_fast_decoder
+from ..pictures.sources import check_sources, count_sources, find_sources
+from ..pictures.table_sources import Columns
+from ..scoring.journal import (
     COLUMNS,
     ENSEMBLE,
-    Entry,
     Journal,
     Totals,
     check_no_other_journal,
@@ -38,8 +39,7 @@ from ..score_files import (
     shard_output,
     write_output,
 )
-from ..scorers import Scorers, find_device
-from ..table_sources import Columns
+from ..scoring.rows import Entry, Scorers
 from . import INTERRUPTED
 
 DESCRIPTION = f"""\

@@ -7,23 +7,22 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..common.markdown import markdown_table
 from ..conversion.published import published_name
-from ..image_processing_musiq import MusiqImageProcessor
-from ..self_test import (
+from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..scoring.loading import Model, load_checkpoint
+from ..scoring.signature import make_signature
+from ..scoring.verification import (
     OFFICIAL_PICTURES,
     OFFICIAL_SCORES,
     OFFICIAL_TOLERANCE,
     SELF_TEST,
     TOLERANCE,
     Comparison,
-    Model,
     answer_span,
     compare_with_official,
-    load_checkpoint,
     run_self_test,
 )
-from ..signature import make_signature
-from ..tables import markdown_table
 from .info import find_file
 
 SUMMARY = "whether a checkpoint gives the numbers that it should"

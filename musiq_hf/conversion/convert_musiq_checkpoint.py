@@ -22,13 +22,14 @@ from huggingface_hub.utils import httpx
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-from ..arguments import parse_arguments
-from ..configuration_musiq import MusiqConfig
-from ..image_processing_musiq import MusiqImageProcessor
-from ..model_card import MusiqModelCard
-from ..modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment
-from ..publishing import add_remote_code, read_json, write_json
-from ..self_test import write_self_test
+from ..common.arguments import parse_arguments
+from ..common.files import read_json, write_json
+from ..hub.model_card import MusiqModelCard
+from ..hub.publishing import add_remote_code
+from ..models.musiq.configuration_musiq import MusiqConfig
+from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..models.musiq.modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment
+from ..scoring.verification import write_self_test
 from .checkpoints import Checkpoint, read_checkpoint
 from .infer_config import Flags, infer_config
 from .key_mapping import ORIGINAL, Array, account, from_ours, ours_to_original, to_ours

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..configuration_musiq import RESNET_DEPTHS, MusiqConfig
+from ..models.musiq.configuration_musiq import RESNET_DEPTHS, MusiqConfig
 
 NUM_IMAGENET_CLASSES = 1000
 PUBLISHED_HEADS = {384: 6}  # hidden size: attention heads

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of arguments that several layers share, each with one wording."""
+
+from typing import Any
+
+
+def check_counts(settings: Any, *names: str) -> None:
+    """Raise a ValueError if one of these settings is below 1; None stands for no bound."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError if a setting is none of its choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be {' or '.join(repr(choice) for choice in choices)}, got {value!r}.")

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The devices of this machine, and their memory running out.
+
+PyTorch has a class for that error on a GPU, and only a text on a CPU.
+"""
+
+import os
+import re
+
+import torch
+from transformers.utils import is_torch_xla_available
+
+OUT_OF_CPU_MEMORY = re.compile(r"can't allocate memory|DataLoader worker .* is killed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a device, or of a process that decodes pictures, was too small."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(
+        isinstance(error, RuntimeError) and OUT_OF_CPU_MEMORY.search(str(error))
+    )
+
+
+def without_accelerator() -> bool:
+    """Return whether there is nothing but the CPU, which Accelerate must be told.
+
+    Without saying so, several processes on a CPU would not find each other.
+    """
+    return not (torch.accelerator.is_available() or is_torch_xla_available())
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name, "auto" being this process's GPU, or the CPU.
+
+    Raises:
+        ValueError: If it cannot be used.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        if accelerator is None:
+            return torch.device("cpu")
+        return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here ({reason}). Use cpu, or leave it out.") from error
+    return device

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What readers of annotation files share: tables, checks of scores, pictures by name, splits."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.extras import require
+
+Range = tuple[float, float] | None  # lowest and highest possible score
+
+
+def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """A score as a float; raises a ValueError that starts with `where` if it is no finite number in [low, high]."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and low <= number <= high):
+        allowed = "a number" if low == -math.inf else f"a number in {low:g}..{high:g}"
+        raise ValueError(f"{where}: `{name}` must be {allowed}, got {'nothing' if value != value else value}.")
+    return number
+
+
+def check_distribution(values: Any, *, where: str) -> list[float]:
+    """Counts or fractions of the scores 1..n as fractions that sum to 1; raises a ValueError for anything else."""
+    try:
+        counts = [float(value) for value in values]
+        total = math.fsum(counts)
+    except (TypeError, ValueError, OverflowError):
+        counts, total = [], math.nan
+    if len(counts) < 2 or not math.isfinite(total) or min(counts) < 0 or total <= 0:
+        raise ValueError(f"{where}: a distribution must be 2 or more numbers of at least 0, not all 0, got {values}.")
+    return [count / total for count in counts]
+
+
+def check_columns(names: Sequence[Any], needed: Sequence[str], *, source: str, expected: str) -> None:
+    """Raise a ValueError that names the missing columns and what a table needs."""
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise ValueError(f"{source}: columns {missing} are missing, got {list(names)}. A table needs {expected}.")
+
+
+def read_text(path: Path) -> str:
+    """All of a UTF-8 file; a ValueError names a file that is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a text file was expected, but it is none ({error}).") from error
+
+
+def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row of a CSV stands, and its cells by column; a row ends no sooner than the last named column."""
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
+        check_columns(reader.fieldnames or (), needed, source=str(path), expected=", ".join(needed))
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            missing = [name for name, cell in row.items() if name and cell is None]
+            if missing:
+                raise ValueError(f"{where}: the row ends before {missing}. Give a cell for every column.")
+            yield where, row
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, after line {reader.line_num}: not a CSV table ({error}). Check the file."
+        ) from error
+
+
+def read_excel(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Likewise of the first sheet of an Excel file."""
+    openpyxl = require("openpyxl", extra="train")
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        lines = list(book.worksheets[0].iter_rows(values_only=True))
+        book.close()
+    except Exception as error:  # zip, XML and format errors of openpyxl have no common base
+        raise ValueError(f"{path}: an Excel file (.xlsx) was expected, but it is none ({error}).") from error
+    header = lines[0] if lines else ()
+    check_columns(header, needed, source=str(path), expected=", ".join(needed))
+    for number, cells in enumerate(lines[1:], start=2):
+        if any(cell is not None for cell in cells):  # a row is as long as its last filled cell
+            yield f"{path}, line {number}", dict.fromkeys(header) | dict(zip(header, cells, strict=False))
+
+
+def read_fields(path: Path, count: int, expected: str) -> Iterator[tuple[str, list[str]]]:
+    """Where each line of a text file stands, and its blank-separated fields."""
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        fields = line.split()
+        if fields and len(fields) != count:
+            raise ValueError(f"{path}, line {number}: {expected} were expected, got {line.strip()!r}.")
+        if fields:
+            yield f"{path}, line {number}", fields
+
+
+def annotation_file(annotations: str, names: Sequence[str]) -> Path:
+    """The file itself, or the first of its usual names in a folder."""
+    path = Path(annotations)
+    if path.is_file():
+        return path
+    found = [path / name for name in names if (path / name).is_file()]
+    if not found:
+        raise ValueError(f"{annotations}: no annotations there. Give {' or '.join(names)}, or a folder that holds it.")
+    return found[0]
+
+
+class Pictures:
+    """Finds pictures by name without regard to case; every folder is listed once.
+
+    Args:
+        annotations: File that names them.
+        image_root: Folder that the names start from; None = the first of `usual` beside the annotations, else theirs.
+        usual: Names of folders.
+    """
+
+    def __init__(self, annotations: Path, image_root: str | None, *, usual: Sequence[str]):
+        if image_root is not None and not Path(image_root).is_dir():
+            raise ValueError(f"`--image_root` {image_root}: no such folder. Give the one that holds the pictures.")
+        folders = [Path(os.path.normpath(annotations.parent / name)) for name in usual]
+        found = [folder for folder in folders if folder.is_dir()] or [annotations.parent]
+        self.root = found[0] if image_root is None else Path(image_root)
+        self.listings: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> str | None:
+        """The path of a picture; None if it is not there."""
+        path = self.root / name
+        if path.parent not in self.listings:
+            names = os.listdir(path.parent) if path.parent.is_dir() else []
+            self.listings[path.parent] = {n.lower(): n for n in names} | {n: n for n in names}  # an exact name wins
+        listing = self.listings[path.parent]
+        own = listing.get(path.name, listing.get(path.name.lower()))
+        return None if own is None else str(path.parent / own)
+
+    def require(self, name: Any, where: str) -> str:
+        """Likewise, with a ValueError that starts with `where` if it is not there."""
+        if not name:
+            raise ValueError(f"{where}: the name of a picture was expected, but there is none.")
+        found = self.find(str(name))
+        if found is None:
+            raise ValueError(f"{where}: picture {self.root / str(name)} does not exist. Check `--image_root`.")
+        return found
+
+
+def column_kinds() -> dict[str, Any]:
+    """The type of every column that rows may have."""
+    import datasets
+
+    return {
+        "image": datasets.Image(decode=False),
+        "mos": datasets.Value("float64"),
+        "distribution": datasets.List(datasets.Value("float64")),
+        "box": datasets.List(datasets.Value("int64")),
+        "group": datasets.Value("string"),
+        "reference": datasets.Value("string"),
+    }
+
+
+def check_score(name: str, value: Any, where: str, score_range: Range) -> Any:
+    """A score (`mos`) within its range or a distribution, or a ValueError that starts with `where`."""
+    if name == "distribution":
+        return check_distribution(value, where=where)
+    low, high = score_range or (-math.inf, math.inf)
+    return check_number(value, name=name, where=where, low=low, high=high)
+
+
+def check_range(score_range: Range) -> None:
+    """Raise a ValueError if a range of scores is not (lowest, highest)."""
+    if score_range is not None and not (len(score_range) == 2 and score_range[0] < score_range[1]):
+        raise ValueError(f"`score_range` must be (lowest, highest), got {score_range}.")
+
+
+def check_unit(names: Iterable[str], source: str, score_range: Range) -> None:
+    """Raise a ValueError if a range is given for scores that have none."""
+    if score_range is not None and "mos" not in names:
+        raise ValueError(f"{source}: `score_range` bounds `mos`, but these data have distributions. Leave it out.")

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WebDataset shards of scored pictures."""
+
+from typing import TYPE_CHECKING, Any
+
+from .annotation_files import Range, check_score, check_unit, column_kinds
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def tar_features(features: "datasets.Features") -> "datasets.Features":
+    """What is in shards, scores as floats: `datasets` takes a score type from five samples and cuts off decimals."""
+    import datasets
+
+    changed = {
+        name: datasets.Image(decode=False) if isinstance(kind, datasets.Image) else kind
+        for name, kind in features.items()
+    }
+    if isinstance(changed.get("json"), dict):
+        changed["json"] = {name: column_kinds().get(name, kind) for name, kind in changed["json"].items()}
+    return datasets.Features(changed)
+
+
+def rows_of_shards(rows: Any, source: str, score_range: Range) -> Any:
+    """Rows of shards, one field per file extension, with the columns of all other data."""
+    import datasets
+
+    fields = rows.features
+    pictures = [name for name, kind in fields.items() if isinstance(kind, datasets.Image)]
+    labels = fields["json"] if isinstance(fields.get("json"), dict) else {}
+    score = next((name for name in ("mos", "distribution") if name in labels), "mos")
+    text = None if score in labels else next((name for name in ("txt", "cls") if name in fields), None)
+    if not pictures or (text is None and score not in labels):
+        raise ValueError(
+            f"{source}: every sample needs a picture (jpg, png, ...) and a json file with `mos` or `distribution`, or "
+            f"a txt or cls file with the score, got {sorted(fields)}."
+        )
+    check_unit([score], source, score_range)
+    optional = [name for name in ("group", "reference", "box") if name in labels]
+
+    def convert(row: dict[str, Any]) -> dict[str, Any]:
+        where = f"{source}, sample {row['__key__']}"
+        own = (row.get("json") or {}) | ({} if text is None else {score: row[text]})
+        cell = next((row[name] for name in pictures if row[name] is not None), None)
+        if cell is None:
+            raise ValueError(f"{where}: a picture ({', '.join(pictures)}) was expected, but there is none.")
+        rest = {name: own.get(name) for name in optional}
+        return {"image": cell, score: check_score(score, own.get(score), where, score_range), **rest}
+
+    kinds = {name: column_kinds()[name] for name in ("image", score, *optional)}
+    return rows.map(convert, remove_columns=list(fields), features=datasets.Features(kinds))

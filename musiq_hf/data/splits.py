@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Splits of scored pictures: names, random parts, and what is held out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .annotation_files import column_kinds
+
+if TYPE_CHECKING:
+    import datasets
+
+NO_GROUPS = "none"
+SPLITS = ("train", "validation", "test")
+PROTOCOL = {"train": 0.8, "test": 0.2}  # the paper's random splits of KonIQ-10k and SPAQ
+
+
+def choose_split(names: Sequence[str], split: str | None, *, source: str) -> str:
+    """`split` if it exists; without a wish "test", else "validation"."""
+    if split is not None and split in names:
+        return split
+    if split is None:
+        for default in ("test", "validation"):
+            if default in names:
+                return default
+    wanted = "no `test` or `validation` split" if split is None else f"no split {split!r}"
+    raise ValueError(f"{source} has {wanted}, only {', '.join(sorted(names))}. Name one of them with `--split`.")
+
+
+def choose_groups(rows: "datasets.Dataset", group_by: str | None, *, source: str) -> list[str] | None:
+    """Group of each picture, see `EvaluationSettings.group_by`; None if there is none."""
+    if group_by == NO_GROUPS or (group_by is None and "group" not in rows.column_names):
+        return None
+    column = group_by or "group"
+    if column not in rows.column_names:
+        raise ValueError(
+            f"`--group_by {column}`: {source} has no such column, only {', '.join(rows.column_names)}. "
+            f"Name one of them, or {NO_GROUPS}."
+        )
+    return [str(value) for value in rows[column]]
+
+
+def split_data(
+    splits: "datasets.DatasetDict", *, holdout_fraction: float | None, seed: int
+) -> tuple["datasets.Dataset", "datasets.Dataset"]:
+    """Training pictures, and those that choose the best epoch; see `FinetuneSettings.holdout_fraction`.
+
+    Whole references are held out where there is a column `reference`.
+
+    Raises:
+        ValueError: If there is no train split, or nothing to choose on.
+    """
+    if "train" not in splits:
+        raise ValueError(f"A `train` split is needed, got {sorted(splits)}. Name it in the `split` column.")
+    fraction = holdout_fraction
+    if fraction is None:
+        fraction = 0.0 if "validation" in splits else 0.1
+    if fraction == 0:
+        if "validation" not in splits:
+            raise ValueError("`holdout_fraction=0` chooses the best epoch on a `validation` split, but there is none.")
+        return splits["train"], splits["validation"]
+    train = splits["train"]
+    if "reference" in train.column_names:  # no copy or patch of a held-out picture is trained on
+        parts = split_at_random(train, fractions={"train": 1 - fraction, "test": fraction}, seed=seed, by="reference")
+    else:
+        parts = train.train_test_split(test_size=fraction, seed=seed)
+    return parts["train"], parts["test"]
+
+
+def check_split_name(name: Any, *, where: str) -> str:
+    """The name of a split, or a ValueError that lists them."""
+    if name not in SPLITS:
+        raise ValueError(f"{where}: splits are {', '.join(SPLITS)}, got {name!r}. Rename it.")
+    return str(name)
+
+
+def random_parts(count: int, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
+    """The numbers 0..count - 1 in parts of these sizes, drawn in the order that the seed gives."""
+    ends = np.round(np.cumsum(fractions) * count).astype(int)
+    # RandomState, because its stream is frozen: a seed gives the same split with every version of NumPy.
+    return np.split(np.random.RandomState(seed).permutation(count), ends[:-1])
+
+
+def reference_column(rows: "datasets.Dataset") -> str | None:
+    """The column that names the picture of which rows are copies or patches, if there is one.
+
+    What is learnt of one copy is known of the others, so that they belong to one side of every split.
+    """
+    return "reference" if "reference" in rows.column_names else None
+
+
+def split_at_random(
+    rows: "datasets.Dataset", *, fractions: Mapping[str, float], seed: int, by: str | None = None
+) -> "datasets.DatasetDict":
+    """Split rows at random, the same way for the same seed.
+
+    Args:
+        rows: What to split.
+        fractions: Part of the rows (with `by`: of the groups) in each split, by its name; they sum to 1.
+        seed: Of the order in which rows are drawn.
+        by: Column whose equal values stay together (the reference picture of a distorted one); None draws single rows.
+
+    Returns:
+        One split per name, rows in their old order.
+
+    Raises:
+        ValueError: If fractions do not sum to 1, the column or a value in it is missing, or a split would be empty.
+    """
+    import datasets
+
+    if not fractions or min(fractions.values()) <= 0 or not math.isclose(math.fsum(fractions.values()), 1):
+        raise ValueError(f"`fractions` must be positive and sum to 1, got {dict(fractions)}.")
+    if by is not None and by not in rows.column_names:
+        raise ValueError(f"`by` must be one of the columns {rows.column_names}, got {by!r}.")
+    keys = list(range(len(rows))) if by is None else rows[by][:]
+    if None in keys:
+        raise ValueError(f"Row {keys.index(None)} has no `{by}`. Name it in every row, or leave out the column.")
+    units = sorted(set(keys))
+    parts = random_parts(len(units), list(fractions.values()), seed)
+    if not all(len(part) for part in parts):
+        raise ValueError(f"{len(units)} {by or 'row'}s are too few for the splits {dict(fractions)}. Give more data.")
+    home = {units[unit]: name for name, part in zip(fractions, parts, strict=True) for unit in part}
+    indices: dict[str, list[int]] = {name: [] for name in fractions}
+    for index, key in enumerate(keys):
+        indices[home[key]].append(index)
+    return datasets.DatasetDict({name: rows.select(chosen) for name, chosen in indices.items()})
+
+
+def to_splits(rows: list[dict[str, Any]], *, source: Path, seed: int | None) -> "datasets.DatasetDict":
+    """Rows to splits: by their `split` where they have one and no seed is given, else at random by `reference`."""
+    import datasets
+
+    if not rows:
+        raise ValueError(f"{source}: no rows. Give the whole annotation file.")
+    names = [row.pop("split", None) for row in rows]
+    kinds = column_kinds()
+    features = datasets.Features({name: kinds[name] for name in rows[0]})
+    table = datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
+    if seed is None and names[0] is not None:
+        chosen = {split: [i for i, name in enumerate(names) if name == split] for split in SPLITS}
+        return datasets.DatasetDict({split: table.select(own) for split, own in chosen.items() if own})
+    return split_at_random(table, fractions=PROTOCOL, seed=seed or 0, by=reference_column(table))

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Curves of a score: over degraded copies, and over aspect ratios."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..pictures.degradations import FAULTS, to_rgb_picture
+from ..pictures.opening import load_image
+from ..scoring.engine import score_pictures
+from .figures import PANEL, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Width to height.
+RATIOS = (1 / 2, 9 / 16, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 16 / 9, 2)
+SCORE_LABEL = "score, MOS points"
+
+
+def _score_copies(
+    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, pictures: Iterable[Image.Image]
+) -> list[float]:
+    scores = []
+    for row in score_pictures(pictures, model=model, processor=processor):
+        if row.score is None:
+            raise ValueError(f"A changed copy of the picture cannot be scored: {row.error}")
+        scores.append(row.score)
+    return scores
+
+
+def _common_area(width: int, height: int, ratios: Sequence[float]) -> float:
+    """The largest area, in pixels, that a crop of every ratio has room for."""
+    return min(min(width, height * ratio) * min(height, width / ratio) for ratio in ratios)
+
+
+def _of_ratio(image: Image.Image, ratio: float, area: float) -> tuple[Image.Image, Image.Image]:
+    """A centred crop, and the whole picture squeezed, to one aspect ratio and area."""
+    width = min(max(1, round(math.sqrt(area * ratio))), image.width)
+    height = min(max(1, round(math.sqrt(area / ratio))), image.height)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    crop = image.crop((left, top, left + width, top + height))
+    return crop, image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def plot_aspect_ratios(
+    model: MusiqForImageQualityAssessment,
+    processor: MusiqImageProcessor,
+    image: Any,
+    *,
+    ratios: Sequence[float] = RATIOS,
+) -> "Figure":
+    """Score against aspect ratio at one area (figure 3): squeezed copies of the picture, and crops of it.
+
+    Squeezing distorts, which a model that keeps aspect ratios can see; crops show the same things undistorted, and
+    fewer of them.
+
+    Args:
+        model: In evaluation mode, on its device.
+        processor: One that agrees with the model.
+        image: One picture: path, URL or PIL image.
+        ratios: Width to height, above 0.
+
+    Returns:
+        A curve for squeezed copies and one for crops, and the score and ratio of the picture itself.
+
+    Raises:
+        ValueError: If there is no ratio or one is not above 0, the picture cannot be used or a copy is too long and
+            thin, the model is training, or model and processor disagree.
+        ImportError: If matplotlib is missing.
+    """
+    if not ratios or not all(math.isfinite(ratio) and ratio > 0 for ratio in ratios):
+        raise ValueError(f"`ratios` must be one or more numbers above 0, width to height, got {tuple(ratios)}.")
+    whole, ratios = to_rgb_picture(load_image(image)), sorted(ratios)
+    area = _common_area(*whole.size, ratios)
+
+    def copies() -> Iterator[Image.Image]:
+        for ratio in ratios:
+            yield from _of_ratio(whole, ratio, area)
+        yield whole
+
+    *scores, own = _score_copies(model, processor, copies())
+    figure = new_figure(7.5, 4.2)
+    axes = figure.subplots()
+    axes.plot(ratios, scores[1::2], "o-", label="whole picture squeezed")
+    axes.plot(ratios, scores[0::2], "s-", label="middle cropped")
+    axes.plot([whole.width / whole.height], [own], "k*", markersize=12, label="picture itself, full size")
+    axes.set_xscale("log")
+    axes.set_xticks(ratios, [f"{part.numerator}:{part.denominator}" for part in map(_fraction, ratios)])
+    axes.minorticks_off()
+    side = math.sqrt(area)
+    axes.set(xlabel=f"width : height of copies with the area of {side:.0f} x {side:.0f} pixels", ylabel=SCORE_LABEL)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _fraction(ratio: float) -> Fraction:
+    return Fraction(ratio).limit_denominator(20)
+
+
+def plot_degradations(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, image: Any) -> "Figure":
+    """Score of the picture with blur, noise and JPEG artefacts of rising strength.
+
+    Args:
+        model: In evaluation mode, on its device.
+        processor: One that agrees with the model.
+        image: One picture: path, URL or PIL image.
+
+    Returns:
+        One panel for each fault, from the picture as it is to the strongest.
+
+    Raises:
+        ValueError: If the picture cannot be used, the model is training, or model and processor disagree.
+        ImportError: If matplotlib is missing.
+    """
+    whole = to_rgb_picture(load_image(image))
+    copies = (fault.apply(whole, level, 0) for fault in FAULTS.values() for level in fault.levels)
+    own = _score_copies(model, processor, [whole])[0]
+    scores = iter(_score_copies(model, processor, copies))
+    figure = new_figure(PANEL * len(FAULTS) * 0.85, 3.4)
+    for axes, fault in zip(figure.subplots(1, len(FAULTS), sharey=True), FAULTS.values(), strict=True):
+        places = range(1 + len(fault.levels))
+        axes.plot(places, [own, *(next(scores) for _ in fault.levels)], "o-")
+        axes.axhline(own, color="black", linewidth=0.8, linestyle=":")
+        axes.set_xticks(places, ["as it is", *(f"{level:g}" for level in fault.levels)])
+        axes.set_title(fault.label, fontsize=10)
+        axes.set_xlabel(fault.unit)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel(SCORE_LABEL)
+    return figure

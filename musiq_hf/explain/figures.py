@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of what MUSIQ sees in a picture and why a score is what it is (figures 2 to 5 of the paper).
+
+Every function returns a matplotlib figure, to be saved or shown by the caller, and leaves pyplot and its settings
+alone. Needs the extra `explain`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..common.extras import require
+from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..scoring.engine import read_pixels
+from .quality_map import QualityMap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+MAX_LABELLED = 12  # cells along a side, above which numbers would cover each other
+PANEL = 4.6  # inches
+MAX_SHOWN = 1200  # pixels of a longer side: more would only make the files large
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure, in inches, that belongs to no window."""
+    return require("matplotlib.figure", extra="explain").Figure(figsize=(width, height), layout="constrained")
+
+
+def shown_pixels(pixels: torch.Tensor) -> np.ndarray:
+    """(height, width, 3) pixels as uint8, not larger than worth showing."""
+    if pixels.dtype != torch.uint8:
+        pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+    image = Image.fromarray(pixels.cpu().contiguous().numpy())
+    image.thumbnail((MAX_SHOWN, MAX_SHOWN))
+    return np.asarray(image)
+
+
+def show_gray(axes: Any, shown: np.ndarray, height: int, width: int) -> None:
+    """The picture in pale gray, in coordinates of its pixels, as ground for a map."""
+    axes.imshow(shown.mean(axis=-1), cmap="gray", vmin=-80, vmax=255, extent=(0, width, height, 0))
+    axes.set(xticks=[], yticks=[])
+
+
+def panel_height(height: int, width: int) -> float:
+    """Inches of a panel as wide as `PANEL`, within reason for long and thin pictures."""
+    return min(max(PANEL * height / width, 1.5), 2 * PANEL)
+
+
+def plot_quality_map(quality_map: QualityMap, image: Any) -> "Figure":
+    """A quality map over its picture, beside the picture.
+
+    Args:
+        quality_map: Of `musiq_hf.explain.quality_map.quality_map`.
+        image: The same picture: path, URL, PIL image, array or tensor.
+
+    Returns:
+        Red where a region lowers the score, blue where it raises it, with the numbers where they fit.
+
+    Raises:
+        ValueError: If the picture has another size than that of the map, or cannot be used.
+        ImportError: If matplotlib is missing.
+    """
+    pixels = read_pixels(image, MusiqImageProcessor())
+    height, width, (rows, cols) = quality_map.height, quality_map.width, quality_map.deltas.shape
+    if pixels.shape[:2] != (height, width):
+        raise ValueError(
+            f"The map belongs to a picture of {width}x{height} pixels, got one of {pixels.shape[1]}x{pixels.shape[0]}."
+        )
+    figure = new_figure(2 * PANEL * 1.3 + 0.6, 1.3 * panel_height(height, width) + 0.5)
+    left, right = figure.subplots(1, 2)
+    shown = shown_pixels(pixels)
+    left.imshow(shown)
+    left.set(xticks=[], yticks=[])
+    left.set_title(f"score {quality_map.score:.2f}", fontsize=10)
+    show_gray(right, shown, height, width)
+    largest = max(float(np.abs(quality_map.deltas).max()), 1e-6)
+    drawn = right.imshow(
+        quality_map.deltas,
+        cmap="RdBu_r",
+        vmin=-largest,
+        vmax=largest,
+        alpha=0.65,
+        extent=(0, width, height, 0),
+        interpolation="nearest",
+    )
+    if max(rows, cols) <= MAX_LABELLED:
+        for (row, col), delta in np.ndenumerate(quality_map.deltas):
+            place = ((col + 0.5) * width / cols, (row + 0.5) * height / rows)
+            box = {"facecolor": "white", "alpha": 0.7, "pad": 0.8, "linewidth": 0}
+            right.text(*place, f"{float(delta):+z.2f}", ha="center", va="center", fontsize=7, bbox=box)
+    right.set_title("score without the region minus score", fontsize=10)
+    figure.colorbar(drawn, ax=right, label="MOS points; red regions lower the score", shrink=0.85)
+    return figure

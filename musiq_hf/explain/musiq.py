@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of what MUSIQ reads and attends to: patches, attention and spatial embedding."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..models.musiq.patching_musiq import hash_positions
+from ..scoring.engine import check_model, read_pixels
+from .figures import MAX_LABELLED, PANEL, new_figure, panel_height, show_gray, shown_pixels
+from .quality_map import PatchLayout, make_inputs, patch_layouts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUERIES = 256  # rows of an attention matrix at a time
+POSITIONED = ("hash", "sinusoid")  # spatial embeddings over the cells of the hash grid
+
+
+def _scale_name(layout: PatchLayout) -> str:
+    return "native" if layout.is_native else f"longer side {max(layout.height, layout.width)}"
+
+
+def _assemble(patches: torch.Tensor, layout: PatchLayout) -> torch.Tensor:
+    """Patches as the model reads them back to one padded picture, in [0, 1]; what was cut off is white."""
+    size = layout.patch_size
+    whole = patches.new_ones((layout.rows * layout.cols, patches.shape[-1]))
+    whole[: layout.count] = patches
+    # (rows * cols, P * P * 3) -> (rows, cols, P, P, 3) -> (rows * P, cols * P, 3)
+    grid = whole.view(layout.rows, layout.cols, size, size, 3).transpose(1, 2)
+    return (grid.reshape(layout.rows * size, layout.cols * size, 3) + 1) / 2
+
+
+def _runs(cells: np.ndarray) -> list[tuple[int, int, int]]:
+    """(first, end, value) of every run of equal neighbours."""
+    starts = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(cells)]
+    return [(first, end, int(cells[first])) for first, end in zip(starts, starts[1:], strict=False)]
+
+
+def _draw_hash_cells(axes: Any, layout: PatchLayout, grid_size: int) -> None:
+    """Outline the patches that share a spatial embedding, and number their cell (row, column)."""
+    cells = hash_positions(layout.rows, layout.cols, grid_size).view(layout.rows, layout.cols).numpy()
+    rows, cols = _runs(cells[:, 0] // grid_size), _runs(cells[0] % grid_size)
+    size = layout.patch_size
+    style = {"colors": "yellow", "linewidth": 1.3}
+    axes.hlines([first * size for first, _, _ in rows[1:]], 0, layout.cols * size, **style)
+    axes.vlines([first * size for first, _, _ in cols[1:]], 0, layout.rows * size, **style)
+    if max(len(rows), len(cols)) > MAX_LABELLED:
+        return
+    for top, bottom, row in rows:
+        for left, right, col in cols:
+            axes.text(
+                (left + right) / 2 * size,
+                (top + bottom) / 2 * size,
+                f"{row},{col}",
+                color="white",
+                fontsize=6,
+                ha="center",
+                va="center",
+                bbox={"facecolor": "black", "alpha": 0.5, "pad": 0.8, "linewidth": 0},
+            )
+
+
+def plot_pyramid(processor: MusiqImageProcessor, image: Any) -> "Figure":
+    """The multi-scale representation (figure 2): every scale as it is read, with its patches and hash cells.
+
+    Args:
+        processor: Cuts the picture.
+        image: One picture: path, URL, PIL image, array or tensor.
+
+    Returns:
+        One panel for each scale. Thin lines are patches, thick ones the cells of the hash-based spatial embedding,
+        numbered by row and column; gray borders are padding, and white is what `max_native_patches` cuts off.
+
+    Raises:
+        ValueError: If the picture cannot be used.
+        ImportError: If matplotlib is missing.
+    """
+    pixels = read_pixels(image, processor)
+    layouts = patch_layouts(pixels.shape[0], pixels.shape[1], processor)
+    patches = make_inputs(pixels, processor)["pixel_values"][0]
+    tallest = max(panel_height(layout.rows, layout.cols) for layout in layouts)
+    figure = new_figure(PANEL * len(layouts), tallest + 0.8)
+    parts = patches.split([layout.count for layout in layouts])
+    for axes, part, layout in zip(figure.subplots(1, len(layouts), squeeze=False)[0], parts, layouts, strict=True):
+        size = layout.patch_size
+        height, width = layout.rows * size, layout.cols * size
+        axes.imshow(shown_pixels(_assemble(part, layout)), extent=(0, width, height, 0))
+        thin = {"colors": "white", "linewidth": 0.4, "alpha": 0.8}
+        axes.hlines(np.arange(1, layout.rows) * size, 0, width, **thin)
+        axes.vlines(np.arange(1, layout.cols) * size, 0, height, **thin)
+        if processor.spatial_embedding in POSITIONED:
+            _draw_hash_cells(axes, layout, processor.hash_grid_size)
+        cut = f", the first {layout.count} read" if layout.count < layout.rows * layout.cols else ""
+        axes.set_title(
+            f"{_scale_name(layout)}: {layout.width} x {layout.height} pixels\n"
+            f"{layout.cols} x {layout.rows} patches of {size} pixels{cut}",
+            fontsize=10,
+        )
+        axes.set(xticks=[], yticks=[])
+    return figure
+
+
+def _attend(layer: Any, states: torch.Tensor, receivers: torch.Tensor) -> torch.Tensor:
+    """What each token gets of the attention that some tokens give, mean of heads.
+
+    Args:
+        layer: Block of the model.
+        states: What it reads, shape (length, hidden_size).
+        receivers: Weight of each token's attention, shape (length,); rows of weight 0 are not computed.
+
+    Returns:
+        Sum over tokens of weight times attention, shape (length,).
+    """
+    attention = layer.attention
+    normed = layer.layernorm_before(states)
+    asking = receivers.nonzero()[:, 0]
+    # (length, D) -> (num_heads, length, head_dim)
+    keys = attention.k_proj(normed).unflatten(-1, (-1, attention.head_dim)).transpose(0, 1)
+    total = receivers.new_zeros(len(states))
+    for chunk in asking.split(QUERIES):
+        query = attention.q_proj(normed[chunk]).unflatten(-1, (-1, attention.head_dim)).transpose(0, 1)
+        products = torch.matmul(query * attention.scaling, keys.transpose(1, 2))
+        weights = products.softmax(dim=-1, dtype=torch.float32).mean(dim=0)
+        total += receivers[chunk] @ weights
+    return total
+
+
+@torch.inference_mode()
+def cls_attention(
+    model: MusiqForImageQualityAssessment, inputs: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How much of CLS comes from each patch, in two ways.
+
+    Computed from the hidden states, a few rows at a time, so that neither eager attention nor the memory of whole
+    attention matrices is needed.
+
+    Args:
+        model: In evaluation mode.
+        inputs: Of one picture, a batch of one without padding.
+
+    Returns:
+        Attention that CLS gives in the last block, mean of heads, and attention rollout (Abnar and Zuidema, 2020): the
+        product over all blocks of half the attention, mean of heads, and half the identity, which stands for the
+        residual connection. Both float32, shape (1 + sequence_length,), CLS first, with the sum 1.
+    """
+    states = model.musiq(**inputs, output_hidden_states=True, return_dict=True).hidden_states
+    rollout = torch.zeros(states[0].shape[1], device=states[0].device)
+    rollout[0] = 1
+    last = None
+    for layer, state in zip(reversed(model.musiq.encoder.layers), reversed(states[:-1]), strict=True):
+        attended = _attend(layer, state[0], rollout)
+        last = attended if last is None else last
+        rollout = (rollout + attended) / 2
+    assert last is not None  # a model has at least one block
+    return last, rollout
+
+
+def _draw_attention(axes: Any, values: torch.Tensor, layout: PatchLayout, height: int, width: int) -> None:
+    """One scale's attention over the picture, patch by patch, in coordinates of the picture's pixels."""
+    flat = np.full(layout.rows * layout.cols, np.nan)
+    flat[: layout.count] = values.cpu().numpy()
+    size, down, across = layout.patch_size, height / layout.height, width / layout.width
+    extent = (
+        -layout.left * across,
+        (layout.cols * size - layout.left) * across,
+        (layout.rows * size - layout.top) * down,
+        -layout.top * down,
+    )
+    grid = flat.reshape(layout.rows, layout.cols)
+    # Where there is little attention the picture shows through; the root keeps what is weak from vanishing.
+    cover = 0.9 * np.sqrt(np.nan_to_num(grid) / max(float(np.nanmax(grid)), 1e-12))
+    axes.imshow(grid, cmap="YlOrRd", vmin=0, alpha=cover, extent=extent, interpolation="nearest")
+    axes.set(xlim=(0, width), ylim=(height, 0))
+
+
+def plot_attention(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, image: Any) -> "Figure":
+    """Attention of CLS to the patches of each scale, over the picture (figure 4).
+
+    Args:
+        model: In evaluation mode, on its device.
+        processor: One that agrees with the model.
+        image: One picture: path, URL, PIL image, array or tensor.
+
+    Returns:
+        A column for the picture and for each scale; above, attention in the last block, mean of heads, as in the
+        paper; below, attention rollout over all blocks. Red is much, no colour none; every panel has its own range,
+        and its title says which share of all attention to patches the scale gets.
+
+    Raises:
+        ValueError: If the picture cannot be used, the model is training, or model and processor disagree.
+        ImportError: If matplotlib is missing.
+    """
+    check_model(model, processor)
+    pixels = read_pixels(image, processor).to(model.device)
+    height, width = pixels.shape[:2]
+    layouts = patch_layouts(height, width, processor)
+    kinds = zip(("last block", "rollout"), cls_attention(model, make_inputs(pixels, processor)), strict=True)
+    figure = new_figure(PANEL * (1 + len(layouts)), 2 * panel_height(height, width) + 0.8)
+    shown = shown_pixels(pixels)
+    for panels, (name, attention) in zip(figure.subplots(2, 1 + len(layouts)), kinds, strict=True):
+        panels[0].imshow(shown)
+        panels[0].set(xticks=[], yticks=[])
+        panels[0].set_title(f"{name}: CLS itself {attention[0].item():.0%}", fontsize=10)
+        patches = attention[1:]
+        parts = patches.split([layout.count for layout in layouts])
+        for axes, part, layout in zip(panels[1:], parts, layouts, strict=True):
+            show_gray(axes, shown, height, width)
+            _draw_attention(axes, part, layout, height, width)
+            share = (part.sum() / patches.sum()).item()
+            axes.set_title(f"{name}, {_scale_name(layout)}: {share:.0%} of attention to patches", fontsize=10)
+    return figure
+
+
+def plot_hash_similarity(model: MusiqForImageQualityAssessment) -> "Figure":
+    """Cosine similarity of the hash-based spatial embeddings with each other (figure 5), for any grid.
+
+    Args:
+        model: With a learned embedding of the cells of a G x G grid.
+
+    Returns:
+        G x G panels, one for each cell, in the places of the cells: the similarity of its vector with all G x G.
+
+    Raises:
+        ValueError: If the model has another spatial embedding.
+        ImportError: If matplotlib is missing.
+    """
+    embedding = model.musiq.embeddings.spatial_embedding
+    if model.config.spatial_embedding != "hash" or embedding is None:
+        raise ValueError(
+            "A model with the hash-based spatial embedding is needed, got "
+            f'`spatial_embedding="{model.config.spatial_embedding}"`: it has no learned vectors of grid cells.'
+        )
+    size = model.config.hash_grid_size
+    vectors = torch.nn.functional.normalize(embedding.weight.detach().float(), dim=-1)
+    similarity = (vectors @ vectors.T).cpu().numpy().reshape(size, size, size, size)
+    # One pixel between panels: (row, col, row, col) -> (row, size + 1, col, size + 1)
+    mosaic = np.full((size, size + 1, size, size + 1), np.nan)
+    mosaic[:, :size, :, :size] = similarity.transpose(0, 2, 1, 3)
+    side = size * (size + 1)
+    figure = new_figure(7.6, 6.8)
+    axes = figure.subplots()
+    drawn = axes.imshow(mosaic.reshape(side, side)[:-1, :-1], cmap="viridis", vmax=1, interpolation="nearest")
+    step = math.ceil(size / MAX_LABELLED)
+    places, names = (np.arange(size) * (size + 1) + (size - 1) / 2)[::step], np.arange(size)[::step]
+    axes.set_xticks(places, names)
+    axes.set_yticks(places, names)
+    axes.set(xlabel="column of the cell", ylabel="row of the cell")
+    figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.85)
+    return figure

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a score comes from: how it moves when the patches of a region are left out at every scale (section 3.2).
+
+Exact, not an approximation by gradients or attention: the model reads the picture again without the patches, as it
+would read padding. Patches are embedded once; only the Transformer runs for every region.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..models.musiq.patching_musiq import num_patches, scaled_sizes
+from ..scoring.engine import check_model, cut_pixels, read_pixels
+
+MAX_CELLS = 12  # along a side, unless the caller asks for more
+MAX_TOKENS = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchLayout:
+    """Where the patches of one scale lie on the picture.
+
+    Attributes:
+        height: Rows of the picture at this scale, in pixels.
+        width: Columns of the picture at this scale, in pixels.
+        rows: Patch rows.
+        cols: Patch columns.
+        patch_size: Side P of a patch, in pixels.
+        count: Patches in the sequence, in raster order: fewer than `rows * cols` where `max_native_patches` cuts.
+        is_native: Whether this is the picture itself, not a resized copy.
+    """
+
+    height: int
+    width: int
+    rows: int
+    cols: int
+    patch_size: int
+    count: int
+    is_native: bool
+
+    @property
+    def top(self) -> int:
+        """Rows of padding above the picture, in pixels."""
+        return (self.rows * self.patch_size - self.height) // 2
+
+    @property
+    def left(self) -> int:
+        """Columns of padding left of the picture, in pixels."""
+        return (self.cols * self.patch_size - self.width) // 2
+
+    def cells(self, rows: int, cols: int) -> np.ndarray:
+        """Which cell of a grid over the picture holds the centre of each patch.
+
+        Args:
+            rows: Rows of the grid.
+            cols: Columns of the grid.
+
+        Returns:
+            int64, shape (count,), row-major. A centre in the padding counts for the nearest cell.
+        """
+
+        def along(count: int, offset: int, length: int, number: int) -> np.ndarray:
+            centers = (np.arange(count) + 0.5) * self.patch_size - offset
+            return np.clip(np.floor(centers / length * number).astype(np.int64), 0, number - 1)
+
+        row = along(self.rows, self.top, self.height, rows)
+        col = along(self.cols, self.left, self.width, cols)
+        return (row[:, None] * cols + col[None, :]).flatten()[: self.count]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityMap:
+    """How the score of a picture depends on its regions.
+
+    Attributes:
+        score: Of the whole picture, in MOS points.
+        deltas: Score with the region left out minus `score`, in MOS points, float64, shape (rows, cols): above 0
+            where the region lowers the score. Exactly 0 where a cell holds no patch.
+        num_patches: Patches that each region holds, of all scales together, int64, shape (rows, cols).
+        height: Rows of the picture, in pixels, divided evenly among the rows of the grid.
+        width: Columns of the picture, in pixels, divided evenly among the columns of the grid.
+    """
+
+    score: float
+    deltas: np.ndarray
+    num_patches: np.ndarray
+    height: int
+    width: int
+
+
+def patch_layouts(height: int, width: int, processor: MusiqImageProcessor) -> list[PatchLayout]:
+    """The patches of every scale of a picture, in the order of the sequence.
+
+    Args:
+        height: Rows of the picture, in pixels.
+        width: Columns of the picture, in pixels.
+        processor: Cuts the pictures; its settings count.
+
+    Raises:
+        ValueError: If a side of a resized copy rounds to 0 pixels.
+    """
+    sizes = scaled_sizes(
+        height,
+        width,
+        longer_side_lengths=tuple(processor.longer_side_lengths),
+        use_native_resolution=processor.use_native_resolution,
+        resize_mode=processor.resize_mode,
+    )
+    layouts = []
+    for scale, (scaled_height, scaled_width) in enumerate(sizes):
+        is_native = scale == len(processor.longer_side_lengths)
+        rows, cols = num_patches(scaled_height, scaled_width, processor.patch_size)
+        limit = processor.max_native_patches if is_native else None
+        layouts.append(
+            PatchLayout(
+                height=scaled_height,
+                width=scaled_width,
+                rows=rows,
+                cols=cols,
+                patch_size=processor.patch_size,
+                count=rows * cols if limit is None else min(rows * cols, limit),
+                is_native=is_native,
+            )
+        )
+    return layouts
+
+
+def make_inputs(pixels: torch.Tensor, processor: MusiqImageProcessor) -> dict[str, torch.Tensor]:
+    """What the model reads of `read_pixels`' answer: a batch of one, without padding, on the device of the pixels."""
+    return {name: values[None] for name, values in cut_pixels(pixels, processor).items()}
+
+
+def _scores(
+    model: MusiqForImageQualityAssessment, embeddings: torch.Tensor, kept: torch.Tensor, max_tokens: int
+) -> list[float]:
+    """Scores of one picture, each time with some of its patches left out.
+
+    Args:
+        model: In evaluation mode.
+        embeddings: Of all patches, CLS first, shape (1, 1 + sequence_length, hidden_size).
+        kept: bool, shape (times, 1 + sequence_length): what is read each time.
+        max_tokens: Tokens that go through the model at a time, or one picture with more.
+
+    Returns:
+        In MOS points, one for each row of `kept`.
+    """
+    scores: list[float] = []
+    for mask in kept.split(max(1, max_tokens // embeddings.shape[1])):
+        states = model.musiq.encode(embeddings.expand(len(mask), -1, -1), mask.long(), cls_only=True)
+        scores += model.scores_from_logits(model.head(states[:, 0])).tolist()
+    return scores
+
+
+def _grid(layouts: list[PatchLayout], rows: int | None, cols: int | None) -> tuple[int, int]:
+    smallest = layouts[0]
+    rows = min(smallest.rows, MAX_CELLS) if rows is None else rows
+    cols = min(smallest.cols, MAX_CELLS) if cols is None else cols
+    return rows, cols
+
+
+@torch.inference_mode()
+def quality_map(
+    model: MusiqForImageQualityAssessment,
+    processor: MusiqImageProcessor,
+    image: Any,
+    *,
+    rows: int | None = None,
+    cols: int | None = None,
+    max_tokens: int = MAX_TOKENS,
+) -> QualityMap:
+    """Leave out the patches of one region after the other, at every scale, and see how the score moves.
+
+    The regions are the cells of a grid over the picture. A patch belongs to the cell that holds its centre; where a
+    cell is smaller than the patches of a scale, it can hold none of them.
+
+    Args:
+        model: In evaluation mode, on its device.
+        processor: One that agrees with the model.
+        image: One picture: path, URL, PIL image, array or tensor.
+        rows: Rows of the grid. None: those of the smallest scale's patches, so that each cell has one of them, but at
+            most 12.
+        cols: Columns of the grid; None likewise.
+        max_tokens: Patches that go through the Transformer at a time, over several regions: fewer need less memory,
+            the map is the same.
+
+    Returns:
+        The score of the whole, and by how many MOS points it moves without each region.
+
+    Raises:
+        ValueError: If a number is below 1, one region holds all patches, the picture cannot be used, the model is
+            training, or model and processor disagree.
+    """
+    for name, value in (("rows", rows), ("cols", cols), ("max_tokens", max_tokens)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    check_model(model, processor)
+    pixels = read_pixels(image, processor).to(model.device)
+    height, width = pixels.shape[:2]
+    inputs = make_inputs(pixels, processor)
+    layouts = patch_layouts(height, width, processor)
+    rows, cols = _grid(layouts, rows, cols)
+    owners = torch.from_numpy(np.concatenate([layout.cells(rows, cols) for layout in layouts])).to(model.device)
+    counts = owners.bincount(minlength=rows * cols)
+    if int(counts.max()) == len(owners):
+        raise ValueError(
+            f"A map compares regions, but one of the {rows} x {cols} holds all patches of this {width}x{height} "
+            "picture. Take a finer grid or a larger picture."
+        )
+    embeddings = model.musiq.embeddings(
+        inputs["pixel_values"], inputs["spatial_position_ids"], inputs["scale_position_ids"]
+    )
+    occupied = counts.nonzero()[:, 0]
+    # One row for the whole picture, which no cell of index -1 owns a part of, and one for each region.
+    left_out = torch.cat((occupied.new_full((1,), -1), occupied))
+    kept = torch.nn.functional.pad(owners[None] != left_out[:, None], (1, 0), value=True)
+    score, *without = _scores(model, embeddings, kept, max_tokens)
+    deltas = np.zeros(rows * cols)
+    deltas[occupied.cpu().numpy()] = np.asarray(without) - score
+    return QualityMap(
+        score=score,
+        deltas=deltas.reshape(rows, cols),
+        num_patches=counts.cpu().numpy().reshape(rows, cols),
+        height=height,
+        width=width,
+    )

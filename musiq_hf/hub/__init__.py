@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoint directories for the Hub: cards, remote code, files written whole."""
+
+from .card_updates import update_card
+from .checkpoints import save_checkpoint
+from .model_card import MusiqModelCard
+from .publishing import add_remote_code
+
+__all__ = [
+    "MusiqModelCard",
+    "add_remote_code",
+    "save_checkpoint",
+    "update_card",
+]

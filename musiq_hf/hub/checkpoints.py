@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints on disk, written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from ..common.files import read_json, write_json
+from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+
+
+def save_checkpoint(
+    model: PreTrainedModel,
+    processor: MusiqImageProcessor,
+    output_dir: str | Path,
+    *,
+    dtype: str,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write config, weights and preprocessor config, each under a temporary name first.
+
+    Args:
+        model: What to save; its own weights are left alone.
+        processor: Saved beside it.
+        output_dir: Made if missing; other files in it are kept.
+        dtype: "float32" or "float16", of the file; config.json says float32, so that it loads as float32.
+        weights: By name; None = the model's own. Sharded training gathers them first.
+    """
+    output = Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".saving-") as name:
+        temporary = Path(name)
+        source = model.state_dict() if weights is None else weights
+        stored = {key: value.to(getattr(torch, dtype)) for key, value in source.items()}
+        model.save_pretrained(temporary, state_dict=stored)
+        processor.save_pretrained(temporary)
+        write_json(temporary / "config.json", read_json(temporary / "config.json") | {"dtype": "float32"})
+        for file in temporary.iterdir():
+            os.replace(file, output / file.name)

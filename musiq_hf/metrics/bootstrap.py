@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bootstrap intervals of correlations."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from .correlation import MEAN_OF_GROUPS, OVERALL, Values, check_pairs, group_members
+
+_VALUES_PER_CHUNK = 1_000_000  # of the bootstrap, to bound its memory
+
+
+def _resampled_ranks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean ranks within resamples, without sorting each of them.
+
+    Args:
+        values: Shape (num_pictures,).
+        counts: How often each resample holds each picture, shape (num_resamples, num_pictures).
+
+    Returns:
+        Ranks minus their mean, shape (num_resamples, num_pictures), and whether a resample holds more than one value,
+        shape (num_resamples,).
+    """
+    _, codes = np.unique(values, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    ties = np.add.reduceat(counts[:, order], starts, axis=1)  # -> (num_resamples, num_values)
+    ranks = ties.cumsum(axis=1) - (ties + len(values)) / 2
+    return ranks[:, codes], (ties > 0).sum(axis=1) > 1
+
+
+def _resampled_correlations(
+    predicted: np.ndarray, wanted: np.ndarray, *, num_resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """SRCC and PLCC of draws with replacement, shape (2, num_resamples); 0 for draws with a constant side."""
+    count, results = len(predicted), []
+    values = [side - side.mean() for side in (predicted, wanted)]
+    rows_per_chunk = max(1, _VALUES_PER_CHUNK // count)
+    for start in range(0, num_resamples, rows_per_chunk):
+        rows = min(rows_per_chunk, num_resamples - start)
+        drawn = generator.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        ranked = [_resampled_ranks(side, counts) for side in values]
+        varied = ranked[0][1] & ranked[1][1]
+        centred = [side - (counts @ side)[:, None] / count for side in values]
+        for a, b in (tuple(ranks for ranks, _ in ranked), centred):
+            covariance, first, second = ((counts * pair).sum(axis=1) for pair in (a * b, a * a, b * b))
+            norms = np.where(varied, np.sqrt(first * second), 0)
+            results.append(np.where(norms > 0, covariance / np.where(norms > 0, norms, 1), 0).clip(-1, 1))
+    return np.stack([np.concatenate(results[0::2]), np.concatenate(results[1::2])])
+
+
+def bootstrap_intervals(
+    predictions: Values,
+    targets: Values,
+    *,
+    groups: Sequence[str] | None = None,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, dict[str, list[float]]]:
+    """Percentile bootstrap intervals of SRCC and PLCC: what another draw of pictures could have given.
+
+    They say nothing about another training run; for that see `musiq_hf.training.repeated_runs.repeat_runs`.
+
+    Args:
+        predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
+        targets: Opinion scores, alike.
+        groups: Name of each picture's group; None leaves the interval of the mean within groups out.
+        num_resamples: Draws with replacement, >= 1. A constant draw counts with the correlation 0.
+        confidence: Part of the draws that an interval covers, in (0, 1).
+        seed: Of the draws.
+
+    Returns:
+        {"overall": {"srcc": [low, high], "plcc": [low, high]}} and, of the groups of at least 3 pictures if there is
+        one, `MEAN_OF_GROUPS` alike; there the draws stay within each group, so that its size stays what it is.
+
+    Raises:
+        ValueError: As `quality_metrics` and `grouped_metrics`, or if an argument is out of its range.
+    """
+    if num_resamples < 1:
+        raise ValueError(f"`num_resamples` must be at least 1, got {num_resamples}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}.")
+    predicted, wanted = check_pairs(predictions, targets)
+    generator = np.random.default_rng(seed)
+
+    correlations = partial(_resampled_correlations, num_resamples=num_resamples, generator=generator)
+    draws = {OVERALL: correlations(predicted, wanted)}
+    members = {} if groups is None else group_members(predicted, wanted, groups)
+    if members:
+        draws[MEAN_OF_GROUPS] = np.mean(
+            [correlations(predicted[rows], wanted[rows]) for rows in members.values()], axis=0
+        )
+    tail = (1 - confidence) / 2
+    return {
+        name: {
+            metric: [float(end) for end in np.quantile(values, (tail, 1 - tail))]
+            for metric, values in zip(("srcc", "plcc"), table, strict=True)
+        }
+        for name, table in draws.items()
+    }

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From whatever holds a picture to a float tensor: one policy, so that file, PIL image and array get one score.
+
+EXIF orientation is applied to files and to PIL images that still carry it. Gray is repeated, alpha is composited on
+white, CMYK, palette and other colour modes become RGB, 16-bit gray pictures keep their 16 bits (Pillow opens 16-bit
+colour files with 8), animations and multi-page files are their first frame. The released code reads
+8-bit RGB files only and ignores EXIF orientation.
+"""
+
+import base64
+import binascii
+import os
+import struct
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub.utils import httpx
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
+ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+URL_PREFIXES = ("http://", "https://")
+WRONG_DTYPE = "pixels must be uint8 (0..255), uint16 (0..65535) or float (0..1)"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a picture without one, or with damaged EXIF data, is taken as it is."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
+        return image
+    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+
+
+def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: bool = True) -> Image.Image:
+    """Decode a file whole, turned upright unless told not to; a `ValueError` names by `name` what could not be."""
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            image = (_upright(opened) if upright else opened).copy()  # free of the file, which is closed here
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name}: not a picture that Pillow can read. Convert it to PNG or JPEG.") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name}: more pixels than Pillow's safety limit allows ({error}). If you trust the file, raise "
+            "`PIL.Image.MAX_IMAGE_PIXELS`."
+        ) from error
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
+        raise ValueError(f"{name}: cannot be decoded, the file is truncated or damaged ({error}).") from error
+    image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
+    return image
+
+
+def download(url: str, *, timeout: float | None = None) -> BytesIO:
+    """Bytes of an http(s) URL, or a ValueError that names it; `timeout` in seconds, None waits forever."""
+    try:
+        response = httpx.get(url, timeout=timeout, follow_redirects=True).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ValueError(f"{url}: cannot be downloaded ({error}).") from error
+    return BytesIO(response.content)
+
+
+def load_image(
+    source: str | os.PathLike[str] | Image.Image,
+    *,
+    timeout: float | None = None,
+    decode: Callable[[str | BytesIO, str], Image.Image] = decode_image,
+    upright: bool = True,
+) -> Image.Image:
+    """Open a picture, upright, in its own colour mode.
+
+    Args:
+        source: Path, http(s) URL, base64 text (with or without a `data:` header), or a PIL image.
+        timeout: Seconds to wait for a URL; None waits forever.
+        decode: Turns a path or bytes, and what to call them, into a picture.
+        upright: Whether to apply the EXIF orientation of a PIL image; that of other sources is `decode`'s.
+
+    Returns:
+        A decoded PIL image.
+
+    Raises:
+        FileNotFoundError: If a text is neither a file, nor a URL, nor base64.
+        ValueError: If the picture cannot be decoded; the message names the file.
+        TypeError: If `source` is something else.
+    """
+    if isinstance(source, Image.Image):
+        try:
+            source.load()
+            return _upright(source) if upright else source
+        except OSError as error:  # opened lazily, so a damaged file shows only now
+            raise ValueError(f"{_pil_name(source)}: cannot be decoded, truncated or damaged ({error}).") from error
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"A picture must be a path, URL, base64 text or PIL image, got {type(source).__name__}.")
+    name = os.fspath(source)
+    if name.startswith(URL_PREFIXES):
+        return decode(download(name, timeout=timeout), name)
+    if os.path.isdir(name):
+        raise ValueError(f"{name}: is a directory. Pass the pictures in it, one by one or as a list.")
+    if os.path.exists(name):
+        return decode(name, name)
+    text = name.split(",", 1)[1] if name.startswith("data:image/") and "," in name else name
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+        return decode(BytesIO(content), "base64 picture")
+    except (binascii.Error, ValueError) as error:
+        if name.startswith("data:image/"):
+            raise ValueError("The base64 text is not a picture. Check that it was copied whole.") from error
+        shown = name if len(name) <= 200 else name[:200] + "..."
+        raise FileNotFoundError(f"{shown}: no such file, and neither a URL nor a base64 picture.") from None
+
+
+def _pil_name(image: Image.Image) -> str:
+    return getattr(image, "filename", "") or "PIL image"
+
+
+def describe(image: Any) -> str:
+    """File name and size of a picture for error messages, as far as known; empty if nothing is known."""
+    if isinstance(image, Image.Image):
+        name = getattr(image, "filename", "")
+        return f"{name}, {image.width}x{image.height} pixels" if name else f"{image.width}x{image.height} pixels"
+    if isinstance(image, np.ndarray | torch.Tensor):
+        return f"array of shape {tuple(image.shape)}"
+    return os.fspath(image)[:200] if isinstance(image, str | os.PathLike) else type(image).__name__
+
+
+def _pil_to_array(image: Image.Image) -> np.ndarray:
+    """Pixels of a PIL image, (height, width) or (height, width, channels), in one of the supported dtypes."""
+    image = load_image(image)
+    if image.mode.startswith("I;16"):
+        return np.array(image).astype(np.uint16)  # also turns big-endian pixels around
+    if image.mode == "I":  # 16-bit pictures in a 32-bit container
+        pixels = np.array(image)
+        if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
+            raise ValueError(
+                f"32-bit integer pixels must lie in 0..65535, got {pixels.min()}..{pixels.max()}. Scale them first."
+            )
+        return pixels.astype(np.uint16)
+    if image.mode == "F":
+        return np.array(image)
+    if image.has_transparency_data:
+        return np.array(image.convert("RGBA"))
+    return np.array(image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB"))
+
+
+def _array_to_tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype.name not in ARRAY_DTYPES:
+        raise ValueError(f"{WRONG_DTYPE}, got {array.dtype}.")
+    # Arrays can be in foreign byte order, reversed, or read-only, which tensors cannot be; only those are copied.
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _channels_last(pixels: torch.Tensor, input_data_format: str | None, *, default: str) -> torch.Tensor:
+    """View (height, width), HWC or CHW pixels as HWC; `default` settles what both layouts would fit."""
+    if pixels.dim() == 2:
+        return pixels[..., None]
+    if pixels.dim() != 3:
+        raise ValueError(f"a picture must have 2 or 3 dimensions, got shape {tuple(pixels.shape)}.")
+    fits = {"channels_first": pixels.shape[0] in CHANNEL_COUNTS, "channels_last": pixels.shape[2] in CHANNEL_COUNTS}
+    if not any(fits.values()):
+        raise ValueError(f"a picture must have 1 to 4 channels, first or last, got shape {tuple(pixels.shape)}.")
+    layout = input_data_format
+    if layout is None:
+        layout = default if fits[default] else next(name for name, fit in fits.items() if fit)
+    if not fits[layout]:
+        raise ValueError(f"`input_data_format={layout!r}` does not fit shape {tuple(pixels.shape)}: 1 to 4 channels.")
+    return pixels.permute(1, 2, 0) if layout == "channels_first" else pixels
+
+
+def _unit_range(pixels: torch.Tensor) -> torch.Tensor:
+    """float32 pixels in [0, 1]: uint8 is 0..255, uint16 is 0..65535, floats must already lie in 0..1."""
+    if pixels.dtype == torch.uint8:
+        return pixels.to(torch.float32) / 255
+    if pixels.dtype == torch.uint16:
+        return pixels.to(torch.float32) / 65535
+    if not pixels.is_floating_point():
+        raise ValueError(f"{WRONG_DTYPE}, got {pixels.dtype}.")
+    low, high = pixels.detach().aminmax()
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise ValueError("float pixels must be finite, got NaN or infinite values. Clean the picture first.")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"float pixels must lie in 0..1, got {low.item():.4g}..{high.item():.4g}. Divide or clip them."
+        )
+    return pixels.to(torch.float32, copy=True)
+
+
+def to_rgb_tensor(
+    image: Image.Image | np.ndarray | torch.Tensor,
+    *,
+    input_data_format: str | None = None,
+    do_convert_rgb: bool = True,
+    keep_uint8: bool = False,
+) -> torch.Tensor:
+    """Pixels of one picture as RGB; differentiable for float tensors.
+
+    Args:
+        image: PIL image, array or tensor (on any device, kept there). uint8 is 0..255, uint16 0..65535, float 0..1.
+        input_data_format: "channels_first" or "channels_last". None infers it from the 1 to 4 channels; where both
+            fit, arrays are read as height, width, channels and tensors as channels, height, width.
+        do_convert_rgb: Whether gray is repeated and alpha composited on white. If not, other pictures than RGB raise.
+        keep_uint8: Whether uint8 pixels without alpha stay as they are, a quarter of the memory,
+            which they may share with `image`.
+
+    Returns:
+        float32, shape (height, width, 3), in [0, 1], or uint8 in 0..255.
+
+    Raises:
+        ValueError: If the picture is empty, has a wrong shape or dtype, or values outside of its range.
+    """
+    default = "channels_first" if isinstance(image, torch.Tensor) else "channels_last"
+    if isinstance(image, Image.Image):
+        image = _pil_to_array(image)
+        input_data_format = None  # a PIL image has no layout to choose
+    raw = image if isinstance(image, torch.Tensor) else _array_to_tensor(image)
+    if raw.numel() == 0:
+        raise ValueError(f"the picture is empty, shape {tuple(raw.shape)}.")
+    pixels = _channels_last(raw, input_data_format, default=default)
+    channels = pixels.shape[-1]
+    if not (keep_uint8 and pixels.dtype == torch.uint8 and channels in (1, 3)):
+        pixels = _unit_range(pixels)
+    if channels != 3 and not do_convert_rgb:
+        raise ValueError(f"an RGB picture was expected, got {channels} channels. Set `do_convert_rgb=True`.")
+    if channels in (2, 4):
+        colour, alpha = pixels[..., :-1], pixels[..., -1:]
+        pixels = colour * alpha + (1 - alpha)
+    return pixels.expand(-1, -1, 3) if pixels.shape[-1] == 1 else pixels

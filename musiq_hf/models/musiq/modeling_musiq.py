@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MUSIQ: multi-scale image quality Transformer (Ke et al., ICCV 2021, section 3).
+
+Equal to the released code (google-research/musiq, model/multiscale_transformer.py) on every real token. Differences
+that no score sees: a padding token here is only kept from being attended to, where the released code also keeps it
+from attending, and sequences need no fixed length.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
+from .cpu_kernels_musiq import MusiqLinear, as_input, keep_freed_memory, needs_one_graph
+from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer
+from .losses_musiq import emd_loss, l1_loss
+from .packing_musiq import MusiqPacking, pack_groups
+from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
+from .patching_musiq import sinusoid_table
+
+# Patches that are projected at a time, by device, when no gradient is needed.
+CHUNK = {"cpu": 256, "other": 8192}
+# Tokens that go through the blocks at a time, or one picture with more.
+PACK_TOKENS = {"cpu": 2048, "other": 2**30}
+CHECKPOINT_PATCHES = 256  # that are encoded again at a time, with activation checkpointing
+CACHE_BYTES = 2**21  # of features of the patch encoder at a time, on a CPU
+RECORDED = ("output_hidden_states", "output_attentions")
+
+
+@dataclass
+class MusiqImageQualityOutput(ModelOutput):
+    """Output of `MusiqForImageQualityAssessment`.
+
+    Attributes:
+        loss: Scalar, if labels were given: L1 in units of the logit, or EMD (eq. 3) for a distribution.
+        logits: Shape (batch_size, num_labels), raw.
+        scores: Shape (batch_size,), in MOS points: `score_offset + score_scale * logit` for one label, the expectation
+            over the score values 1..n for a distribution.
+        hidden_states: Inputs of every block and output of the last, if asked for.
+        attentions: Attention weights of every block, if asked for and computed (eager attention).
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class MusiqEmbeddings(nn.Module):
+    """Patch, spatial (section 3.3) and scale embeddings (section 3.4), and the CLS token, which has no position."""
+
+    gradient_checkpointing = False  # set by `activation_checkpointing_enable`
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__()
+        self.patch_values = config.patch_size**2 * NUM_CHANNELS
+        feature_size = self.patch_values
+        self.patch_encoder = None
+        if config.patch_encoder != "linear":
+            resnet = config.patch_encoder == "resnet"
+            self.patch_encoder = MusiqPatchEncoder(
+                patch_size=config.patch_size,
+                width=config.patch_encoder_width,
+                num_stages=RESNET_DEPTHS.index(config.patch_encoder_depth) + 1 if resnet else 0,
+                num_groups=config.patch_encoder_groups,
+            )
+            feature_size = self.patch_encoder.output_size
+        self.patch_projection = MusiqLinear(feature_size, config.hidden_size)
+        self.spatial_kind = config.spatial_embedding
+        self.num_positions, self.hidden_size = config.num_spatial_positions, config.hidden_size
+        learned = self.spatial_kind in ("hash", "fixed")
+        self.spatial_embedding = nn.Embedding(self.num_positions, self.hidden_size) if learned else None
+        self.scale_embedding = (
+            nn.Embedding(config.num_scales, config.hidden_size) if config.use_scale_embedding else None
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def _encode_at_once(self, patches: torch.Tensor) -> torch.Tensor:
+        features = patches if self.patch_encoder is None else self.patch_encoder(patches)
+        return self.patch_projection(as_input(features, self.patch_projection))
+
+    def _encode(self, patches: torch.Tensor) -> torch.Tensor:
+        """(num_patches, patch_size * patch_size * 3) -> (num_patches, D).
+
+        On a CPU the encoder reads a few patches at a time, whose features stay in the cache; the projection, with
+        most of the weights, more. With activation checkpointing a part of the patches at a time is encoded again for
+        its gradients: features inside of the encoder are most of what training keeps.
+        """
+        if self.patch_encoder is None:
+            return self._encode_at_once(patches)
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            parts = patches.split(CHECKPOINT_PATCHES)
+            return torch.cat([checkpoint(self._encode_at_once, part, use_reentrant=False) for part in parts])
+        if needs_one_graph() or patches.device.type != "cpu":
+            return self._encode_at_once(patches)
+        few = max(1, CACHE_BYTES // (self.patch_encoder.stem_values * patches.element_size()))
+        shape = (len(patches), self.patch_encoder.output_size)
+        features = as_input(patches[:0], self.patch_projection).new_empty(shape)
+        for start in range(0, len(patches), few):
+            features[start : start + few] = self.patch_encoder(patches[start : start + few])
+        return self.patch_projection(features)
+
+    def _embed_patches(self, pixel_values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
+
+        Without gradients only the real patches, some at a time: the features between encoder and projection are
+        40 times as large as what comes out.
+        """
+        patches = pixel_values.flatten(0, 1)
+        if needs_one_graph():
+            return self._encode(patches).view(*pixel_values.shape[:2], -1)
+        keep_freed_memory()
+        size = CHUNK["cpu" if patches.device.type == "cpu" else "other"]
+        if mask is None or bool(mask.all()):
+            encoded = torch.cat([self._encode(chunk) for chunk in patches.split(size)])
+        else:
+            real = mask.flatten().nonzero()[:, 0]
+            parts = torch.cat([self._encode(patches[chunk]) for chunk in real.split(size)])
+            encoded = parts.new_zeros(len(patches), parts.shape[-1]).index_copy_(0, real, parts)
+        return encoded.view(*pixel_values.shape[:2], -1)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        spatial_position_ids: torch.Tensor,
+        scale_position_ids: torch.Tensor,
+        pixel_attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Embed; returns shape (batch_size, 1 + sequence_length, hidden_size), CLS first."""
+        embeddings = self._embed_patches(pixel_values, pixel_attention_mask)
+        if self.spatial_kind == "sinusoid":
+            table = sinusoid_table(self.num_positions, self.hidden_size, device=embeddings.device)
+            embeddings = embeddings + nn.functional.embedding(spatial_position_ids, table.to(embeddings.dtype))
+        elif self.spatial_embedding is not None:
+            embeddings = embeddings + self.spatial_embedding(spatial_position_ids)
+        if self.scale_embedding is not None:
+            embeddings = embeddings + self.scale_embedding(scale_position_ids)
+        embeddings = torch.cat((self.cls_token.expand(embeddings.shape[0], -1, -1), embeddings), dim=1)
+        return self.dropout(embeddings)
+
+
+class MusiqHead(nn.Module):
+    """From the CLS token to logits, through a tanh layer if `pre_logits_size` asks for one."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__()
+        self.pre_logits = MusiqLinear(config.hidden_size, config.pre_logits_size) if config.pre_logits_size else None
+        self.classifier = MusiqLinear(config.pre_logits_size or config.hidden_size, config.num_labels)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        pooled = as_input(pooled, self.classifier)  # float32 also in half-precision models, see below
+        if self.pre_logits is not None:
+            pooled = torch.tanh(self.pre_logits(pooled))
+        return self.classifier(pooled)
+
+
+class MusiqPreTrainedModel(PreTrainedModel):
+    """What all MUSIQ models share: configuration class, capabilities and the original's initial weights."""
+
+    config_class = MusiqConfig
+    config: MusiqConfig
+    base_model_prefix = "musiq"
+    main_input_name = "pixel_values"
+    _input_embed_layer = "patch_projection"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    # The Trainer would otherwise rescale our mean-reduced loss by the number of processes or accumulation steps.
+    accepts_loss_kwargs = False
+    # bfloat16 keeps too little of the pixels: with such a stem scores of the embedded checkpoint move 10 times as far.
+    _keep_in_fp32_modules_strict = {"stem_conv", "stem_norm"}
+    _no_split_modules = ["MusiqEmbeddings", "MusiqLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": MusiqLayer, "attentions": MusiqAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise one module's own weights as the released code does (its library defaults where it names nothing).
+
+        Leaf by leaf, never through the parent: for classes outside of its own package Transformers skips every module
+        that owns no parameter itself, which would leave the weights below it uninitialised.
+        """
+        name = next((name for name, other in self.named_modules() if other is module), "").rpartition(".")[2]
+        if isinstance(module, MusiqEmbeddings):
+            init.zeros_(module.cls_token)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            # A residual unit of the patch encoder starts as its shortcut.
+            init.constant_(module.weight, 0.0 if name == "norm3" else 1.0)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear) and name == "classifier":
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear) and name not in ("patch_projection", "pre_logits"):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Linear | MusiqStdConv2d):
+            # Truncated at two deviations as in JAX; Transformers' `lecun_normal_` comes out 14 % too wide.
+            deviation = module.weight[0].numel() ** -0.5 / 0.87962566
+            init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+        if isinstance(module, nn.Linear):
+            init.normal_(module.bias, std=1e-6 if name in ("fc1", "fc2") else 0.0)
+
+
+class MusiqModel(MusiqPreTrainedModel):
+    """The encoder: patches of all scales to a sequence of hidden states, CLS first."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__(config)
+        self.embeddings = MusiqEmbeddings(config)
+        self.encoder = MusiqEncoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def _validate_inputs(
+        self,
+        pixel_values: torch.Tensor | None,
+        spatial_position_ids: torch.Tensor | None,
+        scale_position_ids: torch.Tensor | None,
+    ) -> None:
+        expected = self.embeddings.patch_values
+        if pixel_values is None:
+            raise ValueError("`pixel_values` is required: pass the output of `MusiqImageProcessor`.")
+        if pixel_values.dim() != 3 or pixel_values.shape[-1] != expected:
+            raise ValueError(
+                f"`pixel_values` must have shape (batch_size, sequence_length, {expected}), got "
+                f"{tuple(pixel_values.shape)}. Did you skip `MusiqImageProcessor`?"
+            )
+        needed = {
+            "spatial_position_ids": (spatial_position_ids, self.config.spatial_embedding != "none"),
+            "scale_position_ids": (scale_position_ids, self.config.use_scale_embedding),
+        }
+        for name, (ids, is_needed) in needed.items():
+            if is_needed and (ids is None or ids.shape != pixel_values.shape[:2]):
+                got, wanted = None if ids is None else tuple(ids.shape), tuple(pixel_values.shape[:2])
+                raise ValueError(
+                    f"`{name}` is required by this configuration, with shape {wanted}, got {got}. "
+                    "Pass all that the processor returns."
+                )
+
+    def _can_pack(self, hidden_states: torch.Tensor) -> bool:
+        """Whether the blocks can run on tokens without padding: no training, and a kernel for it."""
+        if needs_one_graph() or self.config._attn_implementation != "sdpa":
+            return False
+        if any(module.training for module in self.encoder.modules()):
+            return False
+        if hidden_states.device.type == "cpu":
+            return not torch.is_autocast_enabled("cpu")
+        if not hidden_states.is_cuda or hidden_states.dtype not in (torch.float16, torch.bfloat16):
+            return False
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
+        flash = torch.backends.cuda.is_flash_attention_available() and torch.backends.cuda.flash_sdp_enabled()
+        capable = torch.cuda.get_device_capability(hidden_states.device) >= (8, 0)
+        return flash and capable and head_dim % 8 == 0 and head_dim <= 256
+
+    def _encode_packed(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor | None,
+        *,
+        cls_only: bool,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """The blocks on the real tokens of all pictures, one after the other: no work on padding, and no mask.
+
+        Padding comes out as it went in; with `cls_only` it does not come out.
+        """
+        real = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+        tokens, encoded, start = hidden_states[real], [], 0
+        for lengths in pack_groups(
+            real.sum(dim=1).tolist(), PACK_TOKENS["cpu" if tokens.device.type == "cpu" else "other"]
+        ):
+            packing = MusiqPacking.of(lengths, tokens.device)
+            pack = tokens[None, start : start + sum(lengths)]
+            output = self.encoder(pack, None, cls_only=cls_only, packing=packing, **kwargs)[0]
+            encoded.append(output.to(hidden_states.device))  # a device map can end elsewhere
+            start += sum(lengths)
+        if cls_only:
+            return torch.cat(encoded)[:, None]
+        return hidden_states.masked_scatter(real[..., None], torch.cat(encoded))
+
+    def encode(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        cls_only: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Blocks and final norm on embedded tokens, for whoever embeds once and encodes parts of it.
+
+        Args:
+            hidden_states: CLS first, shape (batch_size, 1 + sequence_length, hidden_size).
+            mask: 1 = real token, 0 = padding, shape (batch_size, 1 + sequence_length). None = all real.
+            cls_only: See `forward`.
+            **kwargs: `output_hidden_states`, `output_attentions`.
+
+        Returns:
+            Shaped as `hidden_states`, or CLS alone.
+        """
+        recorded = any(kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
+        cls_only = cls_only and not recorded and self.config._attn_implementation in ("eager", "sdpa")
+        if not recorded and self._can_pack(hidden_states):
+            return self.layernorm(self._encode_packed(hidden_states, mask, cls_only=cls_only, **kwargs))
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=mask
+        )
+        return self.layernorm(self.encoder(hidden_states, attention_mask, cls_only=cls_only, **kwargs))
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_position_ids: torch.Tensor | None = None,
+        scale_position_ids: torch.Tensor | None = None,
+        *,
+        cls_only: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """Encode the patches of a batch of pictures.
+
+        Args:
+            pixel_values: Patches, float, shape (batch_size, sequence_length, patch_size * patch_size * 3), in [-1, 1].
+            pixel_attention_mask: 1 = real patch, 0 = padding, shape (batch_size, sequence_length). None = all real.
+            spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
+            scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
+            cls_only: Whether CLS is all that is wanted: the last block then computes no other token. No effect if
+                hidden states or attentions are asked for, or with an attention other than eager and sdpa.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first, meaningless on padding, or
+            CLS alone, and `pooler_output` (batch_size, hidden_size), the CLS token.
+
+        Raises:
+            ValueError: If a tensor that the configuration needs is missing, or the patches have a wrong shape.
+        """
+        self._validate_inputs(pixel_values, spatial_position_ids, scale_position_ids)
+        hidden_states = self.embeddings(pixel_values, spatial_position_ids, scale_position_ids, pixel_attention_mask)
+        if pixel_attention_mask is not None:
+            pixel_attention_mask = nn.functional.pad(pixel_attention_mask, (1, 0), value=1)  # CLS is always real
+        hidden_states = self.encode(hidden_states, pixel_attention_mask, cls_only=cls_only, **kwargs)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
+
+
+class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
+    """MUSIQ with a head for a mean opinion score (one label) or a score distribution over 1..n (n labels)."""
+
+    # bfloat16 has steps of half a point at the logits of published checkpoints, which are scores of 0..100.
+    _keep_in_fp32_modules_strict = {"head"}  # and what the encoder keeps
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__(config)
+        self.musiq = MusiqModel(config)
+        self.head = MusiqHead(config)
+        self.post_init()
+
+    def scores_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """MOS points, shape (batch_size,), from logits, shape (batch_size, num_labels)."""
+        if self.config.num_labels == 1:
+            return self.config.score_offset + self.config.score_scale * logits[:, 0].float()
+        probabilities = logits.float().softmax(dim=-1)
+        values = torch.arange(1.0, self.config.num_labels + 1, device=logits.device)
+        return (probabilities * values).sum(dim=-1)  # a product of matrices would be in half precision under autocast
+
+    def std_from_logits(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Standard deviation of the predicted distribution in MOS points, shape (batch_size,); None for one label."""
+        if self.config.num_labels == 1:
+            return None
+        probabilities = logits.cpu().double().softmax(dim=-1)  # not every device has doubles
+        values = torch.arange(1.0, self.config.num_labels + 1, dtype=torch.float64)
+        distances = values - (probabilities * values).sum(dim=-1, keepdim=True)
+        return (probabilities * distances**2).sum(dim=-1).sqrt()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        labels = labels.to(device=logits.device, dtype=torch.float32)
+        if self.config.num_labels == 1:
+            targets = (labels - self.config.score_offset) / self.config.score_scale
+            return l1_loss(logits[:, 0].float(), targets)
+        return emd_loss(logits.float().softmax(dim=-1), labels)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_position_ids: torch.Tensor | None = None,
+        scale_position_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MusiqImageQualityOutput:
+        """Score a batch of pictures.
+
+        Args:
+            pixel_values: Patches, float, shape (batch_size, sequence_length, patch_size * patch_size * 3), in [-1, 1].
+            pixel_attention_mask: 1 = real patch, 0 = padding, shape (batch_size, sequence_length). None = all real.
+            spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
+            scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
+            labels: MOS points, shape (batch_size,), or counts per score value, shape (batch_size, num_labels).
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            `MusiqImageQualityOutput` with `scores` in MOS points.
+
+        Raises:
+            ValueError: If a tensor is missing or has a wrong shape, or a label distribution is not one.
+        """
+        inputs = (pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids)
+        outputs = self.musiq(*inputs, cls_only=True, return_dict=True, **kwargs)
+        logits = self.head(outputs.pooler_output)
+        return MusiqImageQualityOutput(
+            loss=None if labels is None else self._loss(logits, labels),
+            logits=logits,
+            scores=self.scores_from_logits(logits),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class MusiqForImageClassification(MusiqPreTrainedModel):
+    """MUSIQ with a classification head: the ImageNet pre-training of section 4.2."""
+
+    _keep_in_fp32_modules_strict = {"head"}  # and what the encoder keeps
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__(config)
+        self.musiq = MusiqModel(config)
+        self.head = MusiqHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_position_ids: torch.Tensor | None = None,
+        scale_position_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
+        """Classify a batch of pictures.
+
+        Args:
+            pixel_values: Patches, float, shape (batch_size, sequence_length, patch_size * patch_size * 3), in [-1, 1].
+            pixel_attention_mask: 1 = real patch, 0 = padding, shape (batch_size, sequence_length). None = all real.
+            spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
+            scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
+            labels: Class indices, int64, shape (batch_size,), or class probabilities, shape (batch_size, num_labels).
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            `ImageClassifierOutput` with `logits` (batch_size, num_labels) and the cross entropy as `loss`.
+
+        Raises:
+            ValueError: If a tensor is missing or has a wrong shape.
+        """
+        inputs = (pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids)
+        outputs = self.musiq(*inputs, cls_only=True, return_dict=True, **kwargs)
+        logits = self.head(outputs.pooler_output)
+        loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+__all__ = [
+    "MusiqForImageClassification",
+    "MusiqForImageQualityAssessment",
+    "MusiqImageQualityOutput",
+    "MusiqModel",
+    "MusiqPreTrainedModel",
+]

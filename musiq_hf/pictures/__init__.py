@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures: found, read, decoded, degraded and made."""
+
+from .degradations import DEGRADATIONS, apply_degradations, degrade
+from .finding import find_pictures
+from .opening import open_picture, shrink_shorter_side
+from .sources import count_sources, find_sources
+from .synthetic import make_picture
+
+__all__ = [
+    "DEGRADATIONS",
+    "apply_degradations",
+    "count_sources",
+    "degrade",
+    "find_pictures",
+    "find_sources",
+    "make_picture",
+    "open_picture",
+    "shrink_shorter_side",
+]

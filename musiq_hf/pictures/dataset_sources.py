@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of Hugging Face data sets: of folders that `save_to_disk` has written, and of the Hub as a stream."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from .lazy import LazyPicture, Source, unreadable, why
+from .table_sources import ROWS_AT_ONCE, Columns, arrow_sources, open_cell, picture_column, row_key
+
+SAVED, HUB = "saved data set", "data set of the Hub"
+SAVED_FILES = ("state.json", "dataset_info.json")  # of each split; `datasets` writes them beside the Arrow files
+HUB_FILE = "hf://"
+ARCHIVES = ("zip://", "tar://")  # whose members `datasets` names as zip://member::hf://file
+HUB_PREFIX = "hf://datasets/"
+# hf://datasets/owner/name, then perhaps /configuration, @revision and :split.
+HUB_PATH = re.compile(HUB_PREFIX + r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w.-]+))?(?:@([^:@]+))?(?::([\w.]+))?")
+
+
+def is_saved(folder: str) -> bool:
+    """Whether a folder is a data set, or one of its splits, that `save_to_disk` has written."""
+    return all(os.path.isfile(os.path.join(folder, name)) for name in SAVED_FILES)
+
+
+def check_saved(folder: str, columns: Columns) -> None:
+    """Raise a ValueError if the column is missing; what cannot be read at all becomes a row with its error later."""
+    import datasets
+
+    try:
+        schema = datasets.load_from_disk(folder).features.arrow_schema
+    except Exception:  # damaged
+        return
+    picture_column(schema, columns, folder)
+
+
+def read_saved(folder: str, columns: Columns) -> Iterator[Source]:
+    """A picture per row, called by its key or folder::row; a ValueError if a column is missing."""
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(folder)  # memory-mapped
+        schema = loaded.features.arrow_schema
+    except Exception as error:  # whatever damaged files provoke
+        yield _damaged(folder, error)
+        return
+    name, row = picture_column(schema, columns, folder), 0
+    try:
+        for table in loaded.select_columns(columns.read(name)).with_format("arrow").iter(ROWS_AT_ONCE):
+            yield from arrow_sources(table, name, columns, path=folder, row=row, folder=folder)
+            row += len(table)
+    except Exception as error:
+        yield _damaged(folder, error)
+
+
+def _damaged(folder: str, error: Exception) -> Source:
+    return unreadable(folder, f"what follows cannot be read as a data set ({why(error)}).")
+
+
+def count_saved(folder: str) -> int:
+    """Rows of a saved data set."""
+    import datasets
+
+    try:
+        return len(datasets.load_from_disk(folder))
+    except Exception:  # damaged: one row with the error
+        return 1
+
+
+class HubPath(NamedTuple):
+    """What `hf://datasets/owner/name/configuration@revision:split` names; all but the first may be missing."""
+
+    name: str
+    configuration: str | None
+    revision: str | None
+    split: str | None
+
+    @classmethod
+    def of(cls, path: str) -> "HubPath":
+        """Read a path, or raise a ValueError."""
+        match = HUB_PATH.fullmatch(path)
+        if match is None:
+            raise ValueError(
+                f"{path}: a data set of the Hub is written {HUB_PREFIX}owner/name, and after it, as needed, "
+                "/configuration, @revision and :split."
+            )
+        return cls(*match.groups())
+
+
+def _splits(path: str) -> dict[str, Any]:
+    """The splits that are asked for, as streams; nothing but what describes them is read.
+
+    Raises:
+        ValueError: If the data set, its configuration or the split is missing, or cannot be reached.
+    """
+    import datasets
+
+    place = HubPath.of(path)
+    try:
+        # With the prefix, as without it a local folder of that name would be taken.
+        loaded = datasets.load_dataset(
+            HUB_PREFIX + place.name, place.configuration, revision=place.revision, streaming=True
+        )
+    except Exception as error:  # the libraries for data sets and for the network raise all kinds
+        raise ValueError(f"{path}: cannot be opened ({why(error)}).") from error
+    if place.split is None:
+        return dict(loaded)
+    if place.split not in loaded:
+        raise ValueError(f"{path}: there is no split {place.split!r}, only {', '.join(loaded)}.")
+    return {place.split: loaded[place.split]}
+
+
+def _stream(path: str, split: Any, columns: Columns) -> tuple[Any, str]:
+    """A split with its pictures, undecoded, and keys alone, and the name of the pictures' column, or a ValueError."""
+    import datasets
+
+    try:
+        if split.features is None:  # known only after a look at the first rows
+            split = split._resolve_features()
+        schema = split.features.arrow_schema
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read ({why(error)}).") from error
+    name = picture_column(schema, columns, path)
+    return split.select_columns(columns.read(name)).cast_column(name, datasets.Image(decode=False)), name
+
+
+def check_hub(path: str, columns: Columns) -> None:
+    """Raise a ValueError if there is no such data set, split or column."""
+    for split in _splits(path).values():
+        _stream(path, split, columns)
+
+
+def read_hub(path: str, columns: Columns) -> Iterator[Source]:
+    """A picture per row, called by its key or hf://datasets/owner/name:split::row.
+
+    Raises:
+        ValueError: See `check_hub`.
+        OSError: If the connection breaks; the run can be continued.
+    """
+    place = HubPath.of(path)
+    for split_name, split in _splits(path).items():
+        rows, name = _stream(path, split, columns)
+        whole = path if place.split else f"{path}:{split_name}"
+        cells = enumerate(iter(rows))
+        while True:
+            try:
+                row, cell = next(cells)
+            except StopIteration:
+                break
+            except Exception as error:  # the connection, most often: the rows so far are not lost
+                raise OSError(f"{path}: cannot be read on ({why(error)}). The same command continues.") from error
+            key = row_key(cell[columns.key] if columns.key else None, f"{whole}::{row}")
+            yield key, LazyPicture(key, partial(_open_remote, cell[name], key))
+
+
+def _open_remote(cell: dict[str, Any] | None, name: str) -> str | BytesIO:
+    """Bytes of a cell, or of the file of the Hub that it names; files of this machine are not a data set's to name."""
+    cell = cell or {}
+    path = cell.get("path") or ""
+    *archives, file_path = path.split("::")
+    if not cell.get("bytes") and file_path.startswith(HUB_FILE) and all(a.startswith(ARCHIVES) for a in archives):
+        import fsspec  # type: ignore[import-untyped]  # a dependency of datasets
+
+        with fsspec.open(path, "rb") as file:
+            return BytesIO(file.read())
+    if not cell.get("bytes") and path:
+        raise ValueError(f"{name}: its file is not one of the Hub ({path}).")
+    return open_cell(cell.get("bytes"), name, "")
+
+
+def count_hub(path: str) -> int | None:
+    """Rows of a data set of the Hub, if it says how many they are."""
+    count = 0
+    for name, split in _splits(path).items():
+        known = (split.info.splits or {}).get(name)
+        if known is None:
+            return None
+        count += known.num_examples
+    return count

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures decoded ahead of who scores them, in threads or in processes of their own, in order and few at a time."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile
+
+from .lazy import LazyPicture
+from .opening import Preset, open_picture, shrink_shorter_side, to_rgb_tensor
+
+CRASHED = "the process that decoded it ended at once: the file crashes its decoder, or memory ran out"
+CANNOT_START = (
+    "The processes that decode cannot be started. In a script of your own, begin with "
+    '`if __name__ == "__main__":`, or decode in threads.'
+)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Turns a source into pixels, alike in a thread and in a process: decoding alone, no work for several cores.
+
+    Attributes:
+        preset: How files become pixels.
+        shorter_side: Files and PIL images are shrunk to this first, in pixels; None keeps their size.
+        do_convert_rgb: Whether other pictures than RGB become RGB; if not, they raise.
+        input_data_format: Of arrays and tensors; None infers it.
+    """
+
+    preset: Preset = "default"
+    shorter_side: int | None = None
+    do_convert_rgb: bool = True
+    input_data_format: str | None = None
+
+    def __call__(self, source: Any) -> torch.Tensor:
+        """Pixels (height, width, 3), uint8, or float32 in [0, 1] where 8 bits would lose something.
+
+        Raises:
+            ValueError: If the picture cannot be used.
+            FileNotFoundError: If a path does not exist.
+            TypeError: If `source` is no picture at all, or an array that is to be shrunk.
+        """
+        if isinstance(source, np.ndarray | torch.Tensor):
+            if self.shorter_side is not None:
+                raise TypeError("`shorter_side` shrinks files and PIL images, got an array. Shrink it before.")
+        else:
+            source = source.open(self.preset) if isinstance(source, LazyPicture) else open_picture(source, self.preset)
+            if self.shorter_side is not None:
+                source = shrink_shorter_side(source, self.shorter_side)
+        return to_rgb_tensor(
+            source, input_data_format=self.input_data_format, do_convert_rgb=self.do_convert_rgb, keep_uint8=True
+        ).detach()
+
+    def to_array(self, source: Any) -> np.ndarray:
+        """The same as an array, which travels between processes without shared memory: containers have little."""
+        return self(source).numpy()
+
+
+class _Waiting(NamedTuple):
+    """A picture that is being decoded."""
+
+    key: Any
+    source: Any
+    future: Future[Any]
+
+
+def _named(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """(key, source) of every picture: as given, or the path, or the place in the stream."""
+    for index, picture in enumerate(pictures):
+        if isinstance(picture, tuple):
+            if len(picture) != 2:
+                raise ValueError(f"A picture must be a source or a pair (key, source), got a tuple of {len(picture)}.")
+            yield picture
+        else:
+            yield (os.fspath(picture) if isinstance(picture, str | os.PathLike) else index), picture
+
+
+def _own(source: Any) -> Any:
+    """The source itself, or a copy of an array, which its owner may fill anew while it waits here."""
+    if isinstance(source, torch.Tensor):
+        return source.detach().clone()
+    return source.copy() if isinstance(source, np.ndarray) else source
+
+
+def _start_worker(max_pixels: int | None, load_truncated: bool) -> None:
+    """Take over Pillow's settings, leave Ctrl-C to the process that started this one, and end when it ends."""
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, load_truncated
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _nothing() -> None:
+    """A task that any process can do that can start."""
+
+
+def _process_pool(number: int) -> ProcessPoolExecutor:
+    """Processes that have been asked to start.
+
+    They are not forked from here: a process that holds threads of torch, or a GPU, cannot be copied safely.
+    """
+    settings = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+    method = "spawn" if sys.platform == "win32" else "forkserver"
+    context = multiprocessing.get_context(method)
+    pool = ProcessPoolExecutor(number, mp_context=context, initializer=_start_worker, initargs=settings)
+    try:
+        with _interrupts_held():
+            pool.submit(_nothing)
+    except KeyboardInterrupt:  # what has begun to start must not lose this process
+        pool.shutdown(cancel_futures=True)
+        raise
+    return pool
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until processes have been started, the server of which inherits that it is not to be seen."""
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    resource_tracker.ensure_running()  # its own start would let Ctrl-C through again
+    came: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda *details: came.append(details))  # other threads may be hit by it
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+class _Pool:
+    """Threads or processes; of these a new set when one has died.
+
+    What is in memory already, arrays and PIL images, is not sent to another process but decoded on the spot.
+    """
+
+    def __init__(self, decode: Decoder, num_workers: int, *, in_processes: bool):
+        self.decode, self.num_workers, self.in_processes = decode, num_workers, in_processes
+        self.executor: Executor = (
+            _process_pool(num_workers)
+            if in_processes
+            else ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
+        )
+
+    def submit(self, source: Any) -> Future[Any]:
+        if not self.in_processes:
+            return self.executor.submit(self.decode, source)
+        if isinstance(source, str | os.PathLike | LazyPicture):
+            try:
+                return self.executor.submit(self.decode.to_array, source)
+            except BrokenProcessPool as error:  # `take` will see it
+                return _failed(error)
+        future: Future[Any] = Future()
+        try:
+            future.set_result(self.decode(source))
+        except Exception as error:
+            return _failed(error)
+        return future
+
+    def take(self, waiting: deque[_Waiting]) -> tuple[Any, Future[Any]]:
+        """The first of those that wait, whose processes are started anew if one has died.
+
+        Raises:
+            OSError: If processes cannot be started at all.
+        """
+        first = waiting.popleft()
+        if not (self.in_processes and _is_lost(first.future)):
+            return first.key, first.future
+        self.executor.shutdown(cancel_futures=True)
+        # It may have been any of them: the first is tried alone, and if it kills its process again, that is its error.
+        with _process_pool(1) as alone:
+            if _is_lost(alone.submit(_nothing)):
+                raise OSError(CANNOT_START)
+            future = alone.submit(self.decode.to_array, first.source)
+            if _is_lost(future):
+                future = _failed(ValueError(f"{_name(first.source)}: {CRASHED}."))
+        self.executor = _process_pool(self.num_workers)
+        for index, other in enumerate(waiting):
+            if _is_lost(other.future):
+                waiting[index] = other._replace(future=self.submit(other.source))
+        return first.key, future
+
+    def close(self) -> None:
+        self.executor.shutdown(cancel_futures=True)
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _is_lost(future: Future[Any]) -> bool:
+    """Wait for a result, and say whether it will never come."""
+    return future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
+
+
+def _name(source: Any) -> str:
+    return source.name if isinstance(source, LazyPicture) else os.fspath(source)
+
+
+def decode_ahead(
+    pictures: Iterable[Any], decode: Decoder, *, num_workers: int, in_processes: bool
+) -> Generator[tuple[Any, Future[Any]]]:
+    """Decode pictures in order, at most two for each worker held; an error of `pictures` itself comes last.
+
+    Args:
+        pictures: Sources, or pairs (key, source).
+        decode: What is done to each.
+        num_workers: Threads or processes.
+        in_processes: Whether they are processes.
+
+    Yields:
+        (key, future of the pixels, a tensor or an array); of processes it is there, of threads on its way.
+    """
+    pool = _Pool(decode, num_workers, in_processes=in_processes)
+    waiting = deque[_Waiting]()
+    named, has_more, failure = _named(pictures), True, None
+    try:
+        while True:
+            try:
+                while has_more and len(waiting) < 2 * num_workers:
+                    key, source = next(named)
+                    source = _own(source)
+                    waiting.append(_Waiting(key, source, pool.submit(source)))
+            except StopIteration:
+                has_more = False
+            except Exception as error:
+                failure, has_more = error, False
+            if not waiting:
+                break
+            yield pool.take(waiting)
+    finally:
+        pool.close()
+    if failure is not None:
+        raise failure

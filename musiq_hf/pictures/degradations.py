@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ten faults of pictures at graded strengths, for self-supervised pre-training, training copies and sanity checks."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from .opening import describe, to_rgb_tensor
+
+MAX_BLUR_SIGMA = 6.5  # pixels
+MAX_NOISE_SIGMA = 70.0  # levels of 255
+MIN_JPEG_QUALITY, MAX_JPEG_QUALITY = 5, 85
+P_SECOND_FAULT = 0.3
+# Strengths at which severity reaches 1 - 1/e.
+BLUR_UNIT, NOISE_UNIT = 2.5, 30.0
+PIVOT_GRAY = 128.0
+
+
+def gaussian_blur(image: Image.Image, sigma: float) -> Image.Image:
+    """Blur with a Gaussian of `sigma` pixels (Pillow's approximation by box filters)."""
+    return image.filter(ImageFilter.GaussianBlur(sigma))
+
+
+def gaussian_noise(image: Image.Image, sigma: float, *, seed: int) -> Image.Image:
+    """Add independent Gaussian noise of `sigma` levels of 255 to every channel."""
+    noise = np.random.default_rng(seed).standard_normal((image.height, image.width, 3), dtype=np.float32)
+    return _to_picture(np.asarray(image) + sigma * noise)
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    """Compress with Pillow's JPEG encoder, and decode."""
+    return _recoded(image, "JPEG", quality)
+
+
+def _to_picture(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+
+def _recoded(image: Image.Image, kind: str, quality: int) -> Image.Image:
+    buffer = BytesIO()
+    # WebP's slower methods make smaller files, not other faults.
+    image.save(buffer, kind, quality=quality, **({"method": 0} if kind == "WEBP" else {}))
+    return Image.open(buffer).convert("RGB")
+
+
+def _quality(strength: float) -> int:
+    return round(4 + 76 * (1 - strength) ** 1.5)
+
+
+def _motion_blur(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    """Mean along a straight path of 3 to 31 pixels in a random direction."""
+    steps = round(3 + 28 * strength**1.5)
+    angle = np.random.default_rng(seed).uniform(0, math.pi)
+    offsets = np.linspace(-0.5, 0.5, steps)[:, None] * (steps - 1) * np.array([math.sin(angle), math.cos(angle)])
+    margin = steps // 2 + 1
+    padded = np.pad(np.asarray(image, dtype=np.float32), ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    total = np.zeros((image.height, image.width, 3), dtype=np.float32)
+    for row, column in offsets.round().astype(int) + margin:
+        total += padded[row : row + image.height, column : column + image.width]
+    return _to_picture(total / steps)
+
+
+def _resampling(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    """Shrink up to six times and enlarge again with nearest neighbours, bilinear or bicubic interpolation."""
+    factor = 1.25 + 4.75 * strength**1.5
+    small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
+    methods = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
+    return image.resize(small, Image.Resampling.BOX).resize(image.size, methods[seed % 3])
+
+
+def _exposure(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    """Up to three stops too dark or too bright, with a display gamma of 2.2."""
+    stops = (-3 if seed % 2 else 3) * strength
+    return _to_picture(np.asarray(image, dtype=np.float32) * 2 ** (stops / 2.2))
+
+
+def _contrast(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    values = np.asarray(image, dtype=np.float32)
+    return _to_picture(PIVOT_GRAY + (values - PIVOT_GRAY) * (1 - 0.85 * strength))
+
+
+def _color_cast(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    """Gains of the channels up to a factor of two apart either way."""
+    direction = np.random.default_rng(seed).normal(size=3)
+    direction = (direction - direction.mean()) / np.abs(direction - direction.mean()).max()
+    return _to_picture(np.asarray(image) * (2.0 ** (strength * direction)).astype(np.float32))
+
+
+def _banding(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    """Quantise to 64 down to 4 levels per channel."""
+    step = 255.0 / (2 ** (6 - 4 * strength) - 1)
+    return _to_picture((np.asarray(image, dtype=np.float32) / step).round() * step)
+
+
+# In the order in which a camera and a file would do them: exposure first, compression last.
+DEGRADATIONS: Mapping[str, Callable[[Image.Image, float, int], Image.Image]] = {
+    "exposure": _exposure,
+    "contrast": _contrast,
+    "color_cast": _color_cast,
+    "blur": lambda image, strength, seed: gaussian_blur(image, 0.5 + 5.5 * strength**1.5),
+    "motion_blur": _motion_blur,
+    "resampling": _resampling,
+    "noise": lambda image, strength, seed: gaussian_noise(image, 2 + 62 * strength**1.5, seed=seed),
+    "banding": _banding,
+    "jpeg": lambda image, strength, seed: jpeg(image, _quality(strength)),
+    "webp": lambda image, strength, seed: _recoded(image, "WEBP", _quality(strength)),
+}
+
+
+def apply_degradations(image: Image.Image, strengths: Mapping[str, float], *, seed: int) -> Image.Image:
+    """Apply faults one after the other, in the order of `DEGRADATIONS`.
+
+    Args:
+        image: RGB picture.
+        strengths: Strength in (0, 1] of every fault that is wanted; 0 leaves it out.
+        seed: Of noise and directions: the same seed at another strength gives the same fault, stronger or weaker.
+
+    Returns:
+        RGB picture of the same size.
+
+    Raises:
+        ValueError: If a fault is unknown or a strength lies outside [0, 1].
+    """
+    for kind, strength in strengths.items():
+        if kind not in DEGRADATIONS:
+            raise ValueError(f"Unknown degradation {kind!r}. Choose from {', '.join(DEGRADATIONS)}.")
+        if not 0 <= strength <= 1:
+            raise ValueError(f"The strength of {kind} must lie in [0, 1], got {strength}.")
+    for kind, degradation in DEGRADATIONS.items():
+        if strengths.get(kind, 0) > 0:
+            image = degradation(image, strengths[kind], seed)
+    return image
+
+
+def to_rgb_picture(image: Image.Image) -> Image.Image:
+    """Any colour mode to RGB, with the image processor's policy for alpha, 16 bits and so on.
+
+    Raises:
+        ValueError: If the pixels cannot be used; the message names the picture.
+    """
+    try:
+        pixels = to_rgb_tensor(image)
+    except ValueError as error:
+        raise ValueError(f"Picture ({describe(image)}): {error}") from error
+    return Image.fromarray((pixels * 255).round().to(torch.uint8).numpy())
+
+
+def severity(*, blur_sigma: float, noise_sigma: float, jpeg_quality: int | None = None) -> float:
+    """How much of the way to the worst score faults go, in [0, 1); they add to each other.
+
+    A rule of ours, not a human rating: 1 - exp(-blur_sigma / 2.5 - noise_sigma / 30 - ln(85 / jpeg_quality)^2 / 4).
+    """
+    compression = 0.0 if jpeg_quality is None else math.log(max(1.0, MAX_JPEG_QUALITY / jpeg_quality)) ** 2 / 4
+    return 1.0 - math.exp(-blur_sigma / BLUR_UNIT - noise_sigma / NOISE_UNIT - compression)
+
+
+def degrade(
+    image: Image.Image, *, blur_sigma: float, noise_sigma: float, seed: int, jpeg_quality: int | None = None
+) -> Image.Image:
+    """Blur a picture, then add noise, then compress it.
+
+    Args:
+        image: Any colour mode; converted to RGB.
+        blur_sigma: Standard deviation of the Gaussian blur, in pixels, >= 0.
+        noise_sigma: Standard deviation of the Gaussian noise, in levels of 255, >= 0.
+        seed: Of the noise.
+        jpeg_quality: Of Pillow's encoder; None does not compress.
+
+    Returns:
+        RGB picture of the same size.
+    """
+    degraded = gaussian_blur(to_rgb_picture(image), blur_sigma)
+    if noise_sigma > 0:
+        degraded = gaussian_noise(degraded, noise_sigma, seed=seed)
+    return degraded if jpeg_quality is None else jpeg(degraded, jpeg_quality)
+
+
+def degrade_at_random(image: Image.Image, mos: float, *, worst: float) -> tuple[Image.Image, float]:
+    """Blur, noise or compression, sometimes two of them, at random strengths, and the score lowered by the severity.
+
+    Args:
+        image: A training picture.
+        mos: Its score.
+        worst: Lowest score of the training data, towards which the score moves.
+
+    Returns:
+        Picture and score. Random numbers come from torch's generator, so that a resumed run repeats them.
+    """
+    second, *strengths = torch.rand(4).tolist()
+    chosen = torch.randperm(3)[: 1 + (second < P_SECOND_FAULT)].tolist()
+    # Weak faults more often than strong ones: there the severity changes fastest.
+    blur, noise, compression = (value**1.5 * (index in chosen) for index, value in enumerate(strengths))
+    faults: dict[str, Any] = {"blur_sigma": blur * MAX_BLUR_SIGMA, "noise_sigma": noise * MAX_NOISE_SIGMA}
+    if 2 in chosen:
+        # Even steps of the ratio between qualities, as the severity counts them.
+        faults["jpeg_quality"] = round(MAX_JPEG_QUALITY * (MIN_JPEG_QUALITY / MAX_JPEG_QUALITY) ** compression)
+    degraded = degrade(image, **faults, seed=int(torch.randint(2**31, ())))
+    return degraded, mos - severity(**faults) * (mos - worst)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One kind of degradation at rising strengths.
+
+    Attributes:
+        label: Name for tables.
+        unit: What a level is.
+        levels: Weakest first; for JPEG that is the highest quality.
+        apply: (picture, level, seed) to the degraded picture of the same size.
+    """
+
+    label: str
+    unit: str
+    levels: tuple[float, ...]
+    apply: Callable[[Image.Image, Any, int], Image.Image]
+
+
+FAULTS: Mapping[str, Fault] = {
+    "gaussian_blur": Fault(
+        label="Gaussian blur",
+        unit="sigma in pixels",
+        levels=(0.7, 1.2, 2, 3.5, 6),
+        apply=lambda image, sigma, seed: gaussian_blur(image, sigma),
+    ),
+    "gaussian_noise": Fault(
+        label="Gaussian noise",
+        unit="sigma in levels of 255",
+        levels=(4, 8, 16, 32, 64),
+        apply=lambda image, sigma, seed: gaussian_noise(image, sigma, seed=seed),
+    ),
+    "jpeg": Fault(
+        label="JPEG",
+        unit="Pillow's quality",
+        levels=(70, 40, 25, 12, 6),
+        apply=lambda image, quality, seed: jpeg(image, quality),
+    ),
+}

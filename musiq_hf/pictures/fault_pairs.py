@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs of copies of a picture of which the better one is known without asking anyone.
+
+A choice of ours; the paper has no such pairs. Random numbers come from torch's generator, so that a resumed run
+repeats them.
+"""
+
+import torch
+from PIL import Image, ImageOps
+
+from .augmentations import MIN_SIDE, random_window
+from .degradations import DEGRADATIONS, apply_degradations
+
+KINDS = tuple(DEGRADATIONS)
+MIN_SHRINKAGE, MAX_CLEAN_SHRINKAGE = 0.4, 0.7
+P_CLEAN, P_TWO_KINDS, P_SHRUNK = 0.5, 0.3, 0.5
+MIN_GAP, MIN_CLEAN_GAP = 0.15, 0.05  # between the two strengths of a pair
+
+
+def shrink_at_random(image: Image.Image, *, largest: float) -> Image.Image:
+    """A copy of 0.4 to `largest` times the size, but of no side below 160 pixels: it hides faults of a photograph."""
+    floor = min(1.0, max(MIN_SHRINKAGE, MIN_SIDE / min(image.size)))
+    factor = floor + max(0.0, largest - floor) * float(torch.rand(()))
+    size = (round(image.width * factor), round(image.height * factor))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def random_strengths() -> tuple[dict[str, float], dict[str, float]]:
+    """One or two kinds of faults at a lower (or no) and a higher strength.
+
+    Beside no fault, weak ones are drawn more often than strong ones: they are the hardest to tell.
+    """
+    clean, two = (torch.rand(2) < torch.tensor([P_CLEAN, P_TWO_KINDS])).tolist()
+    chosen = torch.randperm(len(KINDS))[: 1 + two].tolist()
+    lower, higher = {}, {}
+    for index in chosen:
+        start, gap = torch.rand(2).tolist()
+        low = 0.0 if clean else start * (1 - MIN_GAP)
+        lower[KINDS[index]] = low
+        higher[KINDS[index]] = (
+            MIN_CLEAN_GAP + gap**2 * (1 - MIN_CLEAN_GAP) if clean else low + MIN_GAP + gap * (1 - MIN_GAP - low)
+        )
+    return lower, higher
+
+
+def fault_pair(image: Image.Image) -> tuple[list[Image.Image], list[list[float]]]:
+    """A random crop of a picture with weaker and with stronger faults.
+
+    A copy without faults comes from a picture shrunk to at most 0.7 times its size, since most photographs have been
+    compressed before: without it, the "clean" copy of a pair could be the worse one.
+
+    Args:
+        image: RGB picture.
+
+    Returns:
+        The two copies, the better one first, and the strengths of `KINDS` in each, 0 = absent.
+    """
+    both = random_strengths()
+    if not any(both[0].values()):
+        image = shrink_at_random(image, largest=MAX_CLEAN_SHRINKAGE)
+    elif torch.rand(()) < P_SHRUNK:
+        image = shrink_at_random(image, largest=1.0)
+    image = random_window(image)
+    if torch.rand(()) < 0.5:
+        image = ImageOps.mirror(image)
+    seed = int(torch.randint(2**31, ()))
+    copies = [apply_degradations(image, strengths, seed=seed) for strengths in both]
+    return copies, [[strengths.get(kind, 0.0) for kind in KINDS] for strengths in both]

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of scores on disk, made by runs that may be killed at any moment.
+
+While a run goes on, its rows stand in a journal beside the output: a line of settings, then a line for each row,
+written whole or cut off. The output is made of the journal at the end and put in its place by one rename.
+"""
+
+import csv
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from .rows import Entry, ScoreRow
+
+try:
+    import fcntl
+except ImportError:  # Windows: there two runs at once on one output go unnoticed
+    fcntl = None  # type: ignore[assignment]
+
+COLUMNS = ("key", "width", "height", "score", "score_0_1", "std", "model", "signature", "error")
+ENSEMBLE = "ensemble"  # one more column, of several checkpoints with weights
+MAGIC = '{"journal_of": "musiq score"'
+ROWS_OF_GROUP = 10_000  # of a parquet file
+
+
+class Totals(NamedTuple):
+    """How many pictures there are, and for how many of them a row is an error."""
+
+    pictures: int
+    errors: int
+
+
+def check_output(path: str | Path) -> Path:
+    """The path of an output, or a ValueError if its suffix names no format that can be written."""
+    if Path(path).suffix.lower() not in WRITERS:
+        raise ValueError(f"{path}: scores are written to {', '.join(WRITERS)} files. Change the end of the name.")
+    return Path(path)
+
+
+def shard_output(path: Path, index: int, count: int) -> Path:
+    """The output of one shard of several: `scores.2-of-8.csv`; `index` counts from 1."""
+    return path.with_name(f"{path.stem}.{index}-of-{count}{path.suffix}")
+
+
+def journal_paths(output: Path, count: int) -> list[Path]:
+    """The journals of the `count` processes that write one output together."""
+    if count == 1:
+        return [Path(f"{output}.part")]
+    return [Path(f"{output}.{index}-of-{count}.part") for index in range(1, count + 1)]
+
+
+def check_no_other_journal(output: Path, journals: Sequence[Path]) -> None:
+    """Raise a ValueError if an unfinished run with another number of processes writes the same output."""
+    name = re.compile(re.escape(output.name) + r"(\.\d+-of-\d+)?\.part")
+    for path in sorted(output.parent.glob("*.part")):
+        if name.fullmatch(path.name) and path not in journals:
+            raise ValueError(
+                f"{path} is of an unfinished run with another number of processes. Repeat its command to continue it, "
+                "or delete the file to start anew."
+            )
+
+
+class Journal:
+    """The rows of a run so far, continued if there are any; one process at a time.
+
+    Args:
+        path: Made with its folder, if missing. A torn last line is cut off.
+        settings: What the run was started with; "models", "signatures" and "weights" shape the output.
+
+    Attributes:
+        pictures: How many are scored.
+        errors: How many of them have a row with an error.
+        is_finished: Whether none is missing.
+
+    Raises:
+        ValueError: If the journal is of other settings, no journal at all, or another run is writing it.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]):
+        self.path = path
+        self.pictures, self.errors, self.is_finished = 0, 0, False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "a+b")
+        try:
+            self._lock()
+            end = self._read(json.loads(json.dumps(settings)))
+            self._file.truncate(end)
+            if not end:
+                self._write({"journal_of": "musiq score", **settings})
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        """Until the file is closed, by whatever ends the process."""
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{self.path}: another run is writing it. Wait for it, or end it.") from None
+        except OSError:
+            pass  # some network file systems have no locks
+
+    def _read(self, settings: dict[str, Any]) -> int:
+        """Count the rows, check the settings, and return where the part that is whole ends, in bytes."""
+        self._file.seek(0)
+        head = self._file.readline()
+        if not head.startswith(MAGIC.encode()[: len(head)]):
+            raise ValueError(f"{self.path}: not a file of an unfinished run. Move it away, or choose another output.")
+        if not head.endswith(b"\n"):
+            return 0
+        end = len(head)
+        for line in self._file:
+            entry = _parse(line)
+            if entry is None:
+                break
+            end += len(line)
+            if isinstance(entry, Totals):
+                self.is_finished = True
+                break
+            self.pictures += 1
+            self.errors += _has_error(entry)
+        begun = json.loads(head)
+        changed = [name for name in settings if begun.get(name) != settings[name]]
+        if changed and not self.pictures and not self.is_finished:
+            return 0
+        if changed:
+            raise ValueError(
+                f"{self.path} is of an unfinished run with other settings ({changed[0]}: "
+                f"{_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to continue it, or "
+                "delete the file to start anew."
+            )
+        return end
+
+    def _write(self, entry: Any) -> None:
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()  # to the system, where it outlives this process
+
+    def skip_done(self, sources: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+        """The sources that have no row yet.
+
+        Raises:
+            ValueError: If those that have one are not what the rows are about.
+        """
+        with open(self.path, "rb") as file:
+            for entry in itertools.islice(_entries(file), self.pictures):
+                key, done = next(sources, (None, None))[0], entry[0].key
+                if key != done:
+                    now = "nothing" if key is None else key
+                    raise ValueError(
+                        f"{self.path}: the pictures have changed since the run began ({done} was expected, {now} "
+                        "is there). Restore them to continue it, or delete the file to start anew."
+                    )
+        yield from sources
+
+    def append(self, entry: Entry) -> None:
+        """Add the rows of a picture, all or none."""
+        self._write(entry)
+        self.pictures += 1
+        self.errors += _has_error(entry)
+
+    def finish(self) -> None:
+        """Note that no picture is missing."""
+        if not self.is_finished:
+            self._write(Totals(self.pictures, self.errors)._asdict())
+        self.is_finished = True
+
+    def close(self) -> None:
+        """Let another process continue; a journal without rows is removed."""
+        self._file.close()
+        if not self.pictures and not self.is_finished:
+            self.path.unlink(missing_ok=True)
+
+
+def _difference(old: Any, new: Any) -> str:
+    """What two values of a setting differ in; of signatures only the parts that do."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = next(pair for pair in zip(old, new, strict=True) if pair[0] != pair[1])
+        parts = [pair for pair in zip(str(old).split("|"), str(new).split("|"), strict=False) if pair[0] != pair[1]]
+        return "; ".join(f"{before}, now {after}" for before, after in parts)
+    return f"{old}, now {new}"
+
+
+def _has_error(entry: Entry) -> bool:
+    return any(row.error is not None for row in entry)
+
+
+def _parse(line: bytes) -> Entry | Totals | None:
+    """A line of a journal; None if it is torn or damaged."""
+    try:
+        content = json.loads(line) if line.endswith(b"\n") else None
+        if isinstance(content, dict):
+            return Totals(**content)
+        return tuple(ScoreRow(*row) for row in content) if content else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _entries(file: IO[bytes]) -> Iterator[Entry]:
+    """What an open journal holds, picture by picture."""
+    next(file, None)
+    for line in file:
+        entry = _parse(line)
+        if not isinstance(entry, tuple) or isinstance(entry, Totals):
+            return
+        yield entry
+
+
+def _totals(journal: Path) -> Totals | None:
+    """Of a finished journal; None of an unfinished or missing one."""
+    try:
+        with open(journal, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 200))  # its last line is shorter
+            lines = file.readlines()
+    except FileNotFoundError:
+        return None
+    entry = _parse(lines[-1]) if lines else None
+    return entry if isinstance(entry, Totals) else None
+
+
+def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> Totals | None:
+    """Make the output of finished journals, and remove these.
+
+    Args:
+        output: Replaced if it exists.
+        journals: Of all processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
+        temporary: Where the output is written before it is renamed; no other process may use it.
+
+    Returns:
+        How many rows there are; None if a process is still at work, or another one has made the output.
+    """
+    totals = [_totals(journal) for journal in journals]
+    finished = [own for own in totals if own is not None]
+    if len(finished) < len(journals):
+        return None
+    try:
+        with ExitStack() as stack:
+            files = [stack.enter_context(open(journal, "rb")) for journal in journals]
+            head = json.loads(files[0].readline())
+            files[0].seek(0)
+            rows = _complete(_in_turn([_entries(file) for file in files]), head)
+            columns = COLUMNS if head["weights"] is None else (*COLUMNS, ENSEMBLE)
+            WRITERS[output.suffix.lower()](temporary, columns, (row[: len(columns)] for row in rows))
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # before the journals go
+        os.replace(temporary, output)
+    except FileNotFoundError:
+        if len(journals) > 1 and output.exists():
+            return None
+        raise
+    for journal in journals:
+        journal.unlink(missing_ok=True)
+    return Totals(sum(own.pictures for own in finished), sum(own.errors for own in finished))
+
+
+def _in_turn(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
+    """One picture of each in turn, until one has no more."""
+    for reader in itertools.cycle(readers):
+        entry = next(reader, None)
+        if entry is None:
+            return
+        yield entry
+
+
+def _complete(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """All rows with all columns."""
+    for entry in entries:
+        for row, model, signature in zip(entry, head["models"], head["signatures"], strict=True):
+            *numbers, error, ensemble = row
+            yield (*numbers, model, signature, error, ensemble)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _write_json_lines(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    text, count, number = pyarrow.string(), pyarrow.int32(), pyarrow.float64()
+    kinds = {"width": count, "height": count, **dict.fromkeys(("score", "score_0_1", "std", ENSEMBLE), number)}
+    schema = pyarrow.schema([(name, kinds.get(name, text)) for name in columns])
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        iterator = iter(rows)
+        while group := list(itertools.islice(iterator, ROWS_OF_GROUP)):
+            values = zip(*group, strict=True)
+            arrays = [pyarrow.array(column, field.type) for column, field in zip(values, schema, strict=True)]
+            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+
+
+WRITERS: dict[str, Callable[[Path, Sequence[str], Iterable[tuple[Any, ...]]], None]] = {
+    ".csv": _write_csv,
+    ".jsonl": _write_json_lines,
+    ".parquet": _write_parquet,
+}

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a checkpoint, in this installation, gives the numbers that it should: stored vectors and official scores.
+
+The vectors are scores of three pictures that a formula makes, stored beside the weights as self_test.json. They show
+damaged weights, a wrong configuration and a preprocessing or a library that computes something else.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..common.files import read_json, write_json
+from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..models.musiq.modeling_musiq import MusiqForImageClassification
+from ..pictures.opening import open_picture
+from .loading import Model
+
+SELF_TEST = "self_test.json"
+NAMES = ("smooth", "grainy", "edges")  # of its pictures
+TOLERANCE = 1e-4  # of the range of scores; what float32 differs by from one machine to another is far below
+# Of the range of scores. Which decoder the official scores came through is not known: the authors' program reads JPEG
+# with the fast inverse cosine transform, Pillow with the accurate one, and the two differ by up to 18 levels of 255 in
+# a pixel. Measured on models with random weights, scores then move by about half a percent of their spread over
+# pictures. Another resize than the published one moves some of the five by 1.35 points of 100, and is found.
+OFFICIAL_TOLERANCE = 5e-3
+OFFICIAL_PICTURES = ("I03", "I04", "I06", "I08", "I19")
+# Scores of the authors' program for the five pictures, 512 x 384 pixels, in ResultsCalibra/dist_dir of IQA-PyTorch
+# (github.com/chaofengc/IQA-PyTorch), as its ResultsCalibra/results_official.csv lists them.
+OFFICIAL_SCORES = {
+    "koniq": (12.494, 75.332, 73.429, 75.188, 36.938),
+    "ava": (3.398, 5.648, 4.635, 5.186, 4.128),
+    "paq2piq": (46.035, 72.660, 73.625, 74.361, 69.006),
+    "spaq": (17.685, 70.492, 78.740, 79.015, 49.105),
+}
+
+
+class Comparison(NamedTuple):
+    """One line of a check.
+
+    Attributes:
+        name: Of the picture.
+        expected: What the checkpoint should answer, see `answer`.
+        got: What it answers.
+    """
+
+    name: str
+    expected: float
+    got: float
+
+    def is_within(self, tolerance: float) -> bool:
+        """Whether the two differ by no more than a tolerance; a NaN is within none."""
+        return abs(self.got - self.expected) <= tolerance
+
+
+def make_self_test_pictures() -> dict[str, np.ndarray]:
+    """Three pictures by name, uint8 (height, width, 3): smooth, grainy and with edges, of three aspect ratios.
+
+    Whole numbers only, so that every machine makes the same bytes.
+    """
+
+    def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, cols = np.mgrid[:height, :width].astype(np.int64)[..., None]
+        return rows, cols, np.arange(3)
+
+    rows, cols, channel = grid(120, 160)
+    smooth = 255 - np.abs((rows * (2 + channel) + cols * (4 - channel)) % 510 - 255)
+    rows, cols, channel = grid(150, 75)
+    mixed = (rows * 7919 + cols * 104729 + channel * 1299709) * 2654435761 % 2**32
+    grainy = 64 + rows // 2 + (mixed ^ (mixed >> 15)) % 97
+    rows, cols, channel = grid(64, 64)
+    edges = 30 + 45 * channel + 120 * ((rows // 12 + cols // (5 + 3 * channel)) % 2)
+    return {name: picture.astype(np.uint8) for name, picture in zip(NAMES, (smooth, grainy, edges), strict=True)}
+
+
+@torch.inference_mode()
+def answer(model: Model, processor: MusiqImageProcessor, picture: np.ndarray | Image.Image) -> float:
+    """One number for a picture that depends on all that a model computes.
+
+    Returns:
+        The score in MOS points, or, of a classifier, the logarithm of the sum of the exponentials of its logits.
+    """
+    output = model(**processor(picture, padding="longest", return_tensors="pt").to(model.device))
+    scores = getattr(output, "scores", None)
+    return float(output.logits[0].double().logsumexp(dim=-1) if scores is None else scores[0])
+
+
+def answer_span(model: Model) -> float:
+    """Width of the range of answers, the unit of tolerances: of scores in MOS points, 1 of a classifier."""
+    if isinstance(model, MusiqForImageClassification):
+        return 1.0
+    low, high = model.config.answer_range or (0, abs(model.config.score_scale))
+    return float(high - low)
+
+
+def write_self_test(model: Model, processor: MusiqImageProcessor, folder: str | Path) -> Path:
+    """Store what a checkpoint answers for the three pictures, beside its weights.
+
+    Args:
+        model: In evaluation mode, float32.
+        processor: Of the model.
+        folder: Of the checkpoint.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If an answer is not finite, or the model is in training mode.
+    """
+    answers = _answers(model, processor)
+    for name, value in answers.items():
+        if not math.isfinite(value):
+            raise ValueError(f"The checkpoint answers {value} for the picture {name}. Are all of its weights finite?")
+    path = Path(folder) / SELF_TEST
+    write_json(path, {"answers": answers})
+    return path
+
+
+def _answers(model: Model, processor: MusiqImageProcessor) -> dict[str, float]:
+    if model.training:
+        raise ValueError("A model in evaluation mode is needed, got one in training mode. Call `model.eval()` first.")
+    return {name: answer(model, processor, picture) for name, picture in make_self_test_pictures().items()}
+
+
+def run_self_test(model: Model, processor: MusiqImageProcessor, folder: str | Path) -> list[Comparison]:
+    """Compare what a checkpoint answers with what it answered when its self_test.json was written.
+
+    Args:
+        model: In evaluation mode.
+        processor: Of the model.
+        folder: Holds self_test.json.
+
+    Returns:
+        (name, expected, got) of the three pictures; right are those within `TOLERANCE` times `answer_span`.
+
+    Raises:
+        ValueError: If there is no self_test.json, or it is damaged, or the model is in training mode.
+    """
+    path = Path(folder) / SELF_TEST
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no {SELF_TEST}. Convert the checkpoint again, or, if you trust it as it is, store its "
+            "answers with `musiq_hf.scoring.verification.write_self_test`."
+        )
+    try:
+        stored = read_json(path)["answers"]
+        expected = {name: float(stored[name]) for name in NAMES}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: it must hold one number for each of {', '.join(NAMES)}.") from error
+    got = _answers(model, processor)
+    return [Comparison(name, expected[name], got[name]) for name in NAMES]
+
+
+def _find_official(folder: Path) -> Mapping[str, Path]:
+    """The five pictures in a folder, by name, whatever their format."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder. Give one with {', '.join(OFFICIAL_PICTURES)}.")
+    found = {file.stem.upper(): file for file in sorted(folder.iterdir()) if file.is_file()}
+    missing = [name for name in OFFICIAL_PICTURES if name not in found]
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {', '.join(missing)}, as .bmp or .png. They are in ResultsCalibra/dist_dir of "
+            "github.com/chaofengc/IQA-PyTorch."
+        )
+    return {name: found[name] for name in OFFICIAL_PICTURES}
+
+
+def compare_with_official(
+    model: Model, processor: MusiqImageProcessor, *, name: str, folder: str | Path
+) -> list[Comparison]:
+    """Compare scores of a converted checkpoint with those of the authors' program for five pictures.
+
+    Files become pixels as in that program, JPEG files exactly so with simplejpeg.
+
+    Args:
+        model: In evaluation mode.
+        processor: Of the model.
+        name: Published name, "koniq" say.
+        folder: Holds the five pictures.
+
+    Returns:
+        (name, expected, got) of the five; right are those within `OFFICIAL_TOLERANCE` times `answer_span`.
+
+    Raises:
+        ValueError: If no official scores are known for that name, or pictures are missing.
+    """
+    if name not in OFFICIAL_SCORES:
+        raise ValueError(f"Official scores are known for {', '.join(OFFICIAL_SCORES)}, got {name!r}.")
+    pictures = _find_official(Path(folder))
+    scores = dict(zip(OFFICIAL_PICTURES, OFFICIAL_SCORES[name], strict=True))
+    return [
+        Comparison(key, scores[key], answer(model, processor, open_picture(path, "google")))
+        for key, path in pictures.items()
+    ]

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning, or training from scratch, on opinion scores with the Transformers Trainer under Accelerate.
+
+Section 4.2 of the paper: L1 loss on opinion scores, EMD on distributions, horizontal flip as the only augmentation,
+cosine schedule, pictures at their native size. Nobody has published training code for MUSIQ; where the paper is silent
+the choice is named at the setting.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import EvalPrediction, set_seed
+from transformers.utils import logging
+
+from ..common.extras import require
+from ..common.files import write_json
+from ..data.checks import num_patches_of, readable_rows
+from ..data.loading import load_data
+from ..data.splits import choose_groups, split_data
+from ..hub.checkpoints import save_checkpoint
+from ..hub.model_card import MusiqModelCard
+from ..hub.publishing import add_remote_code
+from ..metrics.correlation import MIN_PICTURES, quality_metrics
+from ..metrics.distributions import opinion_scores
+from ..metrics.reports import quality_report
+from ..models.musiq.configuration_musiq import MusiqConfig
+from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..scoring.loading import has_weights, load_config
+from ..scoring.verification import write_self_test
+from .collators import QualityCollator
+from .losses import pairwise_rank_loss, plcc_loss, rank_loss
+from .settings import FinetuneSettings
+from .starting import add_lora, freeze, load_model, load_processor, merge_lora, normalize_scores
+from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer, num_processes
+
+if TYPE_CHECKING:
+    import datasets
+
+
+TRUSTWORTHY_PICTURES = 100  # below that the standard error of an SRCC exceeds about 0.1
+PAIR_WEIGHT = 0.5  # of the ranking of `fault_pairs`, beside L1 in deviations of the scores
+logger = logging.get_logger(__name__)
+
+
+def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    _, scores = prediction.predictions  # logits and scores, in the order of the model's output
+    return quality_metrics(scores, opinion_scores(prediction.label_ids))
+
+
+def _extra_loss(settings: FinetuneSettings, scale: float) -> Callable[[Any, torch.Tensor], torch.Tensor] | None:
+    """Correlation and ranking losses over the batch, on predictions in deviations of the labels."""
+    if not settings.plcc_weight and not settings.rank_weight:
+        return None
+
+    def loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        values = torch.arange(1, labels.shape[-1] + 1, device=labels.device, dtype=labels.dtype)
+        targets = labels if labels.ndim == 1 else (labels * values).sum(dim=-1) / labels.sum(dim=-1)
+        correlation = settings.plcc_weight * plcc_loss(outputs["scores"], targets)
+        return correlation + settings.rank_weight * pairwise_rank_loss(outputs["scores"] / scale, targets)
+
+    return loss
+
+
+def _pair_loss(settings: FinetuneSettings, scale: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Ranking loss of pairs of copies, better one first, on scores in deviations of the labels."""
+    if not settings.fault_pairs:
+        return None
+    return lambda scores: PAIR_WEIGHT * rank_loss(scores[0::2] / scale, scores[1::2] / scale)
+
+
+def _label_scale(train: "datasets.Dataset") -> tuple[int, Sequence[float]]:
+    """Number of labels of the head, and opinion scores of the training pictures."""
+    if "distribution" in train.column_names:
+        distributions = np.asarray(train["distribution"][:], dtype=np.float64)
+        return distributions.shape[1], opinion_scores(distributions).tolist()
+    return 1, train["mos"][:]
+
+
+def _make_trainer(
+    settings: FinetuneSettings, train: "datasets.Dataset", selection: "datasets.Dataset"
+) -> QualityTrainer:
+    num_labels, scores = _label_scale(train)
+    model = load_model(settings.model, architecture=settings.architecture, num_labels=num_labels)
+    processor = load_processor(settings.model, model.config, architecture=settings.architecture)
+    if num_labels == 1:
+        normalize_scores(model, scores, score_range=settings.score_range)
+        if settings.score_range is None:
+            logger.warning(
+                "Without --score_range LOW HIGH the checkpoint will not say the range of its scores, from which "
+                "`musiq score` makes its column score_0_1."
+            )
+    elif settings.degrade_fraction:
+        raise ValueError("`degrade_fraction` lowers opinion scores, but these data have distributions. Leave it out.")
+    elif settings.score_range is not None:
+        raise ValueError(f"Scores of distributions lie between 1 and {num_labels}. Leave `score_range` out.")
+    check_fixed_shapes(settings, processor, train)
+    if settings.freeze is not None:
+        freeze(model, settings.freeze)
+    if settings.group_by_length:
+        lengths = num_patches_of(
+            train, processor, limits=settings.patch_limits(processor), shorter_side=settings.shorter_side
+        )
+        train = train.add_column("length", lengths)
+    collator = QualityCollator(
+        processor,
+        flip=True,
+        degrade_fraction=settings.degrade_fraction,
+        worst_score=min(scores),
+        limits=settings.patch_limits(processor),
+        min_crop=settings.min_crop,
+        shorter_side=settings.shorter_side,
+        fault_pairs=settings.fault_pairs,
+        fixed_length=settings.fixed_shapes,
+    )
+    deviation = float(np.std(scores)) or 1.0
+    return make_trainer(
+        settings,
+        best_metric="srcc",
+        model=model if settings.lora_rank is None else add_lora(model, settings.lora_rank),
+        train_dataset=train,
+        eval_dataset=selection,
+        processing_class=processor,
+        data_collator=collator,
+        eval_collator=QualityCollator(processor, shorter_side=settings.shorter_side),
+        extra_loss=_extra_loss(settings, deviation),
+        pair_loss=_pair_loss(settings, deviation),
+        compute_metrics=_compute_metrics,
+    )
+
+
+def _is_off(name: str, value: Any) -> bool:
+    """Whether a setting asks for nothing. The seed always does, and a 0 in place of another default."""
+    if name == "seed":
+        return False
+    default = getattr(FinetuneSettings, name, None)
+    return value in (None, {}, "none") or (not value and value == default)
+
+
+def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[str, Any]) -> None:
+    """Write the model card of a finished run from its files, settings and metrics.
+
+    Args:
+        settings: Of the run; its `output_dir` holds the checkpoint.
+        num_pictures: Pictures that it was trained on.
+        report: What `finetune` returns.
+    """
+    config = MusiqConfig.from_pretrained(settings.output_dir)
+    recipe = asdict(settings) | {"schedule": "cosine", "augmentation": "flips"}
+    recipe |= {"processes": num_processes()} if num_processes() > 1 else {}
+    unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
+    unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
+    said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}
+    named = ", ".join(f"{key} {value}" for key, value in said.items())
+    start = "the weights of" if has_weights(settings.model) else "random weights in the configuration"
+    card = MusiqModelCard(
+        name=Path(settings.output_dir).name,
+        config=config,
+        source=f"Trained with `examples/finetune.py` of musiq_hf, from {start} `{Path(settings.model).name}`.",
+        training_data=f"{settings.data_description or Path(settings.data).name + ':'} {num_pictures:,} pictures.",
+        recipe=f"Settings: {named}.",
+        metrics=report,
+    )
+    card.save(settings.output_dir)
+
+
+def _report(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None) -> dict[str, Any]:
+    prediction = trainer.predict(rows)
+    _, scores = prediction.predictions
+    wanted = opinion_scores(prediction.label_ids)
+    return quality_report(scores, wanted, groups=groups)
+
+
+def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[str, "datasets.Dataset"]]:
+    """Training pictures, and those that are measured: "selection", and "validation" if it does not choose."""
+    splits = load_data(
+        settings.data,
+        dataset=settings.dataset,
+        image_root=settings.image_root,
+        split_seed=settings.split_seed,
+        score_range=settings.score_range,
+    )
+    if settings.skip_bad_images:
+        load_config(settings.model)  # says in a sentence if there is no such checkpoint
+        processor = load_processor(settings.model, None, architecture=settings.architecture)
+        for name in splits:
+            splits[name] = readable_rows(
+                splits[name], processor, shorter_side=settings.shorter_side, num_workers=settings.num_workers
+            )
+    train, selection = split_data(splits, holdout_fraction=settings.holdout_fraction, seed=settings.seed)
+    measured = {"selection": selection}
+    for name in ("validation", "test"):
+        if name in splits and splits[name] is not selection:
+            measured[name] = splits[name]
+    for name, rows in measured.items():
+        if len(rows) < MIN_PICTURES:
+            raise ValueError(
+                f"The {name} pictures must be at least {MIN_PICTURES}, got {len(rows)}. Give more data, "
+                "or hold out more of them (`holdout_fraction`)."
+            )
+    if len(selection) < TRUSTWORTHY_PICTURES:
+        error = 1 / np.sqrt(max(len(selection) - 3, 1))
+        logger.warning(
+            "The epoch is chosen by the SRCC of only %d pictures, whose standard error is about %.2f: differences "
+            "between epochs and between runs may be chance.",
+            len(selection),
+            error,
+        )
+    return train, measured
+
+
+def finetune(settings: FinetuneSettings) -> dict[str, Any]:
+    """Train, keep the epoch with the best SRCC, save it, reload the saved files and measure them.
+
+    Args:
+        settings: What to train on what, and how.
+
+    Returns:
+        Metrics of the reloaded checkpoint, also in `output_dir/metrics.json`: "selection" (the pictures that chose the
+        epoch) and, if there are any that did not choose it, "validation" and "test".
+
+    Raises:
+        ValueError: If data, model or settings are wrong; before anything is trained.
+    """
+    require("scipy.stats", extra="train")
+    set_seed(settings.seed)
+    checkpoint = find_last_checkpoint(settings)
+    train, measured = _load_parts(settings)
+    groups = {name: choose_groups(rows, settings.group_by, source=settings.data) for name, rows in measured.items()}
+    trainer = _make_trainer(settings, train, measured["selection"])
+    if trainer.args.device.type == "cpu":
+        logger.warning("No accelerator was found: training on the CPU. A small `native_patches` makes it cheaper.")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()  # the whole log; of the checkpoints only the best is kept
+    model = merge_lora(trainer.accelerator.unwrap_model(trainer.model))
+    weights = trainer.trained_weights() if settings.lora_rank is None else model.state_dict()
+    if trainer.is_world_process_zero():
+        processor = trainer.processing_class
+        save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
+        add_remote_code(settings.output_dir)
+    trainer.accelerator.wait_for_everyone()
+    # What is published is what the files give, not what was in memory.
+    stored = MusiqForImageQualityAssessment.from_pretrained(settings.output_dir)
+    if trainer.is_world_process_zero():
+        write_self_test(stored, trainer.processing_class, settings.output_dir)
+    trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)
+    report = {name: _report(trainer, rows, groups[name]) for name, rows in measured.items()}
+    if trainer.is_world_process_zero():
+        write_json(Path(settings.output_dir) / "metrics.json", report)
+        # `accelerate launch` may ask for it too.
+        used = replace(settings, bf16=trainer.accelerator.mixed_precision == "bf16")
+        write_card(used, num_pictures=len(train), report=report)
+    return report

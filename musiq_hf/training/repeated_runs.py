@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Repeat training over seeds and splits, and summarise the runs (section 4.1 of the paper).
+
+MUSIQ reports the mean and standard deviation over 10 runs, LoDa the median: `summarize_runs` gives all three.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..common.devices import without_accelerator
+from ..common.files import read_json, write_json
+from ..hub.card_updates import update_card
+from ..metrics.reports import SUMMARY, summarize_runs
+from .finetuning import finetune
+from .settings import FinetuneSettings
+
+CARD_TITLE = "Repeated runs"
+_RUNS_FILE = "runs.json"
+# What training measures; what else a run's metrics.json holds was added to its card later.
+_SPLITS = ("selection", "validation", "test")
+# What may differ between the runs of one protocol.
+_OWN_TO_A_RUN = ("output_dir", "seed", "split_seed", "resume", "num_workers", "eval_batch_size")
+
+
+def run_directory(output_dir: str | Path, seed: int) -> Path:
+    """Where run `seed` of `repeat_runs` goes."""
+    return Path(output_dir) / f"run_{seed:02d}"
+
+
+def repeat_runs(
+    settings: FinetuneSettings,
+    *,
+    runs: int,
+    output_dir: str | Path,
+    repeat_splits: bool = True,
+    train: Callable[[FinetuneSettings], dict[str, Any]] = finetune,
+) -> dict[str, Any]:
+    """The paper's protocol: train and measure several times, run i with seed i on random split i.
+
+    Call it again after an interruption: finished runs are read, a half-finished one is resumed.
+
+    Args:
+        settings: Of all runs; its `seed`, `split_seed`, `output_dir` and `resume` are set for each.
+        runs: How many, >= 1.
+        output_dir: Each run goes to a folder `run_00`, `run_01`, ... in it.
+        repeat_splits: Whether each run has a random split of its own, made of all pictures (KonIQ-10k and SPAQ in the
+            paper); False keeps that of `settings` and repeats the seed alone (PaQ-2-PiQ, AVA: official splits).
+        train: Trains one run, writes its report to metrics.json as well, and returns it.
+
+    Returns:
+        "settings", "runs" (the reports) and "summary" (`summarize_runs`).
+
+    Raises:
+        ValueError: If `runs` is below 1, or `output_dir` holds runs of other settings.
+    """
+    if runs < 1:
+        raise ValueError(f"`runs` must be at least 1, got {runs}.")
+    output = Path(output_dir)
+    common = {key: value for key, value in dataclasses.asdict(settings).items() if key not in _OWN_TO_A_RUN}
+    common["repeat_splits"] = repeat_splits
+    _check_same_settings(output, common)
+    reports = []
+    for seed in range(runs):
+        folder = run_directory(output, seed)
+        if (folder / "metrics.json").is_file():
+            known = read_json(folder / "metrics.json")
+            reports.append({split: known[split] for split in _SPLITS if split in known})
+            continue
+        started = folder.is_dir() and get_last_checkpoint(str(folder)) is not None
+        split_seed = seed if repeat_splits else settings.split_seed
+        own = dataclasses.replace(settings, seed=seed, split_seed=split_seed, output_dir=str(folder), resume=started)
+        reports.append(train(own))
+    return {"settings": common, "runs": reports, SUMMARY: summarize_runs(reports)}
+
+
+def update_cards(output_dir: str | Path, content: Mapping[str, Any], *, title: str | None = None) -> None:
+    """Add the summary to the card and metrics.json of every run, since any of them may be the one to publish.
+
+    Args:
+        output_dir: Of `repeat_runs`.
+        content: What `repeat_runs` returned.
+        title: Name of the entry; None = `CARD_TITLE`.
+
+    Raises:
+        ValueError: If a run's directory holds no checkpoint any more.
+    """
+    for seed in range(len(content["runs"])):
+        update_card(run_directory(output_dir, seed), content, title=title or CARD_TITLE)
+
+
+def _check_same_settings(output: Path, common: dict[str, Any]) -> None:
+    """Note the settings in the folder of the runs, or compare them with those noted there."""
+    noted, common = output / _RUNS_FILE, {key: list(v) if isinstance(v, tuple) else v for key, v in common.items()}
+    # Without a run the settings noted are those of a mistake, a wrong column say, that is being corrected.
+    if noted.is_file() and any(output.glob("run_*")):
+        known = read_json(noted)
+        differing = sorted(key for key in known.keys() | common.keys() if known.get(key) != common.get(key))
+        if differing:
+            raise ValueError(
+                f"{output} holds runs with other settings ({', '.join(differing)}). Choose a new directory."
+            )
+    elif PartialState(cpu=without_accelerator()).is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(noted, common)

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The subcommands that tell about checkpoints and those that forward: verify, info, convert, evaluate, finetune."""
+
+import argparse
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+from golden import DIRECTORY
+from PIL import Image
+
+from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor
+from musiq_hf.common.arguments import parse_arguments
+from musiq_hf.hub.model_card import MusiqModelCard
+from musiq_hf.scoring.signature import make_signature
+from musiq_hf.scoring.verification import OFFICIAL_PICTURES, SELF_TEST, write_self_test
+
+COMMANDS = ("verify", "info", "convert", "evaluate", "finetune")
+
+
+def parser_of(*commands):
+    parser = argparse.ArgumentParser(prog="musiq")
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for name in commands:
+        importlib.import_module(f"musiq_hf.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def musiq(capsys, *words):
+    """(exit code, output, errors) of a command; a ValueError, which `musiq` prints, is raised."""
+    arguments = parse_arguments(parser_of(words[0]), [str(word) for word in words])
+    code = arguments.run(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def save(model, folder):
+    processor = MusiqImageProcessor.from_config(model.config)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    write_self_test(model, processor, folder)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(tiny_model, tmp_path):
+    return save(tiny_model(score_range=(0, 100)), tmp_path / "musiq-koniq")
+
+
+@pytest.fixture
+def official(tmp_path):
+    """Five gray pictures under the official names."""
+    folder = tmp_path / "dist_dir"
+    folder.mkdir()
+    for level, name in enumerate(OFFICIAL_PICTURES):
+        Image.new("RGB", (40, 30), (40 * level, 90, 120)).save(folder / f"{name}.bmp")
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser_of(*COMMANDS).parse_args([command, "--help"])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert printed.startswith(f"usage: musiq {command} [-h]") and f"\nmusiq {command} " in printed
+    assert printed.count("--help") == 1
+
+
+def test_verify_passes_a_checkpoint_as_it_was_saved(checkpoint, capsys):
+    code, printed, _ = musiq(capsys, "verify", checkpoint)
+    assert code == 0
+    assert printed.startswith("musiq-koniq|weights:")
+    assert "Self-test, tolerance 0.01" in printed
+    assert printed.count("| ok |") == 3 and "WRONG" not in printed
+
+
+def test_verify_shows_a_difference_and_exits_with_1(checkpoint, capsys):
+    path = checkpoint / SELF_TEST
+    stored = json.loads(path.read_text())
+    stored["answers"]["grainy"] += 0.02  # twice the tolerance
+    path.write_text(json.dumps(stored))
+    code, printed, _ = musiq(capsys, "verify", checkpoint)
+    assert code == 1
+    (wrong,) = [line for line in printed.splitlines() if "WRONG" in line]
+    assert wrong.startswith("| grainy | ") and "| -2.0e-02 |" in wrong
+    assert printed.count("| ok |") == 2
+
+
+def test_verify_compares_with_official_scores(checkpoint, official, capsys):
+    code, printed, _ = musiq(capsys, "verify", checkpoint, "--images", official)
+    assert code == 1  # these are other weights
+    table = printed.partition("Official scores of koniq, tolerance 0.5")[2]
+    assert "| I03 | 12.4940 |" in table and "| I19 | 36.9380 |" in table
+    assert table.count("WRONG") == 5
+
+
+def test_verify_accepts_scores_within_the_tolerance(checkpoint, official, capsys, monkeypatch):
+    code, printed, _ = musiq(capsys, "verify", checkpoint, "--images", official)
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| I")]
+    got = [float(row[2]) for row in rows]
+    (checkpoint / SELF_TEST).unlink()  # with pictures it is not needed
+    for shift, expected_code in ((0.4, 0), (0.6, 1)):
+        scores = (got[0] + shift, *got[1:])
+        monkeypatch.setitem(sys.modules["musiq_hf.scoring.verification"].OFFICIAL_SCORES, "koniq", scores)
+        code, printed, _ = musiq(capsys, "verify", checkpoint, "--images", official)
+        assert code == expected_code and "Self-test" not in printed
+
+
+def test_verify_takes_the_published_name_from_an_argument(checkpoint, official, capsys):
+    mine = checkpoint.rename(checkpoint.with_name("mine"))
+    _, printed, _ = musiq(capsys, "verify", mine, "--images", official, "--name", "spaq")
+    assert "Official scores of spaq" in printed and "| I03 | 17.6850 |" in printed
+    with pytest.raises(ValueError, match="mine: no official scores are known under this name, only for koniq, ava"):
+        musiq(capsys, "verify", mine, "--images", official)
+    with pytest.raises(ValueError, match="`--name` says which official scores to compare with and needs `--images`"):
+        musiq(capsys, "verify", mine, "--name", "spaq")
+
+
+def test_verify_needs_something_to_check(checkpoint, capsys, tmp_path):
+    (checkpoint / SELF_TEST).unlink()
+    with pytest.raises(ValueError, match="musiq-koniq holds no self_test.json. Convert the checkpoint again"):
+        musiq(capsys, "verify", checkpoint)
+    with pytest.raises(ValueError, match="none: neither a directory with a config.json nor an id on the Hub"):
+        musiq(capsys, "verify", tmp_path / "none")
+
+
+def test_info_tells_what_a_checkpoint_is(checkpoint, tiny_model, capsys):
+    model = tiny_model(score_range=(0, 100))
+    known = {"source": "Here.", "training_data": "None.", "recipe": "None."}
+    MusiqModelCard(name="musiq-koniq", config=model.config, **known).save(checkpoint)
+    code, printed, _ = musiq(capsys, "info", checkpoint)
+    lines = dict(line.split("  ", 1) for line in printed.splitlines())
+    assert code == 0
+    assert {name: value.strip() for name, value in lines.items()} == {
+        "card": "musiq-koniq",
+        "class": "MusiqForImageQualityAssessment",
+        "predicts": "mean opinion score",
+        "parameters": f"{sum(weight.numel() for weight in model.parameters()):,}",
+        "scales": "longer side 16, longer side 24, native",
+        "score range": "0 to 100; predictions are not clipped",
+        "self-test": "stored; `musiq verify` runs it",
+        "signature": make_signature(model, MusiqImageProcessor.from_config(model.config), checkpoint=str(checkpoint)),
+    }
+
+
+def test_info_of_a_distribution_and_of_a_classifier(tiny_model, tiny_config, tmp_path, capsys):
+    _, printed, _ = musiq(capsys, "info", save(tiny_model(num_labels=10), tmp_path / "ava"))
+    assert "distribution over the score values 1 to 10\n" in printed and "score range  1 to 10\n" in printed
+    assert "card         none\n" in printed
+    config = tiny_config(num_labels=7, use_native_resolution=False, architectures=["MusiqForImageClassification"])
+    folder = save(MusiqForImageClassification(config).eval(), tmp_path / "imagenet")
+    (folder / SELF_TEST).unlink()
+    _, printed, _ = musiq(capsys, "info", folder)
+    assert "classifier of 7 classes; predicts no quality\n" in printed and "score range  none\n" in printed
+    assert "longer side 16, longer side 24\n" in printed and "self-test    none\n" in printed
+
+
+def test_the_embedded_checkpoint_verifies_and_has_its_card(capsys):
+    code, printed, _ = musiq(capsys, "verify", DEFAULT_CHECKPOINT)
+    assert code == 0 and printed.count("| ok |") == 3
+    code, printed, _ = musiq(capsys, "info", DEFAULT_CHECKPOINT)
+    assert code == 0 and "\nsignature    musiq-tiny-biq2021|weights:" in printed
+    assert printed.startswith("card         ") and not printed.startswith("card         none")
+
+
+def test_convert_there_and_back(tmp_path, capsys):
+    source = DIRECTORY / "golden" / "ckpt_tiny10_opt.npz"
+    code, printed, errors = musiq(capsys, "convert", source, tmp_path / "out", "--name", "mine")
+    assert code == 0, errors
+    assert "arrays back bit by bit" in printed and (tmp_path / "out" / "model.safetensors").is_file()
+    code, printed, _ = musiq(capsys, "convert", tmp_path / "out", tmp_path / "back.npz", "--to-original")
+    assert code == 0 and "written" in printed
+    with np.load(source) as first, np.load(tmp_path / "back.npz") as second:
+        names = [name for name in first.files if name.startswith("opt/target/")]
+        assert names and all(np.array_equal(first[name], second[name]) for name in names)
+
+
+def test_convert_gives_one_sentence_for_a_mistake(tmp_path, capsys):
+    code, _, errors = musiq(capsys, "convert", tmp_path / "none.npz", tmp_path / "out")
+    assert code == 2 and errors.startswith("musiq convert: ") and "none.npz: no such file" in errors
+    assert "Example: musiq convert koniq_ckpt.npz musiq-koniq" in errors
+
+
+@pytest.fixture
+def scores_csv(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    lines = ["image,mos,split"]
+    for index in range(12):
+        values = generator.integers(0, 256, (16, 24, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{index}.png")
+        lines.append(f"{index}.png,{float(index)},{'train' if index < 6 else 'validation'}")
+    path = tmp_path / "scores.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return ("--data", path, "--image_root", folder)
+
+
+def test_evaluate_prints_and_writes_tables(scores_csv, checkpoint, tmp_path, capsys):
+    words = ("--model", checkpoint, "--output", tmp_path / "report.json")
+    code, printed, errors = musiq(capsys, "evaluate", *scores_csv, *words)
+    assert code == 0, errors
+    (report,) = json.loads((tmp_path / "report.json").read_text())["results"]
+    assert report["num_pictures"] == 6 and f"| {report['overall']['srcc']:.4f} [" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "--data is needed: pictures with opinion scores."),
+        (("--data", "a.csv", "--recipe", "koniq"), "`--recipe` needs `--runs`."),
+        (("--data", "a.csv", "--runs", "2", "--split", "test"), "`--split` cannot be combined with `--runs`."),
+        (("--data", "a.csv", "--output", "report.txt"), "The report is a .json file"),
+    ],
+)
+def test_evaluate_gives_one_sentence_for_a_mistake(words, message, capsys):
+    code, _, errors = musiq(capsys, "evaluate", *words)
+    assert code == 2 and errors.startswith("musiq evaluate: ") and message in errors
+    assert "Example: musiq evaluate --data" in errors
+
+
+def test_finetune_trains_and_prints_metrics(scores_csv, checkpoint, tmp_path, capsys):
+    words = ("--model", checkpoint, "--output_dir", tmp_path / "out", "--max-steps", 1, "--batch_size", 2)
+    code, printed, errors = musiq(capsys, "finetune", *scores_csv, *words)
+    assert code == 0, errors
+    assert json.loads(printed[printed.index("{\n") :])["selection"]["num_pictures"] == 6
+    assert f"{tmp_path / 'out'}: saved. To score with it: musiq score PICTURES -m {tmp_path / 'out'}" in errors
+    trained = MusiqImageProcessor.from_pretrained(tmp_path / "out")
+    assert trained.patch_size == 8 and (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_finetune_gives_one_sentence_for_a_mistake(capsys):
+    code, _, errors = musiq(capsys, "finetune", "--epochs", "2")
+    assert code == 2 and errors.startswith("musiq finetune: --data is needed")
+    assert "Example: musiq finetune --data scores.csv" in errors
+
+
+def test_models_start_from_the_embedded_checkpoint(monkeypatch, capsys, scores_csv):
+    seen = []
+    monkeypatch.setattr("musiq_hf.training.finetuning.finetune", lambda settings: seen.append(settings))
+    code, _, _ = musiq(capsys, "finetune", *scores_csv)
+    assert code == 0 and seen[0].model == str(DEFAULT_CHECKPOINT) and seen[0].output_dir == "runs/finetune"

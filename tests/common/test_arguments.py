@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+import argparse
+import json
+import sys
+
+import pytest
+import torch
+
+from musiq_hf.common.arguments import one_sentence, parse_arguments, run_command
+
+
+@pytest.fixture
+def parser():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pictures", nargs="*")
+    parser.add_argument("--output_dir")
+    parser.add_argument("--max_native_patches", type=int)
+    parser.add_argument("--use_ema", action="store_true")
+    return parser
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--output_dir", "runs/a-b", "--max_native_patches", "-1", "--use_ema"],
+        ["--output-dir", "runs/a-b", "--max-native-patches", "-1", "--use-ema"],
+        ["--output-dir=runs/a-b", "--max_native-patches=-1", "--use-ema"],
+    ],
+)
+def test_underscores_and_hyphens_name_one_argument(parser, argv):
+    arguments = parse_arguments(parser, argv)
+    assert (arguments.output_dir, arguments.max_native_patches, arguments.use_ema) == ("runs/a-b", -1, True)
+
+
+def test_values_keep_their_hyphens(parser):
+    arguments = parse_arguments(parser, ["--output_dir=--a-b=c-d", "my-picture.png", "-"])
+    assert arguments.pictures == ["my-picture.png", "-"]
+    assert arguments.output_dir == "--a-b=c-d"
+
+
+def test_what_follows_two_hyphens_is_no_argument_name(parser):
+    arguments = parse_arguments(parser, ["--use-ema", "--", "--odd-name.png", "plain.png"])
+    assert (arguments.use_ema, arguments.pictures) == (True, ["--odd-name.png", "plain.png"])
+
+
+def test_command_line_is_the_default(parser, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["musiq", "--output-dir", "here"])
+    assert parse_arguments(parser).output_dir == "here"
+
+
+def test_unknown_argument_exits_with_2(parser, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_arguments(parser, ["--output-directory-of-all", "x"])
+    assert stopped.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ValueError("photo.jpg: cannot be decoded.")
+
+
+def test_errors_of_decoding_processes_keep_their_sentence_alone():
+    with pytest.raises(ValueError) as caught:
+        next(iter(torch.utils.data.DataLoader(Broken(), num_workers=1)))
+    assert "Traceback" in str(caught.value)
+    assert one_sentence(caught.value) == "photo.jpg: cannot be decoded."
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ValueError("`epochs` must be\npositive."), "train: `epochs` must be positive."),
+        (ImportError("peft is needed here."), "train: peft is needed here."),
+        (torch.OutOfMemoryError("CUDA out of memory."), "train: the memory is too small for such a batch"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "train: the memory is too small for such a batch",
+        ),
+    ],
+)
+def test_mistakes_end_a_command_with_one_sentence(error, sentence, capsys):
+    def command():
+        raise error
+
+    assert run_command("train", command, example="python train.py") == 2
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_defects_of_the_program_keep_their_traceback():
+    def command():
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        run_command("train", command, example="")
+
+
+def test_reports_are_printed_as_json(capsys):
+    assert run_command("train", lambda: {"srcc": 0.5}, example="") == 0
+    assert json.loads(capsys.readouterr().out) == {"srcc": 0.5}

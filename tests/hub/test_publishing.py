@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.common.files import read_json
+from musiq_hf.hub.publishing import add_remote_code
+
+
+@pytest.fixture
+def directory(tmp_path, tiny_config):
+    config = tiny_config()
+    MusiqForImageQualityAssessment(config).save_pretrained(tmp_path)
+    MusiqImageProcessor.from_config(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_code_files_import_only_each_other_and_are_renewed(directory):
+    names = add_remote_code(directory)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert set(names) | {"config.json", "preprocessor_config.json", "model.safetensors"} == set(before)
+    for name in names:
+        lines = (directory / name).read_text().splitlines()
+        assert {line.split()[1][1:] + ".py" for line in lines if line.startswith("from .")} <= set(names), name
+    (directory / "losses_musiq.py").write_text("stale")
+    assert add_remote_code(directory) == names
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("architecture", "autos", "tasks"),
+    [
+        (
+            "MusiqForImageQualityAssessment",
+            ["AutoModel", "AutoModelForImageClassification"],
+            ["image-quality-assessment"],
+        ),
+        ("MusiqForImageClassification", ["AutoModel", "AutoModelForImageClassification"], []),
+        ("MusiqModel", ["AutoModel"], []),
+    ],
+)
+def test_json_files_name_existing_classes(directory, architecture, autos, tasks):
+    config = read_json(directory / "config.json")
+    (directory / "config.json").write_text(f'{{"architectures": ["{architecture}"], "hidden_size": 16}}')
+    add_remote_code(directory)
+    config, processor = read_json(directory / "config.json"), read_json(directory / "preprocessor_config.json")
+    assert sorted(config["auto_map"]) == ["AutoConfig", *autos]
+    assert {config["auto_map"][auto] for auto in autos} == {f"modeling_musiq.{architecture}"}
+    assert sorted(config.get("custom_pipelines", {})) == tasks
+    assert config["hidden_size"] == 16 and processor["patch_size"] == 8
+    references = [*config["auto_map"].values(), *processor["auto_map"].values()]
+    references += [task["impl"] for task in config.get("custom_pipelines", {}).values()]
+    for reference in references:
+        module, name = reference.split(".")
+        assert f"class {name}(" in (directory / f"{module}.py").read_text()
+
+
+def test_remote_code_needs_a_saved_model(tmp_path):
+    with pytest.raises(ValueError, match="holds no config.json. Save model and image processor there first"):
+        add_remote_code(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"`architectures` in .* must name one of .*, got None"):
+        add_remote_code(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

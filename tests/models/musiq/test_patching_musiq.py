@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+import golden
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musiq_hf import MusiqImageProcessor
+from musiq_hf.models.musiq.patching_musiq import (
+    arp_size,
+    extract_patches,
+    hash_positions,
+    num_patches,
+    patch_grids,
+    scaled_sizes,
+    sinusoid_table,
+    write_patches,
+)
+
+sides = st.integers(1, 5000)
+counts = st.integers(1, 400)
+PUBLISHED = {"longer_side_lengths": (224, 384), "use_native_resolution": True}
+
+
+@given(sides, sides, st.integers(1, 1024))
+def test_longer_side_becomes_the_wanted_length_and_the_ratio_stays(height, width, length):
+    rows, cols = arp_size(height, width, length)
+    assert max(rows, cols) == length
+    assert (rows >= cols) if height > width else (cols >= rows)
+    exact = min(height, width) * length / max(height, width)
+    assert abs(min(rows, cols) - exact) <= 0.5 + 1e-3
+
+
+@given(sides, sides, st.integers(1, 1024))
+def test_size_of_a_turned_picture_is_the_turned_size(height, width, length):
+    assert arp_size(width, height, length) == arp_size(height, width, length)[::-1]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "length", "shorter"),
+    [(27, 192, 224, 31), (39, 832, 224, 11), (23, 1472, 224, 3), (95, 1280, 384, 29)],
+)
+def test_sizes_round_in_float32(height, width, length, shorter):
+    assert arp_size(height, width, length) == (shorter, length)
+    assert round(height * (length / width)) != shorter  # float64
+
+
+@given(counts, counts, st.integers(1, 64))
+def test_patches_cover_the_picture_and_no_row_is_spare(height, width, patch_size):
+    rows, cols = num_patches(height, width, patch_size)
+    assert (rows - 1) * patch_size < height <= rows * patch_size
+    assert (cols - 1) * patch_size < width <= cols * patch_size
+
+
+def test_scales_come_shortest_first_and_native_last():
+    sizes = scaled_sizes(100, 50, resize_mode="arp", **PUBLISHED)
+    assert sizes == [(224, 112), (384, 192), (100, 50)]
+
+
+def test_square_mode_drops_the_ratio_and_accepts_any():
+    assert scaled_sizes(5, 3000, resize_mode="square", **PUBLISHED) == [(224, 224), (384, 384), (5, 3000)]
+
+
+def test_ratio_that_leaves_no_row_raises_and_names_the_length():
+    with pytest.raises(ValueError, match="too extreme: resized to a longer side of 224 pixels.*rounds to 0 pixels"):
+        scaled_sizes(5, 3000, resize_mode="arp", **PUBLISHED)
+
+
+def test_native_picture_alone_accepts_any_ratio():
+    sizes = scaled_sizes(1, 9000, longer_side_lengths=(), use_native_resolution=True, resize_mode="arp")
+    assert sizes == [(1, 9000)]
+
+
+@given(st.integers(1, 900), st.integers(1, 900))
+def test_grids_count_the_patches_of_the_processor(height, width):
+    lengths = (16, 24)
+    if min(arp_size(height, width, 16)) == 0:
+        return
+    grids = patch_grids(height, width, patch_size=32, longer_side_lengths=lengths, use_native_resolution=True)
+    processor = MusiqImageProcessor(longer_side_lengths=list(lengths))
+    features = processor(np.zeros((height, width, 3), np.uint8))
+    counted = torch.bincount(features["scale_position_ids"][0], minlength=3).tolist()
+    assert counted == [rows * cols for rows, cols in grids]
+
+
+@given(counts, counts, st.integers(1, 40))
+def test_hashed_positions_are_in_range_and_monotone(rows, cols, grid_size):
+    positions = hash_positions(rows, cols, grid_size)
+    assert positions.shape == (rows * cols,)
+    assert positions.dtype == torch.int64
+    cells = positions.view(rows, cols)
+    row_cells, col_cells = cells // grid_size, cells % grid_size
+    assert 0 <= int(positions.min()) and int(positions.max()) < grid_size**2
+    assert int(cells[0, 0]) == 0
+    assert (row_cells == row_cells[:, :1]).all() and (col_cells == col_cells[:1]).all()
+    assert (row_cells.diff(dim=0) >= 0).all() and (col_cells.diff(dim=1) >= 0).all()
+    if rows >= grid_size:  # no cell of a side is left empty
+        assert len(row_cells.unique()) == grid_size
+
+
+@given(st.integers(1, 204), st.sampled_from([5, 10, 14]))
+def test_hashed_positions_of_common_counts_are_the_floor_of_eq_2(count, grid_size):
+    expected = torch.arange(count) * grid_size // count
+    assert (hash_positions(1, count, grid_size) == expected).all()
+
+
+def test_hashed_positions_of_205_patches_are_those_of_float32():
+    positions = hash_positions(1, 205, 10)
+    assert not torch.equal(positions, torch.arange(205) * 10 // 205)
+    assert torch.equal(positions, torch.from_numpy(golden.arrays("hash")["g10_1d"][205, :205]).long())
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 10), (3, 0, 10), (3, 3, 0)])
+def test_hashing_nothing_raises(sizes):
+    with pytest.raises(ValueError, match="Sizes must be at least 1, got"):
+        hash_positions(*sizes)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 17))
+def test_patches_put_together_are_the_centred_picture(height, width, patch_size):
+    image = torch.rand(height, width, 3, generator=torch.Generator().manual_seed(height * 41 + width)) + 0.5
+    patches = extract_patches(image, patch_size)
+    rows, cols = num_patches(height, width, patch_size)
+    assert patches.shape == (rows * cols, patch_size * patch_size * 3)
+    canvas = patches.view(rows, cols, patch_size, patch_size, 3).transpose(1, 2)
+    canvas = canvas.reshape(rows * patch_size, cols * patch_size, 3)
+    top, left = (rows * patch_size - height) // 2, (cols * patch_size - width) // 2
+    assert torch.equal(canvas[top : top + height, left : left + width], image)
+    assert canvas.count_nonzero() == image.numel()  # the rest is mid gray, 0
+
+
+def test_odd_pixel_of_padding_goes_to_the_bottom_and_the_right():
+    canvas = extract_patches(torch.ones(1, 1, 3), 4).view(4, 4, 3)[..., 0]
+    assert canvas.nonzero().tolist() == [[1, 1]]
+
+
+def test_patch_values_are_in_row_column_channel_order():
+    image = torch.arange(2 * 4 * 3.0).view(2, 4, 3)
+    patches = extract_patches(image, 2)
+    assert patches[1].tolist() == torch.cat((image[0, 2:], image[1, 2:])).flatten().tolist()
+
+
+@given(height=st.integers(1, 20), width=st.integers(1, 20), patch_size=st.integers(1, 9))
+def test_patches_of_bytes_are_those_of_the_scaled_picture(height, width, patch_size):
+    image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+    expected = extract_patches(-1 + image.float() / 255 * 2, patch_size)
+    patches = torch.full_like(expected, torch.nan)
+    write_patches(image, patch_size, patches)
+    assert torch.equal(patches, expected)
+
+
+def test_sinusoid_table_alternates_sines_and_cosines():
+    table = sinusoid_table(7, 6).double().numpy()
+    for position in range(7):
+        for column in range(6):
+            angle = position / 10000 ** (2 * (column // 2) / 6)
+            expected = np.sin(angle) if column % 2 == 0 else np.cos(angle)
+            assert table[position, column] == pytest.approx(expected, abs=1e-6)

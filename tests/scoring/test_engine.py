@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams of pictures: order, errors, budgets and memory."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from musiq_hf import MusiqImageProcessor
+from musiq_hf.scoring.engine import PictureScore, score_pictures
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+SIZES = [(30, 41), (64, 17), (50, 50), (8, 9), (33, 64)]
+
+
+@pytest.fixture
+def score(tiny_model):
+    """Score with the tiny model; arguments go to `score_pictures`."""
+    model = tiny_model()
+    processor = MusiqImageProcessor.from_config(model.config)
+    return lambda pictures, **kwargs: score_pictures(pictures, model=model, processor=processor, **kwargs)
+
+
+@pytest.fixture
+def expected(tiny_model):
+    model = tiny_model()
+    processor = MusiqImageProcessor.from_config(model.config)
+    with torch.no_grad():
+        return [float(model(**processor(picture(*size, i))).scores) for i, size in enumerate(SIZES)]
+
+
+@pytest.mark.parametrize("max_tokens", [None, 1, 100, 10_000])
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_rows_come_in_order_with_the_scores_of_single_pictures(score, expected, max_tokens, num_workers):
+    pictures = (picture(*size, i) for i, size in enumerate(SIZES))
+    rows = list(score(pictures, max_tokens=max_tokens, num_workers=num_workers))
+    assert [row.key for row in rows] == list(range(5))
+    assert [(row.height, row.width) for row in rows] == SIZES
+    assert [row.score for row in rows] == pytest.approx(expected, abs=1e-5)
+    assert all(row.error is None and row.std is None for row in rows)
+
+
+def test_files_arrays_and_tensors_are_one_picture(score, expected, tmp_path):
+    pixels = picture(*SIZES[0])
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    sources = [tmp_path / "a.png", str(tmp_path / "a.png"), ("mine", pixels), Image.fromarray(pixels)]
+    rows = list(score([*sources, torch.from_numpy(pixels).permute(2, 0, 1)]))
+    assert [row.key for row in rows] == [str(tmp_path / "a.png")] * 2 + ["mine", 3, 4]
+    assert [row.score for row in rows] == pytest.approx([expected[0]] * 5, abs=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 10_000])
+def test_what_cannot_be_scored_is_a_row_with_its_error(score, expected, tmp_path, max_tokens):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    sources = [
+        picture(*SIZES[0]),
+        tmp_path / "broken.jpg",
+        tmp_path / "missing.png",
+        picture(1, 900),
+        picture(*SIZES[1], 1),
+    ]
+    rows = list(score(sources, max_tokens=max_tokens))
+    assert [row.score is None for row in rows] == [False, True, True, True, False]
+    assert [rows[0].score, rows[4].score] == pytest.approx(expected[:2], abs=1e-5)
+    for row, reason in zip(rows[1:4], ("not a picture", "no such file", "too extreme"), strict=True):
+        assert reason in row.error
+    assert (rows[3].width, rows[3].height) == (900, 1) and rows[3].error.startswith("its aspect ratio")
+
+
+def test_a_distribution_has_a_standard_deviation(tiny_model):
+    model = tiny_model(num_labels=5)
+    processor = MusiqImageProcessor.from_config(model.config)
+    (row,) = score_pictures([picture(20, 30)], model=model, processor=processor)
+    with torch.no_grad():
+        probabilities = model(**processor(picture(20, 30))).logits.softmax(-1)[0].double()
+    values = torch.arange(1, 6)
+    mean = (probabilities * values).sum()
+    assert row.std == pytest.approx(float((probabilities * (values - mean) ** 2).sum().sqrt()), abs=1e-6)
+
+
+def test_shorter_side_shrinks_files_and_refuses_arrays(score):
+    (row,) = score([Image.fromarray(picture(40, 60))], shorter_side=20)
+    assert (row.height, row.width) == (20, 30)
+    with pytest.raises(TypeError, match="Shrink it before"):
+        list(score([picture(40, 60)], shorter_side=20))
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_one_picture_becomes_an_error(tiny_model, expected, monkeypatch):
+    model = tiny_model()
+    processor = MusiqImageProcessor.from_config(model.config)
+    forward, sizes = model.forward, []
+
+    def small(**batch):
+        sizes.append(len(batch["pixel_values"]))
+        if len(batch["pixel_values"]) > 2 or batch["pixel_values"].shape[1] > 90:
+            raise torch.OutOfMemoryError("full")
+        return forward(**batch)
+
+    monkeypatch.setattr(model, "forward", small)
+    pictures = [picture(*size, i) for i, size in enumerate(SIZES)] + [picture(90, 90)]
+    rows = list(score_pictures(pictures, model=model, processor=processor, max_tokens=10_000))
+    assert sizes[0] == 6 and min(sizes) == 1
+    assert [row.score for row in rows[:5]] == pytest.approx(expected, abs=1e-5)
+    assert rows[5].score is None and "needs more memory than cpu has" in rows[5].error
+
+
+@pytest.mark.parametrize("where", ["model", "processor"])
+def test_memory_of_a_cpu_that_runs_out_is_an_error_of_its_picture(tiny_model, expected, monkeypatch, where):
+    model = tiny_model()
+    processor = MusiqImageProcessor.from_config(model.config)
+    owner, name = (model, "forward") if where == "model" else (processor, "_preprocess")
+    plain = getattr(owner, name)
+
+    def small(*args, **kwargs):
+        values = kwargs["pixel_values"] if where == "model" else args[0]
+        if values.numel() > (80 * 192 if where == "model" else 90 * 90):
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, small)
+    rows = list(score_pictures([picture(90, 90), picture(*SIZES[0])], model=model, processor=processor))
+    assert "needs more memory than cpu has" in rows[0].error and rows[0].score is None
+    assert rows[1].score == pytest.approx(expected[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 10_000])
+def test_an_error_of_the_source_comes_after_what_was_read(score, expected, max_tokens):
+    def pictures():
+        yield from (picture(*size, i) for i, size in enumerate(SIZES[:3]))
+        raise RuntimeError("the disk is gone")
+
+    stream = score(pictures(), max_tokens=max_tokens, num_workers=4)
+    assert [next(stream).score for _ in range(3)] == pytest.approx(expected[:3], abs=1e-5)
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        next(stream)
+
+
+def test_rows_of_errors_do_not_wait(score, tmp_path):
+    read = []
+
+    def missing():
+        for i in range(100):
+            read.append(i)
+            yield tmp_path / f"{i}.png"
+
+    stream = score(missing(), max_tokens=10_000)
+    assert next(stream).error and len(read) <= 5
+    assert sum(row.error is not None for row in stream) == 99
+
+
+def test_a_buffer_that_is_filled_anew_gives_every_frame_its_score(score):
+    def frames(own):
+        buffer = np.empty((20, 30, 3), np.uint8)
+        for i in range(6):
+            buffer[:] = picture(20, 30, i)
+            yield own(buffer)
+
+    for own in (lambda array: array, torch.from_numpy):
+        rows = list(score(frames(own), num_workers=3))
+        assert [row.score for row in rows] == [row.score for row in score(picture(20, 30, i) for i in range(6))]
+
+
+def test_settings_of_the_processor_are_kept(tiny_model):
+    model = tiny_model()
+    processor = MusiqImageProcessor.from_config(model.config, do_convert_rgb=False, return_tensors="np")
+    gray, colour = score_pictures([picture(20, 30)[..., 0], picture(20, 30)], model=model, processor=processor)
+    assert "an RGB picture was expected" in gray.error and colour.score is not None
+    processor = MusiqImageProcessor.from_config(model.config, input_data_format="channels_first")
+    (row,) = score_pictures([np.zeros((3, 20, 3), np.uint8)], model=model, processor=processor)
+    assert (row.height, row.width) == (20, 3)
+
+
+def test_a_model_that_trains_is_refused(tiny_model):
+    model = tiny_model().train()
+    with pytest.raises(ValueError, match=r"Call `model.eval\(\)`"):
+        score_pictures([], model=model, processor=MusiqImageProcessor.from_config(model.config))
+    model.eval()
+
+
+def test_few_pictures_are_read_ahead_and_none_after_the_reader_has_left(score):
+    read, threads = [], threading.active_count()
+
+    def pictures():
+        for i in range(100):
+            read.append(i)
+            yield picture(20, 20, i)
+
+    rows = score(pictures(), num_workers=2)
+    assert not read  # nothing starts before it is asked for
+    assert isinstance(next(rows), PictureScore)
+    assert len(read) <= 5
+    rows.close()
+    assert len(read) <= 5 and threading.active_count() == threads
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "num_workers", "shorter_side"])
+def test_settings_out_of_range_are_refused_at_once(score, name):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
+        score([], **{name: 0})
+
+
+def test_a_processor_of_another_model_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="must agree on `patch_size`"):
+        score_pictures([], model=tiny_model(), processor=MusiqImageProcessor())
+
+
+def test_what_is_no_picture_at_all_stops_the_stream(score):
+    with pytest.raises(TypeError, match="must be a path"):
+        list(score([3.5]))
+    with pytest.raises(ValueError, match=r"pair \(key, source\), got a tuple of 3"):
+        list(score([("a", "b", "c")]))
+    assert list(score([])) == []

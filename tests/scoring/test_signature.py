@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures: equal for equal checkpoints wherever they lie, other for whatever changes a score."""
+
+import copy
+import re
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModel
+
+from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.pictures import opening
+from musiq_hf.scoring import signature
+from musiq_hf.scoring.signature import make_signature, preprocessing_hash, weights_hash
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def processor(model):
+    return MusiqImageProcessor.from_config(model.config)
+
+
+def sign(model, processor, checkpoint="musiq-mine", **kwargs):
+    return make_signature(model, processor, checkpoint=checkpoint, **kwargs)
+
+
+def changed_parts(first, second):
+    pairs = zip(first.split("|"), second.split("|"), strict=True)
+    return [old.partition(":")[0] for old, new in pairs if old != new]
+
+
+def test_signature_is_one_line_with_every_part(model, processor):
+    pattern = (
+        r"musiq-mine\|weights:[0-9a-f]{8}\|preset:default\|preprocessing:[0-9a-f]{8}\|decoder:Pillow-[\d.]+"
+        r"\|dtype:float32\|musiq_hf:[\w.]+\|torch:[\w.+]+"
+    )
+    assert re.fullmatch(pattern, sign(model, processor))
+
+
+def test_one_changed_weight_changes_the_weights(model, processor):
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        changed.head.classifier.bias[0] += 1e-3
+    assert changed_parts(sign(model, processor), sign(changed, processor)) == ["weights"]
+
+
+def test_swapped_weights_of_one_shape_change_the_weights(model, processor):
+    changed = copy.deepcopy(model)
+    attention = changed.musiq.encoder.layers[0].attention
+    attention.q_proj, attention.k_proj = attention.k_proj, attention.q_proj
+    assert changed_parts(sign(model, processor), sign(changed, processor)) == ["weights"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name, tensor: (f"{name}x", tensor),
+        lambda name, tensor: (name, tensor.reshape(1, -1)),
+    ],
+    ids=["names", "shapes"],
+)
+def test_names_and_shapes_are_part_of_the_weights(model, processor, monkeypatch, change):
+    before = sign(model, processor)
+    state = dict(change(*item) for item in model.state_dict().items())
+    monkeypatch.setattr(model, "state_dict", lambda: state)
+    assert changed_parts(before, sign(model, processor)) == ["weights"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("num_attention_heads", 4), ("score_scale", 2.0), ("layer_norm_eps", 1e-5)]
+)
+def test_a_field_without_weights_of_its_own_changes_the_weights(model, processor, field, value):
+    changed = copy.deepcopy(model)
+    setattr(changed.config, field, value)
+    assert changed_parts(sign(model, processor), sign(changed, processor)) == ["weights"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("drop_path_rate", 0.5), ("score_range", [0, 100]), ("initializer_range", 0.5)]
+)
+def test_a_field_that_no_score_sees_changes_nothing(model, processor, field, value):
+    changed = copy.deepcopy(model)
+    setattr(changed.config, field, value)
+    assert sign(model, processor) == sign(changed, processor)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("patch_size", 16),
+        ("hash_grid_size", 5),
+        ("spatial_embedding", "sinusoid"),
+        ("longer_side_lengths", [16, 32]),
+        ("use_native_resolution", False),
+        ("max_native_patches", 9),
+        ("resize_mode", "square"),
+        ("do_convert_rgb", False),
+        ("input_data_format", "channels_last"),
+    ],
+)
+def test_every_setting_of_the_processor_changes_the_preprocessing(model, processor, field, value):
+    changed = copy.deepcopy(processor)
+    assert getattr(changed, field) != value
+    setattr(changed, field, value)
+    assert changed_parts(sign(model, processor), sign(model, changed)) == ["preprocessing"]
+
+
+def test_every_setting_of_the_processor_is_looked_at_or_packing(processor, monkeypatch):
+    monkeypatch.setattr(signature, "PACKING_FIELDS", frozenset())
+    names = set(processor.valid_kwargs.__annotations__)
+    seen = {name for name in names if preprocessing_hash(_with(processor, name)) != preprocessing_hash(processor)}
+    assert seen == names
+
+
+def _with(processor, name):
+    changed = copy.deepcopy(processor)
+    setattr(changed, name, "something else")
+    return changed
+
+
+def test_packing_changes_nothing(model, processor):
+    changed = copy.deepcopy(processor)
+    changed.padding, changed.return_tensors = "do_not_pad", "np"
+    assert sign(model, processor) == sign(model, changed)
+
+
+def test_shorter_side_changes_the_preprocessing(model, processor):
+    signatures = [sign(model, processor, shorter_side=side) for side in (None, 512, 513)]
+    assert len(set(signatures)) == 3
+    assert changed_parts(signatures[0], signatures[1]) == ["preprocessing"]
+
+
+def test_the_preset_is_named_and_what_decodes_by_it(model, processor, monkeypatch):
+    published = sign(model, processor, preset="google")
+    assert changed_parts(sign(model, processor), published) == ["preset", "decoder"]
+    assert re.search(r"\|preset:google\|.*\|decoder:simplejpeg-[\d.]+\+Pillow-[\d.]+\|", published)
+    monkeypatch.setattr(opening, "has_fast_decoder", lambda: False)
+    assert changed_parts(sign(model, processor), sign(model, processor, preset="google")) == ["preset"]
+
+
+def test_type_of_the_weights_is_named(model, processor):
+    half = copy.deepcopy(model).half()
+    assert "|dtype:float16|" in sign(half, processor)
+    half.head.float()
+    assert "|dtype:float16+float32|" in sign(half, processor)
+
+
+def test_wider_copies_of_the_same_values_have_the_same_weights(model, processor):
+    half = copy.deepcopy(model).half()
+    assert changed_parts(sign(half, processor), sign(copy.deepcopy(half).float(), processor)) == ["dtype"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "attribute", "part"),
+    [
+        (signature, "__version__", "musiq_hf"),
+        (signature.torch, "__version__", "torch"),
+        (opening.PIL, "__version__", "decoder"),
+    ],
+)
+def test_versions_are_part_of_it(model, processor, monkeypatch, owner, attribute, part):
+    before = sign(model, processor)
+    monkeypatch.setattr(owner, attribute, "99.0")
+    assert changed_parts(before, sign(model, processor)) == [part]
+
+
+def test_saving_and_copying_change_nothing(model, processor, tmp_path):
+    first, shards = tmp_path / "a" / "musiq-mine", tmp_path / "b" / "musiq-mine"
+    model.save_pretrained(first)
+    processor.save_pretrained(first)
+    copied = shutil.copytree(first, tmp_path / "c" / "musiq-mine")
+    model.save_pretrained(shards, max_shard_size="8KB")
+    processor.save_pretrained(shards)
+    assert len(list(shards.glob("*.safetensors"))) > 1
+    signatures = {
+        sign(AutoModel.from_pretrained(folder), MusiqImageProcessor.from_pretrained(folder), str(folder))
+        for folder in (first, shards, copied)
+    }
+    assert signatures == {sign(model, processor)}
+
+
+def test_the_name_of_a_checkpoint_is_part_of_it(model, processor, tmp_path):
+    assert changed_parts(sign(model, processor), sign(model, processor, "musiq-yours")) == ["musiq-mine"]
+    assert sign(model, processor, "you/musiq-mine").startswith("you/musiq-mine|")
+    (tmp_path / "two words|odd").mkdir()
+    signed = sign(model, processor, str(tmp_path / "two words|odd"))
+    assert signed.startswith("two_words_odd|") and signed.count("|") == 7
+
+
+def test_weights_that_are_not_in_memory_are_refused(tiny_config):
+    with torch.device("meta"):
+        model = MusiqForImageQualityAssessment(tiny_config())
+    with pytest.raises(ValueError, match="are not in memory, so the model has no signature. Load them first"):
+        weights_hash(model)

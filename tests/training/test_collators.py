@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from musiq_hf import MusiqImageProcessor
+from musiq_hf.data.loading import load_scored_images
+from musiq_hf.pictures.augmentations import random_crop
+from musiq_hf.training.collators import QualityCollator
+
+PROCESSOR = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16])
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for index in range(4):
+        Image.new("RGB", (20 + index, 30), (60 * index, 0, 0)).save(tmp_path / "photos" / f"{index}.png")
+    (tmp_path / "scores.csv").write_text("image,mos\n0.png,10\n1.png,20\n2.png,30\n3.png,40\n")
+    return tmp_path
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return list(load_scored_images(str(folder / "scores.csv"), image_root=str(folder / "photos"))["train"])
+
+
+def test_collator_pads_like_the_processor_and_adds_labels(folder):
+    batch = QualityCollator(PROCESSOR)(rows_of(folder))
+    images = [Image.open(folder / "photos" / f"{index}.png") for index in range(4)]
+    for name, values in PROCESSOR(images).items():
+        torch.testing.assert_close(batch[name], values, atol=0, rtol=0)
+    assert batch["labels"].tolist() == [10, 20, 30, 40]
+
+
+def test_native_subset_keeps_the_resized_scales_and_changes_from_step_to_step(folder):
+    torch.manual_seed(0)
+    collator, rows = QualityCollator(PROCESSOR, limits=[None, 5]), rows_of(folder)
+    first, second = collator(rows), collator(rows)
+    for batch in (first, second):
+        native = (batch["scale_position_ids"] == 1) & (batch["pixel_attention_mask"] == 1)
+        assert native.sum(dim=1).tolist() == [5] * 4
+        full = PROCESSOR(Image.open(folder / "photos" / "0.png"))
+        resized = int((full["scale_position_ids"] == 0).sum())
+        torch.testing.assert_close(batch["pixel_values"][0, :resized], full["pixel_values"][0, :resized])
+    assert not torch.equal(first["spatial_position_ids"], second["spatial_position_ids"])
+
+
+def test_native_subset_larger_than_the_picture_keeps_all(folder):
+    rows = rows_of(folder)
+    full, subset = QualityCollator(PROCESSOR)(rows), QualityCollator(PROCESSOR, limits=[1000, 1000])(rows)
+    torch.testing.assert_close(subset["pixel_values"], full["pixel_values"], atol=0, rtol=0)
+
+
+def test_flip_mirrors_the_picture_before_patching(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (17, 21, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    row = {"image": {"path": str(tmp_path / "p.png"), "bytes": None}, "mos": 1.0}
+    torch.manual_seed(0)
+    flipping = QualityCollator(PROCESSOR, flip=True)
+    seen = [flipping([row])["pixel_values"] for _ in range(12)]
+    plain, mirrored = PROCESSOR(pixels)["pixel_values"], PROCESSOR(pixels[:, ::-1])["pixel_values"]
+    matches = [torch.equal(values, mirrored) for values in seen]
+    assert any(matches) and not all(matches)
+    assert all(torch.equal(values, mirrored if match else plain) for values, match in zip(seen, matches, strict=True))
+
+
+def test_every_scale_has_its_own_limit(folder):
+    batch = QualityCollator(PROCESSOR, limits=[2, 3])(rows_of(folder))
+    for scale, limit in enumerate((2, 3)):
+        chosen = (batch["scale_position_ids"] == scale) & (batch["pixel_attention_mask"] == 1)
+        assert chosen.sum(dim=1).tolist() == [limit] * 4
+
+
+def test_random_crop_is_a_window_of_the_asked_size():
+    pixels = np.arange(40 * 60 * 3, dtype=np.uint32).astype(np.uint8).reshape(40, 60, 3)
+    torch.manual_seed(0)
+    windows = [random_crop(Image.fromarray(pixels), min_fraction=0.5) for _ in range(30)]
+    sizes = [window.size for window in windows]
+    assert all(30 <= width <= 60 and 20 <= height <= 40 for width, height in sizes)
+    assert len(set(sizes)) > 10
+    assert random_crop(Image.new("RGB", (1, 1)), min_fraction=0.1).size == (1, 1)
+
+
+def test_pairs_of_copies_lie_beside_the_batch_and_leave_it_alone(folder):
+    torch.manual_seed(0)
+    rows, limits = rows_of(folder), [None, 3]
+    batch = QualityCollator(PROCESSOR, fault_pairs=3, limits=limits)(rows)
+    assert batch["labels"].tolist() == [10, 20, 30, 40]
+    assert batch["pixel_values"].shape[0] == 4
+    assert batch["pairs"]["pixel_values"].shape[0] == 6
+    assert (batch["pairs"]["scale_position_ids"] == 1).logical_and(batch["pairs"]["pixel_attention_mask"] == 1).sum(
+        dim=1
+    ).tolist() == [3] * 6
+    assert "pairs" not in QualityCollator(PROCESSOR)(rows)
+    # A last batch may be smaller than the number of pairs.
+    assert QualityCollator(PROCESSOR, fault_pairs=3)(rows[:1])["pairs"]["pixel_values"].shape[0] == 2
+
+
+def test_wrong_collator_settings_are_refused():
+    with pytest.raises(ValueError, match=r"`min_crop` must lie in \(0, 1\], got 0"):
+        QualityCollator(PROCESSOR, min_crop=0)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from PIL import Image, ImageFilter
+from places import ROOT
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from musiq_hf import MusiqConfig, MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.data.splits import split_data
+from musiq_hf.hub.checkpoints import save_checkpoint
+from musiq_hf.training.finetuning import finetune
+from musiq_hf.training.settings import FinetuneSettings
+from musiq_hf.training.starting import load_model, normalize_scores
+from musiq_hf.training.trainer import find_last_checkpoint
+
+
+@pytest.fixture(scope="module")
+def scores_csv(tmp_path_factory) -> str:
+    """Pictures of one texture at five strengths of blur; the sharper, the higher the score."""
+    folder, generator = tmp_path_factory.mktemp("blurred"), np.random.default_rng(0)
+    lines = ["image,mos,split,group"]
+    for index in range(30):
+        level = index % 5
+        image = Image.fromarray(generator.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        image.filter(ImageFilter.GaussianBlur(0.6 * level)).save(folder / f"{index}.png")
+        lines.append(f"{index}.png,{80 - 15 * level},{'train' if index < 20 else 'validation'},{'ab'[index // 5 % 2]}")
+    (folder / "scores.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "scores.csv")
+
+
+def settings(scores_csv, blank, output_dir, **changes) -> FinetuneSettings:
+    values = {"data": scores_csv, "model": blank, "output_dir": str(output_dir), "epochs": 2, "batch_size": 5}
+    return FinetuneSettings(**(values | {"learning_rate": 3e-3, "weight_decay": 0.0} | changes))
+
+
+def losses(output_dir: Path) -> list[float]:
+    log = json.loads((output_dir / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in log if "loss" in entry]
+
+
+def test_training_learns_to_rank_blur_and_saves_what_it_measured(scores_csv, blank, tmp_path):
+    report = finetune(settings(scores_csv, blank, tmp_path, epochs=12, score_range=(0, 100)))
+    assert list(report) == ["selection"]  # validation chose the epoch, so it is not reported as if it had not
+    assert report["selection"]["overall"]["srcc"] > 0.7
+    assert sorted(report["selection"]["groups"]) == ["a", "b", "mean within groups"]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    card = (tmp_path / "README.md").read_text()
+    assert f"| all | {report['selection']['overall']['srcc']:.4f}" in card
+    assert "20 pictures." in card and "epochs 12" in card and "from random weights" in card
+    model = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(model, MusiqForImageQualityAssessment)
+    assert model.config.score_offset == pytest.approx(50)
+    assert model.config.score_scale == pytest.approx(np.std([80, 65, 50, 35, 20]))
+    assert model.config.score_range == [0, 100]
+
+
+def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):
+    model = tiny_model()
+    save_checkpoint(model, MusiqImageProcessor.from_config(model.config), tmp_path, dtype="float16")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.float16}
+    assert next(model.parameters()).dtype == torch.float32
+    reloaded = AutoModel.from_pretrained(tmp_path)
+    assert reloaded.dtype == torch.float32
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(reloaded.state_dict()[name], value.half().float(), atol=0, rtol=0)
+
+
+def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch):
+    monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finetune(settings(scores_csv, blank, whole, epochs=3, fault_pairs=1))
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(trainer, *args, **kwargs):
+        if trainer.state.global_step == 6:  # in the middle of the second epoch
+            raise Interrupted
+        return original(trainer, *args, **kwargs)
+
+    from musiq_hf.training.trainer import QualityTrainer
+
+    original = QualityTrainer.training_step
+    monkeypatch.setattr(QualityTrainer, "training_step", interrupt)
+    with pytest.raises(Interrupted):
+        finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1))
+    monkeypatch.setattr(QualityTrainer, "training_step", original)
+    finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1, resume=True))
+    assert losses(broken) == losses(whole)
+    assert len(losses(whole)) == 12
+
+
+def test_trained_head_is_carried_to_another_unit(tiny_model):
+    inputs = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16, 24])(torch.rand(3, 20, 30))
+    normalized = tiny_model(score_offset=50.0, score_scale=20.0, score_range=(0, 100))
+    before = normalized(**inputs).logits
+    normalize_scores(normalized, [1.0, 2.0, 6.0], score_range=(1, 6))
+    config = normalized.config
+    assert (config.score_offset, config.score_scale) == (pytest.approx(3), pytest.approx(2.1602469))
+    assert config.score_range == [1, 6]
+    torch.testing.assert_close(normalized(**inputs).logits, before, atol=0, rtol=0)
+
+
+def test_head_in_opinion_points_is_mapped_from_its_range_to_that_of_the_labels(tiny_model):
+    inputs = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16, 24])(torch.rand(3, 20, 30))
+    published = tiny_model(score_range=(0, 100))
+    before = published(**inputs).scores
+    normalize_scores(published, [1.0, 2.0, 5.0])
+    torch.testing.assert_close(published(**inputs).scores, 1 + before * 4 / 100, atol=1e-4, rtol=0)
+    assert published.config.score_range is None
+    unknown = tiny_model()
+    before = unknown(**inputs).scores
+    normalize_scores(unknown, [1.0, 2.0, 5.0])
+    torch.testing.assert_close(unknown(**inputs).scores, before, atol=1e-4, rtol=0)
+
+
+def test_fresh_head_starts_at_the_mean_of_the_labels(tiny_config):
+    model = MusiqForImageQualityAssessment(tiny_config()).eval()
+    normalize_scores(model, [10.0, 20.0, 60.0])
+    inputs = MusiqImageProcessor.from_config(model.config)(torch.rand(3, 20, 30))
+    assert model(**inputs).scores.item() == pytest.approx(30)
+
+
+def test_constant_labels_do_not_divide_by_zero(tiny_config):
+    model = MusiqForImageQualityAssessment(tiny_config())
+    normalize_scores(model, [5.0, 5.0])
+    assert (model.config.score_offset, model.config.score_scale) == (5.0, 1.0)
+
+
+def test_classification_checkpoint_gives_its_body_and_a_fresh_head(tiny_config, tmp_path):
+    pretrained = MusiqForImageClassification(tiny_config(num_labels=7))
+    pretrained.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path))
+    assert isinstance(model, MusiqForImageQualityAssessment)
+    assert model.config.num_labels == 1
+    torch.testing.assert_close(model.musiq.state_dict(), pretrained.musiq.state_dict())
+    assert not model.head.classifier.weight.any()
+
+
+def test_foreign_checkpoints_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ValueError, match="is a vit checkpoint, a MUSIQ one was expected"):
+        load_model(str(tmp_path))
+
+
+def make_splits(**sizes: int) -> DatasetDict:
+    return DatasetDict({name: Dataset.from_dict({"mos": list(range(size))}) for name, size in sizes.items()})
+
+
+def test_holdout_comes_from_train_and_is_disjoint():
+    train, selection = split_data(make_splits(train=50, validation=9), holdout_fraction=0.1, seed=0)
+    assert (len(train), len(selection)) == (45, 5)
+    assert not set(train["mos"]) & set(selection["mos"])
+
+
+def test_validation_chooses_the_epoch_unless_there_is_none():
+    train, selection = split_data(make_splits(train=50, validation=9), holdout_fraction=None, seed=0)
+    assert (len(train), len(selection)) == (50, 9)
+    train, selection = split_data(make_splits(train=50), holdout_fraction=None, seed=0)
+    assert (len(train), len(selection)) == (45, 5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "message"),
+    [
+        ({"validation": 5}, None, "A `train` split is needed, got \\['validation'\\]"),
+        ({"train": 5}, 0.0, "there is none"),
+    ],
+)
+def test_impossible_splits_are_refused(sizes, fraction, message):
+    with pytest.raises(ValueError, match=message):
+        split_data(make_splits(**sizes), holdout_fraction=fraction, seed=0)
+
+
+def test_checkpoint_without_native_scale_trains_with_the_defaults(scores_csv, tiny_config, tmp_path):
+    config = tiny_config(use_native_resolution=False)
+    config.save_pretrained(tmp_path / "blank")
+    MusiqImageProcessor.from_config(config).save_pretrained(tmp_path / "blank")
+    report = finetune(settings(scores_csv, str(tmp_path / "blank"), tmp_path / "out", epochs=1))
+    assert report["selection"]["num_pictures"] == 10
+
+
+def test_resume_without_a_checkpoint_is_refused(scores_csv, blank, tmp_path):
+    with pytest.raises(ValueError, match="holds no checkpoint yet"):
+        finetune(settings(scores_csv, blank, tmp_path, resume=True))
+
+
+def test_resume_with_other_settings_is_refused(scores_csv, blank, tmp_path):
+    finetune(settings(scores_csv, blank, tmp_path, epochs=1))
+    with pytest.raises(ValueError, match="`batch_size` was 5 and is 4 now. Give the old one"):
+        finetune(settings(scores_csv, blank, tmp_path, epochs=1, batch_size=4, resume=True))
+    (tmp_path / "checkpoint-99").mkdir()  # a run that was killed while it wrote this one goes on from the one before
+    changes = {"epochs": 1, "num_workers": 1, "eval_batch_size": 2, "save_dtype": "float16", "resume": True}
+    found = find_last_checkpoint(settings(scores_csv, blank, tmp_path, **changes))
+    assert Path(found).name == "checkpoint-4"
+
+
+def test_directory_of_another_run_is_not_mixed_up(scores_csv, blank, tmp_path):
+    (tmp_path / "checkpoint-4").mkdir()
+    with pytest.raises(ValueError, match="holds the checkpoints of another run. Add `--resume`"):
+        finetune(settings(scores_csv, blank, tmp_path))
+
+
+def test_checkpoint_and_processor_must_agree(scores_csv, blank, tmp_path):
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_text((Path(blank) / name).read_text())
+    MusiqImageProcessor(patch_size=16).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="must agree on `patch_size`"):
+        finetune(settings(scores_csv, str(tmp_path), tmp_path / "out"))
+
+
+def run_example(*words: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(ROOT / "examples" / "finetune.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_command_without_data_says_what_to_type():
+    result = run_example()
+    assert result.returncode == 2
+    assert "finetune: --data is needed" in result.stderr
+    assert "accelerate launch examples/finetune.py --data" in result.stderr
+
+
+@pytest.mark.slow
+def test_command_trains_and_accepts_hyphens(scores_csv, blank, tmp_path):
+    words = ("--data", scores_csv, "--model", blank, "--output-dir", str(tmp_path), "--epochs", "1")
+    result = run_example(*words)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "metrics.json").exists()
+    assert MusiqConfig.from_pretrained(tmp_path).architectures == ["MusiqForImageQualityAssessment"]
+
+
+@pytest.mark.slow
+def test_command_answers_wrong_data_with_one_sentence(blank, tmp_path):
+    result = run_example("--data", "absent.csv", "--model", blank, "--output_dir", str(tmp_path))
+    assert result.returncode == 2
+    assert "finetune: absent.csv: no such file" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "`epochs` must be positive, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"save_dtype": "float8"}, "`save_dtype` must be 'float32' or 'float16', got 'float8'"),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(changes, message):
+    with pytest.raises(ValueError, match=message):
+        FinetuneSettings(data="d", output_dir="o", model="m", **changes)
+
+
+def test_too_few_pictures_are_refused_before_training(scores_csv, blank, tmp_path):
+    with pytest.raises(ValueError, match="The selection pictures must be at least 3, got 1"):
+        finetune(settings(scores_csv, blank, tmp_path, holdout_fraction=0.05))

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+import argparse
+import dataclasses
+
+import pytest
+
+from musiq_hf.training.pretraining_quality import PretrainSettings
+from musiq_hf.training.recipes import RECIPES, add_settings, load_settings, read_recipe, settings_from_arguments
+from musiq_hf.training.settings import FinetuneSettings
+from musiq_hf.training.starting import load_model, load_processor
+
+NEEDED = {"data": "scores.csv", "model": "scratch:musiq-tiny", "output_dir": "runs"}
+FINETUNING = sorted(path.stem for path in RECIPES.glob("*.yaml") if "pretrain" not in path.stem)
+# Tables 5 to 9 of the paper and the further studies, as the heads of the recipes name them.
+ABLATIONS = [
+    ["resize_mode=square", "longer_side_lengths=[224,384,512]", "use_native_resolution=false"],
+    ["longer_side_lengths=[224,384,512]", "use_native_resolution=false"],
+    ["longer_side_lengths=[224]", "use_native_resolution=false"],
+    ["longer_side_lengths=[384]", "use_native_resolution=false"],
+    ["longer_side_lengths=[512]", "use_native_resolution=false"],
+    ["longer_side_lengths=[224,384]", "use_native_resolution=false"],
+    ["longer_side_lengths=[]"],
+    ["longer_side_lengths=[224]"],
+    ["longer_side_lengths=[384]"],
+    ["longer_side_lengths=[224,384]"],
+    ["spatial_embedding=none"],
+    ["spatial_embedding=sinusoid"],
+    ["spatial_embedding=fixed", "max_native_patches=512"],
+    ["use_scale_embedding=false"],
+    ["patch_encoder=linear"],
+    ["patch_encoder=conv"],
+    ["patch_encoder_depth=8"],
+    ["hash_grid_size=5"],
+    ["hash_grid_size=14"],
+    ["patch_size=16"],
+    ["patch_size=64"],
+]
+
+
+@pytest.mark.parametrize("recipe", FINETUNING)
+def test_every_recipe_gives_settings(recipe):
+    settings = load_settings(FinetuneSettings, recipe=recipe, arguments=NEEDED)
+    head = (RECIPES / f"{recipe}.yaml").read_text()
+    for word in ("accelerate launch examples/finetune.py", "Data:", "Hardware", "Result:"):
+        assert word in head
+    assert settings.data == "scores.csv"
+
+
+def test_stage_one_has_a_recipe_too():
+    settings = load_settings(PretrainSettings, recipe="quality_pretrain", arguments={"data": "d", "output_dir": "o"})
+    assert load_model(settings.model).num_parameters() <= 3_000_000
+
+
+def test_an_empty_architecture_is_none(tmp_path):
+    (tmp_path / "mine.yaml").write_text("architecture:\n")
+    assert load_settings(FinetuneSettings, recipe=str(tmp_path / "mine.yaml"), arguments=NEEDED).architecture == {}
+
+
+def test_paper_recipes_have_its_numbers():
+    # Section 4.2 of the paper: (learning rate, epochs, batch size).
+    expected = {"paq2piq": (2e-4, 10, 128), "koniq": (1e-4, 30, 96), "spaq": (1e-4, 30, 128), "ava": (0.12, 20, 512)}
+    for recipe, numbers in expected.items():
+        values = read_recipe(recipe)
+        assert (values["learning_rate"], values["epochs"], values["batch_size"]) == numbers
+        assert (values["optimizer"], values["native_patches"]) == ("sgd", 512)
+    assert read_recipe("spaq")["shorter_side"] == 512
+
+
+@pytest.mark.parametrize("overrides", ABLATIONS, ids=" ".join)
+def test_ablations_change_model_and_processor_together(overrides):
+    settings = load_settings(FinetuneSettings, overrides=overrides, arguments=NEEDED)
+    model = load_model(settings.model, architecture=settings.architecture)
+    processor = load_processor(settings.model, model.config, architecture=settings.architecture)
+    for text in overrides:
+        name = text.partition("=")[0]
+        assert name in settings.architecture
+        found = [getattr(part, name) for part in (model.config, processor) if hasattr(part, name)]
+        assert found and all(
+            str(value).lower() == text.partition("=")[2].lower().replace(",", ", ") for value in found
+        )
+
+
+def test_precedence_rises_from_recipe_over_overrides_to_arguments(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "epochs: 3\nbatch_size: 4\nlearning_rate: 0.5\nweight_decay: 1e-3\narchitecture:\n  hash_grid_size: 5\n"
+    )
+    settings = load_settings(
+        FinetuneSettings,
+        recipe=str(recipe),
+        overrides=["batch_size=5", "learning_rate=1e-4", "use_scale_embedding=false"],
+        arguments=NEEDED | {"batch_size": 6},
+        defaults={"epochs": 1, "seed": 7},
+    )
+    assert (settings.epochs, settings.batch_size, settings.learning_rate, settings.seed) == (3, 6, 1e-4, 7)
+    assert settings.weight_decay == 1e-3
+    assert settings.architecture == {"hash_grid_size": 5, "use_scale_embedding": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": "konik"}, "konik.yaml: no such recipe.*one of .*koniq"),
+        ({"overrides": ["epochs"]}, "`--set` takes name=value, got 'epochs'"),
+        ({"overrides": ["depth=3"]}, "`--set depth=...`: neither a setting of the run nor a field"),
+        (
+            {"overrides": ["longer_side_lengths=[224"]},
+            r"`--set longer_side_lengths=\[224`: the value is not valid YAML",
+        ),
+        ({"overrides": ["hidden_size=abc"]}, "`hidden_size` must be int, got 'abc'"),
+        ({"overrides": ["patch_encoder=foo"]}, "`patch_encoder` must be linear or conv or resnet, got 'foo'"),
+        ({"overrides": ["resize_mode=foo"]}, "`resize_mode` must be arp or square, got 'foo'"),
+        ({"overrides": ["score_scale=2"]}, "neither a setting of the run nor a field"),
+        ({"arguments": NEEDED | {"warmup_fraction": 5.0}}, r"`warmup_fraction` must lie in \[0, 1\), got 5"),
+        ({"arguments": NEEDED | {"learning_rate": -1.0}}, "`learning_rate` must be at least 0, got -1"),
+        ({"overrides": ["epochs=many"]}, "`epochs` must be float, got 'many'"),
+        ({"overrides": ["batch_size=1.5"]}, "`batch_size` must be int, got 1.5"),
+        ({"arguments": {"data": "scores.csv", "output_dir": "runs"}}, "--model is needed: Checkpoint to start from"),
+        ({"arguments": NEEDED | {"speed": 3}}, "Unknown settings speed. Known are"),
+        ({"arguments": NEEDED | {"architecture": {"depth": 3}}}, "`architecture` names depth, which is no field"),
+        (
+            {"arguments": NEEDED | {"model": "scratch:musiq-huge"}},
+            "no configuration for 'scratch:musiq-huge'",
+        ),
+        ({"arguments": NEEDED | {"optimizer": "lion"}}, "`optimizer` must be 'adamw' or 'adam' or 'sgd', got 'lion'"),
+        ({"arguments": NEEDED | {"lora_rank": 4, "freeze": "encoder"}}, "Leave out `freeze`"),
+        ({"arguments": NEEDED | {"holdout_fraction": 1.5}}, r"`holdout_fraction` must lie in \[0, 1\), got 1.5"),
+        ({"arguments": NEEDED | {"rank_weight": -1.0}}, "`rank_weight` must be at least 0, got -1"),
+        ({"arguments": NEEDED | {"shorter_side": 0}}, "`shorter_side` must be at least 1, got 0"),
+    ],
+)
+def test_mistakes_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_settings(FinetuneSettings, **({"arguments": NEEDED} | changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("- 1", "a recipe is a mapping .* got list"), ("a: [", "is not valid YAML")]
+)
+def test_a_recipe_must_be_a_mapping(tmp_path, text, message):
+    (tmp_path / "wrong.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_recipe(str(tmp_path / "wrong.yaml"))
+
+
+@pytest.mark.parametrize("kind", [FinetuneSettings, PretrainSettings])
+def test_every_setting_is_an_argument_with_a_help_text(kind):
+    parser = argparse.ArgumentParser()
+    add_settings(parser, kind)
+    actions = {action.dest: action for action in parser._actions}
+    names = {item.name for item in dataclasses.fields(kind)} - {"architecture"}
+    assert names <= set(actions)
+    assert all(actions[name].help for name in names)
+
+
+def test_arguments_become_settings():
+    parser = argparse.ArgumentParser()
+    add_settings(parser, FinetuneSettings)
+    words = ["--data", "a.csv", "--score_range", "0", "100", "--bf16", "--set", "hash_grid_size=5", "--epochs", "2"]
+    settings = settings_from_arguments(parser.parse_args(words), FinetuneSettings, model="m", output_dir="o")
+    assert (settings.score_range, settings.bf16, settings.epochs) == ((0, 100), True, 2)
+    assert settings.architecture == {"hash_grid_size": 5}
+    assert settings.batch_size == FinetuneSettings.batch_size
