@@ -13,6 +13,7 @@ from PIL import Image
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.cli import main
 from musiq_hf.pictures import opening
+from musiq_hf.pictures.lazy import LazyPicture
 from musiq_hf.scoring.engine import PictureScore, score_with_several
 from musiq_hf.scoring.rows import ScoreRow, Scorers, _workers, mean_place, to_row
 
