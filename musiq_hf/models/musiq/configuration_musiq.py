@@ -26,6 +26,15 @@ POSITIVE_FIELDS = (
     "pre_logits_size",
     "num_labels",
 )
+# Fields that a model in evaluation mode does not read.
+UNREAD_FIELDS = {
+    "model_type",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "drop_path_rate",
+    "initializer_range",
+    "score_range",
+}
 
 
 @strict
@@ -131,6 +140,10 @@ class MusiqConfig(PreTrainedConfig):
             resized = sum((-(-length // self.patch_size)) ** 2 for length in self.longer_side_lengths)
             return resized + (self.max_native_patches or 0)
         return self.hash_grid_size**2
+
+    def signature_fields(self) -> dict[str, Any]:
+        """Return the fields that a model in evaluation mode reads: shapes of weights, and what changes a score."""
+        return {name: getattr(self, name) for name in MusiqConfig.__annotations__.keys() - UNREAD_FIELDS}
 
     def validate_architecture(self) -> None:
         """Raise a ValueError for the first rule that the fields break."""

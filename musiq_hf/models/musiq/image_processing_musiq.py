@@ -7,6 +7,7 @@ Where that pads every resized scale to its largest possible length, padding here
 sequence, and only in batches.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -29,6 +30,8 @@ SHARED_FIELDS = (
     "use_native_resolution",
     "max_native_patches",
 )
+# Settings that decide how a result is packed, which no score sees.
+PACKING_FIELDS = {"padding", "return_tensors"}
 # Keys of a preprocessor_config.json that describe the file, not the preprocessing.
 FILE_KEYS = {"image_processor_type", "processor_class", "auto_map", "backend", "_commit_hash", "name_or_path"}
 
@@ -138,6 +141,57 @@ class MusiqImageProcessor(BaseImageProcessor):
                     "Build the processor with `MusiqImageProcessor.from_config(model.config)`."
                 )
 
+    def signature_fields(self) -> dict[str, Any]:
+        """Return the settings that decide what a model sees of a picture; how sequences are packed is none of them."""
+        names = self.valid_kwargs.__annotations__.keys() - PACKING_FIELDS
+        return {name: getattr(self, name) for name in names}
+
+    def cut(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Turn one picture into its unpadded sequence.
+
+        Args:
+            pixels: Shape (height, width, 3), uint8, or float32 in [0, 1].
+
+        Returns:
+            The entries of `model_input_names`, without a batch axis, on the device of the pixels.
+
+        Raises:
+            ValueError: If the picture is too small or too thin for the settings.
+        """
+        names = self.valid_kwargs.__annotations__.keys() - PACKING_FIELDS
+        settings = {name: getattr(self, name) for name in names}
+        return self._preprocess(pixels, **settings | {"input_data_format": "channels_last"})
+
+    def num_tokens(self, feature: dict[str, torch.Tensor]) -> int:
+        """Return the number of patches of a sequence."""
+        return len(feature["pixel_attention_mask"])
+
+    def count_tokens(self, height: int, width: int) -> int:
+        """Return the number of patches of a picture of this size, in pixels.
+
+        Raises:
+            ValueError: As `cut`.
+        """
+        return sum(self.count_patches(height, width))
+
+    def count_patches(self, height: int, width: int) -> list[int]:
+        """Return the number of patches of each scale of a picture of this size, in pixels, in order.
+
+        Raises:
+            ValueError: As `cut`.
+        """
+        sizes = scaled_sizes(
+            height,
+            width,
+            longer_side_lengths=tuple(self.longer_side_lengths),
+            use_native_resolution=self.use_native_resolution,
+            resize_mode=self.resize_mode,
+        )
+        counts = [math.prod(num_patches(*size, self.patch_size)) for size in sizes]
+        if self.use_native_resolution and self.max_native_patches is not None:
+            counts[-1] = min(counts[-1], self.max_native_patches)
+        return counts
+
     def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
         kwargs["longer_side_lengths"] = sorted(kwargs["longer_side_lengths"])
         return kwargs
@@ -241,6 +295,7 @@ class MusiqImageProcessor(BaseImageProcessor):
         features: Sequence[dict[str, torch.Tensor]],
         *,
         padding: str | None = None,
+        max_length: int | None = None,
         return_tensors: str | TensorType | None = None,
     ) -> BatchFeature:
         """Batch sequences of different lengths; the one place where padding is made.
@@ -248,6 +303,7 @@ class MusiqImageProcessor(BaseImageProcessor):
         Args:
             features: Per picture, the tensors that this processor returns with `padding="do_not_pad"`.
             padding: "longest", "max_length" or "do_not_pad"; None = the processor's own setting.
+            max_length: Patches that "max_length" pads to; None = the longest possible sequence.
             return_tensors: "pt" or "np"; None = "pt".
 
         Returns:
@@ -257,8 +313,9 @@ class MusiqImageProcessor(BaseImageProcessor):
         names = self.valid_kwargs.__annotations__
         settings = {name: getattr(self, name) for name in names} | {"return_tensors": return_tensors}
         settings |= {"padding": padding} if padding is not None else {}
-        self._validate_preprocess_kwargs(**settings)
-        return self._pad(features, **settings)
+        checked = settings if max_length is None else settings | {"padding": "longest"}
+        self._validate_preprocess_kwargs(**checked)
+        return self._pad(features, max_length=max_length, **settings)
 
     def _pad(
         self,
@@ -270,6 +327,7 @@ class MusiqImageProcessor(BaseImageProcessor):
         longer_side_lengths: list[int],
         use_native_resolution: bool,
         max_native_patches: int | None,
+        max_length: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         as_numpy = return_tensors in ("np", TensorType.NUMPY)
@@ -282,8 +340,10 @@ class MusiqImageProcessor(BaseImageProcessor):
             )
         longest = length = max(len(feature["pixel_attention_mask"]) for feature in features)
         if padding == "max_length":
-            length = sum((-(-side // patch_size)) ** 2 for side in longer_side_lengths)
-            length += (max_native_patches or 0) if use_native_resolution else 0
+            length = max_length or (
+                sum((-(-side // patch_size)) ** 2 for side in longer_side_lengths)
+                + ((max_native_patches or 0) if use_native_resolution else 0)
+            )
             if longest > length:
                 raise ValueError(
                     f'`padding="max_length"` pads to {length} patches, got a sequence of {longest}. Make the features '

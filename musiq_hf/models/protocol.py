@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The types that every model family provides, and all that the rest of the package knows of one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+
+# One picture, unpadded and without a batch axis; the keys are arguments of the model's `forward`.
+Feature = dict[str, torch.Tensor]
+
+
+class QualityConfig(Protocol):
+    """Configuration of a model: labels, unit and range of its scores.
+
+    Attributes:
+        model_type: Name of the family.
+        num_labels: 1 = an opinion score, n = a distribution over the score values 1..n.
+        score_offset: MOS points added to a one-label logit.
+        score_scale: MOS points per unit of a one-label logit.
+        score_range: Lowest and highest possible score, in MOS points; None if it is not noted.
+        architectures: Name of the model's class, in a list.
+    """
+
+    model_type: str
+    num_labels: int
+    score_offset: float
+    score_scale: float
+    score_range: Sequence[float] | None
+    architectures: list[str] | None
+
+    @property
+    def answer_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score in MOS points; None if it is not noted."""
+
+    def signature_fields(self) -> dict[str, Any]:
+        """Return the fields that shape no weight but change a score."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields."""
+
+
+class QualityProcessor(Protocol):
+    """Image processor of a family: pixels to features, features to batches.
+
+    Attributes:
+        do_convert_rgb: Whether pictures that are not RGB are converted; if not, they raise.
+    """
+
+    do_convert_rgb: bool
+
+    def cut(self, pixels: torch.Tensor) -> Feature:
+        """Turn a picture into what the model reads.
+
+        Args:
+            pixels: Shape (height, width, 3), uint8, or float32 in [0, 1].
+
+        Returns:
+            The feature, on the device of the pixels.
+
+        Raises:
+            ValueError: If the model cannot read pictures of this size.
+        """
+
+    def num_tokens(self, feature: Feature) -> int:
+        """Return the length of a feature in tokens, the unit of the budget of a batch."""
+
+    def count_tokens(self, height: int, width: int) -> int:
+        """Return `num_tokens` of a picture of this size, in pixels, without cutting it.
+
+        Raises:
+            ValueError: As `cut`.
+        """
+
+    def pad(
+        self, features: Sequence[Feature], *, padding: str | None = None, max_length: int | None = None
+    ) -> BatchFeature:
+        """Batch features of different lengths.
+
+        Args:
+            features: One of each picture.
+            padding: "longest" of the batch, or "max_length"; None = the processor's own setting.
+            max_length: Tokens that "max_length" pads to; None = the longest possible feature.
+        """
+
+    def check_config(self, config: Any) -> None:
+        """Raise a ValueError if a configuration disagrees with this processor."""
+
+    @classmethod
+    def from_config(cls, config: Any, **settings: Any) -> Self:
+        """Make a processor that agrees with a configuration."""
+
+    def signature_fields(self) -> dict[str, Any]:
+        """Return the settings that decide what a model sees of a picture."""
+
+    def save_pretrained(self, save_directory: Any) -> Any:
+        """Write preprocessor_config.json."""
+
+
+class QualityModel(Protocol):
+    """Model with a quality head.
+
+    Called with a batch of `QualityProcessor.pad` and perhaps `labels`, it answers `loss` (if there are labels),
+    `logits` (batch_size, num_labels) and `scores` (batch_size,) in MOS points.
+
+    Attributes:
+        config: Its configuration.
+        device: Where its weights are.
+        training: Whether it is in training mode.
+    """
+
+    config: Any
+    training: bool
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, **batch: Any) -> Any: ...
+
+    def std_from_logits(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Return the standard deviation of the predicted distributions, in MOS points; None for one label."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self: ...
+
+    def eval(self) -> Self: ...
+
+    def parameters(self) -> Any: ...
+
+    def state_dict(self) -> dict[str, torch.Tensor]: ...
+
+
+@dataclass(kw_only=True)
+class TrainingView:
+    """Part of a picture that a training step sees; the fields of a subclass become settings and flags of training.
+
+    This one shows all of it. Random numbers come from torch's generator, so that a resumed run repeats them.
+    """
+
+    def cut(self, processor: Any, pixels: torch.Tensor) -> Feature:
+        """Turn a training picture into a feature; see `QualityProcessor.cut`."""
+        return processor.cut(pixels)
+
+    def check(self, processor: Any) -> None:
+        """Raise a ValueError if this view cannot be had with a processor."""
+
+    def max_tokens(self, processor: Any) -> int | None:
+        """Return the most tokens that `cut` gives; None if there is no bound."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardText:
+    """Sentences of a family for a model card.
+
+    Attributes:
+        summary: Sentence that says what the model is.
+        preprocessing: Sentences about what becomes of a picture.
+        score: Sentences about the meaning of the score.
+        intended: Sentences about the intended use.
+        limits: Markdown list of limits and bias.
+        citation: BibTeX entries.
+        tags: Tags of the Hub.
+    """
+
+    summary: str
+    preprocessing: str
+    score: str
+    intended: str
+    limits: str
+    citation: str
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Model family: its classes, and what the rest of the package must know to use them.
+
+    Attributes:
+        name: The `model_type` of its configuration.
+        config: Class of the configuration; see `QualityConfig`.
+        processor: Class of the image processor; see `QualityProcessor`.
+        quality: Class of the model with a quality head, see `QualityModel`; None for a family without one.
+        classifier: Class of the model with a head for classes; None for a family without one.
+        others: Further classes of models.
+        view: What a training step sees of a picture.
+        parts: Function from a model to its parts that can be frozen, by name. "head" is always among them; its last
+            module is the linear layer that gives the logits.
+        lora_targets: Names of the linear layers to which low-rank additions are made.
+        card: Function from a configuration to the sentences of a model card.
+        start: Function that makes a model from a configuration and named backbones; None where one configuration is
+            all that it takes.
+        calibrate: Function of model, logits and labels that is called once after training; None does nothing.
+    """
+
+    name: str
+    config: type[PreTrainedConfig]
+    processor: type[BaseImageProcessor]
+    quality: type[PreTrainedModel] | None
+    classifier: type[PreTrainedModel] | None = None
+    others: tuple[type[PreTrainedModel], ...] = ()
+    view: type[TrainingView] = TrainingView
+    parts: Callable[[Any], Mapping[str, Sequence[nn.Module]]]
+    lora_targets: tuple[str, ...] = ()
+    card: Callable[[Any], CardText]
+    start: Callable[..., Any] | None = None
+    calibrate: Callable[[Any, torch.Tensor, torch.Tensor], None] | None = None
