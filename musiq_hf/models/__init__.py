@@ -1,2 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model families, a folder for each."""
+"""Model families, a folder for each, and the table of them."""
+
+from typing import Any
+
+from .musiq.family import MUSIQ
+from .protocol import Family
+
+# By the `model_type` of their configurations.
+FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ,)}
+
+
+def family_of(config: Any) -> Family:
+    """Return the family of a configuration.
+
+    Raises:
+        ValueError: If the package has no such family; the message names those that there are.
+    """
+    model_type = getattr(config, "model_type", None)
+    if model_type not in FAMILIES:
+        raise ValueError(f"A {' or '.join(FAMILIES)} checkpoint was expected, got one of type {model_type!r}.")
+    return FAMILIES[model_type]
+
+
+__all__ = ["FAMILIES", "family_of"]

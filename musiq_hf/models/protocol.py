@@ -151,6 +151,10 @@ class TrainingView:
         """Return the most tokens that `cut` gives; None if there is no bound."""
         return None
 
+    def count_tokens(self, processor: Any, height: int, width: int) -> int:
+        """Return the tokens that `cut` gives for a picture of this size, in pixels."""
+        return processor.count_tokens(height, width)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CardText:
@@ -173,6 +177,24 @@ class CardText:
     limits: str
     citation: str
     tags: tuple[str, ...]
+
+
+def describe_score(config: QualityConfig) -> str:
+    """Write what a score of a model means, for its card: an expectation, or an opinion score in its unit."""
+    if config.num_labels > 1:
+        return (
+            f"The head predicts a distribution over the score values 1 to {config.num_labels}; the score is its "
+            f"expectation, so it lies between 1 and {config.num_labels}. Higher is better."
+        )
+    mapping = ""
+    if (config.score_offset, config.score_scale) != (0, 1):
+        mapping = f" It is {config.score_offset:.6g} + {config.score_scale:.6g} times the logit."
+    if config.score_range is None:
+        meaning = "The unit and the range are those of the opinion scores that it was trained on."
+    else:
+        low, high = config.score_range
+        meaning = f"Opinion scores lie between {low:g} and {high:g}; predictions are not clipped and can leave them."
+    return f"One number per picture, an estimate of its mean opinion score (MOS). Higher is better.{mapping} {meaning}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MUSIQ as a family: what the rest of the package knows of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..protocol import CardText, Family, Feature, TrainingView, describe_score
+from .configuration_musiq import MusiqConfig
+from .image_processing_musiq import MusiqImageProcessor
+from .modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqModel
+
+CITATION = """\
+@inproceedings{ke2021musiq,
+  title     = {{MUSIQ}: Multi-scale Image Quality Transformer},
+  author    = {Ke, Junjie and Wang, Qifei and Wang, Yilin and Milanfar, Peyman and Yang, Feng},
+  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV)},
+  pages     = {5148--5157},
+  year      = {2021},
+  note      = {arXiv:2108.05997}
+}"""
+
+_LIMITS_OPINIONS = """\
+- Opinion scores are averages over particular observers, displays and instructions. They carry the taste of those
+  people and of those who chose the pictures: subjects, places, cameras and styles that are rare in the training data
+  are scored less reliably, and a systematic like or dislike of a subject ends up in the score.
+- Content and quality are not separated: pictures of one quality but of different subjects get different scores.
+- Scores of one checkpoint compare pictures with each other. They are not calibrated across checkpoints, and a small
+  difference between two pictures may be noise.
+- Screenshots, drawings, medical and synthetic pictures, and pictures much larger or smaller than those of the training
+  data, are outside of what was learned."""
+
+_LIMITS_CLASSIFICATION = """\
+- The classes and the bias of ImageNet: its photographs, its labels, and the places they come from.
+- It was made as a start for fine-tuning on opinion scores, not for use as a classifier."""
+
+
+def subset_patches(feature: Feature, limits: Sequence[int | None]) -> Feature:
+    """Draw a random subset of the patches of every scale, kept in their order.
+
+    Args:
+        feature: Unpadded sequence of one picture, as the processor gives it.
+        limits: At most so many patches of each scale, in the order of the scales; None keeps all.
+
+    Returns:
+        The same entries, shorter. Random numbers come from torch's generator.
+    """
+    kept = []
+    for scale, limit in enumerate(limits):
+        indices = (feature["scale_position_ids"] == scale).nonzero()[:, 0]
+        kept.append(indices if limit is None else indices[torch.randperm(len(indices))[:limit]].sort().values)
+    return {name: values[torch.cat(kept)] for name, values in feature.items()}
+
+
+@dataclass(kw_only=True)
+class MusiqTrainingView(TrainingView):
+    """Random subset of the patches of a picture, a new one in every step.
+
+    The paper trains with 512 native patches, which it does not say how to choose.
+    """
+
+    native_patches: int | None = field(
+        default=512,
+        metadata={
+            "help": "Random subset of at most so many native patches per picture and step; None trains on all, at "
+            "any cost in memory."
+        },
+    )
+    resized_patches: int | None = field(
+        default=None,
+        metadata={
+            "help": "Random subset of at most so many patches of every resized copy; a few fixed patches are learnt "
+            "by heart otherwise."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("native_patches", "resized_patches"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+
+    def limits(self, processor: MusiqImageProcessor) -> list[int | None]:
+        """Return the bounds in the order of the processor's scales; None keeps all patches of a scale."""
+        resized = [self.resized_patches] * len(processor.longer_side_lengths)
+        return resized + [self.native_patches] * processor.use_native_resolution
+
+    def cut(self, processor: MusiqImageProcessor, pixels: torch.Tensor) -> Feature:
+        return subset_patches(processor.cut(pixels), self.limits(processor))
+
+    def max_tokens(self, processor: MusiqImageProcessor) -> int | None:
+        resized = sum((-(-side // processor.patch_size)) ** 2 for side in processor.longer_side_lengths)
+        if not processor.use_native_resolution:
+            return resized
+        bounds = [bound for bound in (self.native_patches, processor.max_native_patches) if bound is not None]
+        return resized + min(bounds) if bounds else None
+
+    def count_tokens(self, processor: MusiqImageProcessor, height: int, width: int) -> int:
+        counts = processor.count_patches(height, width)
+        pairs = zip(counts, self.limits(processor), strict=True)
+        return sum(count if limit is None else min(count, limit) for count, limit in pairs)
+
+
+def parts(model: Any) -> Mapping[str, Sequence[nn.Module]]:
+    """Return the parts that training can freeze: patch encoder with its projection, all but the head, and the head."""
+    embeddings, head = model.musiq.embeddings, model.head
+    residual_network = [] if embeddings.patch_encoder is None else [embeddings.patch_encoder]
+    pre_logits = [] if head.pre_logits is None else [head.pre_logits]
+    return {
+        "patch_encoder": [embeddings.patch_projection, *residual_network],
+        "encoder": [model.musiq],
+        "head": [*pre_logits, head.classifier],
+    }
+
+
+def card(config: MusiqConfig) -> CardText:
+    """Write the sentences of a model card that follow from a configuration."""
+    is_classifier = "MusiqForImageClassification" in (config.architectures or [])
+    kind = "an ImageNet classifier" if is_classifier else "a no-reference model of image quality"
+    return CardText(
+        summary=(
+            f"MUSIQ, the multi-scale image quality Transformer (Ke et al., ICCV 2021, arXiv:2108.05997): {kind} that "
+            "reads pictures at their own size and aspect ratio. For Hugging Face Transformers, with `musiq_hf`."
+        ),
+        preprocessing=_preprocessing(config),
+        score=_classes(config) if is_classifier else describe_score(config),
+        intended=(
+            "A start for fine-tuning on opinion scores."
+            if is_classifier
+            else "Ranking and filtering photographs by perceived quality, watching the quality of a camera, codec or "
+            "generator, and research on image quality. Scores that matter should be checked against human ratings of "
+            "your own pictures first."
+        ),
+        limits=_LIMITS_CLASSIFICATION if is_classifier else _LIMITS_OPINIONS,
+        citation=CITATION,
+        tags=("musiq", "image-quality-assessment", "arxiv:2108.05997"),
+    )
+
+
+def _classes(config: MusiqConfig) -> str:
+    return f"None: the head gives logits of {config.num_labels} classes. Fine-tune it before you score pictures."
+
+
+def _preprocessing(config: MusiqConfig) -> str:
+    scales = [f"resized to a longer side of {length} pixels" for length in config.longer_side_lengths]
+    if config.use_native_resolution:
+        limit = "" if config.max_native_patches is None else f" (the first {config.max_native_patches} patches)"
+        scales.append(f"at its own resolution{limit}")
+    grid = f"hashed to a grid of {config.hash_grid_size} x {config.hash_grid_size} cells"
+    positions = {
+        "hash": grid,
+        "sinusoid": f"{grid}, fixed sinusoids",
+        "fixed": "one learned vector per slot of the padded sequence",
+        "none": "not used",
+    }[config.spatial_embedding]
+    return (
+        f"By `MusiqImageProcessor`, from preprocessor_config.json: RGB values to [-1, 1]; the picture "
+        f"{', and '.join(scales)}, always with its aspect ratio (Gaussian resize as in the published code, not "
+        f"antialiased); patches of {config.patch_size} x {config.patch_size} pixels, the last ones zero-padded; "
+        f"positions {positions}. EXIF orientation is applied, gray repeated, alpha composited on white."
+    )
+
+
+MUSIQ = Family(
+    name="musiq",
+    config=MusiqConfig,
+    processor=MusiqImageProcessor,
+    quality=MusiqForImageQualityAssessment,
+    classifier=MusiqForImageClassification,
+    others=(MusiqModel,),
+    view=MusiqTrainingView,
+    parts=parts,
+    lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
+    card=card,
+)
