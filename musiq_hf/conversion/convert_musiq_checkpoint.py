@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from ..common.arguments import parse_arguments
 from ..common.files import read_json, write_json
-from ..hub.model_card import MusiqModelCard
+from ..hub.model_card import CheckpointCard
 from ..hub.publishing import add_remote_code
 from ..models.musiq.configuration_musiq import MusiqConfig
 from ..models.musiq.image_processing_musiq import MusiqImageProcessor
@@ -149,7 +149,7 @@ def _check_back(model: Model, checkpoint: Checkpoint) -> None:
         raise ValueError(f"The written weights do not give back these arrays of the source: {wrong}.")
 
 
-def model_card(name: str, checkpoint: Checkpoint, config: MusiqConfig, difference: float) -> MusiqModelCard:
+def model_card(name: str, checkpoint: Checkpoint, config: MusiqConfig, difference: float) -> CheckpointCard:
     """The card of a converted checkpoint, with what is known of a published one of that name."""
     dataset, pyiqa = dataset_of(name), checkpoint.source != ORIGINAL
     kind = "the PyTorch re-implementation pyiqa" if pyiqa else "the authors' JAX program (google-research/musiq)"
@@ -159,7 +159,7 @@ def model_card(name: str, checkpoint: Checkpoint, config: MusiqConfig, differenc
             "pyiqa itself resizes, activates and standardises differently from the published code. This checkpoint "
             "follows the published code, so its scores differ from pyiqa's."
         )
-    return MusiqModelCard(
+    return CheckpointCard(
         name=name,
         config=config,
         source=f"Converted from `{checkpoint.path.name}`, a checkpoint of {kind}; no weight was changed.",

@@ -26,15 +26,14 @@ from ..common.files import write_json
 from ..data.splits import split_data
 from ..hub.checkpoints import save_checkpoint
 from ..hub.publishing import add_remote_code
-from ..models.musiq.configuration_musiq import MusiqConfig
-from ..models.musiq.modeling_musiq import MusiqForImageClassification
+from ..models import family_of
 from ..pictures.augmentations import check_rand_augment
 from ..scoring.loading import has_weights, load_checkpoint, load_config
 from ..scoring.verification import write_self_test
-from .collators_imagenet import ClassificationCollator, MixupCollator
+from .collators_imagenet import ClassificationCollator, Mixing, MixupCollator
 from .settings import RunSettings
 from .starting import load_processor
-from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer
+from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer
 
 if TYPE_CHECKING:
     import datasets
@@ -136,34 +135,37 @@ def load_labelled_images(data: str) -> "datasets.DatasetDict":
     return splits.select_columns(["image", "label"]).cast_column("image", datasets.Image(decode=False))
 
 
-def load_classifier(
-    name: str, class_names: Sequence[str], *, architecture: Mapping[str, Any]
-) -> MusiqForImageClassification:
-    """A classifier from a checkpoint, or with fresh weights from a directory that holds only a configuration.
+def load_classifier(name: str, class_names: Sequence[str], *, architecture: Mapping[str, Any]) -> Any:
+    """Load a classifier of a checkpoint, or make one with fresh weights from a configuration alone.
 
     Weights that do not fit (a head for other classes) are made anew.
 
     Args:
         name: Checkpoint, or directory with a config.json.
-        class_names: In the order of the labels.
+        class_names: Names of the classes, in the order of the labels.
         architecture: Fields of the configuration to change; those of the image processor alone are passed over.
 
+    Returns:
+        The model.
+
     Raises:
-        ValueError: If the checkpoint is no MUSIQ, or its configuration does not allow the changes.
+        ValueError: If the checkpoint is of no family with a classifier, or its configuration does not allow the
+            changes.
     """
     config = load_config(name)
+    family = family_of(config)
+    if family.classifier is None:
+        raise ValueError(f"{name}: a {family.name} model has no head for classes, so it cannot be trained on them.")
     values = config.to_diff_dict() | {key: value for key, value in architecture.items() if key in config.to_dict()}
     # What a quality model says about its score has no meaning for classes, and their number follows from their names.
     for field in ("score_offset", "score_scale", "score_range", "problem_type", "architectures", "num_labels"):
         values.pop(field, None)
     values |= {"id2label": dict(enumerate(class_names)), "label2id": {label: i for i, label in enumerate(class_names)}}
-    config = MusiqConfig(**values)
+    config = family.config(**values)
     if not has_weights(name):
         logger.warning("%s holds no weights: training starts from random ones.", name)
-        return MusiqForImageClassification(config)
-    return MusiqForImageClassification.from_pretrained(
-        name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
-    )
+        return family.classifier(config)
+    return family.classifier.from_pretrained(name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
 
 
 def _best_classes(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -180,8 +182,7 @@ def _make_trainer(
     names = train.features["label"].names
     model = load_classifier(settings.model, names, architecture=settings.architecture)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
-    check_fixed_shapes(settings, processor, train)
-    limits = settings.patch_limits(processor)
+    view = settings.training_view(family_of(model.config))
     return make_trainer(
         settings,
         best_metric="top1_accuracy",
@@ -191,15 +192,17 @@ def _make_trainer(
         processing_class=processor,
         data_collator=MixupCollator(
             processor,
+            view=view,
             num_labels=len(names),
-            limits=limits,
-            min_crop_area=settings.min_crop_area,
-            num_operations=settings.num_operations,
-            magnitude=settings.magnitude,
-            mixup_alpha=settings.mixup_alpha,
-            fixed_length=settings.fixed_shapes,
+            mixing=Mixing(
+                min_crop_area=settings.min_crop_area,
+                num_operations=settings.num_operations,
+                magnitude=settings.magnitude,
+                mixup_alpha=settings.mixup_alpha,
+            ),
+            length=fixed_length(settings, processor, view, train),
         ),
-        eval_collator=ClassificationCollator(processor, limits=limits, seed=settings.seed),
+        eval_collator=ClassificationCollator(processor, view=view, seed=settings.seed),
         compute_metrics=_compute_metrics,
         preprocess_logits_for_metrics=_best_classes,
     )

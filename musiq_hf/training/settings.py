@@ -7,6 +7,7 @@ from typing import Any
 
 from ..common.checks import check_choice, check_counts
 from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..models.protocol import Family, TrainingView
 from .starting import architecture_fields, resolve_model
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -97,6 +98,11 @@ class RunSettings:
         check_choice("save_dtype", self.save_dtype, SAVE_DTYPES)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("report_to", self.report_to, ("none", "tensorboard", "trackio"))
+
+    def training_view(self, family: Family) -> TrainingView:
+        """Make the view of a family."""
+        view: Any = family.view
+        return view(native_patches=self.native_patches, resized_patches=self.resized_patches)
 
     def patch_limits(self, processor: MusiqImageProcessor) -> list[int | None]:
         """`native_patches` and `resized_patches` in the order of the processor's scales."""

@@ -11,7 +11,7 @@ from isolated import run_isolated, save_checkpoints, save_picture
 from PIL import Image
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.hub.model_card import MusiqModelCard
+from musiq_hf.hub.model_card import CheckpointCard
 
 QUALITY = "MusiqForImageQualityAssessment"
 
@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoints(folder, tiny_model, tiny_config):
     checkpoints = save_checkpoints(folder, tiny_model, tiny_config)
-    card = MusiqModelCard(
+    card = CheckpointCard(
         name="someone/published",
         config=MusiqConfig.from_pretrained(checkpoints["published"]),
         source="Random numbers.",

@@ -7,7 +7,7 @@ from fake_hub import check_card
 from huggingface_hub import ModelCard
 
 from musiq_hf import MusiqConfig
-from musiq_hf.hub.model_card import MusiqModelCard
+from musiq_hf.hub.model_card import CheckpointCard
 
 SECTIONS = [
     "How to use it",
@@ -36,7 +36,7 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def card():
-    return MusiqModelCard(
+    return CheckpointCard(
         name="someone/musiq-mine",
         config=MusiqConfig(architectures=["MusiqForImageQualityAssessment"], score_range=(0, 100)),
         source="Trained from random weights with `musiq_hf`.",
@@ -60,7 +60,7 @@ def test_head_is_valid_for_the_hub(card):
     assert {"musiq", "image-quality-assessment", "arxiv:2108.05997", "photography"} <= set(data.tags)
     assert data.datasets == ["someone/cats"]
     assert check_card(text) == []
-    assert ModelCard(card.render()).data.license == "apache-2.0"
+    assert CheckpointCard(card.render()).data.license == "apache-2.0"
 
 
 def test_sections_stand_in_order_and_hold_what_was_given(card):

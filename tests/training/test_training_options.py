@@ -14,9 +14,10 @@ from PIL import Image
 from transformers import AutoModel, TrainingArguments
 
 from musiq_hf import MusiqImageProcessor
-from musiq_hf.data.checks import num_patches_of, readable_rows
+from musiq_hf.data.checks import count_tokens_of_rows, readable_rows
 from musiq_hf.data.loading import load_scored_images
-from musiq_hf.training.collators import QualityCollator
+from musiq_hf.models.musiq.family import MusiqTrainingView
+from musiq_hf.training.collators import Augmentation, TrainingCollator
 from musiq_hf.training.finetuning import _pair_loss, finetune
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import add_lora, freeze, load_model, merge_lora
@@ -141,7 +142,7 @@ def test_nothing_readable_is_an_error(photos):
 def test_patches_are_counted_from_the_heads_of_the_files(photos):
     rows = load_scored_images(str(photos / "scores.csv"))["train"]
     processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[16])
-    counted = num_patches_of(rows, processor)
+    counted = count_tokens_of_rows(rows, processor)
     made = [processor(cell["path"])["pixel_values"].shape[1] for cell in rows["image"]]
     assert counted == made and len(set(made)) > 1
 
@@ -287,14 +288,19 @@ def test_fixed_shapes_compile_once_for_all_batches(tiny_model, tmp_path):
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend=counter)
     generator = np.random.default_rng(0)
-    collator = QualityCollator(processor, flip=True, limits=[None, 12], fixed_length=True)
+    view = MusiqTrainingView(native_patches=12)
+    collator = TrainingCollator(
+        processor, view=view, augmentation=Augmentation(flip=True), length=view.max_tokens(processor)
+    )
     for step in range(50):
         rows = []
         for index, size in enumerate(generator.integers(16, 60, (3, 2))):
             path = tmp_path / f"{step}-{index}.png"
             Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
             rows.append({"image": {"path": str(path), "bytes": None}, "mos": float(index)})
-        compiled(**collator(rows)).loss.backward()
+        batch = collator(rows)
+        del batch["num_tokens"]
+        compiled(**batch).loss.backward()
     assert counter.frame_count == 1
 
 
