@@ -60,7 +60,7 @@ def test_head_is_valid_for_the_hub(card):
     assert {"musiq", "image-quality-assessment", "arxiv:2108.05997", "photography"} <= set(data.tags)
     assert data.datasets == ["someone/cats"]
     assert check_card(text) == []
-    assert CheckpointCard(card.render()).data.license == "apache-2.0"
+    assert ModelCard(card.render()).data.license == "apache-2.0"
 
 
 def test_sections_stand_in_order_and_hold_what_was_given(card):
