@@ -128,7 +128,7 @@ class MusiqConverter:
             type=int,
             nargs="*",
             metavar="PIXELS",
-            help="of the resized copies (default: 224 384)",
+            help="longer sides of the resized copies (default: 224 384)",
         )
         add("--no_native_resolution", action="store_true", help="the picture itself is not a scale")
         add("--hash_grid_size", type=int, help="side of the spatial grid, where no table tells it (default: 10)")
