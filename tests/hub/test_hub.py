@@ -18,7 +18,8 @@ QUALITY = "MusiqForImageQualityAssessment"
 # What an author does: push a model, upload a published directory, check its card, convert and push.
 AUTHOR = """
 import musiq_hf
-from musiq_hf.conversion.convert_musiq_checkpoint import main, to_original
+from musiq_hf.conversion.command import main
+from musiq_hf.conversion.original import to_original
 from huggingface_hub import HfApi, ModelCard
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from places import ROOT
 from benchmarks.cpu import make_parser as benchmark_parser
 from examples.evaluate import build_parser as evaluate_parser
 from musiq_hf.cli import build_parser as command_parser
-from musiq_hf.conversion.convert_musiq_checkpoint import build_parser as convert_parser
+from musiq_hf.conversion.command import build_parser as convert_parser
 from musiq_hf.data.loading import DATA_SETS
 from musiq_hf.models import FAMILIES
 from musiq_hf.training.pretraining_imagenet import ImageNetSettings
