@@ -29,7 +29,7 @@ from ..metrics.correlation import MIN_PICTURES, quality_metrics
 from ..metrics.distributions import opinion_scores
 from ..metrics.reports import quality_report
 from ..models import family_of
-from ..scoring.loading import has_weights, load_config, load_scorer
+from ..scoring.loading import has_weights, load_config, load_scorer, resolve_model
 from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
 from .losses import pairwise_rank_loss, plcc_loss, rank_loss
@@ -147,17 +147,19 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
         report: What `finetune` returns.
     """
     config = load_config(settings.output_dir)
-    recipe = asdict(settings) | {"schedule": "cosine", "augmentation": "flips"}
+    recipe = asdict(settings) | asdict(settings.training_view(family_of(config)))
+    recipe |= {"schedule": "cosine", "augmentation": "flips"}
     recipe |= {"processes": num_processes()} if num_processes() > 1 else {}
-    unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
+    unsaid = {"data", "output_dir", "model", "view", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}
     named = ", ".join(f"{key} {value}" for key, value in said.items())
     start = "the weights of" if has_weights(settings.model) else "random weights in the configuration"
+    beginning = Path(resolve_model(settings.model)).name
     card = CheckpointCard(
         name=Path(settings.output_dir).name,
         config=config,
-        source=f"Trained with `examples/finetune.py` of musiq_hf, from {start} `{Path(settings.model).name}`.",
+        source=f"Trained with `examples/finetune.py` of musiq_hf, from {start} `{beginning}`.",
         training_data=f"{settings.data_description or Path(settings.data).name + ':'} {num_pictures:,} pictures.",
         recipe=f"Settings: {named}.",
         metrics=report,

@@ -31,8 +31,8 @@ from ..pictures.augmentations import check_rand_augment
 from ..scoring.loading import has_weights, load_checkpoint, load_config
 from ..scoring.verification import write_self_test
 from .collators_imagenet import ClassificationCollator, Mixing, MixupCollator
-from .settings import RunSettings
-from .starting import load_processor
+from .settings import OPTIMIZERS, RunSettings, needed, other_default, setting
+from .starting import check_architecture, load_processor
 from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer
 
 if TYPE_CHECKING:
@@ -45,32 +45,35 @@ logger = logging.get_logger(__name__)
 
 @dataclass(kw_only=True)
 class ImageNetSettings(RunSettings):
-    """Settings of `pretrain_imagenet`; those of every run are in `RunSettings`, here with the paper's values.
+    """Settings of `pretrain_imagenet`; those of every run are in `RunSettings`, here with the paper's values."""
 
-    Attributes:
-        data: Folder `train/<class>/picture.jpg`, with `validation/<class>` if there is one, or a data set id on the
-            Hub with columns `image` and `label`.
-        batch_size: Pictures per step and device; even, because mixup pairs them. The paper's 4096 are this times
-            devices times `gradient_accumulation_steps`.
-        optimizer: "adamw", "adam" or "sgd". The paper's "Adam [...] 0.1 weight decay" is AdamW: the Adam of its
-            library (Flax) decays weights directly, in proportion to the learning rate.
-        min_crop_area: Smallest part of a picture's area in a random crop; with mixup, of the area that fits into both
-            pictures of a pair.
-        num_operations: RandAugment's N, operations per picture; 0 leaves RandAugment out.
-        magnitude: RandAugment's M, in 0..30.
-        mixup_alpha: Shares of mixup are drawn from Beta(alpha, alpha); 0 leaves mixup out.
-    """
-
-    data: str
-    epochs: float = 300
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
-    warmup_fraction: float = 0.1
-    min_crop_area: float = 0.08
-    num_operations: int = 2
-    magnitude: float = 15.0
-    mixup_alpha: float = 0.2
+    data: str = needed(
+        "Folder `train/<class>/picture.jpg`, with `validation/<class>` if there is one, or a data set id "
+        "on the Hub with columns `image` and `label`."
+    )
+    epochs: float = other_default(RunSettings, "epochs", 300)
+    batch_size: int = setting(
+        64,
+        "Pictures per step and device; even, because mixup pairs them. The paper's 4096 are this times devices times "
+        "`gradient_accumulation_steps`.",
+    )
+    optimizer: str = setting(
+        "adamw",
+        'The paper\'s "Adam [...] 0.1 weight decay" is "adamw": the Adam of its library (Flax) decays weights '
+        "directly, in proportion to the learning rate.",
+        choices=OPTIMIZERS,
+    )
+    learning_rate: float = other_default(RunSettings, "learning_rate", 1e-3)
+    weight_decay: float = other_default(RunSettings, "weight_decay", 0.1)
+    warmup_fraction: float = other_default(RunSettings, "warmup_fraction", 0.1)
+    min_crop_area: float = setting(
+        0.08,
+        "Smallest part of a picture's area in a random crop; with mixup, of the area that fits into both pictures of "
+        "a pair.",
+    )
+    num_operations: int = setting(2, "RandAugment's N, operations per picture; 0 leaves RandAugment out.")
+    magnitude: float = setting(15.0, "RandAugment's M, in 0..30.")
+    mixup_alpha: float = setting(0.2, "Shares of mixup are drawn from Beta(alpha, alpha); 0 leaves mixup out.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,6 +159,7 @@ def load_classifier(name: str, class_names: Sequence[str], *, architecture: Mapp
     family = family_of(config)
     if family.classifier is None:
         raise ValueError(f"{name}: a {family.name} model has no head for classes, so it cannot be trained on them.")
+    check_architecture(family, architecture)
     values = config.to_diff_dict() | {key: value for key, value in architecture.items() if key in config.to_dict()}
     # What a quality model says about its score has no meaning for classes, and their number follows from their names.
     for field in ("score_offset", "score_scale", "score_range", "problem_type", "architectures", "num_labels"):

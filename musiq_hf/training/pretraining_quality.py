@@ -30,7 +30,7 @@ from ..pictures.fault_pairs import KINDS, fault_pair
 from ..pictures.opening import open_picture
 from ..pictures.synthetic import make_picture
 from .losses import rank_loss
-from .settings import RunSettings
+from .settings import RunSettings, needed, setting
 from .starting import last_layer, load_model, load_processor
 from .trainer import find_last_checkpoint, fixed_length, make_trainer
 
@@ -40,21 +40,17 @@ METRICS = ("loss", "pair_accuracy", "kind_accuracy", "strength_error")
 
 @dataclass(kw_only=True)
 class PretrainSettings(RunSettings):
-    """Settings of `pretrain_quality`; those of every run are in `RunSettings`.
+    """Settings of `pretrain_quality`; those of every run are in `RunSettings`."""
 
-    Attributes:
-        data: A folder of pictures, or what `load_scored_images` reads, of which the train pictures are used.
-        image_root: Directory that the paths of a CSV start from.
-        self_made: Number of self-made pictures (`musiq_hf.pictures.synthetic`) added to them.
-        batch_size: Pairs per step and device.
-        holdout_fraction: Part of the pictures held out to choose the best epoch.
-    """
-
-    data: str
-    image_root: str | None = None
-    self_made: int = 0
-    batch_size: int = 8
-    holdout_fraction: float = 0.05
+    data: str = needed(
+        "A folder of pictures, or what `load_scored_images` reads, of which the train pictures are used."
+    )
+    image_root: str | None = setting(
+        None, "Directory that the paths of a table start from; None = the table's own directory."
+    )
+    self_made: int = setting(0, "Number of self-made pictures (`musiq_hf.pictures.synthetic`) added to them.")
+    batch_size: int = setting(8, "Pairs per step and device.")
+    holdout_fraction: float = setting(0.05, "Part of the pictures held out to choose the best epoch.")
 
 
 class DegradationCollator:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start of training: the model and its image processor, the unit of its scores, and what of it is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,40 +11,31 @@ from transformers import AutoImageProcessor
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..common.extras import require
-from ..common.files import data_directory
-from ..models import FAMILIES, family_of
-from ..scoring.loading import has_weights, load_config
+from ..models import family_of
+from ..models.protocol import Family
+from ..scoring.loading import has_weights, load_config, resolve_model
 
-FROM_SCRATCH = "scratch:"
-CONFIGURATIONS = data_directory("checkpoints")
 logger = logging.get_logger(__name__)
 
 
-def architecture_fields() -> dict[str, Any]:
-    """Return names and types of what makes up the models of all families; training sets the unit of a score itself."""
-    fields: dict[str, Any] = {}
-    for family in FAMILIES.values():
-        shown = family.processor.valid_kwargs.__annotations__
-        fields |= {name: shown[name] for name in family.processor_fields}
-        own = family.config.__annotations__.items()
-        fields |= {name: kind for name, kind in own if not name.startswith(("score_", "model_type"))}
-    return fields
+def architecture_fields(family: Family) -> dict[str, Any]:
+    """Return names and types of what makes up a model of a family; training sets the unit of a score itself."""
+    shown = family.processor.valid_kwargs.__annotations__
+    own = family.config.__annotations__.items()
+    return {name: shown[name] for name in family.processor_fields} | {
+        name: kind for name, kind in own if not name.startswith(("score_", "model_type"))
+    }
 
 
-def resolve_model(name: str) -> str:
-    """The directory of a packaged configuration for "scratch:musiq-tiny" and the like; other names as they are.
-
-    The prefix says aloud that training starts from random weights, though published weights of that name may exist.
-
-    Raises:
-        ValueError: If there is no such configuration.
-    """
-    if not name.startswith(FROM_SCRATCH):
-        return name
-    known = sorted(path.name for path in CONFIGURATIONS.iterdir())
-    if name.removeprefix(FROM_SCRATCH) not in known:
-        raise ValueError(f"There is no configuration for {name!r}. Choose {FROM_SCRATCH} with {', '.join(known)}.")
-    return str(CONFIGURATIONS / name.removeprefix(FROM_SCRATCH))
+def check_architecture(family: Family, names: Iterable[str]) -> None:
+    """Raise a ValueError if a name is no field of a family's architecture."""
+    known = architecture_fields(family)
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"`architecture` names {name}, which is no field of a {family.name} model. Known are "
+                f"{', '.join(sorted(known))}."
+            )
 
 
 def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_labels: int = 1) -> Any:
@@ -64,8 +55,10 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
         ValueError: If the checkpoint is of no family with a quality head, or its configuration does not allow the
             changes.
     """
+    name = resolve_model(name)
     config = load_config(name)
     family = family_of(config)
+    check_architecture(family, architecture or {})
     if family.quality is None:
         raise ValueError(f"{name}: a {family.name} model has no quality head, so it cannot be trained on scores.")
     # A label of its own per score value; Transformers counts the labels by these names.
@@ -96,7 +89,7 @@ def load_processor(name: str, config: Any | None, *, architecture: Mapping[str, 
     """
     known = family_of(load_config(name) if config is None else config).processor
     changes = {field: value for field, value in architecture.items() if hasattr(known, field)}
-    processor = AutoImageProcessor.from_pretrained(name, **changes)
+    processor = AutoImageProcessor.from_pretrained(resolve_model(name), **changes)
     if config is not None:
         processor.check_config(config)
     return processor

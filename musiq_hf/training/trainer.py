@@ -19,6 +19,7 @@ from ..common.devices import without_accelerator
 from ..common.extras import require
 from ..common.files import read_json, write_json
 from ..models.protocol import QualityProcessor, TrainingView
+from ..scoring.loading import resolve_model
 from .settings import RunSettings
 
 logger = logging.get_logger(__name__)
@@ -217,7 +218,7 @@ def num_processes() -> int:
 def _fixed_settings(settings: RunSettings) -> dict[str, Any]:
     """What a resumed run must have in common with its beginning, as JSON gives it back."""
     values = asdict(settings) | {"num_processes": num_processes()}
-    values["model"] = Path(settings.model).name  # the file may be published: no private paths
+    values["model"] = Path(resolve_model(settings.model)).name  # the file may be published: no private paths
     return {name: value for name, value in json.loads(json.dumps(values)).items() if name not in FREE}
 
 

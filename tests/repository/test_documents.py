@@ -17,7 +17,7 @@ from musiq_hf.data.loading import DATA_SETS
 from musiq_hf.models import FAMILIES
 from musiq_hf.training.pretraining_imagenet import ImageNetSettings
 from musiq_hf.training.pretraining_quality import PretrainSettings
-from musiq_hf.training.recipes import RECIPES, add_settings
+from musiq_hf.training.recipes import RECIPES, settings_parser
 from musiq_hf.training.settings import FinetuneSettings
 
 README, API = ROOT / "README.md", ROOT / "docs" / "api.md"
@@ -46,8 +46,7 @@ def known_options() -> set[str]:
     commands = subcommands()
     parsers = [convert_parser(), evaluate_parser(), benchmark_parser(), *commands.choices.values()]
     for kind in (FinetuneSettings, PretrainSettings, ImageNetSettings):
-        parsers.append(argparse.ArgumentParser())
-        add_settings(parsers[-1], kind)
+        parsers.append(settings_parser(kind))
     return OTHERS | {option for parser in parsers for action in parser._actions for option in action.option_strings}
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageClassification
 
 from musiq_hf import MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.data.batches import cut_picture
+from musiq_hf.models import FAMILIES
 from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.models.protocol import TrainingView
 from musiq_hf.training.collators_imagenet import ClassificationCollator, Mixing, MixupCollator, mix_pair
@@ -331,7 +332,8 @@ def test_recipe_and_defaults_have_the_settings_of_the_paper():
     recipe = load_settings(ImageNetSettings, recipe="imagenet_pretrain", arguments=needed)
     assert recipe.batch_size * recipe.gradient_accumulation_steps * 8 == 4096  # on eight devices
     for made in (recipe, ImageNetSettings(**needed)):
-        assert (made.epochs, made.learning_rate, made.weight_decay, made.native_patches) == (300, 1e-3, 0.1, 512)
+        assert (made.epochs, made.learning_rate, made.weight_decay) == (300, 1e-3, 0.1)
+        assert made.training_view(FAMILIES["musiq"]).native_patches == 512
         assert (made.num_operations, made.magnitude, made.mixup_alpha, made.min_crop_area) == (2, 15, 0.2, 0.08)
         assert made.optimizer == "adamw"
 

@@ -59,7 +59,7 @@ def test_pretraining_saves_a_model_to_fine_tune_from(photos, tiny_config, tmp_pa
         self_made=1,
         epochs=1,
         batch_size=2,
-        native_patches=12,
+        view={"native_patches": 12},
         holdout_fraction=0.5,
     )
     report = pretrain_quality(settings)

@@ -151,14 +151,14 @@ def test_patches_are_counted_from_the_heads_of_the_files(photos):
     "changes",
     [
         {"group_by_length": True},
-        {"fixed_shapes": True, "native_patches": 6},
+        {"fixed_shapes": True, "view": {"native_patches": 6}},
         {"bf16": True},
         {"plcc_weight": 0.5, "rank_weight": 0.5},
         {"optimizer": "sgd"},
         {"optimizer": "adam", "max_steps": 2},
-        {"shorter_side": 12, "min_crop": 0.6, "resized_patches": 2},
+        {"shorter_side": 12, "min_crop": 0.6, "view": {"resized_patches": 2}},
         {"early_stopping": 1, "report_to": "tensorboard"},
-        {"fault_pairs": 2, "fixed_shapes": True, "native_patches": 6},
+        {"fault_pairs": 2, "fixed_shapes": True, "view": {"native_patches": 6}},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -210,11 +210,13 @@ def test_published_files_name_no_folder_of_this_machine(photos, blank):
 
 
 def test_card_says_seed_and_what_is_on(photos, blank):
-    finetune(settings(photos, blank, weight_decay=0.0, fault_pairs=1, warmup_fraction=0.0))
+    finetune(
+        settings(photos, blank, weight_decay=0.0, fault_pairs=1, warmup_fraction=0.0, view={"native_patches": 48})
+    )
     card = (photos / "out/README.md").read_text()
-    for said in ("seed 0", "weight_decay 0.0", "fault_pairs 1", "warmup_fraction 0.0"):
+    for said in ("seed 0", "weight_decay 0.0", "fault_pairs 1", "warmup_fraction 0.0", "native_patches 48"):
         assert said in card
-    for unsaid in ("plcc_weight", "degrade_fraction", "bf16", "freeze", "processes"):
+    for unsaid in ("plcc_weight", "degrade_fraction", "bf16", "freeze", "processes", "resized_patches", "view"):
         assert unsaid not in card
 
 
@@ -231,7 +233,7 @@ def test_processes_draw_other_random_numbers():
 def test_full_batches_are_counted_over_all_processes(photos, blank, monkeypatch):
     monkeypatch.setattr("musiq_hf.training.trainer.num_processes", lambda: 2)
     with pytest.raises(ValueError, match="needs a full batch of 16 pictures, got 12"):
-        finetune(settings(photos, blank, fixed_shapes=True, native_patches=6, batch_size=8))
+        finetune(settings(photos, blank, fixed_shapes=True, view={"native_patches": 6}, batch_size=8))
 
 
 def test_few_pictures_to_choose_on_are_warned_of(photos, blank, caplog):
@@ -255,8 +257,15 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fixed_shapes": True, "native_patches": None}, "`fixed_shapes` needs a bound on the native patches"),
+        (
+            {"fixed_shapes": True, "view": {"native_patches": None}},
+            "`fixed_shapes` needs a bound on the native patches",
+        ),
         ({"architecture": {"hash_gird_size": 3}}, "`architecture` names hash_gird_size, which is no field"),
+        ({"view": {"crop_size": 3}}, "`view` names crop_size, .* a musiq model does not have. It has native_patches"),
+        ({"view": {"native_patches": 0}}, "`native_patches` must be at least 1, got 0"),
+        ({"freeze": "tail"}, "`freeze` must be 'patch_encoder' or 'encoder', got 'tail'"),
+        ({"model": "scratch:musiq-huge"}, "There is no configuration for 'scratch:musiq-huge'"),
         ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
         ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),
         ({"model": "no-such-model"}, "no-such-model: no such directory, and ids on the Hub have an owner"),
