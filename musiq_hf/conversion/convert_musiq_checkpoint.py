@@ -74,7 +74,7 @@ def convert(path: Path, output: Path, *, name: str | None = None, flags: Flags |
         flags: Answers to questions that the arrays leave open.
 
     Returns:
-        What was found and written.
+        The source, the configuration and the directory, with a report.
 
     Raises:
         ValueError: If the file is no MUSIQ checkpoint, an array is not accounted for, a flag is missing or contradicts

@@ -33,7 +33,7 @@ class Flags:
 
     Attributes:
         longer_side_lengths: Longer sides of the resized copies, in pixels; any order.
-        use_native_resolution: Whether the picture itself is the last scale.
+        use_native_resolution: True if the picture itself is the last scale.
         hash_grid_size: Side G of the spatial grid, in cells.
         num_attention_heads: Attention heads of every layer.
     """

@@ -126,7 +126,7 @@ class Converter(Protocol):
             arguments: Options of `add_arguments` that the user gave, by name; the others keep their defaults.
 
         Returns:
-            The report, the configuration and what was written.
+            The source, the configuration and the directory, with a report.
 
         Raises:
             ValueError: If the file is damaged or of another family, an argument is missing or contradicts the file,
