@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ..common.arguments import parse_arguments, run_command
+from ..common.arguments import parse_arguments, print_report, run_command
 from ..common.files import data_directory
 from .settings import RunSettings
 from .starting import architecture_fields
@@ -191,7 +191,11 @@ def run_with_settings(
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_settings(parser, kind)
     arguments = parse_arguments(parser)
-    return run_command(name, lambda: run(settings_from_arguments(arguments, kind, **defaults)), example=example)
+
+    def command() -> None:
+        print_report(run(settings_from_arguments(arguments, kind, **defaults)))
+
+    return run_command(name, command, example=example)
 
 
 def settings_from_arguments(arguments: argparse.Namespace, kind: type[Settings], **defaults: Any) -> Settings:
