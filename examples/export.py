@@ -31,7 +31,7 @@ from torch.export import Dim, ExportedProgram
 from transformers.utils import logging as transformers_logging
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.arguments import parse_arguments, print_report, run_command
 from musiq_hf.common.extras import require
 from musiq_hf.scoring.loading import load_scorer
 
@@ -226,7 +226,7 @@ def main() -> int:
         parser.error(f"--output must end in .onnx or .pt2, got {arguments.output}")
     transformers_logging.disable_progress_bar()
     try:
-        return run_command("export", lambda: run(arguments), example=EXAMPLE)
+        return run_command("export", lambda: print_report(run(arguments)), example=EXAMPLE)
     except DeviationError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1

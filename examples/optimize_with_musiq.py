@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.arguments import parse_arguments, print_report, run_command
 from musiq_hf.pictures.opening import load_image, shrink_shorter_side, to_rgb_tensor
 from musiq_hf.scoring.loading import load_scorer
 from musiq_hf.scoring.pixels import score_pixels
@@ -157,10 +157,10 @@ def main() -> int:
     """Climb, and print the scores before and after; 2 for a mistake in the arguments or the picture."""
     arguments = parse_arguments(build_parser())
 
-    def command() -> dict[str, Any]:
+    def command() -> None:
         check_arguments(arguments)
         logging.disable_progress_bar()
-        return run(arguments)
+        print_report(run(arguments))
 
     return run_command("optimize_with_musiq", command, example=EXAMPLE)
 

@@ -5,20 +5,59 @@ Importing registers the classes, so that `AutoModel`, `AutoImageProcessor` and `
 know them.
 """
 
-from .models.auto import DEFAULT_CHECKPOINT, AutoModelForImageQualityAssessment, register
-from .models.musiq.configuration_musiq import MusiqConfig
-from .models.musiq.image_processing_musiq import MusiqImageProcessor
-from .models.musiq.modeling_musiq import (
-    MusiqForImageClassification,
-    MusiqForImageQualityAssessment,
-    MusiqImageQualityOutput,
-    MusiqModel,
-    MusiqPreTrainedModel,
-)
-from .models.musiq.pipeline_musiq import ImageQualityAssessmentPipeline
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from .version import __version__
 
-register()
+
+def _is_command() -> bool:
+    """Return whether this process is the `musiq` command.
+
+    Transformers and PyTorch take seconds to import, too long for the help of the command and for a word that it
+    refuses. So there, and only there, importing the package registers nothing: the command does it itself, once it
+    knows what to do. A process is the command if its program is the script that pip has installed, or if Python was
+    started with `-m musiq_hf.cli`. While Python looks for that module, `sys.argv[0]` is "-m".
+    """
+    if sys.argv[:1] == ["-m"]:
+        return sys.orig_argv[-len(sys.argv) :][:1] == ["musiq_hf.cli"]  # the word before the module's own
+    program = Path(*sys.argv[:1])
+    if program.name not in ("musiq", "musiq.exe", "musiq-script.py"):
+        return False
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    folders = {Path(sysconfig.get_path("scripts", scheme)).resolve() for scheme in schemes}
+    return program.resolve().parent in folders  # a link to it from elsewhere is the same script
+
+
+if TYPE_CHECKING or not _is_command():
+    from .models.auto import DEFAULT_CHECKPOINT, AutoModelForImageQualityAssessment, register
+    from .models.musiq.configuration_musiq import MusiqConfig
+    from .models.musiq.image_processing_musiq import MusiqImageProcessor
+    from .models.musiq.modeling_musiq import (
+        MusiqForImageClassification,
+        MusiqForImageQualityAssessment,
+        MusiqImageQualityOutput,
+        MusiqModel,
+        MusiqPreTrainedModel,
+    )
+    from .models.musiq.pipeline_musiq import ImageQualityAssessmentPipeline
+
+    register()
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Return one of the names of the package, and register the classes, as importing does elsewhere."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .models import auto
+        from .models.musiq import configuration_musiq, image_processing_musiq, modeling_musiq, pipeline_musiq
+
+        auto.register()
+        homes = (auto, configuration_musiq, image_processing_musiq, modeling_musiq, pipeline_musiq)
+        return next(getattr(home, name) for home in homes if name in vars(home))
+
 
 __all__ = [
     "DEFAULT_CHECKPOINT",

@@ -4,18 +4,14 @@
 import argparse
 from typing import Any
 
-from ..common.arguments import run_command
 from ..conversion.command import add_arguments, describe, read_job, run_job
 
-SUMMARY = "convert a published checkpoint, and back"
-EXAMPLE = "musiq convert koniq_ckpt.npz musiq-koniq"
 
-
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Any, summary: str) -> None:
     """Add the subcommand, with the options of all converters."""
     parser = subparsers.add_parser(
         "convert",
-        help=SUMMARY,
+        help=summary,
         description=describe("musiq convert"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -24,5 +20,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert; 0, or 2 for a mistake in the arguments or the file."""
-    return run_command("musiq convert", lambda: run_job(read_job(vars(arguments))), example=EXAMPLE)
+    """Convert, and print the report.
+
+    Raises:
+        ValueError: If the arguments or the file are wrong.
+    """
+    run_job(read_job(vars(arguments)))
+    return 0

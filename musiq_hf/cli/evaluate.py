@@ -8,7 +8,6 @@ from typing import Any
 from accelerate import PartialState
 from transformers.utils import logging
 
-from ..common.arguments import run_command
 from ..evaluation.checkpoints import EvaluationSettings, evaluate_checkpoints
 from ..hub.card_updates import check_card_directory, update_card
 from ..metrics.rendering import render_evaluations, render_runs
@@ -19,7 +18,6 @@ from ..training.recipes import load_settings
 from ..training.repeated_runs import repeat_runs, update_cards
 from ..training.settings import FinetuneSettings
 
-SUMMARY = "measure checkpoints on scored pictures"
 DESCRIPTION = """\
 Measure checkpoints, and the mean of their scores, on scored pictures, or repeat training over seeds and splits.
 
@@ -27,7 +25,6 @@ musiq evaluate --data scores.csv --image_root photos --output report.json
 musiq evaluate --model musiq-koniq musiq-spaq --data koniq.csv mine.csv --ensemble
 accelerate launch -m musiq_hf.cli evaluate --runs 10 --recipe koniq --data koniq10k --output_dir runs/koniq
 """
-EXAMPLE = "musiq evaluate --data scores.csv --image_root photos --output report.json"
 # Of one way of use only; None marks what was not given.
 MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble")
 REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
@@ -60,10 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     repeat("--output_dir", help="where the runs go; finished ones are kept (default: runs/repeated)")
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Any, summary: str) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "evaluate", help=SUMMARY, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        "evaluate", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
     parser.set_defaults(run=run)
@@ -138,6 +135,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print and write the tables; 0, or 2 for a mistake in the arguments or the data."""
+    """Measure, print and write the tables.
+
+    Raises:
+        ValueError: If the arguments or the data are wrong.
+    """
     logging.disable_progress_bar()  # of loading weights; scoring has its own
-    return run_command("musiq evaluate", lambda: evaluate(arguments), example=EXAMPLE)
+    evaluate(arguments)
+    return 0

@@ -17,7 +17,6 @@ from ..pictures.opening import load_image, shrink_shorter_side
 from ..scoring.loading import load_scorer
 from ..scoring.signature import make_signature
 
-SUMMARY = "why a picture has its score: one page of HTML with figures"
 DESCRIPTION = """\
 Score a picture and write a page that explains the score: which regions raise and lower it, where the model looks,
 what it reads at which scale, and how the score takes blur, noise, compression and other aspect ratios. The page is
@@ -31,10 +30,10 @@ A large picture is scored dozens of times: --shorter_side saves time, and change
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Any, summary: str) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "explain", help=SUMMARY, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        "explain", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("picture", help="picture file, or URL")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT.html", help="page to write; replaced")

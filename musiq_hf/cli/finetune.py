@@ -7,26 +7,24 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ..common.arguments import run_command
+from ..common.arguments import print_report
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..training.recipes import settings_from_arguments, settings_parser
 from ..training.settings import FinetuneSettings
 
-SUMMARY = "train on your own opinion scores"
 DESCRIPTION = """\
 Fine-tune MUSIQ, or train it from scratch, on your own opinion scores.
 
 musiq finetune --data scores.csv --image_root photos --output_dir runs/mine
 accelerate launch -m musiq_hf.cli finetune --recipe koniq --data koniq10k --output_dir runs/koniq
 """
-EXAMPLE = "musiq finetune --data scores.csv --image_root photos --output_dir runs/mine"
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Any, summary: str) -> None:
     """Add the subcommand, with one argument for each setting."""
     parser = subparsers.add_parser(
         "finetune",
-        help=SUMMARY,
+        help=summary,
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[settings_parser(FinetuneSettings, add_help=False)],
@@ -35,19 +33,18 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train and print the metrics of the saved checkpoint; 0, or 2 for a mistake in the arguments or the data."""
+    """Train, and print the metrics of the saved checkpoint.
 
-    def train() -> dict[str, Any]:
-        from ..training.finetuning import (
-            finetune,  # loads the libraries for training, which `musiq --help` does not need
-        )
+    Raises:
+        ValueError: If the arguments or the data are wrong.
+    """
+    from ..training.finetuning import finetune  # loads the libraries for training, which the help does not need
 
-        defaults = {"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/finetune"}
-        settings = settings_from_arguments(vars(arguments), FinetuneSettings, **defaults)
-        metrics = finetune(settings)
-        if PartialState().is_main_process:
-            folder = settings.output_dir
-            print(f"{folder}: saved. To score with it: musiq score PICTURES -m {folder}", file=sys.stderr)
-        return metrics
-
-    return run_command("musiq finetune", train, example=EXAMPLE)
+    defaults = {"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/finetune"}
+    settings = settings_from_arguments(vars(arguments), FinetuneSettings, **defaults)
+    metrics = finetune(settings)
+    if PartialState().is_main_process:
+        folder = settings.output_dir
+        print(f"{folder}: saved. To score with it: musiq score PICTURES -m {folder}", file=sys.stderr)
+    print_report(metrics)
+    return 0

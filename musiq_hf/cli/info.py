@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`musiq info`: what a checkpoint is."""
+"""`musiq info`: kind, size and signature of a checkpoint."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
 from transformers.utils import cached_file, logging
 
-from ..models.musiq.configuration_musiq import MusiqConfig
-from ..models.musiq.modeling_musiq import MusiqForImageClassification
-from ..scoring.loading import Model, load_checkpoint
+from ..models import family_of
+from ..scoring.loading import load_checkpoint
 from ..scoring.signature import make_signature
 from ..scoring.verification import SELF_TEST
 
-SUMMARY = "what a checkpoint is, and its signature"
 DESCRIPTION = """\
 Print what a checkpoint is: kind, size, scales, range of its scores, and the signature of scores made with it.
 
@@ -22,17 +21,17 @@ musiq info musiq-koniq
 CARD = "README.md"
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Any, summary: str) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "info", help=SUMMARY, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        "info", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", help="folder, or id on the Hub")
     parser.set_defaults(run=run)
 
 
 def find_file(checkpoint: str, name: str) -> Path | None:
-    """A file that a checkpoint holds, from the Hub if it is there; None if it holds none."""
+    """Find a file that a checkpoint holds, on the Hub if it is there; None if it holds none."""
     path = cached_file(
         checkpoint,
         name,
@@ -44,50 +43,42 @@ def find_file(checkpoint: str, name: str) -> Path | None:
 
 
 def card_title(checkpoint: str) -> str | None:
-    """The first heading of the card of a checkpoint; None without a card."""
+    """Return the first heading of the card of a checkpoint; None without a card."""
     path = find_file(checkpoint, CARD)
     lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
     return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), None)
 
 
-def _kind(model: Model) -> str:
-    config = model.config
-    if isinstance(model, MusiqForImageClassification):
-        return f"classifier of {config.num_labels} classes; predicts no quality"
-    if config.num_labels == 1:
-        return "mean opinion score"
-    return f"distribution over the score values 1 to {config.num_labels}"
-
-
-def _scales(config: MusiqConfig) -> str:
-    lengths = [f"longer side {length}" for length in config.longer_side_lengths]
-    return ", ".join([*lengths, *(["native"] if config.use_native_resolution else [])])
-
-
-def _score_range(model: Model) -> str:
-    if isinstance(model, MusiqForImageClassification):
-        return "none"
-    if model.config.answer_range is None:
-        return "not noted"
-    low, high = model.config.answer_range
-    return f"{low:g} to {high:g}" + ("" if model.config.num_labels > 1 else "; predictions are not clipped")
+def _describe_answers(model: PreTrainedModel) -> tuple[str, str]:
+    """Return what a model predicts, and the range of its scores."""
+    config, quality = model.config, family_of(model.config).quality
+    if quality is None or not isinstance(model, quality):
+        return f"classifier of {config.num_labels} classes; predicts no quality", "none"
+    is_distribution = config.num_labels > 1
+    kind = f"distribution over the score values 1 to {config.num_labels}" if is_distribution else "mean opinion score"
+    if config.answer_range is None:
+        return kind, "not noted"
+    low, high = config.answer_range
+    return kind, f"{low:g} to {high:g}" + ("" if is_distribution else "; predictions are not clipped")
 
 
 def describe_checkpoint(checkpoint: str) -> dict[str, str]:
-    """What is printed, by name.
+    """Return the lines that are printed, by name.
 
     Raises:
         ValueError: If there is no such checkpoint, or it cannot be used.
     """
     model, processor = load_checkpoint(checkpoint)
+    kind, score_range = _describe_answers(model)
+    facts = family_of(model.config).facts
     has_test = find_file(checkpoint, SELF_TEST) is not None
     return {
         "card": card_title(checkpoint) or "none",
         "class": type(model).__name__,
-        "predicts": _kind(model),
+        "predicts": kind,
         "parameters": f"{sum(weight.numel() for weight in model.parameters()):,}",
-        "scales": _scales(model.config),
-        "score range": _score_range(model),
+        **({} if facts is None else facts(model.config)),
+        "score range": score_range,
         "self-test": "stored; `musiq verify` runs it" if has_test else "none",
         "signature": make_signature(model, processor, checkpoint=checkpoint),
     }

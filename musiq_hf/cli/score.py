@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers.utils import logging
 
-from ..common.arguments import positive
+from ..common.arguments import INTERRUPTED, positive
 from ..common.devices import find_device
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures import decoding
@@ -40,7 +40,6 @@ from ..scoring.journal import (
     write_output,
 )
 from ..scoring.rows import Entry, Scorers
-from . import INTERRUPTED
 
 DESCRIPTION = f"""\
 Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
@@ -123,11 +122,11 @@ def weights(text: str) -> tuple[float, ...]:
     return values
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Any, summary: str) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "score",
-        help="score pictures, folders, archives, tables and data sets",
+        help=summary,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -25,7 +25,6 @@ from ..scoring.verification import (
 )
 from .info import find_file
 
-SUMMARY = "whether a checkpoint gives the numbers that it should"
 DESCRIPTION = f"""\
 Run the self-test that is stored with a checkpoint ({SELF_TEST}): scores of three pictures made from a formula must be
 the stored ones, up to {TOLERANCE:g} of the range of scores.
@@ -42,10 +41,10 @@ exit code: 0 all within the tolerance, 1 a difference above it, 2 a mistake
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Any, summary: str) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "verify", help=SUMMARY, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        "verify", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", help="folder, or id on the Hub")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the five pictures")

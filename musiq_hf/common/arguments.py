@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One convention for command lines: underscores in argument names, hyphens accepted."""
+"""Words and mistakes of all command lines: underscores in argument names, hyphens accepted; one sentence for an error.
+
+Nothing here imports PyTorch before it is needed, so that the help of a command comes at once.
+"""
 
 import argparse
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from accelerate import PartialState
-from huggingface_hub.errors import StrictDataclassError
-
-from .devices import is_out_of_memory
-
+INTERRUPTED = 130  # exit code of a program that Ctrl-C has ended, as shells say it
 MEMORY_ADVICE = (
     "Lower --batch_size; in training, raise --gradient_accumulation_steps or lower --native_patches, and lower "
-    "--eval_batch_size if it fails while measuring."
+    "--eval_batch_size if it fails while measuring. --shorter_side makes pictures smaller."
 )
 WORKER_ERROR = re.compile(r"^Caught (\w+) in DataLoader worker process \d+\.\n", re.MULTILINE)
 
@@ -33,7 +32,7 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
 
 
 def positive(text: str) -> int:
-    """A whole number above 0, as the type of an argument."""
+    """Read a whole number above 0, as the type of an argument."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
@@ -41,34 +40,58 @@ def positive(text: str) -> int:
 
 
 def one_sentence(error: BaseException) -> str:
-    """The message of an error; of one from a process that decodes pictures, without the traceback around it."""
+    """Return the message of an error; of one from a process that decodes pictures, without the traceback around it."""
     text = str(error)
     if WORKER_ERROR.search(text):
         text = text.strip().splitlines()[-1].partition(": ")[2]
     return " ".join(text.split())
 
 
-def run_command(name: str, command: Callable[[], Any], *, example: str) -> int:
-    """Run the body of a script: print its report, if it returns one, as JSON, or a mistake in one sentence.
+def print_report(report: Mapping[str, object]) -> None:
+    """Print a report as JSON, in the first of several processes alone."""
+    from accelerate import PartialState  # loads PyTorch
+
+    if PartialState().is_main_process:
+        print(json.dumps(report, indent=2))
+
+
+def _describe(error: Exception, example: str | None) -> str | None:
+    """Return what is printed of a mistake; None for a defect of the program."""
+    from huggingface_hub.errors import StrictDataclassError  # takes a tenth of a second, so only after an error
+
+    if isinstance(error, ValueError | ImportError | OSError | StrictDataclassError):
+        return one_sentence(error) + ("" if example is None else f"\nExample: {example}")
+    if isinstance(error, RuntimeError | MemoryError):
+        from .devices import is_out_of_memory  # loads PyTorch
+
+        if is_out_of_memory(error):
+            return f"the memory is too small for such a batch. {MEMORY_ADVICE}"
+    return None
+
+
+def run_command(name: str, command: Callable[[], int | None], *, example: str | None = None) -> int:
+    """Run the body of a command or script; a mistake becomes one sentence on stderr.
 
     Args:
-        name: Of the script, before the sentence.
-        command: Returns the report, or None if it has printed its own.
-        example: Command line that would work, below the sentence.
+        name: Name of the command, before the sentence.
+        command: Body of the command. It returns the exit code; None stands for 0.
+        example: Command line that would work, below the sentence; None shows none.
 
     Returns:
-        Exit code: 0, or 2 for a mistake in the arguments, the data or the size of a batch.
+        Exit code: the body's own, 2 for a mistake in the arguments, the data or the size of a batch, 130 after Ctrl-C,
+        0 if the reader of the output has gone. Other errors are defects of the program and keep their traceback.
     """
     try:
-        report = command()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        return command() or 0
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        sentence = _describe(error, example)
+        if sentence is None:
             raise
-        print(f"{name}: the memory is too small for such a batch. {MEMORY_ADVICE}", file=sys.stderr)
+        print(f"{name}: {sentence}", file=sys.stderr)
         return 2
-    except (ValueError, ImportError, OSError, StrictDataclassError) as error:
-        print(f"{name}: {one_sentence(error)}\nExample: {example}", file=sys.stderr)
-        return 2
-    if report is not None and PartialState().is_main_process:
-        print(json.dumps(report, indent=2))
-    return 0

@@ -9,8 +9,8 @@ def require(module: str, *, extra: str) -> ModuleType:
     """Import an optional module.
 
     Args:
-        module: Its import name, "scipy.stats" say.
-        extra: The extra of `musiq_hf` that installs it.
+        module: Import name of the module, "scipy.stats" say.
+        extra: Extra of `musiq_hf` that installs the module.
 
     Returns:
         The module.

@@ -5,7 +5,6 @@ The converter is chosen by who recognises the file, and for the way back by the 
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from huggingface_hub.utils import httpx
 from transformers import AutoConfig
 from transformers.utils import logging
 
-from ..common.arguments import parse_arguments
+from ..common.arguments import parse_arguments, run_command
 from . import CONVERTERS, converter_of_config, converter_of_file
 from .directories import check_directory
 from .protocol import Converter
@@ -216,9 +215,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 after one sentence for a mistake in the arguments or the file.
     """
     job = read_job(vars(parse_arguments(build_parser(), argv)))
-    try:
-        run_job(job)
-    except (ValueError, OSError) as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("convert", lambda: run_job(job))

@@ -216,6 +216,8 @@ class Family:
             module is the linear layer that gives the logits.
         lora_targets: Names of the linear layers to which low-rank additions are made.
         card: Function from a configuration to the sentences of a model card.
+        facts: Function from a configuration to the lines that this family adds to `musiq info`, by name; None adds
+            none.
         start: Function that makes a model from a configuration and named backbones; None where one configuration is
             all that it takes.
         calibrate: Function of model, logits and labels that is called once after training; None does nothing.
@@ -232,5 +234,6 @@ class Family:
     parts: Callable[[Any], Mapping[str, Sequence[nn.Module]]]
     lora_targets: tuple[str, ...] = ()
     card: Callable[[Any], CardText]
+    facts: Callable[[Any], Mapping[str, str]] | None = None
     start: Callable[..., Any] | None = None
     calibrate: Callable[[Any, torch.Tensor, torch.Tensor], None] | None = None

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 from transformers import HfArgumentParser
 
-from ..common.arguments import parse_arguments, run_command
+from ..common.arguments import parse_arguments, print_report, run_command
 from ..common.files import data_directory
 from ..models import FAMILIES
 from .settings import RunSettings
@@ -263,4 +263,8 @@ def run_with_settings(
         Exit code, see `run_command`.
     """
     arguments = vars(parse_arguments(settings_parser(kind, description=description)))
-    return run_command(name, lambda: run(settings_from_arguments(arguments, kind, **defaults)), example=example)
+
+    def command() -> None:
+        print_report(run(settings_from_arguments(arguments, kind, **defaults)))
+
+    return run_command(name, command, example=example)

@@ -1,39 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The subcommands that tell about checkpoints and those that forward: verify, info, convert, evaluate, finetune."""
+"""How the command starts, and the subcommands that need no pictures or forward: verify, info, convert and others."""
 
-import argparse
-import importlib
 import json
+import os
+import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
 from golden import DIRECTORY
 from PIL import Image
+from places import ROOT
 
-from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor
+import musiq_hf
+from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor, cli
+from musiq_hf.cli import build_parser, main
 from musiq_hf.common.arguments import parse_arguments
 from musiq_hf.hub.model_card import CheckpointCard
 from musiq_hf.scoring.signature import make_signature
 from musiq_hf.scoring.verification import OFFICIAL_PICTURES, SELF_TEST, write_self_test
 
 COMMANDS = ("verify", "info", "convert", "evaluate", "finetune")
-
-
-def parser_of(*commands):
-    parser = argparse.ArgumentParser(prog="musiq")
-    subparsers = parser.add_subparsers(dest="command", required=True)
-    for name in commands:
-        importlib.import_module(f"musiq_hf.cli.{name}").add_parser(subparsers)
-    return parser
+SCRIPTS = sysconfig.get_path("scripts")
 
 
 def musiq(capsys, *words):
     """(exit code, output, errors) of a command; a ValueError, which `musiq` prints, is raised."""
-    arguments = parse_arguments(parser_of(words[0]), [str(word) for word in words])
+    arguments = parse_arguments(build_parser(words[:1]), [str(word) for word in words])
     code = arguments.run(arguments)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def mistake(capsys, *words):
+    """(exit code, errors) of a command that cannot do what it is asked."""
+    code = main([str(word) for word in words])
+    return code, capsys.readouterr().err
+
+
+def in_a_process(*words, cwd, **variables):
+    """A Python process that can import the package, offline."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def save(model, folder):
@@ -62,11 +73,125 @@ def official(tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        parser_of(*COMMANDS).parse_args([command, "--help"])
+        build_parser(COMMANDS).parse_args([command, "--help"])
     printed = capsys.readouterr().out
     assert stop.value.code == 0
     assert printed.startswith(f"usage: musiq {command} [-h]") and f"\nmusiq {command} " in printed
     assert printed.count("--help") == 1
+
+
+# How the command starts
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "printed"),
+    [
+        (["--help"], 0, "    finetune  train on your own opinion scores\n"),
+        (["--version"], 0, f"musiq_hf {musiq_hf.__version__}\n"),
+        (["scor", "photo.jpg"], 2, "argument COMMAND: invalid choice: 'scor' (choose from "),
+        ([], 2, "the following arguments are required: COMMAND"),
+    ],
+    ids=["help", "version", "mistyped", "nothing"],
+)
+def test_help_and_refusals_import_no_library(words, code, printed, tmp_path):
+    done = in_a_process("-X", "importtime", "-m", "musiq_hf.cli", *words, cwd=tmp_path)
+    assert done.returncode == code and printed in done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip() for line in lines}
+    assert {"argparse", "musiq_hf.cli"} <= imported
+    roots = {name.partition(".")[0] for name in imported}
+    assert not roots & {"torch", "transformers", "datasets", "accelerate", "huggingface_hub", "numpy", "PIL"}
+    assert all(name in done.stderr for name in (*COMMANDS, "score", "explain")) or words != ["scor", "photo.jpg"]
+
+
+def test_help_is_the_same_whether_commands_are_loaded_or_not():
+    assert build_parser([]).format_help() == build_parser().format_help() == build_parser(["info"]).format_help()
+
+
+@pytest.mark.parametrize(
+    ("argv", "orig_argv", "expected"),
+    [
+        ([f"{SCRIPTS}/musiq", "--help"], ["python", f"{SCRIPTS}/musiq", "--help"], True),
+        ([f"{SCRIPTS}/musiq.exe"], ["python", f"{SCRIPTS}/musiq.exe"], True),
+        (["link/musiq", "score"], ["python", "link/musiq", "score"], True),
+        (["elsewhere/musiq", "score"], ["python", "elsewhere/musiq", "score"], False),
+        (["elsewhere/musiq.py"], ["python", "elsewhere/musiq.py"], False),
+        ([f"{SCRIPTS}/pytest"], ["python", f"{SCRIPTS}/pytest"], False),
+        (["-m", "score", "a"], ["python", "-X", "dev", "-m", "musiq_hf.cli", "score", "a"], True),
+        (["-m"], ["python", "-m", "musiq_hf.cli"], True),
+        (["-m", "-m", "musiq_hf.cli"], ["python", "-m", "torch.distributed.run", "-m", "musiq_hf.cli"], False),
+        (["train.py", "-m", "musiq_hf.cli"], ["python", "train.py", "-m", "musiq_hf.cli"], False),
+        (["-c"], ["python", "-c"], False),
+        ([""], ["python"], False),
+        ([], [], False),
+    ],
+)
+def test_only_the_command_itself_puts_off_the_registration(argv, orig_argv, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("link", "elsewhere"):
+        Path(folder).mkdir()
+    Path("link/musiq").symlink_to(f"{SCRIPTS}/musiq")
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", orig_argv)
+    assert musiq_hf._is_command() is expected
+
+
+def test_a_script_that_is_merely_called_musiq_registers_on_import(tmp_path):
+    script = tmp_path / "musiq.py"
+    script.write_text(
+        "import musiq_hf\n"
+        "from transformers import AutoConfig\n"
+        "print(type(AutoConfig.for_model('musiq')) is musiq_hf.MusiqConfig)\n"
+    )
+    done = in_a_process(script, cwd=tmp_path)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_in_the_command_the_names_of_the_package_come_when_they_are_asked_for(tmp_path):
+    script = f"""
+import sys
+sys.argv = [{SCRIPTS + "/musiq"!r}, "score"]
+import musiq_hf
+assert "torch" not in sys.modules and musiq_hf.__version__ and not hasattr(musiq_hf, "Musiq")
+from musiq_hf import *
+from transformers import AutoConfig
+assert type(AutoConfig.for_model("musiq")) is MusiqConfig
+for name in musiq_hf.__all__:
+    assert name.startswith(("DEFAULT", "__")) or globals()[name].__name__ == name
+print("done")
+"""
+    done = in_a_process("-c", script, cwd=tmp_path)
+    assert done.stdout == "done\n", done.stderr
+
+
+def test_the_command_registers_the_classes_before_it_runs(checkpoint, tmp_path):
+    done = in_a_process("-m", "musiq_hf.cli", "info", checkpoint, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\nclass        MusiqForImageQualityAssessment\n" in done.stdout
+
+
+def test_a_command_that_lacks_something_does_not_harm_the_others(monkeypatch, capsys):
+    def load():
+        raise ImportError("No module named 'not_there'")
+
+    monkeypatch.setitem(cli.COMMANDS, "not_there", cli.Command("lacks something", load))
+    for words in (["--help"], ["info", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 0
+    capsys.readouterr()
+    assert mistake(capsys, "not_there") == (2, "musiq not_there: No module named 'not_there'\n")
+
+
+def test_an_interrupt_while_a_command_is_loaded_is_one_sentence(monkeypatch, capsys):
+    def load():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "info", cli.Command("", load))
+    assert mistake(capsys, "info", "musiq-koniq") == (130, "musiq info: interrupted.\n")
+
+
+# Checkpoints
 
 
 def test_verify_passes_a_checkpoint_as_it_was_saved(checkpoint, capsys):
@@ -179,9 +304,12 @@ def test_convert_there_and_back(tmp_path, capsys):
 
 
 def test_convert_gives_one_sentence_for_a_mistake(tmp_path, capsys):
-    code, _, errors = musiq(capsys, "convert", tmp_path / "none.npz", tmp_path / "out")
+    code, errors = mistake(capsys, "convert", tmp_path / "none.npz", tmp_path / "out")
     assert code == 2 and errors.startswith("musiq convert: ") and "none.npz: no such file" in errors
     assert "Example: musiq convert koniq_ckpt.npz musiq-koniq" in errors
+
+
+# Commands that forward
 
 
 @pytest.fixture
@@ -217,7 +345,7 @@ def test_evaluate_prints_and_writes_tables(scores_csv, checkpoint, tmp_path, cap
     ],
 )
 def test_evaluate_gives_one_sentence_for_a_mistake(words, message, capsys):
-    code, _, errors = musiq(capsys, "evaluate", *words)
+    code, errors = mistake(capsys, "evaluate", *words)
     assert code == 2 and errors.startswith("musiq evaluate: ") and message in errors
     assert "Example: musiq evaluate --data" in errors
 
@@ -233,7 +361,7 @@ def test_finetune_trains_and_prints_metrics(scores_csv, checkpoint, tmp_path, ca
 
 
 def test_finetune_gives_one_sentence_for_a_mistake(capsys):
-    code, _, errors = musiq(capsys, "finetune", "--epochs", "2")
+    code, errors = mistake(capsys, "finetune", "--epochs", "2")
     assert code == 2 and errors.startswith("musiq finetune: --data is needed")
     assert "Example: musiq finetune --data scores.csv" in errors
 

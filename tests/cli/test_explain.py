@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory, tiny_model):
 
 def run(*words):
     parser = argparse.ArgumentParser(prog="musiq")
-    explain.add_parser(parser.add_subparsers())
+    explain.add_parser(parser.add_subparsers(), "")
     arguments = parser.parse_args(["explain", *map(str, words)])
     return arguments.run(arguments)
 

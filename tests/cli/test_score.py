@@ -355,15 +355,6 @@ def test_help_reads_well(capsys):
     assert caught.value.code == 2
 
 
-def test_a_command_that_lacks_something_does_not_harm_the_others(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "COMMANDS", ("score", "not_there"))
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert "not_there" not in capsys.readouterr().out
-    assert main(["not_there"]) == 2
-    assert "musiq not_there: No module named" in capsys.readouterr().err
-
-
 def test_a_reader_that_leaves_is_no_mistake(run, photos, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import argparse
 import json
+import os
 import sys
 
 import pytest
 import torch
 
-from musiq_hf.common.arguments import one_sentence, parse_arguments, run_command
+from musiq_hf.common.arguments import INTERRUPTED, one_sentence, parse_arguments, print_report, run_command
 
 
 @pytest.fixture
@@ -87,7 +88,41 @@ def test_mistakes_end_a_command_with_one_sentence(error, sentence, capsys):
         raise error
 
     assert run_command("train", command, example="python train.py") == 2
-    assert capsys.readouterr().err.startswith(sentence)
+    printed = capsys.readouterr().err
+    assert printed.startswith(sentence) and "memory" in printed or printed == f"{sentence}\nExample: python train.py\n"
+
+
+def test_mistakes_of_a_command_without_example_are_one_line(capsys):
+    def command():
+        raise OSError("photo.jpg: no such file")
+
+    assert run_command("score", command) == 2
+    assert capsys.readouterr().err == "score: photo.jpg: no such file\n"
+
+
+def test_wrong_fields_of_a_configuration_are_mistakes(capsys, tiny_config):
+    assert run_command("train", lambda: tiny_config(hidden_size="wide")) == 2
+    assert capsys.readouterr().err.startswith("train: ")
+
+
+def test_commands_choose_their_exit_code():
+    assert [run_command("train", lambda code=code: code) for code in (None, 0, 1)] == [0, 0, 1]
+
+
+def test_an_interrupt_is_one_sentence(capsys):
+    def command():
+        raise KeyboardInterrupt
+
+    assert run_command("train", command, example="python train.py") == INTERRUPTED
+    assert capsys.readouterr().err == "train: interrupted.\n"
+
+
+def test_a_reader_that_has_gone_is_no_mistake(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert run_command("train", lambda: print("a line", flush=True)) == 0
 
 
 def test_defects_of_the_program_keep_their_traceback():
@@ -95,9 +130,9 @@ def test_defects_of_the_program_keep_their_traceback():
         raise RuntimeError("a defect")
 
     with pytest.raises(RuntimeError, match="a defect"):
-        run_command("train", command, example="")
+        run_command("train", command, example="python train.py")
 
 
 def test_reports_are_printed_as_json(capsys):
-    assert run_command("train", lambda: {"srcc": 0.5}, example="") == 0
+    assert run_command("train", lambda: print_report({"srcc": 0.5})) == 0
     assert json.loads(capsys.readouterr().out) == {"srcc": 0.5}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from fake_hub import TOKEN, FakeHub
-from huggingface_hub import CheckpointCard, HfApi, constants
+from huggingface_hub import HfApi, ModelCard, constants
 from isolated import run_isolated
 from places import ROOT
 from transformers import AutoImageProcessor, AutoModel
@@ -154,7 +154,7 @@ def test_directory_holds_weights_configs_card_and_code(converted):
     assert files == data | code
     config = read_json(conversion.directory / "config.json")
     assert config["dtype"] == "float32" and config["architectures"] == ["MusiqForImageQualityAssessment"]
-    card = CheckpointCard.load(conversion.directory / "README.md").content
+    card = ModelCard.load(conversion.directory / "README.md").content
     digest = hashlib.sha256(conversion.checkpoint.path.read_bytes()).hexdigest()
     assert digest in card and f"{conversion.largest_difference:.1e}" in card and "# tiny10" in card
 

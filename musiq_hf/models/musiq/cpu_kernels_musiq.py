@@ -24,12 +24,12 @@ BLOCK_VALUES = 2**20  # attention weights at a time: they stay in the cache, and
 
 
 def needs_one_graph() -> bool:
-    """Whether gradients or a compiler ask for one graph whose shapes do not depend on the data."""
+    """Return whether gradients or a compiler ask for one graph whose shapes do not depend on the data."""
     return torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def is_fast(tensor: torch.Tensor) -> bool:
-    """Whether the kernels of this file take a tensor."""
+    """Return whether the kernels of this file take a tensor."""
     if tensor.device.type != "cpu" or needs_one_graph() or torch.is_autocast_enabled("cpu"):
         return False
     if not (HAS_ONEDNN and torch.backends.mkldnn.enabled):
@@ -57,28 +57,41 @@ def as_input(tensor: torch.Tensor, layer: nn.Module) -> torch.Tensor:
 
 
 class MusiqLinear(nn.Linear):
-    """Dense layer.
+    """Dense layer, by oneDNN where that serves.
 
     A class of its own, so tools that look for exactly `nn.Linear`, as `torch.ao.quantization.quantize_dynamic` does,
     pass by; those that accept subclasses (PEFT, bitsandbytes) do not.
+
+    Attributes:
+        initial: Start of the weight: "xavier", "lecun" or "zeros"; set where the layer is built.
+        initial_bias: Standard deviation of the bias at the start.
     """
 
-    def takes(self, inputs: torch.Tensor) -> bool:
-        """Whether oneDNN's product serves: the weights are plain tensors beside the inputs, not offloaded ones."""
+    initial = "xavier"
+    initial_bias = 0.0
+
+    def is_fast(self, inputs: torch.Tensor) -> bool:
+        """Return whether oneDNN's product serves: the weights are plain tensors beside the inputs, not offloaded."""
         weight = self.weight
         plain = type(weight) is nn.Parameter and weight.dtype == inputs.dtype and weight.device == inputs.device
         return plain and inputs.numel() > 0 and is_fast(inputs)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.product(inputs, "none", "") if self.takes(inputs) else super().forward(inputs)
+        return self.multiply(inputs, "none", "") if self.is_fast(inputs) else super().forward(inputs)
 
-    def product(self, inputs: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
-        """Product by oneDNN with a fused activation; inputs (..., in_features), only where `takes` says so."""
+    def multiply(self, inputs: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
+        """Multiply by oneDNN with a fused activation; inputs (..., in_features), only where `is_fast` says so."""
         return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, activation, [], algorithm)
 
 
 class MusiqGroupNorm(nn.GroupNorm):
-    """Group norm over (num_images, channels, height, width)."""
+    """Group norm over (num_images, channels, height, width).
+
+    Attributes:
+        initial: Start of the weight: "ones" or "zeros"; set where the layer is built.
+    """
+
+    initial = "ones"
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if not (is_fast(features) and features.is_contiguous(memory_format=torch.channels_last)):
@@ -100,15 +113,15 @@ class MusiqGroupNorm(nn.GroupNorm):
         return normed.to(features.dtype).view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 
-def takes_attention(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """Whether `attention_in_blocks` serves: the sequence is long enough to gain."""
+def is_fast_attention(query: torch.Tensor, key: torch.Tensor) -> bool:
+    """Return whether `attention_in_blocks` serves: the sequence is long enough to gain."""
     return is_fast(query) and min(query.shape[2], key.shape[2]) >= MIN_LENGTH[query.dtype]
 
 
 def attention_in_blocks(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float
 ) -> torch.Tensor:
-    """Attention of one picture, a block of queries at a time, as matrix products.
+    """Attend inside one picture, a block of queries at a time, as matrix products.
 
     In bfloat16 the products of queries and keys are rounded before the softmax, where the fused kernel keeps them in
     float32: with large products that kernel is several times as exact, and less than half as fast.
@@ -145,7 +158,7 @@ def attention_in_blocks(
 def _head_in_blocks(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: int, output: torch.Tensor
 ) -> None:
-    """One head in fp32, (length, head_dim) each: the keys, and the values turned, are the weights of dense layers."""
+    """Attend with one head in fp32, (length, head_dim) each: keys, and values turned, are weights of dense layers."""
     product = torch.ops.mkldnn._linear_pointwise
     key, value = key.contiguous(), value.t().contiguous()
     for start in range(0, len(query), rows):

@@ -18,6 +18,7 @@ from .packing_musiq import MusiqPacking, attention_by_kernel, attention_by_pictu
 # Tokens of the wide layer of the MLP at a time, when a fast kernel serves: its features are 3 times as wide.
 MLP_TOKENS = 4096
 ACTIVATION = "gelu_pytorch_tanh"
+INITIAL_BIAS = 1e-6  # standard deviation, in the MLP
 
 
 def eager_attention_forward(
@@ -30,7 +31,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out, with an additive mask; the other implementations must agree with it.
+    """Attend, written out, with an additive mask; the other implementations must agree with it.
 
     Returns:
         Output (batch_size, length, num_heads, head_dim) and weights (batch_size, num_heads, length, length).
@@ -44,7 +45,7 @@ def eager_attention_forward(
 
 
 def cls_tokens(hidden_states: torch.Tensor, packing: MusiqPacking | None) -> torch.Tensor:
-    """The first token of every picture: (batch_size, 1, D), or of a pack (1, num_pictures, D)."""
+    """Return the first token of every picture: (batch_size, 1, D), or of a pack (1, num_pictures, D)."""
     return hidden_states[:, :1] if packing is None else hidden_states[:, packing.starts[:-1].long()]
 
 
@@ -117,21 +118,22 @@ class MusiqMLP(nn.Module):
         super().__init__()
         self.fc1 = MusiqLinear(config.hidden_size, config.intermediate_size)
         self.fc2 = MusiqLinear(config.intermediate_size, config.hidden_size)
+        self.fc1.initial_bias = self.fc2.initial_bias = INITIAL_BIAS
         self.activation = ACT2FN[ACTIVATION]
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def _is_fast(self, hidden_states: torch.Tensor) -> bool:
-        """Whether the activation can be part of oneDNN's product: nobody has put anything in its parts' places."""
+        """Return whether oneDNN's product can include the activation: nobody has put anything in its parts' places."""
         parts = (self.fc1, self.activation, self.dropout)
         hooked = any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
         plain = type(self.fc1) is MusiqLinear and type(self.activation) is type(ACT2FN[ACTIVATION])
         dropped = self.dropout.training and self.dropout.p > 0
-        return plain and not hooked and not dropped and self.fc1.takes(hidden_states)
+        return plain and not hooked and not dropped and self.fc1.is_fast(hidden_states)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if self._is_fast(hidden_states):
             parts = hidden_states.split(MLP_TOKENS, dim=1)
-            outputs = [self.fc2(self.fc1.product(part, "gelu", "tanh")) for part in parts]
+            outputs = [self.fc2(self.fc1.multiply(part, "gelu", "tanh")) for part in parts]
             return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
 
@@ -186,7 +188,7 @@ class MusiqLayer(GradientCheckpointingLayer):
 
 
 class MusiqEncoder(nn.Module):
-    """The Transformer blocks."""
+    """Transformer blocks, one after the other."""
 
     def __init__(self, config: MusiqConfig):
         super().__init__()

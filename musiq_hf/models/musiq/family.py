@@ -147,6 +147,12 @@ def card(config: MusiqConfig) -> CardText:
     )
 
 
+def facts(config: MusiqConfig) -> dict[str, str]:
+    """Name the scales at which pictures are read."""
+    lengths = [f"longer side {length}" for length in config.longer_side_lengths]
+    return {"scales": ", ".join([*lengths, *(["native"] if config.use_native_resolution else [])])}
+
+
 def _classes(config: MusiqConfig) -> str:
     return f"None: the head gives logits of {config.num_labels} classes. Fine-tune it before you score pictures."
 
@@ -183,4 +189,5 @@ MUSIQ = Family(
     parts=parts,
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
     card=card,
+    facts=facts,
 )

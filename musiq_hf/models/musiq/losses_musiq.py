@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of section 4.2: L1 on opinion scores and the earth mover's distance on score distributions (eq. 3).
-
-The correlation and rank losses are optional additions that the paper does not use.
-"""
+"""Losses of section 4.2: L1 on opinion scores and the earth mover's distance on score distributions (eq. 3)."""
 
 import torch
 from torch.nn import functional as F
 
 
 def l1_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error, the paper's loss on opinion scores.
+    """Return the mean absolute error, the paper's loss on opinion scores.
 
     Args:
         predictions: Shape (batch_size,).
@@ -30,7 +27,7 @@ def l1_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def emd_loss(probabilities: torch.Tensor, targets: torch.Tensor, *, exponent: float = 2.0) -> torch.Tensor:
-    """Earth mover's distance between score distributions (eq. 3), averaged over the batch.
+    """Return the earth mover's distance between score distributions (eq. 3), averaged over the batch.
 
     Args:
         probabilities: Shape (batch_size, num_bins), rows adding up to 1.

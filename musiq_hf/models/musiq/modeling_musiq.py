@@ -24,7 +24,7 @@ from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
 from .cpu_kernels_musiq import MusiqLinear, as_input, keep_freed_memory, needs_one_graph
 from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer
 from .losses_musiq import emd_loss, l1_loss
-from .packing_musiq import MusiqPacking, pack_groups
+from .packing_musiq import MusiqPacking, can_pack, pack_groups
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
 from .patching_musiq import sinusoid_table
 
@@ -77,6 +77,7 @@ class MusiqEmbeddings(nn.Module):
             )
             feature_size = self.patch_encoder.output_size
         self.patch_projection = MusiqLinear(feature_size, config.hidden_size)
+        self.patch_projection.initial = "lecun"
         self.spatial_kind = config.spatial_embedding
         self.num_positions, self.hidden_size = config.num_spatial_positions, config.hidden_size
         learned = self.spatial_kind in ("hash", "fixed")
@@ -92,7 +93,7 @@ class MusiqEmbeddings(nn.Module):
         return self.patch_projection(as_input(features, self.patch_projection))
 
     def _encode(self, patches: torch.Tensor) -> torch.Tensor:
-        """(num_patches, patch_size * patch_size * 3) -> (num_patches, D).
+        """Encode patches, (num_patches, patch_size * patch_size * 3) -> (num_patches, D).
 
         On a CPU the encoder reads a few patches at a time, whose features stay in the cache; the projection, with
         most of the weights, more. With activation checkpointing a part of the patches at a time is encoded again for
@@ -113,7 +114,7 @@ class MusiqEmbeddings(nn.Module):
         return self.patch_projection(features)
 
     def _embed_patches(self, pixel_values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """(batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
+        """Encode a batch, (batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
 
         Without gradients only the real patches, some at a time: the features between encoder and projection are
         40 times as large as what comes out.
@@ -152,12 +153,16 @@ class MusiqEmbeddings(nn.Module):
 
 
 class MusiqHead(nn.Module):
-    """From the CLS token to logits, through a tanh layer if `pre_logits_size` asks for one."""
+    """Head from the CLS token to logits, through a tanh layer if `pre_logits_size` asks for one."""
 
     def __init__(self, config: MusiqConfig):
         super().__init__()
-        self.pre_logits = MusiqLinear(config.hidden_size, config.pre_logits_size) if config.pre_logits_size else None
+        self.pre_logits = None
+        if config.pre_logits_size:
+            self.pre_logits = MusiqLinear(config.hidden_size, config.pre_logits_size)
+            self.pre_logits.initial = "lecun"
         self.classifier = MusiqLinear(config.pre_logits_size or config.hidden_size, config.num_labels)
+        self.classifier.initial = "zeros"
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         pooled = as_input(pooled, self.classifier)  # float32 also in half-precision models, see below
@@ -166,8 +171,20 @@ class MusiqHead(nn.Module):
         return self.classifier(pooled)
 
 
+def _fill(weight: torch.Tensor, initial: str) -> None:
+    """Fill a weight with what it starts from: "ones", "zeros", "xavier" (uniform) or "lecun" (normal)."""
+    if initial == "xavier":
+        init.xavier_uniform_(weight)
+    elif initial == "lecun":
+        # Truncated at two deviations as in JAX; Transformers' `lecun_normal_` comes out 14 % too wide.
+        deviation = weight[0].numel() ** -0.5 / 0.87962566
+        init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+    else:
+        init.constant_(weight, {"ones": 1.0, "zeros": 0.0}[initial])
+
+
 class MusiqPreTrainedModel(PreTrainedModel):
-    """What all MUSIQ models share: configuration class, capabilities and the original's initial weights."""
+    """Base of all MUSIQ models: configuration class, capabilities and the original's initial weights."""
 
     config_class = MusiqConfig
     config: MusiqConfig
@@ -192,32 +209,26 @@ class MusiqPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise one module's own weights as the released code does (its library defaults where it names nothing).
 
+        Layers that start otherwise than others of their class say so in `initial`.
+
         Leaf by leaf, never through the parent: for classes outside of its own package Transformers skips every module
         that owns no parameter itself, which would leave the weights below it uninitialised.
         """
-        name = next((name for name, other in self.named_modules() if other is module), "").rpartition(".")[2]
         if isinstance(module, MusiqEmbeddings):
             init.zeros_(module.cls_token)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
-            # A residual unit of the patch encoder starts as its shortcut.
-            init.constant_(module.weight, 0.0 if name == "norm3" else 1.0)
+            _fill(module.weight, getattr(module, "initial", "ones"))
             init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear) and name == "classifier":
-            init.zeros_(module.weight)
-        elif isinstance(module, nn.Linear) and name not in ("patch_projection", "pre_logits"):
-            init.xavier_uniform_(module.weight)
         elif isinstance(module, nn.Linear | MusiqStdConv2d):
-            # Truncated at two deviations as in JAX; Transformers' `lecun_normal_` comes out 14 % too wide.
-            deviation = module.weight[0].numel() ** -0.5 / 0.87962566
-            init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+            _fill(module.weight, getattr(module, "initial", "xavier"))
         if isinstance(module, nn.Linear):
-            init.normal_(module.bias, std=1e-6 if name in ("fc1", "fc2") else 0.0)
+            init.normal_(module.bias, std=getattr(module, "initial_bias", 0.0))
 
 
 class MusiqModel(MusiqPreTrainedModel):
-    """The encoder: patches of all scales to a sequence of hidden states, CLS first."""
+    """Encoder: patches of all scales to a sequence of hidden states, CLS first."""
 
     def __init__(self, config: MusiqConfig):
         super().__init__(config)
@@ -252,21 +263,6 @@ class MusiqModel(MusiqPreTrainedModel):
                     "Pass all that the processor returns."
                 )
 
-    def _can_pack(self, hidden_states: torch.Tensor) -> bool:
-        """Whether the blocks can run on tokens without padding: no training, and a kernel for it."""
-        if needs_one_graph() or self.config._attn_implementation != "sdpa":
-            return False
-        if any(module.training for module in self.encoder.modules()):
-            return False
-        if hidden_states.device.type == "cpu":
-            return not torch.is_autocast_enabled("cpu")
-        if not hidden_states.is_cuda or hidden_states.dtype not in (torch.float16, torch.bfloat16):
-            return False
-        head_dim = self.config.hidden_size // self.config.num_attention_heads
-        flash = torch.backends.cuda.is_flash_attention_available() and torch.backends.cuda.flash_sdp_enabled()
-        capable = torch.cuda.get_device_capability(hidden_states.device) >= (8, 0)
-        return flash and capable and head_dim % 8 == 0 and head_dim <= 256
-
     def _encode_packed(
         self,
         hidden_states: torch.Tensor,
@@ -275,7 +271,7 @@ class MusiqModel(MusiqPreTrainedModel):
         cls_only: bool,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """The blocks on the real tokens of all pictures, one after the other: no work on padding, and no mask.
+        """Run the blocks on the real tokens of all pictures, one after the other: no work on padding, and no mask.
 
         Padding comes out as it went in; with `cls_only` it does not come out.
         """
@@ -301,7 +297,7 @@ class MusiqModel(MusiqPreTrainedModel):
         cls_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Blocks and final norm on embedded tokens, for whoever embeds once and encodes parts of it.
+        """Run blocks and final norm on embedded tokens, for whoever embeds once and encodes parts of it.
 
         Args:
             hidden_states: CLS first, shape (batch_size, 1 + sequence_length, hidden_size).
@@ -314,7 +310,7 @@ class MusiqModel(MusiqPreTrainedModel):
         """
         recorded = any(kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
         cls_only = cls_only and not recorded and self.config._attn_implementation in ("eager", "sdpa")
-        if not recorded and self._can_pack(hidden_states):
+        if not recorded and can_pack(hidden_states, self.encoder, self.config):
             return self.layernorm(self._encode_packed(hidden_states, mask, cls_only=cls_only, **kwargs))
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=mask
@@ -372,7 +368,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         self.post_init()
 
     def scores_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """MOS points, shape (batch_size,), from logits, shape (batch_size, num_labels)."""
+        """Turn logits, shape (batch_size, num_labels), into MOS points, shape (batch_size,)."""
         if self.config.num_labels == 1:
             return self.config.score_offset + self.config.score_scale * logits[:, 0].float()
         probabilities = logits.float().softmax(dim=-1)
@@ -380,7 +376,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         return (probabilities * values).sum(dim=-1)  # a product of matrices would be in half precision under autocast
 
     def std_from_logits(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """Standard deviation of the predicted distribution in MOS points, shape (batch_size,); None for one label."""
+        """Return standard deviations of predicted distributions, in MOS points, (batch_size,); None for one label."""
         if self.config.num_labels == 1:
             return None
         probabilities = logits.cpu().double().softmax(dim=-1)  # not every device has doubles

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
-from .cpu_kernels_musiq import attention_in_blocks, takes_attention
+from .cpu_kernels_musiq import attention_in_blocks, is_fast_attention, needs_one_graph
 
 
 @dataclass(frozen=True)
 class MusiqPacking:
-    """How the tokens of several pictures stand one after the other, without padding, as a batch of one.
+    """Places of the tokens of several pictures that stand one after the other, without padding, as a batch of one.
 
     Attributes:
         starts: int32, shape (num_pictures + 1,): where each picture begins, with its CLS, and the last ends.
-        lengths: Tokens of each picture.
+        lengths: Number of tokens of each picture.
     """
 
     starts: torch.Tensor
@@ -24,17 +25,39 @@ class MusiqPacking:
 
     @classmethod
     def of(cls, lengths: list[int], device: torch.device) -> "MusiqPacking":
-        """Pictures of these lengths, in this order."""
+        """Place pictures of these lengths, in this order."""
         starts = torch.tensor([0, *lengths], device=device).cumsum(0, dtype=torch.int32)
         return cls(starts=starts, lengths=lengths)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "MusiqPacking":
-        """On another device; accelerate calls this between blocks that a device map has put on different ones."""
+        """Move to another device; accelerate calls this between blocks that a device map has put on different ones."""
         return MusiqPacking(starts=self.starts.to(device, non_blocking=non_blocking), lengths=self.lengths)
 
 
+def can_pack(hidden_states: torch.Tensor, encoder: nn.Module, config: PreTrainedConfig) -> bool:
+    """Return whether blocks can run on tokens without padding: no training, and a kernel for it.
+
+    Args:
+        hidden_states: Tokens that the blocks are to read.
+        encoder: Module that holds the blocks.
+        config: Configuration of the blocks: kind of attention, width, number of heads.
+    """
+    if needs_one_graph() or config._attn_implementation != "sdpa":
+        return False
+    if any(module.training for module in encoder.modules()):
+        return False
+    if hidden_states.device.type == "cpu":
+        return not torch.is_autocast_enabled("cpu")
+    if not hidden_states.is_cuda or hidden_states.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    head_dim = config.hidden_size // config.num_attention_heads
+    flash = torch.backends.cuda.is_flash_attention_available() and torch.backends.cuda.flash_sdp_enabled()
+    capable = torch.cuda.get_device_capability(hidden_states.device) >= (8, 0)
+    return flash and capable and head_dim % 8 == 0 and head_dim <= 256
+
+
 def pack_groups(lengths: list[int], limit: int) -> Iterator[list[int]]:
-    """Neighbours whose sum stays within the limit; a longer one alone."""
+    """Group neighbours whose sum stays within the limit; a longer one stands alone."""
     group: list[int] = []
     for length in lengths:
         if group and sum(group) + length > limit:
@@ -47,13 +70,13 @@ def pack_groups(lengths: list[int], limit: int) -> Iterator[list[int]]:
 def attention_by_kernel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: MusiqPacking, *, scaling: float
 ) -> torch.Tensor:
-    """Attention inside each picture of a pack, by the variable-length kernel of GPUs (fp16 and bf16).
+    """Attend inside each picture of a pack, by the variable-length kernel of GPUs (fp16 and bf16).
 
     Args:
         query: Shape (num_tokens, num_heads, head_dim), or one query for each picture.
         key: Shape (num_tokens, num_heads, head_dim).
         value: Shape (num_tokens, num_heads, head_dim).
-        packing: Where the pictures lie.
+        packing: Places of the pictures.
         scaling: Factor of the products of queries and keys.
 
     Returns:
@@ -72,14 +95,14 @@ def attention_by_kernel(
 def attention_by_picture(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: MusiqPacking, *, scaling: float
 ) -> torch.Tensor:
-    """As `attention_by_kernel`, one picture after the other: on a CPU a picture fills the cores by itself."""
+    """Attend as `attention_by_kernel`, one picture after the other: on a CPU a picture fills the cores by itself."""
     query_lengths = packing.lengths if len(query) == len(key) else [1] * len(query)
     output, start = torch.empty_like(query), 0
     parts = zip(query.split(query_lengths), key.split(packing.lengths), value.split(packing.lengths), strict=True)
     for part in parts:
         # (length, num_heads, head_dim) -> (1, num_heads, length, head_dim)
         q, k, v = (tokens.transpose(0, 1)[None] for tokens in part)
-        if takes_attention(q, k):
+        if is_fast_attention(q, k):
             attended = attention_in_blocks(q, k, v, scaling=scaling)[0]
         else:
             attended = nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)[0].transpose(0, 1)

@@ -33,18 +33,20 @@ class MusiqStdConv2d(nn.Conv2d):
     The standard deviation is biased and epsilon is added to it, not to the variance, as in the released code.
     """
 
+    initial = "lecun"  # start of the weight
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
         super().__init__(in_channels, out_channels, kernel_size, stride, bias=False)
         self._kept: tuple[torch.Tensor, torch.Tensor] | None = None  # a weight, and what it was standardised to
 
     def standardized_weight(self) -> torch.Tensor:
-        """Kernel with mean 0 and standard deviation 1 over (in_channels, rows, columns), in the weight's dtype."""
+        """Return the kernel with mean 0 and deviation 1 over (in_channels, rows, columns), in the weight's dtype."""
         weight = self.weight.float()
         std, mean = torch.std_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
         return ((weight - mean) / (std + WEIGHT_EPS)).to(self.weight.dtype)
 
     def _kept_weight(self) -> torch.Tensor:
-        """The standardised kernel, computed again only when the weight has changed.
+        """Return the standardised kernel, computed again only when the weight has changed.
 
         Compared by value, which costs a tenth: a write through `.data` changes neither version nor address.
         """
@@ -71,6 +73,7 @@ class MusiqResidualUnit(nn.Module):
         self.norm2 = MusiqGroupNorm(num_groups, width, eps=UNIT_NORM_EPS)
         self.conv3 = MusiqStdConv2d(width, out_channels, 1)
         self.norm3 = MusiqGroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
+        self.norm3.initial = "zeros"  # a unit starts as its shortcut
         self.conv_proj = MusiqStdConv2d(in_channels, out_channels, 1, stride)
         self.norm_proj = MusiqGroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
 
@@ -83,7 +86,7 @@ class MusiqResidualUnit(nn.Module):
 
 
 class MusiqPatchEncoder(nn.Module):
-    """Encode flat patches, each on its own.
+    """Residual network that encodes flat patches, each on its own.
 
     Args:
         patch_size: Side P of a patch, in pixels.
@@ -107,7 +110,7 @@ class MusiqPatchEncoder(nn.Module):
         self.stem_values = (-(-patch_size // 2)) ** 2 * width  # the largest features of one patch
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Encode.
+        """Encode patches.
 
         Args:
             patches: Shape (num_patches, patch_size * patch_size * 3), values in [-1, 1].

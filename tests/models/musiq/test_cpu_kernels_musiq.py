@@ -17,7 +17,7 @@ from musiq_hf.models.musiq.cpu_kernels_musiq import (
     MusiqLinear,
     attention_in_blocks,
     is_fast,
-    takes_attention,
+    is_fast_attention,
 )
 from musiq_hf.models.musiq.patch_encoder_musiq import MusiqStdConv2d
 
@@ -79,7 +79,7 @@ def test_product_is_the_plain_one_with_or_without_the_activation(rows):
     expected = F.linear(inputs, layer.weight, layer.bias)
     torch.testing.assert_close(layer(inputs), expected, atol=1e-6, rtol=1e-5)
     if cpu_kernels_musiq.HAS_ONEDNN:
-        activated = layer.product(inputs, "gelu", "tanh")
+        activated = layer.multiply(inputs, "gelu", "tanh")
         torch.testing.assert_close(activated, F.gelu(expected, approximate="tanh"), atol=1e-6, rtol=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_attention_in_blocks_is_the_plain_one(dtype, tolerance, block, largest, 
     monkeypatch.setattr(cpu_kernels_musiq, "BLOCK_VALUES", block)
     monkeypatch.setattr(cpu_kernels_musiq, "LARGEST_BLOCK", largest)
     query, key, value = (torch.randn(1, 3, 701, 16, dtype=dtype) for _ in range(3))
-    assert takes_attention(query, key) and not takes_attention(query[:, :, :1], key)
+    assert is_fast_attention(query, key) and not is_fast_attention(query[:, :, :1], key)
     expected = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), scale=0.3)
     ours = attention_in_blocks(query, key, value, scaling=0.3)
     torch.testing.assert_close(ours.float(), expected.transpose(1, 2), atol=tolerance, rtol=0)

@@ -466,6 +466,15 @@ def test_initial_weights_are_those_of_the_released_code(tiny_config):
     assert model.head.classifier.weight.count_nonzero() == model.head.classifier.bias.count_nonzero() == 0
 
 
+def test_a_layer_tells_how_it_starts_wherever_it_stands(tiny_config):
+    model, plain = MusiqForImageQualityAssessment(tiny_config()), torch.nn.Linear(8, 8)
+    head, embeddings = modeling_musiq.MusiqHead(model.config), modeling_musiq.MusiqEmbeddings(model.config)
+    for layer in (plain, head.classifier, embeddings.patch_encoder.stages[0].norm3):
+        torch.nn.init.constant_(layer.weight, 9.0)
+        model._init_weights(layer)
+        assert bool(layer.weight.any()) is (layer is plain) and layer.weight.abs().max() < 1
+
+
 def test_seed_decides_the_initial_weights(tiny_config):
     def weights(seed):
         torch.manual_seed(seed)

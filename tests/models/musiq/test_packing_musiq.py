@@ -8,7 +8,13 @@ from torch.nn import functional as F
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.models.musiq import encoder_musiq, modeling_musiq
-from musiq_hf.models.musiq.packing_musiq import MusiqPacking, attention_by_kernel, attention_by_picture, pack_groups
+from musiq_hf.models.musiq.packing_musiq import (
+    MusiqPacking,
+    attention_by_kernel,
+    attention_by_picture,
+    can_pack,
+    pack_groups,
+)
 
 LENGTHS = [3, 1, 7, 4]
 
@@ -91,6 +97,20 @@ def test_the_kernel_of_gpus_gives_the_same_scores(tiny_model, features, kernel, 
     monkeypatch.setattr(encoder_musiq, "attention_by_picture", attention_by_kernel)
     torch.testing.assert_close(model(**features).scores, expected, atol=1e-5, rtol=0)
     assert kernel[-1][0] == 1 < kernel[0][0]  # the last block asks for CLS alone
+
+
+@torch.no_grad()
+def test_blocks_take_packs_only_where_a_kernel_serves(tiny_model):
+    model = tiny_model().musiq
+    tokens = torch.zeros(1, 3, 16)
+    assert can_pack(tokens, model.encoder, model.config)
+    assert not can_pack(tokens.to("meta"), model.encoder, model.config)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not can_pack(tokens, model.encoder, model.config)
+    with torch.enable_grad():
+        assert not can_pack(tokens, model.encoder, model.config)
+    model.encoder.layers[1].dropout.train()
+    assert not can_pack(tokens, model.encoder, model.config)
 
 
 @torch.no_grad()
