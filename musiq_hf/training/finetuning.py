@@ -34,7 +34,7 @@ from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
 from .losses import pairwise_rank_loss, plcc_loss, rank_loss
 from .settings import FinetuneSettings
-from .starting import add_lora, freeze, load_model, load_processor, merge_lora, normalize_scores
+from .starting import add_lora, check_start, freeze, load_model, load_processor, merge_lora, normalize_scores
 from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer, num_processes
 
 if TYPE_CHECKING:
@@ -184,7 +184,6 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
         score_range=settings.score_range,
     )
     if settings.skip_bad_images:
-        load_config(settings.model)  # says in a sentence if there is no such checkpoint
         processor = load_processor(settings.model, None, architecture=settings.architecture)
         for name in splits:
             splits[name] = readable_rows(
@@ -228,6 +227,7 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
     require("scipy.stats", extra="train")
     set_seed(settings.seed)
     checkpoint = find_last_checkpoint(settings)
+    check_start(settings)
     train, measured = _load_parts(settings)
     groups = {name: choose_groups(rows, settings.group_by, source=settings.data) for name, rows in measured.items()}
     trainer = _make_trainer(settings, train, measured["selection"])

@@ -32,7 +32,7 @@ from ..scoring.loading import has_weights, load_checkpoint, load_config
 from ..scoring.verification import write_self_test
 from .collators_imagenet import ClassificationCollator, Mixing, MixupCollator
 from .settings import OPTIMIZERS, RunSettings, needed, other_default, setting
-from .starting import check_architecture, load_processor
+from .starting import check_architecture, check_start, load_processor
 from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ def pretrain_imagenet(settings: ImageNetSettings) -> dict[str, float]:
     """
     set_seed(settings.seed)
     checkpoint = find_last_checkpoint(settings)
+    check_start(settings)
     splits = load_labelled_images(settings.data)
     train, selection = split_data(splits, holdout_fraction=settings.holdout_fraction, seed=settings.seed)
     trainer = _make_trainer(settings, train, selection)

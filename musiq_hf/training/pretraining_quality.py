@@ -31,7 +31,7 @@ from ..pictures.opening import open_picture
 from ..pictures.synthetic import make_picture
 from .losses import rank_loss
 from .settings import RunSettings, needed, setting
-from .starting import last_layer, load_model, load_processor
+from .starting import check_start, last_layer, load_model, load_processor
 from .trainer import find_last_checkpoint, fixed_length, make_trainer
 
 MADE_UP_UNIT = (50.0, 20.0)  # mean and deviation of the scores: ranking gives no opinion scores
@@ -188,6 +188,7 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     """
     set_seed(settings.seed)
     checkpoint = find_last_checkpoint(settings)
+    check_start(settings)
     parts = _rows(settings).train_test_split(test_size=settings.holdout_fraction, seed=settings.seed)
     model = load_model(settings.model, architecture=settings.architecture)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)

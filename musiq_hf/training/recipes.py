@@ -140,7 +140,7 @@ def _convert_gathered(setting: str, values: Mapping[str, Any], known: Mapping[st
     for name in values:
         if name not in known:
             raise ValueError(
-                f"`{setting}` names {name}, which is no field of it. Known are {', '.join(sorted(known))}."
+                f"`{setting}` names {name}, which is no field of any family. Known are {', '.join(sorted(known))}."
             )
     return {name: _convert(name, value, known[name]) for name, value in values.items()}
 

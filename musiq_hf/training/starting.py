@@ -14,6 +14,7 @@ from ..common.extras import require
 from ..models import family_of
 from ..models.protocol import Family
 from ..scoring.loading import has_weights, load_config, resolve_model
+from .settings import RunSettings
 
 logger = logging.get_logger(__name__)
 
@@ -36,6 +37,16 @@ def check_architecture(family: Family, names: Iterable[str]) -> None:
                 f"`architecture` names {name}, which is no field of a {family.name} model. Known are "
                 f"{', '.join(sorted(known))}."
             )
+
+
+def check_start(settings: RunSettings) -> None:
+    """Raise a ValueError if there is no such model, or its family does not have what `settings` name of it.
+
+    To be called before pictures are read, which can take hours.
+    """
+    family = family_of(load_config(settings.model))
+    check_architecture(family, settings.architecture)
+    settings.training_view(family)
 
 
 def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_labels: int = 1) -> Any:

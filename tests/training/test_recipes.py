@@ -125,7 +125,10 @@ def test_precedence_rises_from_recipe_over_overrides_to_arguments(tmp_path):
         ({"arguments": NEEDED | {"speed": 3}}, "Unknown settings speed. Known are"),
         ({"arguments": NEEDED | {"architecture": {"depth": 3}}}, "`architecture` names depth, which is no field"),
         ({"arguments": NEEDED | {"architecture": 3}}, "`architecture` must be Mapping, got 3"),
-        ({"arguments": NEEDED | {"view": {"crops": 3}}}, "`view` names crops, which is no field of it. Known are"),
+        (
+            {"arguments": NEEDED | {"view": {"crops": 3}}},
+            "`view` names crops, which is no field of any family. Known are",
+        ),
         ({"arguments": NEEDED | {"native_patches": "few"}}, "`native_patches` must be .*int.*, got 'few'"),
         ({"arguments": NEEDED | {"score_range": ["low", "high"]}}, r"`score_range` must be .*, got \['low', 'high'\]"),
         ({"arguments": NEEDED | {"optimizer": "lion"}}, "`optimizer` must be 'adamw' or 'adam' or 'sgd', got 'lion'"),

@@ -278,6 +278,17 @@ def test_wrong_wishes_are_named_before_training(photos, blank, changes, message,
         finetune(settings(photos, blank, **changes))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": "scratch:musiq-huge"}, {"architecture": {"depth": 3}}, {"view": {"native_patches": 0}}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_model_architecture_and_view_are_checked_before_pictures_are_read(photos, blank, changes, monkeypatch):
+    monkeypatch.setattr("musiq_hf.training.finetuning.load_data", lambda *args, **kwargs: pytest.fail("read too soon"))
+    with pytest.raises(ValueError, match="no configuration|is no field|must be at least 1"):
+        finetune(settings(photos, blank, **changes))
+
+
 def test_normalisation_has_no_weight_decay(tiny_model, tmp_path):
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     model = tiny_model()
