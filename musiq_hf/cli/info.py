@@ -5,11 +5,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
 from transformers.utils import cached_file, logging
 
 from ..models.musiq.configuration_musiq import MusiqConfig
-from ..models.musiq.modeling_musiq import MusiqForImageClassification
-from ..scoring.loading import Model, load_checkpoint
+from ..scoring.loading import is_classifier, load_with_head
 from ..scoring.signature import make_signature
 from ..scoring.verification import SELF_TEST
 
@@ -50,9 +50,9 @@ def card_title(checkpoint: str) -> str | None:
     return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), None)
 
 
-def _kind(model: Model) -> str:
+def _kind(model: PreTrainedModel) -> str:
     config = model.config
-    if isinstance(model, MusiqForImageClassification):
+    if is_classifier(model):
         return f"classifier of {config.num_labels} classes; predicts no quality"
     if config.num_labels == 1:
         return "mean opinion score"
@@ -64,8 +64,8 @@ def _scales(config: MusiqConfig) -> str:
     return ", ".join([*lengths, *(["native"] if config.use_native_resolution else [])])
 
 
-def _score_range(model: Model) -> str:
-    if isinstance(model, MusiqForImageClassification):
+def _score_range(model: PreTrainedModel) -> str:
+    if is_classifier(model):
         return "none"
     if model.config.answer_range is None:
         return "not noted"
@@ -79,7 +79,7 @@ def describe_checkpoint(checkpoint: str) -> dict[str, str]:
     Raises:
         ValueError: If there is no such checkpoint, or it cannot be used.
     """
-    model, processor = load_checkpoint(checkpoint)
+    model, processor = load_with_head(checkpoint)
     has_test = find_file(checkpoint, SELF_TEST) is not None
     return {
         "card": card_title(checkpoint) or "none",

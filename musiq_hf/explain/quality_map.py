@@ -14,7 +14,7 @@ import torch
 from ..models.musiq.image_processing_musiq import MusiqImageProcessor
 from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
 from ..models.musiq.patching_musiq import num_patches, scaled_sizes
-from ..scoring.engine import check_model, cut_pixels, read_pixels
+from ..scoring.engine import check_model, read_pixels
 
 MAX_CELLS = 12  # along a side, unless the caller asks for more
 MAX_TOKENS = 16_384
@@ -131,7 +131,7 @@ def patch_layouts(height: int, width: int, processor: MusiqImageProcessor) -> li
 
 def make_inputs(pixels: torch.Tensor, processor: MusiqImageProcessor) -> dict[str, torch.Tensor]:
     """What the model reads of `read_pixels`' answer: a batch of one, without padding, on the device of the pixels."""
-    return {name: values[None] for name, values in cut_pixels(pixels, processor).items()}
+    return {name: values[None] for name, values in processor.cut(pixels).items()}
 
 
 def _scores(

@@ -29,7 +29,7 @@ from ..hub.publishing import add_remote_code
 from ..models.musiq.configuration_musiq import MusiqConfig
 from ..models.musiq.modeling_musiq import MusiqForImageClassification
 from ..pictures.augmentations import check_rand_augment
-from ..scoring.loading import has_weights, load_checkpoint, load_config
+from ..scoring.loading import has_weights, load_config, load_with_head
 from ..scoring.verification import write_self_test
 from .collators_imagenet import ClassificationCollator, MixupCollator
 from .settings import RunSettings
@@ -235,6 +235,6 @@ def pretrain_imagenet(settings: ImageNetSettings) -> dict[str, float]:
         trained, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
         save_checkpoint(trained, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
         add_remote_code(settings.output_dir)
-        write_self_test(*load_checkpoint(settings.output_dir), settings.output_dir)
+        write_self_test(*load_with_head(settings.output_dir), settings.output_dir)
         write_json(Path(settings.output_dir) / "metrics.json", report)
     return report
