@@ -38,10 +38,10 @@ PATH is one of
 Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE}.
 The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it;
 --key takes it from a column of tables and data sets instead.
-A row has an error, or a score in MOS points, which is not clipped; score_0_1 is its place in the checkpoint's range,
-clipped to 0..1; std is the standard deviation of the predicted distribution, of checkpoints that predict one. Several
-checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the places of its scores in their
-ranges, not clipped, stands in all of its rows; it is missing where one of the scores is.
+A row has an error, or a score in MOS points, which is not clipped; score_0_1 is its position in the checkpoint's
+range, clipped to 0..1; std is the standard deviation of the predicted distribution, of checkpoints that predict one.
+Several checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the positions of its
+scores in their ranges, not clipped, stands in all of its rows; it is missing where one of the scores is.
 
 While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
 run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or --max_tokens) the last digits can differ.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine of all scores: pictures decoded ahead, batched by a budget of tokens, answered in order.
+"""Engine of all scores: pictures decoded ahead, batched by a budget of tokens, answered in order.
 
 A picture that cannot be read or scored becomes a row with its error, and the stream goes on.
 """
@@ -28,15 +28,15 @@ Result = tuple[float | None, float | None, str | None]  # score, standard deviat
 
 @dataclass(frozen=True)
 class PictureScore:
-    """One row of the answer.
+    """Score of a picture, or the reason why there is none.
 
     Attributes:
-        key: What the caller called the picture.
+        key: Name that the caller gave the picture.
         width: Columns of the scored picture, upright, in pixels; None if it could not be read.
         height: Rows of the scored picture, upright, in pixels; None if it could not be read.
-        score: In MOS points; None if it could not be scored.
+        score: Score in MOS points; None if it could not be scored.
         std: Standard deviation of the predicted distribution, in MOS points; None for a checkpoint without one.
-        error: Why there is no score; None if there is one.
+        error: Sentence that says why there is no score; None if there is one.
     """
 
     key: Any
@@ -87,7 +87,7 @@ def run_model(model: PreTrainedModel, processor: QualityProcessor, features: Seq
     Args:
         model: Model of any head, in evaluation mode, on its device.
         processor: Processor that has made the features.
-        features: One of each picture, at least one.
+        features: Feature of each picture, at least one.
     """
     return model(**processor.pad(features, padding="longest").to(model.device))
 

@@ -249,7 +249,7 @@ def score_rows(job: ScoreJob) -> RowStream:
         raise ValueError(f"`score_rows` writes no file, but the job has the output {job.output}. Use `run_job`.")
     check_sources(job.paths, columns=job.columns)
     scorers = _load_scorers(job)
-    return RowStream(scorers.names, scorers.signatures, scorers.rows(_find_pictures(job)))
+    return RowStream(scorers.names, scorers.signatures, scorers.score(_find_pictures(job)))
 
 
 def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = None) -> JobResult:
@@ -270,20 +270,20 @@ def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = Non
         ValueError: If the job has no output, the output exists, an unfinished run had other settings or pictures, or
             a path, a checkpoint or the device cannot be used.
     """
-    table, own = job.table, job.journal
-    if table is None or own is None:
+    table, path = job.table, job.journal
+    if table is None or path is None:
         raise ValueError("`run_job` writes a file, but the job has no `output`. Give one, or use `score_rows`.")
     check_sources(job.paths, columns=job.columns)
-    if not own.exists() and _is_made(table, job):
+    if not path.exists() and _is_made(table, job):
         return JobResult("found")
     check_no_other_journal(table, job.journals)
     scorers = _load_scorers(job)
-    with closing(Journal(own, _list_settings(job, scorers))) as journal:
+    with closing(Journal(path, _list_settings(job, scorers))) as journal:
         if not journal.is_finished:
             if _is_made(table, job):
                 return JobResult("found")
             _fill(journal, job, scorers, on_progress or (lambda totals: None))
-    totals = write_output(table, job.journals, temporary=Path(f"{own}.tmp"))
+    totals = write_output(table, job.journals, temporary=Path(f"{path}.tmp"))
     return JobResult("waiting") if totals is None else JobResult("written", *totals)
 
 
@@ -344,7 +344,7 @@ def _is_made(table: Path, job: ScoreJob) -> bool:
 def _fill(journal: Journal, job: ScoreJob, scorers: Scorers, on_progress: Callable[[Totals], None]) -> None:
     """Score what a journal lacks."""
     on_progress(Totals(journal.pictures, journal.errors))
-    with closing(scorers.rows(journal.skip_done(_find_pictures(job)))) as entries:
+    with closing(scorers.score(journal.skip_done(_find_pictures(job)))) as entries:
         for entry in entries:
             journal.append(entry)
             on_progress(Totals(journal.pictures, journal.errors))

@@ -56,7 +56,6 @@ class Scorers:
     Attributes:
         names: Names of the checkpoints, as a table calls them.
         signatures: Signatures of their scores.
-        weights: Weights, as they were given.
 
     Raises:
         ValueError: If a checkpoint cannot be used, or an ensemble cannot be made of them.
@@ -72,7 +71,7 @@ class Scorers:
         **options: Unpack[ScoringOptions],
     ):
         self.names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
-        self.weights = weights
+        self._weights = weights
         self._scorers = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
         self._ranges: list[Range | None] = [model.config.answer_range for model, _ in self._scorers]
         if weights is not None and None in self._ranges:
@@ -90,7 +89,7 @@ class Scorers:
             )
         self._options = options
 
-    def rows(self, sources: Iterator[tuple[str, Any]]) -> Generator[Entry, None, None]:
+    def score(self, sources: Iterator[tuple[str, Any]]) -> Generator[Entry, None, None]:
         """Score pictures, in order, with each checkpoint.
 
         Args:
@@ -101,7 +100,7 @@ class Scorers:
         """
         for results in score_with_several(sources, self._scorers, **self._options):
             rows = [make_row(result, known) for result, known in zip(results, self._ranges, strict=True)]
-            ensemble = None if self.weights is None else average_positions(rows, self._ranges, self.weights)
+            ensemble = None if self._weights is None else average_positions(rows, self._ranges, self._weights)
             yield tuple(row._replace(ensemble=ensemble) for row in rows)
 
 

@@ -178,6 +178,6 @@ def test_scores_that_are_no_numbers_are_errors():
 
 def test_scorers_can_be_used_without_the_command(checkpoints):
     both = Scorers(["a", "b"], device=torch.device("cpu"))
-    ((first, second),) = both.rows(iter([("mine", Image.open("photos/0.png"))]))
+    ((first, second),) = both.score(iter([("mine", Image.open("photos/0.png"))]))
     assert (first.key, second.key, first.ensemble) == ("mine", "mine", None)
     assert both.names == ["a", "b"] and both.signatures[0].startswith("a|weights:")
