@@ -33,7 +33,7 @@ from transformers.utils import logging as transformers_logging
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.arguments import parse_arguments, print_report, run_command
 from musiq_hf.common.extras import require
-from musiq_hf.scoring.loading import load_scorer
+from musiq_hf.scoring.loading import load_quality
 
 EXAMPLE = "python examples/export.py --model musiq-koniq --output model.onnx"
 SUFFIXES = (".onnx", ".pt2")
@@ -209,7 +209,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.output.suffix == ".onnx":
         for module in ("onnx", "onnxscript"):
             require(module, extra="export")
-    model, _ = load_scorer(arguments.model)
+    model, _ = load_quality(arguments.model)
     report = export(model, arguments.output)
     if arguments.output.suffix == ".onnx" and "onnxruntime" not in report["largest_deviation"]:
         print("onnxruntime is not installed: the graph was run, the file was not.", file=sys.stderr)

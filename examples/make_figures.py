@@ -11,7 +11,7 @@ from transformers.utils import logging
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.explain import plot_attention, plot_degradations, plot_quality_map, quality_map
 from musiq_hf.pictures.opening import load_image
-from musiq_hf.scoring.loading import load_scorer
+from musiq_hf.scoring.loading import load_quality
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "examples" / "pictures" / "rocket_sharp.jpg"
@@ -21,7 +21,7 @@ FOLDER = ROOT / "docs" / "figures"
 def draw(folder: Path) -> list[Path]:
     """Write three PNG files."""
     # 1. A checkpoint and a picture.
-    model, processor = load_scorer(str(DEFAULT_CHECKPOINT))
+    model, processor = load_quality(str(DEFAULT_CHECKPOINT))
     image = load_image(PICTURE)
     # 2. Which regions raise and lower the score, where CLS looks, and what faults do to the score.
     figures = {

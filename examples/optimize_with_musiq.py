@@ -22,7 +22,7 @@ from transformers.utils import logging
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.arguments import parse_arguments, print_report, run_command
 from musiq_hf.pictures.opening import load_image, shrink_shorter_side, to_rgb_tensor
-from musiq_hf.scoring.loading import load_scorer
+from musiq_hf.scoring.loading import load_quality
 from musiq_hf.scoring.pixels import score_pixels
 
 EXAMPLE = "python examples/optimize_with_musiq.py photo.jpg --blur 2 --output after.png"
@@ -98,7 +98,7 @@ def save(image: Image.Image, path: Path) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Read, climb, save and score what was saved."""
     # 1. The checkpoint, whose weights stay as they are.
-    model, processor = load_scorer(arguments.model)
+    model, processor = load_quality(arguments.model)
     model.requires_grad_(False)
     # 2. The picture as it is before: bytes, as in a file.
     image = load_image(arguments.photo)

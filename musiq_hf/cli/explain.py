@@ -14,7 +14,7 @@ from ..common.files import write_text
 from ..explain.report import check_report_path, make_report
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.opening import load_image, shrink_shorter_side
-from ..scoring.loading import load_scorer
+from ..scoring.loading import load_quality
 from ..scoring.signature import make_signature
 
 DESCRIPTION = """\
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.shorter_side is not None:
         image = shrink_shorter_side(image, arguments.shorter_side)
     logging.disable_progress_bar()
-    model, processor = load_scorer(arguments.model)
+    model, processor = load_quality(arguments.model)
     is_folder = Path(arguments.model).is_dir()
     page, score = make_report(
         model,

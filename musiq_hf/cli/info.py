@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from transformers.utils import cached_file, logging
 
 from ..models import family_of
-from ..scoring.loading import load_checkpoint
+from ..scoring.loading import load_with_head
 from ..scoring.signature import make_signature
 from ..scoring.verification import SELF_TEST
 
@@ -68,7 +68,7 @@ def describe_checkpoint(checkpoint: str) -> dict[str, str]:
     Raises:
         ValueError: If there is no such checkpoint, or it cannot be used.
     """
-    model, processor = load_checkpoint(checkpoint)
+    model, processor = load_with_head(checkpoint)
     kind, score_range = _describe_answers(model)
     facts = family_of(model.config).facts
     has_test = find_file(checkpoint, SELF_TEST) is not None

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`musiq verify`: whether a checkpoint gives the numbers that it should."""
+"""The command `musiq verify`: checks that a checkpoint gives the numbers that it should."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..common.markdown import markdown_table
 from ..conversion.published import published_name
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..scoring.loading import Model, load_checkpoint
+from ..models.protocol import QualityProcessor
+from ..scoring.loading import load_with_head
 from ..scoring.signature import make_signature
 from ..scoring.verification import (
     OFFICIAL_PICTURES,
@@ -19,7 +20,7 @@ from ..scoring.verification import (
     SELF_TEST,
     TOLERANCE,
     Comparison,
-    answer_span,
+    answer_width,
     compare_with_official,
     run_self_test,
 )
@@ -54,8 +55,8 @@ def add_parser(subparsers: Any, summary: str) -> None:
     parser.set_defaults(run=run)
 
 
-def official_name(checkpoint: str, name: str | None) -> str:
-    """The published name of a checkpoint, given or read off its own.
+def find_official_name(checkpoint: str, name: str | None) -> str:
+    """Return the published name of a checkpoint, given or read off its own.
 
     Raises:
         ValueError: If its name is not a published one with official scores.
@@ -69,8 +70,8 @@ def official_name(checkpoint: str, name: str | None) -> str:
     return found
 
 
-def _table(title: str, comparisons: list[Comparison], tolerance: float) -> tuple[str, bool]:
-    """One check as Markdown, and whether all of it is within the tolerance."""
+def _render_check(title: str, comparisons: list[Comparison], tolerance: float) -> tuple[str, bool]:
+    """Write one check as Markdown, and say whether all of it is within the tolerance."""
     rows = [
         [
             line.name,
@@ -87,22 +88,24 @@ def _table(title: str, comparisons: list[Comparison], tolerance: float) -> tuple
 
 
 def verify(
-    model: Model, processor: MusiqImageProcessor, *, checkpoint: str, images: Path | None, name: str | None
+    model: PreTrainedModel, processor: QualityProcessor, *, checkpoint: str, images: Path | None, name: str | None
 ) -> tuple[str, bool]:
-    """Tables of the checks, and whether all passed; without a stored self-test the official scores alone.
+    """Run the checks and return their tables, and whether all passed.
+
+    Without a stored self-test there are the official scores alone.
 
     Raises:
         ValueError: If there is nothing to check, or pictures are missing.
     """
-    span, checks = answer_span(model), []
+    width, checks = answer_width(model), []
     stored = find_file(checkpoint, SELF_TEST)
     if stored is not None or images is None:
         folder = checkpoint if stored is None else stored.parent
-        checks.append(_table("Self-test", run_self_test(model, processor, folder), TOLERANCE * span))
+        checks.append(_render_check("Self-test", run_self_test(model, processor, folder), TOLERANCE * width))
     if images is not None:
-        known = official_name(checkpoint, name)
+        known = find_official_name(checkpoint, name)
         comparisons = compare_with_official(model, processor, name=known, folder=images)
-        checks.append(_table(f"Official scores of {known}", comparisons, OFFICIAL_TOLERANCE * span))
+        checks.append(_render_check(f"Official scores of {known}", comparisons, OFFICIAL_TOLERANCE * width))
     return "\n".join(table for table, _ in checks), all(passed for _, passed in checks)
 
 
@@ -116,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("`--name` says which official scores to compare with and needs `--images`.")
     logging.disable_progress_bar()
     checkpoint = arguments.checkpoint
-    model, processor = load_checkpoint(checkpoint)
+    model, processor = load_with_head(checkpoint)
     tables, passed = verify(model, processor, checkpoint=checkpoint, images=arguments.images, name=arguments.name)
     print(f"{make_signature(model, processor, checkpoint=checkpoint)}\n\n{tables}", end="")
     return 0 if passed else 1

@@ -4,6 +4,12 @@
 from typing import Any
 
 
+def require_evaluation_mode(model: Any) -> None:
+    """Raise a ValueError if a model is in training mode, where dropout would change what it answers."""
+    if model.training:
+        raise ValueError("The model must be in evaluation mode, or dropout would change scores. Call `model.eval()`.")
+
+
 def check_counts(settings: Any, *names: str) -> None:
     """Raise a ValueError if one of these settings is below 1; None stands for no bound."""
     for name in names:

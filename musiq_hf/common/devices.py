@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The devices of this machine, and their memory running out.
+"""Devices of this machine, and the errors that say that their memory ran out.
 
-PyTorch has a class for that error on a GPU, and only a text on a CPU.
+PyTorch has a class for such an error on a GPU, and only a text on a CPU.
 """
 
 import os
@@ -14,7 +14,7 @@ OUT_OF_CPU_MEMORY = re.compile(r"can't allocate memory|DataLoader worker .* is k
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of a device, or of a process that decodes pictures, was too small."""
+    """Return whether an error says that the memory of a device, or of a process that decodes, was too small."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(
         isinstance(error, RuntimeError) and OUT_OF_CPU_MEMORY.search(str(error))
     )
@@ -29,7 +29,7 @@ def without_accelerator() -> bool:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name, "auto" being this process's GPU, or the CPU.
+    """Return the device of a name; "auto" is this process's GPU, or the CPU where there is none.
 
     Raises:
         ValueError: If it cannot be used.

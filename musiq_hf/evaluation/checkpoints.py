@@ -24,7 +24,7 @@ from ..models.musiq.configuration_musiq import MusiqConfig
 from ..models.musiq.image_processing_musiq import MusiqImageProcessor
 from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
 from ..pictures.opening import Preset, check_preset
-from ..scoring.loading import load_scorer
+from ..scoring.loading import load_quality
 from ..scoring.signature import make_signature
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
     sums = [np.zeros(len(part.rows)) for part in measured]
     reports, signatures = [], []
     for title, name in zip(_titles(settings.models), settings.models, strict=True):
-        model, processor = load_scorer(name)
+        model, processor = load_quality(name)
         signature = make_signature(
             model, processor, checkpoint=name, shorter_side=settings.shorter_side, preset=settings.preset
         )

@@ -6,8 +6,10 @@ from .finding import find_pictures
 from .opening import open_picture, shrink_shorter_side
 from .sources import count_sources, find_sources
 from .synthetic import make_picture
+from .table_sources import Columns
 
 __all__ = [
+    "Columns",
     "DEGRADATIONS",
     "apply_degradations",
     "count_sources",

@@ -2,14 +2,28 @@
 """Scores of pictures: loading, engine, rows, resumable jobs, signatures and self-tests."""
 
 from .engine import PictureScore, score_pictures, score_with_several
+from .job import JobResult, RowStream, ScoreJob, Share, count_pictures, run_job, score_rows
+from .journal import Totals
+from .loading import load_quality
 from .pixels import QualityMetric, score_pixels
+from .rows import ScoreRow
 from .signature import make_signature
 
 __all__ = [
+    "JobResult",
     "PictureScore",
     "QualityMetric",
+    "RowStream",
+    "ScoreJob",
+    "ScoreRow",
+    "Share",
+    "Totals",
+    "count_pictures",
+    "load_quality",
     "make_signature",
+    "run_job",
     "score_pictures",
     "score_pixels",
+    "score_rows",
     "score_with_several",
 ]

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score a stream of pictures: decoded ahead, batched by a budget of tokens, answered in order.
+"""Engine of all scores: pictures decoded ahead, batched by a budget of tokens, answered in order.
 
-A plain function for any engine to call. A picture that cannot be read or scored becomes a row with its
-error, and the stream goes on.
+A picture that cannot be read or scored becomes a row with its error, and the stream goes on.
 """
 
 from collections import deque
@@ -13,31 +12,31 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
 
 import torch
+from transformers import PreTrainedModel
 
+from ..common.checks import require_evaluation_mode
 from ..common.devices import is_out_of_memory
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..models.protocol import Feature, QualityModel, QualityProcessor
 from ..pictures.decoding import Decoder, decode_ahead
 from ..pictures.opening import Preset, check_preset
 
 # Tokens of a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for each other.
 MAX_TOKENS = {"cpu": 1, "other": 65_536}
-MAX_ROWS = 4096  # that wait for a batch: errors need no token
-Feature = dict[str, torch.Tensor]
+MAX_ROWS = 4096  # rows that wait for a batch: errors need no token
 Result = tuple[float | None, float | None, str | None]  # score, standard deviation, error
 
 
 @dataclass(frozen=True)
 class PictureScore:
-    """One row of the answer.
+    """Score of a picture, or the reason why there is none.
 
     Attributes:
-        key: What the caller called the picture.
+        key: Name that the caller gave the picture.
         width: Columns of the scored picture, upright, in pixels; None if it could not be read.
         height: Rows of the scored picture, upright, in pixels; None if it could not be read.
-        score: In MOS points; None if it could not be scored.
+        score: Score in MOS points; None if it could not be scored.
         std: Standard deviation of the predicted distribution, in MOS points; None for a checkpoint without one.
-        error: Why there is no score; None if there is one.
+        error: Sentence that says why there is no score; None if there is one.
     """
 
     key: Any
@@ -48,15 +47,17 @@ class PictureScore:
     error: str | None = None
 
 
-def check_model(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor) -> None:
+def check_model(model: QualityModel, processor: QualityProcessor) -> None:
     """Raise a ValueError if the model is training, or model and processor disagree."""
-    if model.training:
-        raise ValueError("The model must be in evaluation mode, or dropout would change scores. Call `model.eval()`.")
+    require_evaluation_mode(model)
     processor.check_config(model.config)
 
 
-def read_pixels(image: Any, processor: MusiqImageProcessor) -> torch.Tensor:
-    """Pixels of one picture as the processor reads it: (height, width, 3), uint8 or float32 in [0, 1].
+def read_pixels(image: Any, processor: QualityProcessor) -> torch.Tensor:
+    """Return the pixels of one picture as the processor reads it.
+
+    Returns:
+        Shape (height, width, 3), uint8, or float32 in [0, 1].
 
     Raises:
         ValueError: If the picture cannot be used.
@@ -67,9 +68,9 @@ def read_pixels(image: Any, processor: MusiqImageProcessor) -> torch.Tensor:
 
 
 def make_decoder(
-    processor: MusiqImageProcessor, *, preset: Preset = "default", shorter_side: int | None = None
+    processor: QualityProcessor, *, preset: Preset = "default", shorter_side: int | None = None
 ) -> Decoder:
-    """What turns pictures into pixels for this processor."""
+    """Return what turns pictures into pixels for this processor."""
     return Decoder(
         preset=preset,
         shorter_side=shorter_side,
@@ -78,44 +79,47 @@ def make_decoder(
     )
 
 
-def cut_pixels(pixels: torch.Tensor, processor: MusiqImageProcessor) -> Feature:
-    """The unpadded sequence of `read_pixels`' answer, without a batch axis, on the device of the pixels."""
-    lists = processor(pixels, padding="do_not_pad", input_data_format="channels_last", return_tensors="pt")
-    return {name: values[0] for name, values in lists.items()}
+def run_model(model: PreTrainedModel, processor: QualityProcessor, features: Sequence[Feature]) -> Any:
+    """Return what a model answers for pictures of any sizes, padded to the longest of them.
+
+    Gradients flow from the answer to the features, unless the caller has turned them off.
+
+    Args:
+        model: Model of any head, in evaluation mode, on its device.
+        processor: Processor that has made the features.
+        features: Feature of each picture, at least one.
+    """
+    return model(**processor.pad(features, padding="longest").to(model.device))
 
 
-def _run(
-    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, features: list[Feature]
-) -> list[Result]:
-    batch = processor.pad(features, padding="longest", return_tensors="pt").to(model.device)
+def _score(model: QualityModel, processor: QualityProcessor, features: list[Feature]) -> list[Result]:
     with torch.inference_mode():
-        output = model(**batch)
+        output = run_model(model, processor, features)
     scores, deviations = output.scores.tolist(), model.std_from_logits(output.logits)
     stds = [None] * len(scores) if deviations is None else deviations.tolist()
     return [(score, std, None) for score, std in zip(scores, stds, strict=True)]
 
 
-def _forward(
-    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, features: list[Feature]
-) -> list[Result]:
-    """Score, standard deviation and error of every sequence; a batch that does not fit is halved."""
+def _score_within_memory(model: QualityModel, processor: QualityProcessor, features: list[Feature]) -> list[Result]:
+    """Return score, standard deviation and error of every feature; a batch that does not fit is halved."""
     try:
-        return _run(model, processor, features)
+        return _score(model, processor, features)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     if len(features) == 1:
-        return [(None, None, _too_large(model.device))]
+        return [(None, None, _describe_shortage(model.device))]
     half = len(features) // 2
-    return _forward(model, processor, features[:half]) + _forward(model, processor, features[half:])
+    first, second = features[:half], features[half:]
+    return _score_within_memory(model, processor, first) + _score_within_memory(model, processor, second)
 
 
-def _too_large(device: torch.device) -> str:
+def _describe_shortage(device: torch.device) -> str:
     return f"the picture needs more memory than {device} has. Score a smaller copy."
 
 
 class ScoringOptions(TypedDict, total=False):
-    """Keywords of `score_pictures`, whose defaults and meaning `score_with_several` gives."""
+    """Keywords of `score_pictures`; `score_with_several` gives their defaults and their meaning."""
 
     max_tokens: int | None
     num_workers: int
@@ -127,17 +131,17 @@ class ScoringOptions(TypedDict, total=False):
 def score_pictures(
     pictures: Iterable[Any],
     *,
-    model: MusiqForImageQualityAssessment,
-    processor: MusiqImageProcessor,
+    model: QualityModel,
+    processor: QualityProcessor,
     **options: Unpack[ScoringOptions],
 ) -> Iterator[PictureScore]:
     """Score pictures as they come, in their order: `score_with_several` with one model.
 
     Args:
         pictures: Paths, URLs, base64 texts, PIL images, arrays or tensors, or pairs (key, picture).
-        model: In evaluation mode, on its device.
-        processor: One that agrees with the model.
-        **options: See `score_with_several`, as what is raised.
+        model: Model in evaluation mode, on its device.
+        processor: Processor that agrees with the model.
+        **options: See `score_with_several`, also for the errors.
 
     Yields:
         One `PictureScore` for each picture; with `error` in place of `score` if it cannot be read or scored.
@@ -147,7 +151,7 @@ def score_pictures(
 
 def score_with_several(
     pictures: Iterable[Any],
-    scorers: Sequence[tuple[MusiqForImageQualityAssessment, MusiqImageProcessor]],
+    scorers: Sequence[tuple[QualityModel, QualityProcessor]],
     *,
     max_tokens: int | None = None,
     num_workers: int = 2,
@@ -155,22 +159,23 @@ def score_with_several(
     shorter_side: int | None = None,
     preset: Preset = "default",
 ) -> Iterator[tuple[PictureScore, ...]]:
-    """Score pictures as they come, in their order, with several models of which each sees what was decoded once.
+    """Score pictures as they come, in their order, with several models; each picture is decoded once.
 
-    Decoding runs ahead of scoring; patches are cut on a model's device, to which the pixels travel as bytes. Memory is
-    bounded by `max_tokens` (or the largest picture) and by two decoded pictures for each worker.
+    Decoding runs ahead of scoring; features are cut on a model's device, to which the pixels travel as bytes. Memory
+    is bounded by `max_tokens` (or the largest picture) and by two decoded pictures for each worker.
 
     Args:
         pictures: Paths, URLs, base64 texts, PIL images, arrays or tensors, or pairs (key, picture). Without a key a
-            path is its own and anything else is called by its place in the stream, from 0.
+            path is its own, and anything else is called by its number in the stream, from 0.
         scorers: Models in evaluation mode, on their devices, and a processor that agrees with each.
-        max_tokens: Patches of a batch, padding counted; a longer picture goes alone. None: one picture at a time on a
-            CPU, 65,536 elsewhere.
+        max_tokens: Tokens (patches) of a batch, padding counted; a longer picture goes alone. None: one picture at a
+            time on a CPU, 65,536 tokens elsewhere.
         num_workers: Threads or processes that decode.
-        in_processes: Whether they are processes, which many fast scorers need to be fed, and which a file that crashes
-            its decoder does not take along. A script that asks for it must start with `if __name__ == "__main__":`.
+        in_processes: Whether processes decode, not threads. A fast device needs them to be fed, and a file that
+            crashes its decoder costs them its row alone. A script that asks for them must start with
+            `if __name__ == "__main__":`.
         shorter_side: Shrink files and PIL images to this shorter side, in pixels, first; None keeps their size.
-        preset: How files become pixels: "default", or "google", the published program's way (see `presets`).
+        preset: How files become pixels: "default", or "google", the published program's way (see `pictures.opening`).
 
     Yields:
         For each picture a row of each scorer, in the scorers' order.
@@ -194,13 +199,13 @@ def score_with_several(
             f"{len(decoders)} kinds of processors. Score with them one by one."
         )
     decoded = decode_ahead(pictures, decoders.pop(), num_workers=num_workers, in_processes=in_processes)
-    return _rows(decoded, [_Batch(model, processor, max_tokens) for model, processor in scorers])
+    return _score_in_order(decoded, [_Batch(model, processor, max_tokens) for model, processor in scorers])
 
 
 class _Batch:
-    """Rows of one model that wait, in order, for a batch of their sequences to be full."""
+    """Rows of one model that wait, in order, for a batch of their features to be full."""
 
-    def __init__(self, model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, max_tokens: int | None):
+    def __init__(self, model: QualityModel, processor: QualityProcessor, max_tokens: int | None):
         self.model, self.processor = model, processor
         self.max_tokens = max_tokens or MAX_TOKENS["cpu" if model.device.type == "cpu" else "other"]
         self.rows: list[tuple[PictureScore, Feature | None]] = []
@@ -208,25 +213,25 @@ class _Batch:
 
     def add(self, key: Any, decoded: Future[Any]) -> Iterator[PictureScore]:
         """Take one more picture, and yield the rows that are done."""
-        row, feature = _sequence(key, decoded, self.model.device, self.processor)
+        row, feature = _make_feature(key, decoded, self.model.device, self.processor)
         del decoded
         if feature is not None:
-            length = len(feature["pixel_attention_mask"])
+            length = self.processor.num_tokens(feature)
             if self.count and max(self.longest, length) * (self.count + 1) > self.max_tokens:
                 yield from self.flush()
             self.count += 1
             self.longest = max(self.longest, length)
         self.rows.append((row, feature))
         del feature
-        # Nothing is worth waiting for: no sequence, a full batch, or very many rows.
+        # Nothing is worth waiting for: no feature, a full batch, or very many rows.
         if not self.count or self.count * self.longest >= self.max_tokens or len(self.rows) >= MAX_ROWS:
             yield from self.flush()
 
     def flush(self) -> Iterator[PictureScore]:
-        """All rows, with the results of those that have a sequence; none is left."""
+        """Yield all rows, with the results of those that have a feature; none is left."""
         rows, self.rows, self.count, self.longest = self.rows, [], 0, 0
-        sequences = [feature for _, feature in rows if feature is not None]
-        results = iter(_forward(self.model, self.processor, sequences) if sequences else ())
+        features = [feature for _, feature in rows if feature is not None]
+        results = iter(_score_within_memory(self.model, self.processor, features) if features else ())
         for row, feature in rows:
             if feature is None:
                 yield row
@@ -235,10 +240,10 @@ class _Batch:
                 yield replace(row, score=score, std=std, error=error)
 
 
-def _rows(
+def _score_in_order(
     decoded: Generator[tuple[Any, Future[Any]]], batches: Sequence[_Batch]
 ) -> Iterator[tuple[PictureScore, ...]]:
-    """Gather sequences up to the budget, score them together, and answer in order."""
+    """Gather features up to the budget, score them together, and answer in order."""
     done, failure = [deque[PictureScore]() for _ in batches], None
     with closing(decoded):
         while failure is None:
@@ -252,34 +257,33 @@ def _rows(
                 break
             except Exception as error:  # of the source; what came before it is not lost
                 failure = error
-            yield from _in_step(done)
+            yield from _take_finished(done)
         for batch, rows in zip(batches, done, strict=True):
             rows.extend(batch.flush())
-        yield from _in_step(done)
+        yield from _take_finished(done)
     if failure is not None:
         raise failure
 
 
-def _in_step(done: Sequence[deque[PictureScore]]) -> Iterator[tuple[PictureScore, ...]]:
-    """The rows of pictures that all models are done with."""
+def _take_finished(done: Sequence[deque[PictureScore]]) -> Iterator[tuple[PictureScore, ...]]:
+    """Yield the rows of pictures that all models are done with."""
     while all(done):
         yield tuple(rows.popleft() for rows in done)
 
 
-def _sequence(
-    key: Any, decoded: Future[Any], device: torch.device, processor: MusiqImageProcessor
+def _make_feature(
+    key: Any, decoded: Future[Any], device: torch.device, processor: QualityProcessor
 ) -> tuple[PictureScore, Feature | None]:
-    """The unpadded sequence of a picture on the model's device, and its row, or None and a row with the error."""
+    """Return the row of a picture and its feature on the model's device, or a row with the error and None."""
     row = PictureScore(key)
     try:
         pixels = torch.as_tensor(decoded.result()).to(device)
         row = PictureScore(key, width=pixels.shape[1], height=pixels.shape[0])
-        feature = cut_pixels(pixels, processor)
+        feature = processor.cut(pixels)
     except (ValueError, OSError) as error:
-        # The processor names a picture by what it was given, pixels; its reason is the cause.
-        return replace(row, error=str(error if row.width is None else error.__cause__ or error)), None
+        return replace(row, error=str(error)), None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return replace(row, error=_too_large(device)), None
+        return replace(row, error=_describe_shortage(device)), None
     return row, feature

@@ -23,32 +23,37 @@ except ImportError:  # Windows: there two runs at once on one output go unnotice
     fcntl = None  # type: ignore[assignment]
 
 COLUMNS = ("key", "width", "height", "score", "score_0_1", "std", "model", "signature", "error")
-ENSEMBLE = "ensemble"  # one more column, of several checkpoints with weights
+ENSEMBLE = "ensemble"  # one more column, for several checkpoints with weights
 MAGIC = '{"journal_of": "musiq score"'
-ROWS_OF_GROUP = 10_000  # of a parquet file
+ROWS_OF_GROUP = 10_000  # rows of a group of a parquet file
 
 
 class Totals(NamedTuple):
-    """How many pictures there are, and for how many of them a row is an error."""
+    """Numbers of pictures of a table, or of a part of it.
+
+    Attributes:
+        pictures: Number of pictures that have rows.
+        errors: Number of these with a row that is an error.
+    """
 
     pictures: int
     errors: int
 
 
-def check_output(path: str | Path) -> Path:
-    """The path of an output, or a ValueError if its suffix names no format that can be written."""
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """Return the path of an output, or raise a ValueError if its suffix names no format that can be written."""
     if Path(path).suffix.lower() not in WRITERS:
         raise ValueError(f"{path}: scores are written to {', '.join(WRITERS)} files. Change the end of the name.")
     return Path(path)
 
 
-def shard_output(path: Path, index: int, count: int) -> Path:
-    """The output of one shard of several: `scores.2-of-8.csv`; `index` counts from 1."""
+def name_shard(path: Path, index: int, count: int) -> Path:
+    """Return the output of one shard of several: `scores.2-of-8.csv`; `index` counts from 1."""
     return path.with_name(f"{path.stem}.{index}-of-{count}{path.suffix}")
 
 
-def journal_paths(output: Path, count: int) -> list[Path]:
-    """The journals of the `count` processes that write one output together."""
+def name_journals(output: Path, count: int) -> list[Path]:
+    """Return the journals of the `count` processes that write one output together."""
     if count == 1:
         return [Path(f"{output}.part")]
     return [Path(f"{output}.{index}-of-{count}.part") for index in range(1, count + 1)]
@@ -66,16 +71,16 @@ def check_no_other_journal(output: Path, journals: Sequence[Path]) -> None:
 
 
 class Journal:
-    """The rows of a run so far, continued if there are any; one process at a time.
+    """Rows of a run so far, continued if there are any; one process at a time.
 
     Args:
-        path: Made with its folder, if missing. A torn last line is cut off.
-        settings: What the run was started with; "models", "signatures" and "weights" shape the output.
+        path: File of the journal, made with its folder if missing. A torn last line is cut off.
+        settings: Settings that the run was started with; "models", "signatures" and "weights" shape the output.
 
     Attributes:
-        pictures: How many are scored.
-        errors: How many of them have a row with an error.
-        is_finished: Whether none is missing.
+        pictures: Number of pictures that are scored.
+        errors: Number of these with a row that is an error.
+        is_finished: Whether no picture is missing.
 
     Raises:
         ValueError: If the journal is of other settings, no journal at all, or another run is writing it.
@@ -97,7 +102,7 @@ class Journal:
             raise
 
     def _lock(self) -> None:
-        """Until the file is closed, by whatever ends the process."""
+        """Lock the file until it is closed, by whatever ends the process."""
         try:
             if fcntl is not None:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,8 +137,8 @@ class Journal:
         if changed:
             raise ValueError(
                 f"{self.path} is of an unfinished run with other settings ({changed[0]}: "
-                f"{_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to continue it, or "
-                "delete the file to start anew."
+                f"{_describe_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to "
+                "continue it, or delete the file to start anew."
             )
         return end
 
@@ -142,13 +147,13 @@ class Journal:
         self._file.flush()  # to the system, where it outlives this process
 
     def skip_done(self, sources: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """The sources that have no row yet.
+        """Yield the sources that have no row yet.
 
         Raises:
             ValueError: If those that have one are not what the rows are about.
         """
         with open(self.path, "rb") as file:
-            for entry in itertools.islice(_entries(file), self.pictures):
+            for entry in itertools.islice(_read_entries(file), self.pictures):
                 key, done = next(sources, (None, None))[0], entry[0].key
                 if key != done:
                     now = "nothing" if key is None else key
@@ -177,8 +182,8 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
 
-def _difference(old: Any, new: Any) -> str:
-    """What two values of a setting differ in; of signatures only the parts that do."""
+def _describe_difference(old: Any, new: Any) -> str:
+    """Describe in what two values of a setting differ; of signatures only the parts that do."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         old, new = next(pair for pair in zip(old, new, strict=True) if pair[0] != pair[1])
         parts = [pair for pair in zip(str(old).split("|"), str(new).split("|"), strict=False) if pair[0] != pair[1]]
@@ -191,7 +196,7 @@ def _has_error(entry: Entry) -> bool:
 
 
 def _parse(line: bytes) -> Entry | Totals | None:
-    """A line of a journal; None if it is torn or damaged."""
+    """Parse a line of a journal; None if it is torn or damaged."""
     try:
         content = json.loads(line) if line.endswith(b"\n") else None
         if isinstance(content, dict):
@@ -201,8 +206,8 @@ def _parse(line: bytes) -> Entry | Totals | None:
         return None
 
 
-def _entries(file: IO[bytes]) -> Iterator[Entry]:
-    """What an open journal holds, picture by picture."""
+def _read_entries(file: IO[bytes]) -> Iterator[Entry]:
+    """Yield what an open journal holds, picture by picture."""
     next(file, None)
     for line in file:
         entry = _parse(line)
@@ -211,8 +216,8 @@ def _entries(file: IO[bytes]) -> Iterator[Entry]:
         yield entry
 
 
-def _totals(journal: Path) -> Totals | None:
-    """Of a finished journal; None of an unfinished or missing one."""
+def _read_totals(journal: Path) -> Totals | None:
+    """Read the totals of a finished journal; None of an unfinished or missing one."""
     try:
         with open(journal, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 200))  # its last line is shorter
@@ -227,15 +232,15 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
     """Make the output of finished journals, and remove these.
 
     Args:
-        output: Replaced if it exists.
-        journals: Of all processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
-        temporary: Where the output is written before it is renamed; no other process may use it.
+        output: File of the table, replaced if it exists.
+        journals: Journals of all processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
+        temporary: File in which the output is written before it is renamed; no other process may use it.
 
     Returns:
-        How many rows there are; None if a process is still at work, or another one has made the output.
+        The numbers of pictures; None if a process is still at work, or another one has made the output.
     """
-    totals = [_totals(journal) for journal in journals]
-    finished = [own for own in totals if own is not None]
+    totals = [_read_totals(journal) for journal in journals]
+    finished = [part for part in totals if part is not None]
     if len(finished) < len(journals):
         return None
     try:
@@ -243,7 +248,7 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
             files = [stack.enter_context(open(journal, "rb")) for journal in journals]
             head = json.loads(files[0].readline())
             files[0].seek(0)
-            rows = _complete(_in_turn([_entries(file) for file in files]), head)
+            rows = _complete(_take_turns([_read_entries(file) for file in files]), head)
             columns = COLUMNS if head["weights"] is None else (*COLUMNS, ENSEMBLE)
             WRITERS[output.suffix.lower()](temporary, columns, (row[: len(columns)] for row in rows))
         with open(temporary, "rb+") as file:
@@ -255,11 +260,11 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
         raise
     for journal in journals:
         journal.unlink(missing_ok=True)
-    return Totals(sum(own.pictures for own in finished), sum(own.errors for own in finished))
+    return Totals(sum(part.pictures for part in finished), sum(part.errors for part in finished))
 
 
-def _in_turn(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
-    """One picture of each in turn, until one has no more."""
+def _take_turns(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
+    """Yield one picture of each in turn, until one has no more."""
     for reader in itertools.cycle(readers):
         entry = next(reader, None)
         if entry is None:
@@ -268,7 +273,7 @@ def _in_turn(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
 
 
 def _complete(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """All rows with all columns."""
+    """Yield all rows with all columns."""
     for entry in entries:
         for row, model, signature in zip(entry, head["models"], head["signatures"], strict=True):
             *numbers, error, ensemble = row

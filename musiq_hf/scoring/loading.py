@@ -2,60 +2,84 @@
 """Checkpoints that are to be used as they are: model and image processor, checked against each other."""
 
 from pathlib import Path
-from types import UnionType
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..common.files import data_directory
-from ..models.musiq.configuration_musiq import MusiqConfig
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment
+from ..models import family_of
 
 FROM_SCRATCH = "scratch:"
 CONFIGURATIONS = data_directory("checkpoints")
-Model = MusiqForImageQualityAssessment | MusiqForImageClassification
 
 
-def load_scorer(
-    name: str, *, dtype: torch.dtype = torch.float32
-) -> tuple[MusiqForImageQualityAssessment, MusiqImageProcessor]:
-    """Model in evaluation mode and processor of a checkpoint that predicts quality.
+def load_quality(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Load model and processor of a checkpoint that predicts quality.
 
     Args:
         name: Directory or Hub id.
-        dtype: Of the weights; of a half-precision model stem and head stay in float32.
+        dtype: Type of the weights; layers that a model keeps in float32 stay in it.
+
+    Returns:
+        The model, in evaluation mode on the CPU, see `models.protocol.QualityModel`, and its processor.
 
     Raises:
-        ValueError: If it has no weights, or predicts no quality, or the two do not fit together.
+        ValueError: If there is no such checkpoint, it has no weights or predicts no quality, or model and processor
+            disagree.
     """
-    lack = "predicts no quality. Fine-tune it first."
-    return load_for_inference(name, MusiqForImageQualityAssessment, lack=lack, dtype=dtype)
+    model = _load_model(name, dtype)
+    if not has_quality(model):
+        raise ValueError(f"{name} holds a {type(model).__name__}, which predicts no quality. Fine-tune it first.")
+    return model, _load_processor(name, model)
 
 
-def load_checkpoint(name: str) -> tuple[Model, MusiqImageProcessor]:
-    """Model in evaluation mode, float32, and processor of a checkpoint that predicts quality or classifies.
+def load_with_head(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Load model, float32, and processor of a checkpoint that predicts quality or classifies.
+
+    Args:
+        name: Directory or Hub id.
+
+    Returns:
+        The model, in evaluation mode on the CPU, and its processor.
 
     Raises:
-        ValueError: If there is no such checkpoint, it has no weights or no head, or the two do not fit together.
+        ValueError: If there is no such checkpoint, it has no weights or no head, or model and processor disagree.
     """
-    return load_for_inference(name, Model, lack="answers nothing. Give one with a head.")
+    model = _load_model(name, torch.float32)
+    if not (has_quality(model) or is_classifier(model)):
+        raise ValueError(f"{name} holds a {type(model).__name__}, which answers nothing. Give one with a head.")
+    return model, _load_processor(name, model)
+
+
+def has_quality(model: PreTrainedModel) -> bool:
+    """Return whether a model of any family has a quality head."""
+    kind = family_of(model.config).quality
+    return kind is not None and isinstance(model, kind)
+
+
+def is_classifier(model: PreTrainedModel) -> bool:
+    """Return whether a model of any family has a head for classes."""
+    kind = family_of(model.config).classifier
+    return kind is not None and isinstance(model, kind)
 
 
 def has_weights(name: str) -> bool:
-    """Whether a checkpoint has weights; a directory may hold a configuration alone."""
+    """Return whether a checkpoint has weights; a directory may hold a configuration alone."""
     directory = Path(resolve_model(name))
     files = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
     return not directory.is_dir() or any((directory / file).exists() for file in files)
 
 
-def load_config(name: str) -> MusiqConfig:
-    """The configuration of a checkpoint.
+def load_config(name: str) -> PreTrainedConfig:
+    """Load the configuration of a checkpoint of any family.
+
+    Args:
+        name: Directory or Hub id.
 
     Raises:
-        ValueError: If there is no such checkpoint, or it is no MUSIQ.
+        ValueError: If there is no such checkpoint, or it belongs to none of the families.
     """
     name = resolve_model(name)
     if "/" not in str(name) and not Path(name).exists():
@@ -66,34 +90,26 @@ def load_config(name: str) -> MusiqConfig:
         raise ValueError(
             f"{name}: neither a directory with a config.json nor an id on the Hub that answers."
         ) from error
-    if not isinstance(config, MusiqConfig):
-        raise ValueError(f"{name} is a {config.model_type} checkpoint, a MUSIQ one was expected.")
+    try:
+        family_of(config)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     return config
 
 
-def load_for_inference(
-    name: str, kind: type | UnionType, *, lack: str, dtype: torch.dtype = torch.float32
-) -> tuple[Any, MusiqImageProcessor]:
-    """Model in evaluation mode and processor of a checkpoint that is to be used as it is.
-
-    Args:
-        name: Directory or Hub id.
-        kind: The class, or classes, of model that will do.
-        lack: What is said of others, after "which".
-        dtype: Of the weights; of a half-precision model stem and head stay in float32.
-
-    Raises:
-        ValueError: If there is no such checkpoint, it has no weights or another kind of model, or the two do not fit.
-    """
+def _load_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Load whichever model a checkpoint holds, in evaluation mode."""
     if not has_weights(name):
         raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
     load_config(name)  # says in a sentence if there is no such checkpoint
-    model: Any = AutoModel.from_pretrained(name, dtype=dtype)
-    if not issubclass(type(model), kind):
-        raise ValueError(f"{name} holds a {type(model).__name__}, which {lack}")
+    return AutoModel.from_pretrained(name, dtype=dtype).eval()
+
+
+def _load_processor(name: str, model: PreTrainedModel) -> BaseImageProcessor:
+    """Load the processor of a checkpoint, and raise a ValueError if it disagrees with the model."""
     processor = AutoImageProcessor.from_pretrained(name)
     processor.check_config(model.config)
-    return model.eval(), processor
+    return processor
 
 
 def resolve_model(name: str) -> str:

@@ -1,60 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores as a loss, and as a metric over many pictures: for generators, restoration and video.
 
-The numbers are those of image processor and model, and gradients flow to the pixels. The model learns nothing here:
+The numbers are those of image processor and model, and gradients flow to the pixels. The model learns nothing here;
 `model.requires_grad_(False)` spares the gradients of its weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..models.protocol import Feature, QualityModel, QualityProcessor
+from ..pictures.opening import describe, to_rgb_tensor
+from .engine import check_model, read_pixels, run_model
 
 
-def _check_model(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor) -> None:
-    processor.check_config(model.config)
-    if model.training:
-        raise ValueError("A model in evaluation mode is needed: dropout changes scores. Call `model.eval()` first.")
+def _read_differentiable(picture: Any, processor: QualityProcessor, input_data_format: str | None) -> torch.Tensor:
+    """Return pixels (height, width, 3); gradients flow from them to those of a float tensor."""
+    if not isinstance(picture, torch.Tensor):
+        return read_pixels(picture, processor)
+    layout = input_data_format or getattr(processor, "input_data_format", None)
+    return to_rgb_tensor(picture, input_data_format=layout, do_convert_rgb=processor.do_convert_rgb, keep_uint8=True)
 
 
-def _score(
-    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, pictures: Sequence[Any], **kwargs: Any
-) -> torch.Tensor:
-    batch = processor(pictures, padding="longest", return_tensors="pt", **kwargs)
-    return model(**batch.to(model.device)).scores
+def _cut(
+    pictures: Sequence[Any], processor: QualityProcessor, *, first: int = 0, input_data_format: str | None = None
+) -> list[Feature]:
+    """Cut pictures; a ValueError names the one that cannot be used, counted from `first`."""
+    features = []
+    for index, picture in enumerate(pictures, start=first):
+        try:
+            features.append(processor.cut(_read_differentiable(picture, processor, input_data_format)))
+        except ValueError as error:
+            raise ValueError(f"Picture {index} ({describe(picture)}): {error}") from error
+    return features
 
 
-def _as_list(images: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Single pictures (3, height, width) of a batch or a list, checked."""
+def _split(images: Any) -> Iterator[Any]:
+    """Yield single pictures of a picture, of an array or a tensor of several, or of lists of them."""
+    if isinstance(images, list | tuple):
+        for image in images:
+            yield from _split(image)
+    elif isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
+        yield from images
+    else:
+        yield images
+
+
+def _list_pictures(images: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the single pictures (3, height, width) of a batch or a list, checked."""
     if isinstance(images, torch.Tensor) and images.dim() != 4:
         images = [images]
     pictures = list(images)
     for picture in pictures:
         shape = tuple(picture.shape)
         if len(shape) != 3 or shape[0] != 3:
-            what = f"(batch, 3, height, width), or a list of (3, height, width), got a picture of shape {shape}"
-            raise ValueError(f"`images` must have shape {what}.")
+            shapes = "(batch, 3, height, width), or a list of (3, height, width)"
+            raise ValueError(f"`images` must have shape {shapes}, got a picture of shape {shape}.")
         if not picture.is_floating_point():
             raise ValueError(f"`images` must be float in 0..1, got {picture.dtype}. Divide bytes by 255.")
+    if not pictures:
+        raise ValueError("At least one picture is needed, got an empty list.")
     return pictures
 
 
 def score_pixels(
-    model: MusiqForImageQualityAssessment,
-    processor: MusiqImageProcessor,
-    images: torch.Tensor | Sequence[torch.Tensor],
+    model: QualityModel, processor: QualityProcessor, images: torch.Tensor | Sequence[torch.Tensor]
 ) -> torch.Tensor:
-    """Scores of pictures, differentiable in their pixels.
+    """Score pictures, differentiably in their pixels.
 
     >>> loss = -score_pixels(model, processor, generator(noise)).mean()
 
     Args:
-        model: In evaluation mode.
-        processor: Of the model.
-        images: Float, shape (batch, 3, height, width), or a list of (3, height, width) of any sizes; RGB in 0..1.
+        model: Model in evaluation mode.
+        processor: Processor of the model.
+        images: RGB pixels in 0..1, float, shape (batch, 3, height, width), or a list of (3, height, width) of any
+            sizes.
 
     Returns:
         Scores in MOS points, shape (batch,), float32, on the model's device: those of the same pictures from files,
@@ -63,8 +85,9 @@ def score_pixels(
     Raises:
         ValueError: If pixels have a wrong shape or type or leave 0..1, or the model is in training mode.
     """
-    _check_model(model, processor)
-    return _score(model, processor, _as_list(images), input_data_format="channels_first")
+    check_model(model, processor)
+    features = _cut(_list_pictures(images), processor, input_data_format="channels_first")
+    return run_model(model, processor, features).scores
 
 
 class QualityMetric:
@@ -79,18 +102,16 @@ class QualityMetric:
     Gradients flow from `compute` to pictures that ask for them; of others nothing but their score is kept.
 
     Args:
-        model: In evaluation mode, on its device.
-        processor: Of the model.
-        batch_size: Pictures that are scored at a time.
+        model: Model in evaluation mode, on its device.
+        processor: Processor of the model.
+        batch_size: Number of pictures that are scored at a time.
 
     Raises:
         ValueError: If model and processor disagree, the model is in training mode, or `batch_size` is below 1.
     """
 
-    def __init__(
-        self, model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, *, batch_size: int = 8
-    ) -> None:
-        _check_model(model, processor)
+    def __init__(self, model: QualityModel, processor: QualityProcessor, *, batch_size: int = 8) -> None:
+        check_model(model, processor)
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
         self.model, self.processor, self.batch_size = model, processor, batch_size
@@ -101,22 +122,30 @@ class QualityMetric:
 
         Args:
             images: A picture, a list of pictures of any sizes, or an array or tensor with four axes, frames first:
-                whatever the image processor takes.
+                paths, URLs, PIL images, arrays and tensors.
 
         Raises:
             ValueError: If a picture cannot be used, or the model has been put into training mode; nothing is added.
         """
-        _check_model(self.model, self.processor)
-        pictures = list(self.processor._flatten(images))
+        check_model(self.model, self.processor)
+        pictures = list(_split(images))
+        if not pictures:
+            raise ValueError("At least one picture is needed, got an empty list.")
         wanted = any(isinstance(picture, torch.Tensor) and picture.requires_grad for picture in pictures)
         with torch.set_grad_enabled(wanted and torch.is_grad_enabled()):
-            size = self.batch_size
-            groups = [pictures[start : start + size] for start in range(0, len(pictures), size)]
-            scores = [_score(self.model, self.processor, group) for group in groups]
+            starts = range(0, len(pictures), self.batch_size)
+            scores = [self._score(pictures[start : start + self.batch_size], start) for start in starts]
         self._scores += scores
 
+    def _score(self, pictures: Sequence[Any], first: int) -> torch.Tensor:
+        """Score one batch, whose first picture has the number `first`."""
+        return run_model(self.model, self.processor, _cut(pictures, self.processor, first=first)).scores
+
     def compute(self) -> torch.Tensor:
-        """Mean score of all pictures since the start or the last `reset`, in MOS points, float32 without axes.
+        """Return the mean score of all pictures since the start or the last `reset`.
+
+        Returns:
+            MOS points, float32, without axes.
 
         Raises:
             ValueError: If there are none.

@@ -1,35 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that score the same pictures: rows of a table, of each and of all together."""
+"""Rows of a table, of one checkpoint or of several that score the same pictures."""
 
 import math
-import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, NamedTuple, Unpack
 
 import torch
 
 from ..models.auto import DEFAULT_CHECKPOINT
-from ..pictures.opening import Preset
-from .engine import PictureScore, score_with_several
-from .loading import load_scorer
+from .engine import PictureScore, ScoringOptions, score_with_several
+from .loading import load_quality
 from .signature import make_signature
 
 Range = tuple[float, float]  # lowest and highest score, in MOS points
-DECODING_PROCESSES = 8  # at most, for an accelerator
 
 
 class ScoreRow(NamedTuple):
-    """What differs from row to row, one for each picture and checkpoint; see also `scoring.PictureScore`.
+    """Row of a picture and a checkpoint; see also `scoring.PictureScore`.
 
     Attributes:
-        key: Unicode text.
-        width: In pixels.
-        height: In pixels.
-        score: In MOS points.
-        score_0_1: Place of the score in the checkpoint's range, clipped to 0..1; None if the range is unknown.
-        std: In MOS points.
-        error: Why there is no score.
-        ensemble: Mean place of all checkpoints' scores in their ranges, not clipped; None without weights, or if a
+        key: Name of the picture, Unicode text.
+        width: Columns of the picture, in pixels; None if it could not be read.
+        height: Rows of the picture, in pixels; None if it could not be read.
+        score: Score in MOS points; None if there is an error.
+        score_0_1: Position of the score in the checkpoint's range, clipped to 0..1; None if the range is unknown.
+        std: Standard deviation of the predicted distribution, in MOS points; None for a checkpoint without one.
+        error: Sentence that says why there is no score; None if there is one.
+        ensemble: Mean position of all checkpoints' scores in their ranges, not clipped; None without weights, or if a
             score is missing.
     """
 
@@ -43,7 +40,7 @@ class ScoreRow(NamedTuple):
     ensemble: float | None = None
 
 
-Entry = tuple[ScoreRow, ...]  # of one picture: a row for each checkpoint
+Entry = tuple[ScoreRow, ...]  # one picture: a row for each checkpoint
 
 
 class Scorers:
@@ -51,18 +48,14 @@ class Scorers:
 
     Args:
         checkpoints: Folders or Hub ids.
-        device: Where they score.
-        dtype: Of their weights.
-        weights: Of each in the ensemble; None makes none.
-        shorter_side: See `score_with_several`.
-        preset: See `score_with_several`.
-        max_tokens: See `score_with_several`.
-        num_workers: Processes that decode; None: two threads for a CPU, and for an accelerator up to
-            `DECODING_PROCESSES` processes, as there are cores.
+        device: Device on which they score.
+        dtype: Type of their weights.
+        weights: Weight of each in the ensemble; None makes none.
+        **options: See `score_with_several`.
 
     Attributes:
-        names: Of the checkpoints, as they were given.
-        signatures: Of their scores.
+        names: Names of the checkpoints, as a table calls them.
+        signatures: Signatures of their scores.
 
     Raises:
         ValueError: If a checkpoint cannot be used, or an ensemble cannot be made of them.
@@ -75,14 +68,11 @@ class Scorers:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         weights: Sequence[float] | None = None,
-        shorter_side: int | None = None,
-        preset: Preset = "default",
-        max_tokens: int | None = None,
-        num_workers: int | None = None,
+        **options: Unpack[ScoringOptions],
     ):
-        self.names = [checkpoint_name(checkpoint) for checkpoint in checkpoints]
-        self.weights = weights
-        self._scorers = [load_scorer(checkpoint, dtype=dtype) for checkpoint in checkpoints]
+        self.names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
+        self._weights = weights
+        self._scorers = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
         self._ranges: list[Range | None] = [model.config.answer_range for model, _ in self._scorers]
         if weights is not None and None in self._ranges:
             name = self.names[self._ranges.index(None)]
@@ -91,60 +81,55 @@ class Scorers:
                 '0 100, say, or add "score_range": [0, 100] to its config.json.'
             )
         self.signatures: list[str] = []
+        shorter_side, preset = options.get("shorter_side"), options.get("preset", "default")
         for checkpoint, (model, processor) in zip(checkpoints, self._scorers, strict=True):
             model.to(device)
             self.signatures.append(
                 make_signature(model, processor, checkpoint=checkpoint, shorter_side=shorter_side, preset=preset)
             )
-        self._options: Mapping[str, Any] = {
-            "max_tokens": max_tokens,
-            "shorter_side": shorter_side,
-            "preset": preset,
-            **_workers(num_workers, device),
-        }
+        self._options = options
 
-    def rows(self, sources: Iterator[tuple[str, Any]]) -> Generator[Entry, None, None]:
-        """For each source, in order, a row of each checkpoint."""
+    def score(self, sources: Iterator[tuple[str, Any]]) -> Generator[Entry, None, None]:
+        """Score pictures, in order, with each checkpoint.
+
+        Args:
+            sources: Keys and pictures.
+
+        Yields:
+            For each picture the rows of the checkpoints, in their order.
+        """
         for results in score_with_several(sources, self._scorers, **self._options):
-            rows = [to_row(result, span) for result, span in zip(results, self._ranges, strict=True)]
-            ensemble = None if self.weights is None else mean_place(rows, self._ranges, self.weights)
+            rows = [make_row(result, known) for result, known in zip(results, self._ranges, strict=True)]
+            ensemble = None if self._weights is None else average_positions(rows, self._ranges, self._weights)
             yield tuple(row._replace(ensemble=ensemble) for row in rows)
 
 
-def checkpoint_name(checkpoint: str) -> str:
-    """What a table calls a checkpoint: as it was given; the embedded one by its name."""
+def name_checkpoint(checkpoint: str) -> str:
+    """Return what a table calls a checkpoint: as it was given; the embedded one by its name."""
     return DEFAULT_CHECKPOINT.name if checkpoint == str(DEFAULT_CHECKPOINT) else checkpoint
 
 
-def _workers(num_workers: int | None, device: torch.device) -> dict[str, Any]:
-    if num_workers is None and device.type == "cpu":
-        return {"num_workers": 2, "in_processes": False}  # it is not fast enough to wait for them
-    if num_workers is None:
-        # Of the cores that this job may use, where the system tells them, a share for each of its processes.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        num_workers = min(DECODING_PROCESSES, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    return {"num_workers": num_workers, "in_processes": True}
-
-
-def to_row(result: PictureScore, score_range: Range | None) -> ScoreRow:
-    """The row of a result; `score_range` is the checkpoint's (lowest, highest) in MOS points, or None."""
+def make_row(result: PictureScore, score_range: Range | None) -> ScoreRow:
+    """Make the row of a result; `score_range` is the checkpoint's (lowest, highest) in MOS points, or None."""
     if result.score is not None and not math.isfinite(result.score):
         return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
-    place = None
+    position = None
     if result.score is not None and score_range is not None:
-        place = min(max(_place(result.score, score_range), 0.0), 1.0)
+        position = min(max(_find_position(result.score, score_range), 0.0), 1.0)
     error = None if result.error is None else " ".join(result.error.split())
-    return ScoreRow(result.key, result.width, result.height, result.score, place, result.std, error)
+    return ScoreRow(result.key, result.width, result.height, result.score, position, result.std, error)
 
 
-def _place(score: float, score_range: Range) -> float:
-    """Where a score lies in a range: 0 at its low end, 1 at its high end, beyond these outside of it."""
+def _find_position(score: float, score_range: Range) -> float:
+    """Return the position of a score in a range: 0 at its low end, 1 at its high end, beyond these outside of it."""
     low, high = score_range
     return (score - low) / (high - low)
 
 
-def mean_place(rows: Sequence[ScoreRow], ranges: Sequence[Range | None], weights: Sequence[float]) -> float | None:
-    """Weighted mean of the rows' places in their ranges, where checkpoints of different units meet.
+def average_positions(
+    rows: Sequence[ScoreRow], ranges: Sequence[Range | None], weights: Sequence[float]
+) -> float | None:
+    """Compute the weighted mean of the rows' positions in their ranges, where checkpoints of different units meet.
 
     Returns:
         Not clipped, so that pictures beyond a range keep their order; None if a score is missing.
@@ -153,5 +138,5 @@ def mean_place(rows: Sequence[ScoreRow], ranges: Sequence[Range | None], weights
     for row, score_range, weight in zip(rows, ranges, weights, strict=True):
         if row.score is None or score_range is None:
             return None
-        total += weight * _place(row.score, score_range)
+        total += weight * _find_position(row.score, score_range)
     return total / sum(weights)

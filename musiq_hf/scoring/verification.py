@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a checkpoint, in this installation, gives the numbers that it should: stored vectors and official scores.
+"""Checks that a checkpoint, in this installation, gives the right numbers: stored answers and official scores.
 
-The vectors are scores of three pictures that a formula makes, stored beside the weights as self_test.json. They show
-damaged weights, a wrong configuration and a preprocessing or a library that computes something else.
+The stored answers are scores of three pictures that a formula makes; they stand beside the weights in self_test.json.
+They show damaged weights, a wrong configuration, and a preprocessing or a library that computes something else.
 """
 
 import math
@@ -13,19 +13,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from transformers import PreTrainedModel
 
+from ..common.checks import require_evaluation_mode
 from ..common.files import read_json, write_json
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageClassification
+from ..models.protocol import QualityProcessor
 from ..pictures.opening import open_picture
-from .loading import Model
+from .engine import read_pixels, run_model
+from .loading import is_classifier
 
 SELF_TEST = "self_test.json"
-NAMES = ("smooth", "grainy", "edges")  # of its pictures
-TOLERANCE = 1e-4  # of the range of scores; what float32 differs by from one machine to another is far below
-# Of the range of scores. Which decoder the official scores came through is not known: the authors' program reads JPEG
-# with the fast inverse cosine transform, Pillow with the accurate one, and the two differ by up to 18 levels of 255 in
-# a pixel. Measured on models with random weights, scores then move by about half a percent of their spread over
+NAMES = ("smooth", "grainy", "edges")  # names of its pictures
+TOLERANCE = 1e-4  # share of the range of scores; what float32 differs by from one machine to another is far below
+# Share of the range of scores. Which decoder the official scores came through is not known: the authors' program reads
+# JPEG with the fast inverse cosine transform, Pillow with the accurate one, and the two differ by up to 18 levels of
+# 255 in a pixel. Measured on models with random weights, scores then move by about half a percent of their spread over
 # pictures. Another resize than the published one moves some of the five by 1.35 points of 100, and is found.
 OFFICIAL_TOLERANCE = 5e-3
 OFFICIAL_PICTURES = ("I03", "I04", "I06", "I08", "I19")
@@ -40,12 +42,12 @@ OFFICIAL_SCORES = {
 
 
 class Comparison(NamedTuple):
-    """One line of a check.
+    """Line of a check.
 
     Attributes:
-        name: Of the picture.
-        expected: What the checkpoint should answer, see `answer`.
-        got: What it answers.
+        name: Name of the picture.
+        expected: Number that the checkpoint should answer, see `answer`.
+        got: Number that it answers.
     """
 
     name: str
@@ -53,12 +55,12 @@ class Comparison(NamedTuple):
     got: float
 
     def is_within(self, tolerance: float) -> bool:
-        """Whether the two differ by no more than a tolerance; a NaN is within none."""
+        """Return whether the two differ by no more than a tolerance; a NaN is within none."""
         return abs(self.got - self.expected) <= tolerance
 
 
 def make_self_test_pictures() -> dict[str, np.ndarray]:
-    """Three pictures by name, uint8 (height, width, 3): smooth, grainy and with edges, of three aspect ratios.
+    """Make three pictures by name, uint8 (height, width, 3): smooth, grainy and with edges, of three aspect ratios.
 
     Whole numbers only, so that every machine makes the same bytes.
     """
@@ -78,32 +80,37 @@ def make_self_test_pictures() -> dict[str, np.ndarray]:
 
 
 @torch.inference_mode()
-def answer(model: Model, processor: MusiqImageProcessor, picture: np.ndarray | Image.Image) -> float:
-    """One number for a picture that depends on all that a model computes.
+def answer(model: PreTrainedModel, processor: QualityProcessor, picture: np.ndarray | Image.Image) -> float:
+    """Compute one number for a picture that depends on all that a model computes.
+
+    Args:
+        model: PreTrainedModel with a quality head, or a classifier, in evaluation mode.
+        processor: Processor of the model.
+        picture: Array (height, width, 3), or a PIL image.
 
     Returns:
         The score in MOS points, or, of a classifier, the logarithm of the sum of the exponentials of its logits.
     """
-    output = model(**processor(picture, padding="longest", return_tensors="pt").to(model.device))
+    output = run_model(model, processor, [processor.cut(read_pixels(picture, processor))])
     scores = getattr(output, "scores", None)
     return float(output.logits[0].double().logsumexp(dim=-1) if scores is None else scores[0])
 
 
-def answer_span(model: Model) -> float:
-    """Width of the range of answers, the unit of tolerances: of scores in MOS points, 1 of a classifier."""
-    if isinstance(model, MusiqForImageClassification):
+def answer_width(model: PreTrainedModel) -> float:
+    """Return the width of the range of answers, the unit of tolerances: that of scores in MOS points, or 1."""
+    if is_classifier(model):
         return 1.0
     low, high = model.config.answer_range or (0, abs(model.config.score_scale))
     return float(high - low)
 
 
-def write_self_test(model: Model, processor: MusiqImageProcessor, folder: str | Path) -> Path:
+def write_self_test(model: PreTrainedModel, processor: QualityProcessor, folder: str | Path) -> Path:
     """Store what a checkpoint answers for the three pictures, beside its weights.
 
     Args:
-        model: In evaluation mode, float32.
-        processor: Of the model.
-        folder: Of the checkpoint.
+        model: PreTrainedModel in evaluation mode, float32.
+        processor: Processor of the model.
+        folder: Folder of the checkpoint.
 
     Returns:
         The file.
@@ -111,7 +118,7 @@ def write_self_test(model: Model, processor: MusiqImageProcessor, folder: str | 
     Raises:
         ValueError: If an answer is not finite, or the model is in training mode.
     """
-    answers = _answers(model, processor)
+    answers = _answer_all(model, processor)
     for name, value in answers.items():
         if not math.isfinite(value):
             raise ValueError(f"The checkpoint answers {value} for the picture {name}. Are all of its weights finite?")
@@ -120,22 +127,22 @@ def write_self_test(model: Model, processor: MusiqImageProcessor, folder: str | 
     return path
 
 
-def _answers(model: Model, processor: MusiqImageProcessor) -> dict[str, float]:
-    if model.training:
-        raise ValueError("A model in evaluation mode is needed, got one in training mode. Call `model.eval()` first.")
+def _answer_all(model: PreTrainedModel, processor: QualityProcessor) -> dict[str, float]:
+    require_evaluation_mode(model)
     return {name: answer(model, processor, picture) for name, picture in make_self_test_pictures().items()}
 
 
-def run_self_test(model: Model, processor: MusiqImageProcessor, folder: str | Path) -> list[Comparison]:
+def run_self_test(model: PreTrainedModel, processor: QualityProcessor, folder: str | Path) -> list[Comparison]:
     """Compare what a checkpoint answers with what it answered when its self_test.json was written.
 
     Args:
-        model: In evaluation mode.
-        processor: Of the model.
-        folder: Holds self_test.json.
+        model: PreTrainedModel in evaluation mode.
+        processor: Processor of the model.
+        folder: Folder that holds self_test.json.
 
     Returns:
-        (name, expected, got) of the three pictures; right are those within `TOLERANCE` times `answer_span`.
+        Line (name, expected, got) of each of the three pictures; right are those within `TOLERANCE` times
+        `answer_width`.
 
     Raises:
         ValueError: If there is no self_test.json, or it is damaged, or the model is in training mode.
@@ -151,12 +158,12 @@ def run_self_test(model: Model, processor: MusiqImageProcessor, folder: str | Pa
         expected = {name: float(stored[name]) for name in NAMES}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: it must hold one number for each of {', '.join(NAMES)}.") from error
-    got = _answers(model, processor)
+    got = _answer_all(model, processor)
     return [Comparison(name, expected[name], got[name]) for name in NAMES]
 
 
 def _find_official(folder: Path) -> Mapping[str, Path]:
-    """The five pictures in a folder, by name, whatever their format."""
+    """Find the five pictures in a folder, by name, whatever their format."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder. Give one with {', '.join(OFFICIAL_PICTURES)}.")
     found = {file.stem.upper(): file for file in sorted(folder.iterdir()) if file.is_file()}
@@ -170,20 +177,21 @@ def _find_official(folder: Path) -> Mapping[str, Path]:
 
 
 def compare_with_official(
-    model: Model, processor: MusiqImageProcessor, *, name: str, folder: str | Path
+    model: PreTrainedModel, processor: QualityProcessor, *, name: str, folder: str | Path
 ) -> list[Comparison]:
     """Compare scores of a converted checkpoint with those of the authors' program for five pictures.
 
     Files become pixels as in that program, JPEG files exactly so with simplejpeg.
 
     Args:
-        model: In evaluation mode.
-        processor: Of the model.
+        model: PreTrainedModel in evaluation mode.
+        processor: Processor of the model.
         name: Published name, "koniq" say.
-        folder: Holds the five pictures.
+        folder: Folder that holds the five pictures.
 
     Returns:
-        (name, expected, got) of the five; right are those within `OFFICIAL_TOLERANCE` times `answer_span`.
+        Line (name, expected, got) of each of the five; right are those within `OFFICIAL_TOLERANCE` times
+        `answer_width`.
 
     Raises:
         ValueError: If no official scores are known for that name, or pictures are missing.

@@ -29,7 +29,7 @@ from ..metrics.correlation import MIN_PICTURES, quality_metrics
 from ..metrics.distributions import opinion_scores
 from ..metrics.reports import quality_report
 from ..models import family_of
-from ..scoring.loading import has_weights, load_config, load_scorer, resolve_model
+from ..scoring.loading import has_weights, load_config, load_quality, resolve_model
 from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
 from .losses import pairwise_rank_loss, plcc_loss, rank_loss
@@ -243,7 +243,7 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
         add_remote_code(settings.output_dir)
     trainer.accelerator.wait_for_everyone()
     # What is published is what the files give, not what was in memory.
-    stored, _ = load_scorer(settings.output_dir)
+    stored, _ = load_quality(settings.output_dir)
     if trainer.is_world_process_zero():
         write_self_test(stored, trainer.processing_class, settings.output_dir)
     trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)

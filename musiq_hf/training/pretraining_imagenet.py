@@ -28,7 +28,7 @@ from ..hub.checkpoints import save_checkpoint
 from ..hub.publishing import add_remote_code
 from ..models import family_of
 from ..pictures.augmentations import check_rand_augment
-from ..scoring.loading import has_weights, load_checkpoint, load_config
+from ..scoring.loading import has_weights, load_config, load_with_head
 from ..scoring.verification import write_self_test
 from .collators_imagenet import ClassificationCollator, Mixing, MixupCollator
 from .settings import OPTIMIZERS, RunSettings, needed, other_default, setting
@@ -243,6 +243,6 @@ def pretrain_imagenet(settings: ImageNetSettings) -> dict[str, float]:
         trained, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
         save_checkpoint(trained, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
         add_remote_code(settings.output_dir)
-        write_self_test(*load_checkpoint(settings.output_dir), settings.output_dir)
+        write_self_test(*load_with_head(settings.output_dir), settings.output_dir)
         write_json(Path(settings.output_dir) / "metrics.json", report)
     return report

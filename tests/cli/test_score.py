@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet
@@ -19,7 +20,7 @@ from PIL import Image
 from places import ROOT
 
 from musiq_hf import MusiqImageProcessor, __version__, cli
-from musiq_hf.cli import main, score
+from musiq_hf.cli import main, score, score_output
 from musiq_hf.scoring.engine import score_pictures, score_with_several
 
 SIZES = [(30, 41), (64, 17), (50, 50), (8, 9), (33, 64), (20, 20), (24, 31)]
@@ -332,10 +333,9 @@ def test_progress_is_shown_where_it_is_wanted(run, photos, capsys):
 
 def test_the_time_left_is_known_once_the_inputs_are_counted(photos, monkeypatch):
     arguments = cli.build_parser().parse_args(["score", "photos", "--progress", "--shard", "2/3"])
-    started = []
-    monkeypatch.setattr(score.threading, "Thread", lambda target, daemon: started.append(target) or score.closing)
-    monkeypatch.setattr(score.closing, "start", lambda: None, raising=False)
-    with score._progress(arguments, arguments.shard, 1) as bar:
+    started, thread = [], SimpleNamespace(start=lambda: None)
+    monkeypatch.setattr(score_output.threading, "Thread", lambda target, daemon: started.append(target) or thread)
+    with score_output.start_bar(score.make_job(arguments), 1, show=arguments.progress) as bar:
         started[0]()
         assert (bar.n, bar.total) == (1, 2)  # inputs 2 and 5
 

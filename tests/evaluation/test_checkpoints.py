@@ -21,7 +21,7 @@ from musiq_hf.hub.card_updates import update_card
 from musiq_hf.metrics.correlation import MEAN_OF_GROUPS
 from musiq_hf.metrics.rendering import render_evaluations
 from musiq_hf.metrics.reports import quality_report
-from musiq_hf.scoring.loading import load_scorer
+from musiq_hf.scoring.loading import load_quality
 
 MOS = [10, 20, 30, 45, 50, 65, 70, 80, 15, 95, 40, 60, 55, 25]
 
@@ -57,7 +57,7 @@ def measure(models, data, **changes):
 
 def test_report_is_that_of_the_models_own_scores(checkpoints, scores_csv):
     (report,) = measure(checkpoints[:1], [scores_csv], batch_size=4)
-    model, processor = load_scorer(checkpoints[0])
+    model, processor = load_quality(checkpoints[0])
     folder = Path(scores_csv).parent
     with torch.no_grad():
         scores = [model(**processor(str(folder / f"{index}.png"))).scores.item() for index in range(6)]
@@ -72,7 +72,7 @@ def test_report_is_that_of_the_models_own_scores(checkpoints, scores_csv):
 
 def test_predictions_keep_the_order_of_the_rows_and_need_no_fitting_labels(checkpoints, scores_csv):
     rows = load_data(scores_csv)["test"]
-    model, processor = load_scorer(checkpoints[1])  # ten bins: one opinion score could not be its label
+    model, processor = load_quality(checkpoints[1])  # ten bins: one opinion score could not be its label
     scores, logits = predict(model, processor, rows, batch_size=4)
     backwards, _ = predict(model, processor, rows.select(range(5, -1, -1)), batch_size=5)
     np.testing.assert_allclose(scores, backwards[::-1], atol=1e-4)
@@ -116,7 +116,7 @@ def test_distributions_are_measured_where_both_sides_have_them(checkpoints, scor
     scorer, bins = measure(checkpoints, ["any"])
     assert {"emd", "accuracy_at_5", "mse"} <= set(bins["overall"])
     assert "emd" not in scorer["overall"]
-    model, processor = load_scorer(checkpoints[1])
+    model, processor = load_quality(checkpoints[1])
     scores, _ = predict(model, processor, with_bins)
     means = counts @ np.arange(1, 11) / counts.sum(axis=1)
     assert bins["overall"]["mse"] == pytest.approx(np.mean((scores - means) ** 2), rel=1e-4)
@@ -145,7 +145,7 @@ def test_several_checkpoints_and_data_sets_make_tables(checkpoints, scores_csv, 
 
 def test_ensemble_is_measured_by_the_mean_of_the_scores(checkpoints, scores_csv, tmp_path):
     other = tmp_path / "other"
-    model, processor = load_scorer(checkpoints[0])
+    model, processor = load_quality(checkpoints[0])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.2)
@@ -153,7 +153,7 @@ def test_ensemble_is_measured_by_the_mean_of_the_scores(checkpoints, scores_csv,
     processor.save_pretrained(other)
     *single, both = measure([checkpoints[0], str(other)], [scores_csv], ensemble=True)
     rows = load_data(scores_csv)["test"]
-    scores = [predict(*load_scorer(name), rows)[0] for name in (checkpoints[0], other)]
+    scores = [predict(*load_quality(name), rows)[0] for name in (checkpoints[0], other)]
     expected = quality_report(np.mean(scores, axis=0), MOS[:6], groups=list("ababab"), num_resamples=20)
     assert [report["model"] for report in (*single, both)] == ["scorer", "other", "mean of 2 checkpoints"]
     for name, value in expected["overall"].items():
@@ -210,11 +210,11 @@ def test_checkpoints_that_cannot_score_are_refused(tiny_config, tmp_path, checkp
     config = tiny_config(num_labels=7)
     config.save_pretrained(tmp_path / "blank")
     with pytest.raises(ValueError, match="blank holds no weights"):
-        load_scorer(str(tmp_path / "blank"))
+        load_quality(str(tmp_path / "blank"))
     MusiqForImageClassification(config).save_pretrained(tmp_path / "classes")
     with pytest.raises(ValueError, match="holds a MusiqForImageClassification, which predicts no quality"):
-        load_scorer(str(tmp_path / "classes"))
-    model, processor = load_scorer(checkpoints[0])
+        load_quality(str(tmp_path / "classes"))
+    model, processor = load_quality(checkpoints[0])
     with torch.no_grad():
         model.head.classifier.bias.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"The score of .*0\.png is nan"):

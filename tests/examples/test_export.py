@@ -51,7 +51,7 @@ def checkpoint(tmp_path_factory, tiny_model):
 @pytest.fixture(scope="module")
 def program(checkpoint):
     """The graph of the tiny checkpoint."""
-    return script.export_program(script.load_scorer(str(checkpoint))[0])
+    return script.export_program(script.load_quality(str(checkpoint))[0])
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def command(monkeypatch):
 def onnx_file(tmp_path_factory, checkpoint):
     """The tiny checkpoint as ONNX, and the report on it."""
     path = tmp_path_factory.mktemp("onnx") / "new" / "model.onnx"
-    model, _ = script.load_scorer(str(checkpoint))
+    model, _ = script.load_quality(str(checkpoint))
     return path, script.export(model, path)
 
 
@@ -116,7 +116,7 @@ def test_onnx_file_runs_batches_and_lengths_that_it_never_saw(checkpoint, onnx_f
     assert report["output"] == str(path) and set(report["largest_deviation"]) == {"torch.export", "onnxruntime"}
     assert max(report["largest_deviation"].values()) < 4e-4
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
-    model, _ = script.load_scorer(str(checkpoint))
+    model, _ = script.load_quality(str(checkpoint))
     found = deviations(model, {"file": script.onnx_runner(path)}, shapes=((1, 1), (1, 2), (4, 1), (7, 33), (2, 150)))
     assert found["file"] < 1e-4
 
@@ -161,7 +161,7 @@ def test_command_exports_the_embedded_checkpoint(suffix, command, tmp_path, caps
     assert command("--output", path) == 0
     assert max(json.loads(capsys.readouterr().out)["largest_deviation"].values()) < 1e-2
     run = script.onnx_runner(path) if suffix == ".onnx" else script.program_runner(torch.export.load(path))
-    model, _ = script.load_scorer(str(DEFAULT_CHECKPOINT))
+    model, _ = script.load_quality(str(DEFAULT_CHECKPOINT))
     assert deviations(model, {"file": run}, shapes=((2, 234), (1, 810)))["file"] < 1e-2
 
 
@@ -171,7 +171,7 @@ def test_command_writes_an_archive_and_reports(checkpoint, command, tmp_path, ca
     report = json.loads(capsys.readouterr().out)
     assert report["output"] == str(path) and list(report["largest_deviation"]) == ["torch.export"]
     assert [file.name for file in path.parent.iterdir()] == ["model.pt2"]
-    model, _ = script.load_scorer(str(checkpoint))
+    model, _ = script.load_quality(str(checkpoint))
     runners = {"archive": script.program_runner(torch.export.load(path))}
     assert deviations(model, runners, shapes=((1, 1), (6, 30)))["archive"] < 1e-4
 

@@ -180,7 +180,7 @@ def test_settings_of_the_processor_are_kept(tiny_model):
 
 def test_a_model_that_trains_is_refused(tiny_model):
     model = tiny_model().train()
-    with pytest.raises(ValueError, match=r"Call `model.eval\(\)`"):
+    with pytest.raises(ValueError, match=r"must be in evaluation mode.*Call `model.eval\(\)`"):
         score_pictures([], model=model, processor=MusiqImageProcessor.from_config(model.config))
     model.eval()
 

@@ -15,8 +15,8 @@ from musiq_hf.scoring.journal import (
     check_no_other_journal,
     check_output,
     fcntl,
-    journal_paths,
-    shard_output,
+    name_journals,
+    name_shard,
     write_output,
 )
 from musiq_hf.scoring.rows import ScoreRow
@@ -42,7 +42,7 @@ def sources(rows=ROWS):
 
 def go_on(output, rows=ROWS, settings=SETTINGS, index=0, count=1):
     """Continue or start a run, and make the output."""
-    journals = journal_paths(output, count)
+    journals = name_journals(output, count)
     journal = Journal(journals[index], settings)
     by_key = {row.key: row for row in rows}
     try:
@@ -91,11 +91,11 @@ def test_every_format_holds_every_value(tmp_path, suffix, monkeypatch):
 def test_several_checkpoints_have_a_row_each_and_with_weights_one_more_column(tmp_path, suffix, weights):
     settings = SETTINGS | {"models": ["a", "b"], "signatures": ["a|1", "b|2"], "weights": weights}
     output, mean = tmp_path / f"scores{suffix}", None if weights is None else 0.75
-    with closing(Journal(journal_paths(output, 1)[0], settings)) as journal:
+    with closing(Journal(name_journals(output, 1)[0], settings)) as journal:
         journal.append(tuple(ROWS[0]._replace(score=score, ensemble=mean) for score in (1.5, 2.5)))
         journal.append((ROWS[1], ROWS[1]._replace(score=None, error="too large")))
         journal.finish()
-    assert write_output(output, journal_paths(output, 1), temporary=tmp_path / "tmp") == (2, 1)
+    assert write_output(output, name_journals(output, 1), temporary=tmp_path / "tmp") == (2, 1)
     rows = read_back(output)
     assert [(row["key"], row["model"], row["signature"]) for row in rows] == [
         (key, *made_with) for key in (ROWS[0].key, ROWS[1].key) for made_with in (("a", "a|1"), ("b", "b|2"))
@@ -247,14 +247,14 @@ def test_a_run_is_not_mixed_with_one_of_other_processes(tmp_path):
     output = tmp_path / "scores.csv"
     (tmp_path / "scores.csv.2-of-3.part").touch()
     (tmp_path / "other.csv.part").touch()
-    check_no_other_journal(output, journal_paths(output, 3))
+    check_no_other_journal(output, name_journals(output, 3))
     for count in (1, 2):
         with pytest.raises(ValueError, match=r"scores.csv.2-of-3.part is of an unfinished run with another number"):
-            check_no_other_journal(output, journal_paths(output, count))
+            check_no_other_journal(output, name_journals(output, count))
 
 
 def test_names(tmp_path):
     assert check_output("a/b.parquet").name == "b.parquet"
     with pytest.raises(ValueError, match=r"scores.xlsx: scores are written to .csv, .jsonl, .parquet files"):
         check_output("scores.xlsx")
-    assert shard_output(tmp_path / "scores.v2.csv", 3, 8) == tmp_path / "scores.v2.3-of-8.csv"
+    assert name_shard(tmp_path / "scores.v2.csv", 3, 8) == tmp_path / "scores.v2.3-of-8.csv"

@@ -91,7 +91,7 @@ def test_training_mode_and_a_foreign_processor_are_refused(tiny_model):
     metric = QualityMetric(model, processor)
     model.train()
     for use in (metric.update, lambda images: score_pixels(model, processor, images)):
-        with pytest.raises(ValueError, match=r"evaluation mode is needed.*model.eval\(\)"):
+        with pytest.raises(ValueError, match=r"must be in evaluation mode.*model.eval\(\)"):
             use(torch.zeros(1, 3, 16, 16))
 
 

@@ -15,7 +15,8 @@ from musiq_hf.cli import main
 from musiq_hf.pictures import opening
 from musiq_hf.pictures.lazy import LazyPicture
 from musiq_hf.scoring.engine import PictureScore, score_with_several
-from musiq_hf.scoring.rows import ScoreRow, Scorers, _workers, mean_place, to_row
+from musiq_hf.scoring.job import _choose_workers
+from musiq_hf.scoring.rows import ScoreRow, Scorers, average_positions, make_row
 
 
 @pytest.fixture
@@ -79,9 +80,9 @@ def test_an_ensemble_is_the_weighted_mean_of_the_places_in_the_ranges(checkpoint
 
 def test_weights_are_relative_and_one_missing_place_leaves_no_mean():
     rows, ranges = [ScoreRow("a", score=20), ScoreRow("a", score=6.5)], [(0, 100), (1, 6)]
-    assert mean_place(rows, ranges, (1, 1)) == mean_place(rows, ranges, (5, 5)) == pytest.approx(0.65)
-    assert mean_place(rows, ranges, (0, 2)) == pytest.approx(1.1)  # not clipped
-    assert mean_place([rows[0], ScoreRow("a", error="too large")], ranges, (1, 1)) is None
+    assert average_positions(rows, ranges, (1, 1)) == average_positions(rows, ranges, (5, 5)) == pytest.approx(0.65)
+    assert average_positions(rows, ranges, (0, 2)) == pytest.approx(1.1)  # not clipped
+    assert average_positions([rows[0], ScoreRow("a", error="too large")], ranges, (1, 1)) is None
 
 
 def test_the_table_of_the_terminal_names_the_checkpoints(checkpoints, capsys):
@@ -154,12 +155,12 @@ def test_the_decoder_that_is_missing_is_named(checkpoints, monkeypatch, capsys):
 
 def test_processes_decode_if_they_are_asked_for_or_an_accelerator_must_be_fed(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    assert _workers(None, cpu) == {"num_workers": 2, "in_processes": False}
-    assert _workers(3, cpu) == {"num_workers": 3, "in_processes": True}
+    assert _choose_workers(None, cpu) == {"num_workers": 2, "in_processes": False}
+    assert _choose_workers(3, cpu) == {"num_workers": 3, "in_processes": True}
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)), raising=False)
-    assert _workers(None, gpu) == {"num_workers": 8, "in_processes": True}
+    assert _choose_workers(None, gpu) == {"num_workers": 8, "in_processes": True}
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert _workers(None, gpu) == {"num_workers": 3, "in_processes": True}
+    assert _choose_workers(None, gpu) == {"num_workers": 3, "in_processes": True}
 
 
 def test_processes_give_the_same_table(checkpoints):
@@ -169,14 +170,14 @@ def test_processes_give_the_same_table(checkpoints):
 
 
 def test_scores_that_are_no_numbers_are_errors():
-    row = to_row(PictureScore("a", 2, 3, float("nan")), (0, 100))
+    row = make_row(PictureScore("a", 2, 3, float("nan")), (0, 100))
     assert (row.score, row.score_0_1, row.error) == (None, None, "a: the score is nan.")
-    assert to_row(PictureScore("a", 2, 3, 120.0), (0, 100)).score_0_1 == 1
-    assert to_row(PictureScore("a", 2, 3, 25.0), (20, 40)).score_0_1 == 0.25
+    assert make_row(PictureScore("a", 2, 3, 120.0), (0, 100)).score_0_1 == 1
+    assert make_row(PictureScore("a", 2, 3, 25.0), (20, 40)).score_0_1 == 0.25
 
 
 def test_scorers_can_be_used_without_the_command(checkpoints):
     both = Scorers(["a", "b"], device=torch.device("cpu"))
-    ((first, second),) = both.rows(iter([("mine", Image.open("photos/0.png"))]))
+    ((first, second),) = both.score(iter([("mine", Image.open("photos/0.png"))]))
     assert (first.key, second.key, first.ensemble) == ("mine", "mine", None)
     assert both.names == ["a", "b"] and both.signatures[0].startswith("a|weights:")

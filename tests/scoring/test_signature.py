@@ -10,9 +10,10 @@ import torch
 from transformers import AutoModel
 
 from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.models.musiq import image_processing_musiq
 from musiq_hf.pictures import opening
 from musiq_hf.scoring import signature
-from musiq_hf.scoring.signature import make_signature, preprocessing_hash, weights_hash
+from musiq_hf.scoring.signature import hash_preprocessing, hash_weights, make_signature
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +112,9 @@ def test_every_setting_of_the_processor_changes_the_preprocessing(model, process
 
 
 def test_every_setting_of_the_processor_is_looked_at_or_packing(processor, monkeypatch):
-    monkeypatch.setattr(signature, "PACKING_FIELDS", frozenset())
+    monkeypatch.setattr(image_processing_musiq, "PACKING_FIELDS", frozenset())
     names = set(processor.valid_kwargs.__annotations__)
-    seen = {name for name in names if preprocessing_hash(_with(processor, name)) != preprocessing_hash(processor)}
+    seen = {name for name in names if hash_preprocessing(_with(processor, name)) != hash_preprocessing(processor)}
     assert seen == names
 
 
@@ -196,4 +197,4 @@ def test_weights_that_are_not_in_memory_are_refused(tiny_config):
     with torch.device("meta"):
         model = MusiqForImageQualityAssessment(tiny_config())
     with pytest.raises(ValueError, match="are not in memory, so the model has no signature. Load them first"):
-        weights_hash(model)
+        hash_weights(model)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor, MusiqModel
-from musiq_hf.scoring.loading import load_checkpoint
+from musiq_hf.scoring.loading import load_with_head
 from musiq_hf.scoring.verification import (
     NAMES,
     OFFICIAL_PICTURES,
@@ -19,7 +19,7 @@ from musiq_hf.scoring.verification import (
     SELF_TEST,
     TOLERANCE,
     answer,
-    answer_span,
+    answer_width,
     compare_with_official,
     make_self_test_pictures,
     run_self_test,
@@ -45,7 +45,7 @@ def official(tmp_path_factory):
 
 
 def is_right(model, comparisons):
-    return [line.is_within(TOLERANCE * answer_span(model)) for line in comparisons]
+    return [line.is_within(TOLERANCE * answer_width(model)) for line in comparisons]
 
 
 def test_the_formula_makes_these_bytes_everywhere():
@@ -119,7 +119,7 @@ def test_classifier_answers_depend_on_every_class(tiny_config, tmp_path):
 
 def test_training_mode_is_refused(scorer, tmp_path):
     scorer[0].train()
-    with pytest.raises(ValueError, match=r"evaluation mode is needed.*`model.eval\(\)`"):
+    with pytest.raises(ValueError, match=r"must be in evaluation mode.*`model.eval\(\)`"):
         write_self_test(*scorer, tmp_path)
 
 
@@ -145,23 +145,23 @@ def test_a_missing_file_gets_a_sentence(scorer, tmp_path):
     ],
 )
 def test_tolerances_are_in_the_range_of_scores(tiny_model, settings, span):
-    assert answer_span(tiny_model(**settings)) == span
+    assert answer_width(tiny_model(**settings)) == span
 
 
 def test_the_embedded_checkpoint_passes_its_test():
-    model, processor = load_checkpoint(str(DEFAULT_CHECKPOINT))
+    model, processor = load_with_head(str(DEFAULT_CHECKPOINT))
     comparisons = run_self_test(model, processor, DEFAULT_CHECKPOINT)
     assert all(is_right(model, comparisons)), comparisons
 
 
 def test_checkpoints_that_answer_nothing_are_refused(tiny_config, blank, tmp_path):
     with pytest.raises(ValueError, match="holds no weights. Give a trained or converted checkpoint"):
-        load_checkpoint(blank)
+        load_with_head(blank)
     model = MusiqModel(tiny_config())
     model.save_pretrained(tmp_path)
     MusiqImageProcessor.from_config(model.config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a MusiqModel, which answers nothing. Give one with a head"):
-        load_checkpoint(str(tmp_path))
+        load_with_head(str(tmp_path))
 
 
 def test_official_scores_belong_to_their_pictures(scorer, official):

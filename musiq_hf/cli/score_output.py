@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Output of `musiq score`: the table on the terminal, and progress and result of a file on stderr."""
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from tqdm import tqdm
+
+from ..common.arguments import INTERRUPTED
+from ..pictures.opening import has_fast_decoder
+from ..scoring.job import MADE_ALREADY, JobResult, ScoreJob, count_pictures, run_job, score_rows
+from ..scoring.journal import Totals
+from ..scoring.rows import Entry
+
+HEADS = ("score", "in 0..1", "std", "size")
+
+
+def print_scores(job: ScoreJob, *, show_progress: bool) -> int:
+    """Print a job's rows as a table, line by line, and return the exit code."""
+    num_pictures = num_errors = 0
+    with closing(score_rows(job)) as stream, start_bar(job, 0, show=show_progress) as bar:
+        for entry in stream:
+            bar.clear()
+            if not num_pictures:
+                print(_format_line(*HEADS, "key" if len(entry) == 1 else "checkpoint, key"))
+            for line in _format_entry(entry, stream.models, has_ensemble=job.weights is not None):
+                print(line, flush=True)
+            bar.update()
+            num_pictures += 1
+            num_errors += any(row.error is not None for row in entry)
+    if num_errors:
+        print(f"{_format_count(num_pictures)}, {num_errors} of them with an error instead of a score", file=sys.stderr)
+    for name, signature in zip(stream.models, stream.signatures, strict=True):
+        print(f"made with {name}, signature {signature}", file=sys.stderr)
+    return 1 if num_errors else 0
+
+
+def write_scores(job: ScoreJob, *, show_progress: bool) -> int:
+    """Run a job that writes a file, say on stderr what became of it, and return the exit code."""
+    with JobProgress(job, show=show_progress) as progress:
+        try:
+            result = run_job(job, on_progress=progress)
+        except KeyboardInterrupt:
+            if progress.bar is None:
+                raise
+            progress.bar.close()
+            message = f"\nStopped after {_format_count(progress.num_pictures)}. The same command continues."
+            print(message, file=sys.stderr)
+            return INTERRUPTED
+    print(_describe_result(job, result), file=sys.stderr)
+    return 1 if result.errors else 0
+
+
+class JobProgress:
+    """Progress of `run_job` on stderr, from its first call on: a line if it continues, and a bar."""
+
+    def __init__(self, job: ScoreJob, *, show: bool):
+        self.job, self.show = job, show
+        self.bar: Any = None
+        self.num_pictures = 0
+
+    def __call__(self, totals: Totals) -> None:
+        self.num_pictures = totals.pictures
+        if self.bar is None:
+            self.bar = start_bar(self.job, totals.pictures, show=self.show)
+        else:
+            self.bar.update()
+
+    def __enter__(self) -> "JobProgress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def start_bar(job: ScoreJob, num_done: int, *, show: bool) -> Any:
+    """Start a bar with pictures/s and, as soon as a thread has counted the pictures, the time left.
+
+    Args:
+        job: Job whose pictures are counted.
+        num_done: Pictures that an earlier run has scored.
+        show: Whether the bar is shown where stderr is no terminal, too.
+    """
+    if job.preset == "google" and not has_fast_decoder():
+        print(
+            "musiq score: without simplejpeg, Pillow decodes JPEG files, and their scores are not the published "
+            'program\'s: some differ by several points of 100. Install it with: pip install "musiq_hf[google]"',
+            file=sys.stderr,
+        )
+    if num_done:
+        print(f"{job.journal}: continuing after {_format_count(num_done)}.", file=sys.stderr)
+    bar = tqdm(
+        initial=num_done,
+        unit=" pictures",
+        disable=not (show or sys.stderr.isatty()) or job.share.index > 1 and job.share.is_launched,
+        dynamic_ncols=True,
+        smoothing=0.05,
+    )
+
+    def count() -> None:
+        try:
+            bar.total = count_pictures(job)
+        except (OSError, ValueError):  # the run meets it too, and says so
+            return
+
+    if not bar.disable:
+        threading.Thread(target=count, daemon=True).start()
+    return bar
+
+
+def _format_count(number: int) -> str:
+    return f"{number} picture{'' if number == 1 else 's'}"
+
+
+def _format_number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _format_line(score: str, position: str, std: str, size: str, key: str) -> str:
+    return f"{score:>8}  {position:>7}  {std:>7}  {size:>11}  {key}"
+
+
+def _format_entry(entry: Entry, models: Sequence[str], *, has_ensemble: bool) -> Iterator[str]:
+    """Yield a picture's lines of the table."""
+    for row, name in zip(entry, models, strict=True):
+        size = "" if row.width is None else f"{row.width}x{row.height}"
+        score, position, std = (_format_number(value) for value in (row.score, row.score_0_1, row.std))
+        key = " ".join(row.key.split())
+        if row.error is not None:
+            key = f"error: {row.error}" if key in row.error else f"error: {key}: {row.error}"
+        yield _format_line(score, position, std, size, key if len(entry) == 1 else f"{name}, {key}")
+    if has_ensemble:
+        key = f"ensemble, {' '.join(entry[0].key.split())}"
+        yield _format_line("", _format_number(entry[0].ensemble), "", "", key)
+
+
+def _describe_result(job: ScoreJob, result: JobResult) -> str:
+    if result.state == "found":
+        return MADE_ALREADY.format(job.table)
+    if result.state == "waiting" or result.pictures is None:
+        return f"{job.journal}: done; the last process makes {job.table} of all parts."
+    failed = f", {result.errors} of them with an error instead of a score (column `error`)" if result.errors else ""
+    return f"{job.table}: {_format_count(result.pictures)}{failed}."

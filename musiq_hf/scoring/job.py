@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs: pictures of any number to a table of scores, which a kill at any moment does not harm.
+
+Rows go to a journal beside the output, from which the same job continues. Shards and the processes of one launch
+share the pictures. Without an output the rows come as a stream. Both take the same way through the engine.
+"""
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from ..common.checks import check_choice, check_counts
+from ..common.devices import find_device
+from ..models.auto import DEFAULT_CHECKPOINT
+from ..pictures.opening import Preset, check_preset
+from ..pictures.sources import check_sources, count_sources, find_sources
+from ..pictures.table_sources import Columns
+from .engine import ScoringOptions
+from .journal import (
+    Journal,
+    Totals,
+    check_no_other_journal,
+    check_output,
+    name_journals,
+    name_shard,
+    write_output,
+)
+from .rows import Entry, Scorers
+
+DTYPES = ("float32", "bfloat16")
+DECODING_PROCESSES = 8  # at most, for an accelerator
+MADE_ALREADY = "{} exists already. Add --overwrite, choose another name, or delete it."
+
+
+@dataclass(frozen=True)
+class Share:
+    """Share of the pictures: number `index` of every `count`.
+
+    Attributes:
+        index: Number of the share, from 1.
+        count: Number of shares in all.
+        is_launched: Whether the shares are those of processes of one launch, which write one output together. Others
+            are shards, each of which is a job with an output of its own.
+
+    Raises:
+        ValueError: If the number lies outside of 1 to `count`.
+    """
+
+    index: int = 1
+    count: int = 1
+    is_launched: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise ValueError(f"A share must have a number from 1 to {self.count}, got {self.index}.")
+
+
+def find_launched_share() -> Share:
+    """Return the share of this process, from what `accelerate launch` and `torchrun` tell it; all if it is alone."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    return Share() if count == 1 else Share(int(os.environ.get("RANK", "0")) + 1, count, is_launched=True)
+
+
+def are_weights(values: Sequence[float]) -> bool:
+    """Return whether numbers can be the weights of an ensemble: finite, from 0 on, not all 0."""
+    return all(math.isfinite(value) and value >= 0 for value in values) and any(values)
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Pictures to score, checkpoints that score them, and the table that is made.
+
+    >>> job = ScoreJob(["photos"], output="scores.csv")
+    >>> run_job(job)
+    JobResult(state='written', pictures=1200, errors=3)
+
+    Attributes:
+        paths: Pictures, URLs, folders, patterns, archives, tables and data sets; see `pictures.find_sources`.
+        output: A .csv, .jsonl or .parquet file, see `run_job`; None for a stream, see `score_rows`.
+        columns: Columns of tables and data sets that hold the pictures and the keys.
+        share: Part of the pictures that is scored. The default is all of them, or, in a process of a launch, its part.
+        overwrite: Whether the output is replaced if it exists.
+        models: Checkpoints, folders or Hub ids; all of them score what is decoded once.
+        weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
+        preset: How files become pixels; see `pictures.opening`.
+        shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one.
+        dtype: Type of the weights of the models, "float32" or "bfloat16".
+        max_tokens: Tokens (patches) of a batch, padding counted; None: one picture at a time on a CPU, 65,536 tokens
+            elsewhere.
+        num_workers: Processes that decode. None: two threads of this process for a CPU, up to 8 processes for a GPU.
+
+    Raises:
+        ValueError: If a setting is out of range, or two contradict each other. Paths, checkpoints and the device are
+            looked at when the job runs.
+    """
+
+    paths: Sequence[str]
+    _: KW_ONLY
+    output: str | os.PathLike[str] | None = None
+    columns: Columns = Columns()
+    share: Share = field(default_factory=find_launched_share)
+    overwrite: bool = False
+    models: Sequence[str] = (str(DEFAULT_CHECKPOINT),)
+    weights: Sequence[float] | None = None
+    preset: Preset = "default"
+    shorter_side: int | None = None
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_tokens: int | None = None
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("paths", "models"):
+            value = getattr(self, name)
+            if isinstance(value, str | os.PathLike) or not value:
+                raise ValueError(f"`{name}` must be a list of at least one name, got {value!r}.")
+            object.__setattr__(self, name, tuple(map(os.fspath, value)))
+        if self.output is not None:
+            check_output(self.output)
+        check_counts(self, "shorter_side", "max_tokens", "num_workers")
+        check_preset(self.preset)
+        check_choice("dtype", self.dtype, DTYPES)
+        self._check_models()
+        self._check_share()
+
+    def _check_models(self) -> None:
+        """Raise a ValueError if a checkpoint is named twice, or the weights do not fit the checkpoints."""
+        models, weights = list(self.models), self.weights
+        repeated = [name for name in models if models.count(name) > 1]
+        if repeated:
+            raise ValueError(f"-m {repeated[0]} is given {len(repeated)} times. Give each checkpoint once.")
+        if weights is None:
+            return
+        if len(models) == 1 or len(weights) != len(models):
+            raise ValueError(
+                f"--weights needs several checkpoints (-m) and a weight for each, got {len(models)} and "
+                f"{len(weights)}."
+            )
+        if not are_weights(weights):
+            raise ValueError(f"`weights` must be numbers from 0 on, not all 0, got {list(weights)}.")
+
+    def _check_share(self) -> None:
+        """Raise a ValueError for what the processes of one launch cannot do."""
+        count, refusal = find_launched_share().count, "cannot be used by the {} processes of one launch."
+        if count > 1 and not self.share.is_launched:
+            raise ValueError(f"--shard {refusal.format(count)} Each of them scores its share anyway.")
+        if not self.share.is_launched:
+            return
+        if self.overwrite:
+            raise ValueError(f"--overwrite {refusal.format(self.share.count)} Delete the output first.")
+        if self.output is None:
+            raise ValueError("Several processes need an output that they write together. Give one with -o.")
+
+    @property
+    def table(self) -> Path | None:
+        """File of the table, which a shard calls by its number as well; None without an output."""
+        if self.output is None:
+            return None
+        path = Path(self.output)
+        is_shard = self.share.count > 1 and not self.share.is_launched
+        return name_shard(path, self.share.index, self.share.count) if is_shard else path
+
+    @property
+    def journals(self) -> list[Path]:
+        """Files with the rows so far, of each process that writes the table; none without an output."""
+        return (
+            [] if self.table is None else name_journals(self.table, self.share.count if self.share.is_launched else 1)
+        )
+
+    @property
+    def journal(self) -> Path | None:
+        """File with this process's rows so far; None without an output."""
+        return self.journals[self.share.index - 1 if self.share.is_launched else 0] if self.journals else None
+
+
+class JobResult(NamedTuple):
+    """Outcome of `run_job`.
+
+    Attributes:
+        state: "written": the table is there. "waiting": this process of a launch is done, and the last one makes the
+            table. "found": when this process of a launch began, the table was there already.
+        pictures: Number of pictures of the table that is written; else None.
+        errors: Number of these with a row that is an error; else None.
+    """
+
+    state: Literal["written", "waiting", "found"]
+    pictures: int | None = None
+    errors: int | None = None
+
+
+@dataclass(frozen=True)
+class RowStream:
+    """Rows of a job as they come, for each picture a tuple with the row of each checkpoint; iterate over it once.
+
+    Attributes:
+        models: Names of the checkpoints, in the order of the rows.
+        signatures: Signatures of their scores.
+        rows: The rows; closing this generator ends the threads or processes that decode.
+    """
+
+    models: Sequence[str]
+    signatures: Sequence[str]
+    rows: Generator[Entry]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self.rows
+
+    def close(self) -> None:
+        """End the stream before its end."""
+        self.rows.close()
+
+
+def count_pictures(job: ScoreJob) -> int | None:
+    """Count the pictures of a job's share without reading them; None if a data set does not say how many it has.
+
+    Raises:
+        ValueError: As `run_job`, for the paths.
+    """
+    count = count_sources(job.paths, columns=job.columns)
+    return None if count is None else len(range(job.share.index - 1, count, job.share.count))
+
+
+def score_rows(job: ScoreJob) -> RowStream:
+    """Score the pictures of a job without a file: rows come as soon as they are there.
+
+    >>> with closing(score_rows(ScoreJob(["photos"]))) as stream:
+    ...     for (row,) in stream:
+    ...         print(row.key, row.score, row.error)
+
+    Args:
+        job: Job without `output`.
+
+    Returns:
+        The rows; a picture that cannot be read or scored has its error in them.
+
+    Raises:
+        ValueError: If the job has an output, a path or a checkpoint does not exist or cannot be used, or the device
+            cannot be used. That there is no picture at all shows only with the first row.
+    """
+    if job.output is not None:
+        raise ValueError(f"`score_rows` writes no file, but the job has the output {job.output}. Use `run_job`.")
+    check_sources(job.paths, columns=job.columns)
+    scorers = _load_scorers(job)
+    return RowStream(scorers.names, scorers.signatures, scorers.score(_find_pictures(job)))
+
+
+def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = None) -> JobResult:
+    """Score the pictures of a job into its table, or continue a run that was interrupted.
+
+    The table is that of a run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or `max_tokens`) the
+    last digits can differ. An interruption, by Ctrl-C say, passes through and leaves the journal.
+
+    Args:
+        job: Job with `output`.
+        on_progress: Function that is called with the numbers of pictures before the first one, those of an earlier run
+            counted, and after each.
+
+    Returns:
+        State and numbers; pictures that cannot be read or scored are rows with their error, and counted.
+
+    Raises:
+        ValueError: If the job has no output, the output exists, an unfinished run had other settings or pictures, or
+            a path, a checkpoint or the device cannot be used.
+    """
+    table, path = job.table, job.journal
+    if table is None or path is None:
+        raise ValueError("`run_job` writes a file, but the job has no `output`. Give one, or use `score_rows`.")
+    check_sources(job.paths, columns=job.columns)
+    if not path.exists() and _is_made(table, job):
+        return JobResult("found")
+    check_no_other_journal(table, job.journals)
+    scorers = _load_scorers(job)
+    with closing(Journal(path, _list_settings(job, scorers))) as journal:
+        if not journal.is_finished:
+            if _is_made(table, job):
+                return JobResult("found")
+            _fill(journal, job, scorers, on_progress or (lambda totals: None))
+    totals = write_output(table, job.journals, temporary=Path(f"{path}.tmp"))
+    return JobResult("waiting") if totals is None else JobResult("written", *totals)
+
+
+def _load_scorers(job: ScoreJob) -> Scorers:
+    """Load the checkpoints of a job, and settle how pictures are scored with them."""
+    device = find_device(job.device)
+    options: ScoringOptions = {
+        "max_tokens": job.max_tokens,
+        "shorter_side": job.shorter_side,
+        "preset": job.preset,
+        **_choose_workers(job.num_workers, device),
+    }
+    return Scorers(job.models, device=device, dtype=getattr(torch, job.dtype), weights=job.weights, **options)
+
+
+def _choose_workers(num_workers: int | None, device: torch.device) -> ScoringOptions:
+    """Choose how many threads or processes decode for a device."""
+    if num_workers is None and device.type == "cpu":
+        return {"num_workers": 2, "in_processes": False}  # it is not fast enough to wait for them
+    if num_workers is None:
+        # Of the cores that this job may use, where the system tells them, a share for each of its processes.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_workers = min(DECODING_PROCESSES, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return {"num_workers": num_workers, "in_processes": True}
+
+
+def _find_pictures(job: ScoreJob) -> Iterator[tuple[str, Any]]:
+    """Yield the pictures of a job's share."""
+    sources = find_sources(job.paths, columns=job.columns)
+    return itertools.islice(sources, job.share.index - 1, None, job.share.count)
+
+
+def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:
+    """List what must be the same when a run is continued."""
+    return {
+        "paths": job.paths,
+        "column": job.columns.picture,
+        "key": job.columns.key,
+        "shorter_side": job.shorter_side,
+        "preset": job.preset,
+        "dtype": job.dtype,
+        "models": scorers.names,
+        "signatures": scorers.signatures,
+        "weights": job.weights,
+        "share": f"{job.share.index}/{job.share.count}",
+    }
+
+
+def _is_made(table: Path, job: ScoreJob) -> bool:
+    """Return whether a launch has nothing left to do; for a single process a table that is there is a mistake."""
+    if job.overwrite or not table.exists():
+        return False
+    if not job.share.is_launched:
+        raise ValueError(MADE_ALREADY.format(table))
+    return True  # a restarted launch had only its file to make, and another process was faster
+
+
+def _fill(journal: Journal, job: ScoreJob, scorers: Scorers, on_progress: Callable[[Totals], None]) -> None:
+    """Score what a journal lacks."""
+    on_progress(Totals(journal.pictures, journal.errors))
+    with closing(scorers.score(journal.skip_done(_find_pictures(job)))) as entries:
+        for entry in entries:
+            journal.append(entry)
+            on_progress(Totals(journal.pictures, journal.errors))
+    journal.finish()

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs from Python: tables that continue after an interruption, shards, streams, and the sentences of mistakes."""
+
+import csv
+import dataclasses
+import os
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from musiq_hf import DEFAULT_CHECKPOINT, MusiqImageProcessor
+from musiq_hf.pictures import Columns
+from musiq_hf.scoring import JobResult, ScoreJob, Share, count_pictures, run_job, score_rows
+
+NUM_PICTURES = 6
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch, tiny_model):
+    """Six pictures, of which the third is broken, and checkpoints a and b, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, options in (("a", {"score_range": (-10, 10)}), ("b", {"score_range": (30, 50), "seed": 1})):
+        model = tiny_model(**options)
+        model.save_pretrained(name)
+        MusiqImageProcessor.from_config(model.config).save_pretrained(name)
+    Path("photos").mkdir()
+    for i in range(NUM_PICTURES):
+        pixels = np.random.default_rng(i).integers(0, 256, (20 + 7 * i, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{i}.png")
+    Path("photos/2.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+def make_job(output=None, **settings):
+    return ScoreJob(["photos"], **{"output": output, "models": ["a"], "device": "cpu"} | settings)
+
+
+def read(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def interrupt_at(number):
+    """Progress that Ctrl-C ends as soon as a number of pictures is scored."""
+
+    def on_progress(totals):
+        if totals.pictures == number:
+            raise KeyboardInterrupt
+
+    return on_progress
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_an_interrupted_job_gives_the_table_of_an_uninterrupted_one(photos, suffix):
+    assert run_job(make_job(f"whole.{suffix}")) == JobResult("written", pictures=6, errors=1)
+    job = make_job(f"scores.{suffix}")
+    for number in (2, 4):
+        with pytest.raises(KeyboardInterrupt):
+            run_job(job, on_progress=interrupt_at(number))
+        assert not job.table.exists() and job.journal.exists()
+    seen = []
+    assert run_job(job, on_progress=seen.append) == ("written", 6, 1)
+    assert seen == [(4, 1), (5, 1), (6, 1)]  # what was scored is not scored again
+    assert job.table.read_bytes() == Path(f"whole.{suffix}").read_bytes()
+    assert not job.journal.exists()
+
+
+def test_pictures_that_cannot_be_scored_are_rows(photos):
+    Image.new("RGB", (1, 900)).save("photos/4.png")
+    assert run_job(make_job("scores.csv")) == ("written", 6, 2)
+    rows = read("scores.csv")
+    assert [bool(row["error"]) for row in rows] == [False, False, True, False, True, False]
+    assert "not a picture" in rows[2]["error"] and "too extreme" in rows[4]["error"]
+
+
+def test_shards_part_the_table(photos):
+    run_job(make_job("scores.csv"))
+    rows = read("scores.csv")
+    for index in (1, 2, 3, 4):
+        job = make_job("scores.csv", share=Share(index, 4))
+        assert job.table.name == f"scores.{index}-of-4.csv"
+        result = run_job(job)
+        assert read(job.table) == rows[index - 1 :: 4]
+        assert result.pictures == count_pictures(job) == len(rows[index - 1 :: 4])
+
+
+def test_processes_of_a_launch_write_one_table(photos, monkeypatch):
+    run_job(make_job("one.csv"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    results = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        results.append(run_job(make_job("scores.csv")))
+    assert results == [("waiting", None, None), ("written", 6, 1)]
+    assert Path("scores.csv").read_bytes() == Path("one.csv").read_bytes()
+    assert run_job(make_job("scores.csv")).state == "found"
+    assert sorted(os.listdir()) == ["a", "b", "one.csv", "photos", "scores.csv"]
+
+
+def test_the_stream_has_the_rows_of_the_table(photos):
+    settings = {"models": ["a", "b"], "weights": (3, 1)}
+    run_job(make_job("scores.csv", **settings))
+    with closing(score_rows(make_job(**settings))) as stream:
+        entries = list(stream)
+    assert stream.models == ["a", "b"] and [text.partition("|")[0] for text in stream.signatures] == ["a", "b"]
+    for entry, rows in zip(entries, zip(*[iter(read("scores.csv"))] * 2, strict=True), strict=True):
+        for row, known, signature in zip(entry, rows, stream.signatures, strict=True):
+            values = {name: "" if value is None else str(value) for name, value in row._asdict().items()}
+            assert known == values | {"model": known["model"], "signature": signature}
+
+
+def test_a_stream_can_be_left(photos):
+    stream = score_rows(make_job())
+    (row,) = next(iter(stream))
+    stream.close()
+    assert row.key == "photos/0.png" and list(stream) == []
+
+
+def test_a_table_of_pictures_is_read_by_its_columns(photos):
+    Path("t.csv").write_text("mine,id\nphotos/1.png,x\nphotos/3.png,y\n")
+    job = dataclasses.replace(make_job(columns=Columns("mine", "id")), paths=["t.csv"])
+    assert [row.key for (row,) in score_rows(job)] == ["x", "y"]
+
+
+def test_an_output_that_exists_is_only_replaced_on_request(photos):
+    Path("scores.csv").write_text("another file")
+    with pytest.raises(ValueError, match="scores.csv exists already. Add --overwrite"):
+        run_job(make_job("scores.csv"))
+    assert run_job(make_job("scores.csv", overwrite=True)).pictures == NUM_PICTURES
+
+
+def test_a_job_with_other_settings_does_not_continue_one(photos):
+    with pytest.raises(KeyboardInterrupt):
+        run_job(make_job("scores.csv"), on_progress=interrupt_at(2))
+    with pytest.raises(ValueError, match=r"unfinished run with other settings \(shorter_side: None, now 10\)"):
+        run_job(make_job("scores.csv", shorter_side=10))
+    assert run_job(make_job("scores.csv")).pictures == NUM_PICTURES
+
+
+def test_defaults_are_the_embedded_checkpoint_and_all_pictures(photos):
+    job = ScoreJob([Path("photos")])
+    assert job.paths == ("photos",) and job.models == (str(DEFAULT_CHECKPOINT),) and job.share == Share()
+    assert job.table is None and job.journals == [] and job.journal is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"paths": "photos"}, "`paths` must be a list of at least one name, got 'photos'"),
+        ({"paths": []}, r"`paths` must be a list of at least one name, got \[\]"),
+        ({"models": "a"}, "`models` must be a list of at least one name, got 'a'"),
+        ({"models": ["a", "b", "a"]}, "-m a is given 2 times. Give each checkpoint once"),
+        ({"output": "scores.xlsx"}, "scores.xlsx: scores are written to .csv, .jsonl, .parquet files"),
+        ({"weights": (1,)}, "--weights needs several checkpoints"),
+        ({"models": ["a", "b"], "weights": (1, 2, 3)}, "a weight for each, got 2 and 3"),
+        ({"models": ["a", "b"], "weights": (0, 0)}, r"`weights` must be numbers from 0 on, not all 0, got \[0, 0\]"),
+        ({"models": ["a", "b"], "weights": (1, -2)}, "`weights` must be numbers from 0 on"),
+        ({"models": ["a", "b"], "weights": (1, float("inf"))}, "`weights` must be numbers from 0 on"),
+        ({"preset": "published"}, "preset"),
+        ({"dtype": "float16"}, "`dtype` must be 'float32' or 'bfloat16', got 'float16'"),
+        ({"shorter_side": 0}, "`shorter_side` must be at least 1, got 0"),
+        ({"max_tokens": -1}, "`max_tokens` must be at least 1, got -1"),
+        ({"num_workers": 0}, "`num_workers` must be at least 1, got 0"),
+        ({"share": Share(1, 2, is_launched=True)}, "Several processes need an output"),
+        ({"share": Share(1, 2, is_launched=True), "output": "s.csv", "overwrite": True}, "--overwrite cannot be used"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(monkeypatch, settings, message):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match=message):
+        ScoreJob(**{"paths": ["photos"]} | settings)
+
+
+def test_a_shard_has_no_place_in_a_launch(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="--shard cannot be used by the 3 processes of one launch"):
+        ScoreJob(["photos"], output="scores.csv", share=Share(1, 2))
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 3), (4, 3), (1, 0)])
+def test_a_share_is_one_of_its_number(index, count):
+    with pytest.raises(ValueError, match=f"from 1 to {count}, got {index}"):
+        Share(index, count)
+
+
+def test_each_way_has_its_kind_of_job(photos):
+    with pytest.raises(ValueError, match="the job has no `output`. Give one, or use `score_rows`"):
+        run_job(make_job())
+    with pytest.raises(ValueError, match=r"the job has the output scores\.csv. Use `run_job`"):
+        score_rows(make_job("scores.csv"))
+    for use in (lambda job: run_job(dataclasses.replace(job, output="s.csv")), score_rows):
+        with pytest.raises(ValueError, match="missing: no such file or folder"):
+            use(dataclasses.replace(make_job(), paths=["missing"]))
+    assert sorted(os.listdir()) == ["a", "b", "photos"]
