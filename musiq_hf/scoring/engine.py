@@ -24,7 +24,7 @@ from ..pictures.opening import Preset, check_preset
 MAX_TOKENS = {"cpu": 1, "other": 65_536}
 MAX_ROWS = 4096  # that wait for a batch: errors need no token
 Feature = dict[str, torch.Tensor]
-Result = tuple[float | None, float | None, str | None]  # score, standard deviation, error
+Result = tuple[float | None, float | None, str | None, tuple[float, ...] | None]  # see `PictureScore`
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class PictureScore:
         score: In MOS points; None if it could not be scored.
         std: Standard deviation of the predicted distribution, in MOS points; None for a checkpoint without one.
         error: Why there is no score; None if there is one.
+        logits: Output of the head, one number for each label; None if the picture could not be scored.
     """
 
     key: Any
@@ -46,6 +47,7 @@ class PictureScore:
     score: float | None = None
     std: float | None = None
     error: str | None = None
+    logits: tuple[float, ...] | None = None
 
 
 def check_model(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor) -> None:
@@ -92,7 +94,8 @@ def _run(
         output = model(**batch)
     scores, deviations = output.scores.tolist(), model.std_from_logits(output.logits)
     stds = [None] * len(scores) if deviations is None else deviations.tolist()
-    return [(score, std, None) for score, std in zip(scores, stds, strict=True)]
+    logits = [tuple(row) for row in output.logits.tolist()]
+    return [(score, std, None, row) for score, std, row in zip(scores, stds, logits, strict=True)]
 
 
 def _forward(
@@ -105,7 +108,7 @@ def _forward(
         if not is_out_of_memory(error):
             raise
     if len(features) == 1:
-        return [(None, None, _too_large(model.device))]
+        return [(None, None, _too_large(model.device), None)]
     half = len(features) // 2
     return _forward(model, processor, features[:half]) + _forward(model, processor, features[half:])
 
@@ -118,6 +121,7 @@ class ScoringOptions(TypedDict, total=False):
     """Keywords of `score_pictures`, whose defaults and meaning `score_with_several` gives."""
 
     max_tokens: int | None
+    max_pictures: int
     num_workers: int
     in_processes: bool
     shorter_side: int | None
@@ -150,6 +154,7 @@ def score_with_several(
     scorers: Sequence[tuple[MusiqForImageQualityAssessment, MusiqImageProcessor]],
     *,
     max_tokens: int | None = None,
+    max_pictures: int = MAX_ROWS,
     num_workers: int = 2,
     in_processes: bool = False,
     shorter_side: int | None = None,
@@ -166,6 +171,7 @@ def score_with_several(
         scorers: Models in evaluation mode, on their devices, and a processor that agrees with each.
         max_tokens: Patches of a batch, padding counted; a longer picture goes alone. None: one picture at a time on a
             CPU, 65,536 elsewhere.
+        max_pictures: Pictures of a batch, at most.
         num_workers: Threads or processes that decode.
         in_processes: Whether they are processes, which many fast scorers need to be fed, and which a file that crashes
             its decoder does not take along. A script that asks for it must start with `if __name__ == "__main__":`.
@@ -181,7 +187,8 @@ def score_with_several(
         TypeError: If something is no picture at all. Like an error of `pictures` itself it comes after the rows of
             what was read before.
     """
-    for name, value in (("max_tokens", max_tokens), ("num_workers", num_workers), ("shorter_side", shorter_side)):
+    counts = {"max_tokens": max_tokens, "max_pictures": max_pictures}
+    for name, value in (counts | {"num_workers": num_workers, "shorter_side": shorter_side}).items():
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
     check_preset(preset)
@@ -194,14 +201,20 @@ def score_with_several(
             f"{len(decoders)} kinds of processors. Score with them one by one."
         )
     decoded = decode_ahead(pictures, decoders.pop(), num_workers=num_workers, in_processes=in_processes)
-    return _rows(decoded, [_Batch(model, processor, max_tokens) for model, processor in scorers])
+    return _rows(decoded, [_Batch(model, processor, max_tokens, max_pictures) for model, processor in scorers])
 
 
 class _Batch:
     """Rows of one model that wait, in order, for a batch of their sequences to be full."""
 
-    def __init__(self, model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, max_tokens: int | None):
-        self.model, self.processor = model, processor
+    def __init__(
+        self,
+        model: MusiqForImageQualityAssessment,
+        processor: MusiqImageProcessor,
+        max_tokens: int | None,
+        max_pictures: int,
+    ):
+        self.model, self.processor, self.max_pictures = model, processor, max_pictures
         self.max_tokens = max_tokens or MAX_TOKENS["cpu" if model.device.type == "cpu" else "other"]
         self.rows: list[tuple[PictureScore, Feature | None]] = []
         self.count = self.longest = 0
@@ -219,7 +232,7 @@ class _Batch:
         self.rows.append((row, feature))
         del feature
         # Nothing is worth waiting for: no sequence, a full batch, or very many rows.
-        if not self.count or self.count * self.longest >= self.max_tokens or len(self.rows) >= MAX_ROWS:
+        if not self.count or self.count * self.longest >= self.max_tokens or len(self.rows) >= self.max_pictures:
             yield from self.flush()
 
     def flush(self) -> Iterator[PictureScore]:
@@ -231,8 +244,8 @@ class _Batch:
             if feature is None:
                 yield row
             else:
-                score, std, error = next(results)
-                yield replace(row, score=score, std=std, error=error)
+                score, std, error, logits = next(results)
+                yield replace(row, score=score, std=std, error=error, logits=logits)
 
 
 def _rows(
