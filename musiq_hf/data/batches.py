@@ -18,13 +18,13 @@ from ..pictures.table_sources import open_cell
 WHOLE_PICTURE = TrainingView()
 
 
-def open_row(row: Mapping[str, Any], preset: Preset = "default") -> Any:
+def open_row(row: Mapping[str, Any]) -> Any:
     """Open the picture of a row, and cut out its `box` (left, top, right, bottom in pixels) if it has one.
 
     Raises:
         ValueError: If the picture cannot be decoded, or the box is not inside of it; the message names the file.
     """
-    picture, name = open_picture(row["image"], preset), row["image"]["path"] or "picture in the data set"
+    picture, name = open_picture(row["image"]), row["image"]["path"] or "picture in the data set"
     return _cut_box(picture, row.get("box"), name)
 
 
@@ -113,17 +113,15 @@ class QualityCollator:
     Args:
         processor: Image processor of the model.
         shorter_side: Shorter side to which pictures are shrunk first, in pixels; None keeps their size.
-        preset: How files become pixels; see `musiq_hf.pictures.opening`.
     """
 
-    def __init__(self, processor: QualityProcessor, *, shorter_side: int | None = None, preset: Preset = "default"):
+    def __init__(self, processor: QualityProcessor, *, shorter_side: int | None = None):
         self.processor = processor
         self.shorter_side = shorter_side
-        self.preset = preset
 
     def open(self, row: dict[str, Any]) -> tuple[Image.Image, Any]:
         """Open the picture of a row, shrunk as asked for, and read its score or distribution."""
-        image, label = open_row(row, self.preset), row["distribution"] if "distribution" in row else row["mos"]
+        image, label = open_row(row), row["distribution"] if "distribution" in row else row["mos"]
         return image if self.shorter_side is None else shrink_shorter_side(image, self.shorter_side), label
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
