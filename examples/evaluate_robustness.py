@@ -6,7 +6,7 @@ python examples/evaluate_robustness.py --pictures kodak --half_size large --mode
 
 import argparse
 import sys
-from typing import Any
+from dataclasses import replace
 
 from transformers.utils import logging
 
@@ -14,8 +14,8 @@ from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.common.arguments import parse_arguments, run_command
 from musiq_hf.evaluation.robustness import checkpoint_scorer, measure_half_size, measure_robustness
 from musiq_hf.hub.card_updates import check_card_directory, update_card
-from musiq_hf.metrics.rendering import robustness_markdown
-from musiq_hf.metrics.reports import check_report_path, write_report
+from musiq_hf.metrics import RobustnessReport, render, write_report
+from musiq_hf.metrics.report_files import check_report_path
 from musiq_hf.pictures.finding import find_pictures
 
 CARD_TITLE = "Degraded copies of pristine pictures that it never saw"
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> RobustnessReport:
     """Check every argument first, then score."""
     if arguments.pictures is None:
         raise ValueError("--pictures is needed: a folder of pristine pictures.")
@@ -46,16 +46,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     large = find_pictures(arguments.half_size) if arguments.half_size is not None else None
     score = checkpoint_scorer(arguments.model, batch_size=arguments.batch_size)
     report = measure_robustness(score, pictures)
-    return report if large is None else report | {"half_size": measure_half_size(score, large)}
+    return report if large is None else replace(report, half_size=measure_half_size(score, large))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, write and print."""
     report = measure(arguments)
-    write_report(arguments.output, report, robustness_markdown(report))
+    write_report(arguments.output, report)
     if arguments.update_card:
         update_card(arguments.model, report, title=CARD_TITLE)
-    print(robustness_markdown(report))
+    print(render(report))
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ accelerate launch examples/finetune.py --data scores.csv --image_root photos --o
 """
 
 import sys
+from typing import Any
 
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.training import FinetuneSettings, finetune, run_with_settings
@@ -12,11 +13,16 @@ from musiq_hf.training import FinetuneSettings, finetune, run_with_settings
 EXAMPLE = "accelerate launch examples/finetune.py --data scores.csv --image_root photos --output_dir runs/mine"
 
 
+def train(settings: FinetuneSettings) -> dict[str, Any]:
+    """Train, and give the metrics as JSON holds them."""
+    return {split: report.to_json() for split, report in finetune(settings).items()}
+
+
 def main() -> int:
     """Train, print the metrics of the saved checkpoint; 2 for a mistake in the arguments or the data."""
     return run_with_settings(
         "finetune",
-        finetune,
+        train,
         FinetuneSettings,
         description=__doc__,
         example=EXAMPLE,

@@ -18,7 +18,7 @@ from PIL import Image
 from musiq_hf.common.arguments import parse_arguments, run_command
 from musiq_hf.common.files import read_json, write_json
 from musiq_hf.data.loading import load_data
-from musiq_hf.metrics.correlation import MEAN_OF_GROUPS
+from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, read_metrics
 from musiq_hf.training.finetuning import finetune
 from musiq_hf.training.recipes import load_settings, read_recipe
 from musiq_hf.training.settings import FinetuneSettings
@@ -69,9 +69,10 @@ def write_windows(path: Path, *, data: str, image_root: str | None) -> None:
 
 
 def read_figures(directory: Path) -> tuple[float, float]:
-    """Overall SRCC and mean SRCC within groups on the validation split."""
-    report = read_json(directory / "metrics.json")["validation"]
-    return report["overall"]["srcc"], report["groups"][MEAN_OF_GROUPS]["srcc"]
+    """Read overall SRCC and mean SRCC within groups on the validation split."""
+    report = read_metrics(directory).reports["validation"]
+    assert isinstance(report, QualityReport) and report.groups  # of BIQ2021, as training wrote it
+    return report.overall.srcc, report.groups[MEAN_OF_GROUPS].srcc
 
 
 def render(results: dict[str, list[tuple[float, float]]]) -> str:

@@ -2,6 +2,7 @@
 """`musiq evaluate`: measure checkpoints on scored pictures, or repeat training over seeds and splits."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from transformers.utils import logging
 
 from ..evaluation.checkpoints import EvaluationSettings, evaluate_checkpoints
 from ..hub.card_updates import check_card_directory, update_card
-from ..metrics.rendering import render_evaluations, render_runs
-from ..metrics.reports import check_report_path, write_report
+from ..metrics.rendering import render
+from ..metrics.report_files import check_report_path, write_report
+from ..metrics.reports import ComparisonReport, RunsReport
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.opening import PRESETS
 from ..training.recipes import load_settings
@@ -28,27 +30,29 @@ accelerate launch -m musiq_hf.cli evaluate --runs 10 --recipe koniq --data koniq
 # Of one way of use only; None marks what was not given.
 MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble")
 REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
+SHARED = ("dataset", "image_root", "group_by", "shorter_side", "num_workers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments of both ways of use."""
+    texts = {field.name: field.metadata["help"] for field in fields(EvaluationSettings)}
     add = parser.add_argument
-    add("--data", nargs="+", help="CSV with columns image,mos[,split][,group], a folder, or a data set id on the Hub")
-    add("--dataset", help='reader of --data: "scores" or the name of a known data set (default: scores)')
-    add("--image_root", help="directory that the paths of a table start from (default: the table's own)")
-    add("--model", nargs="+", help="checkpoints (default: the embedded one)")
-    add("--shorter_side", type=int, help="shrink pictures to this shorter side in pixels first (default: native size)")
-    add("--num_workers", type=int, help="decoding processes (default: 0)")
+    add("--data", nargs="+", help=texts["data"])
+    add("--dataset", help=texts["dataset"])
+    add("--image_root", help=texts["image_root"])
+    add("--model", nargs="+", help=texts["models"])
+    add("--shorter_side", type=int, help=texts["shorter_side"])
+    add("--num_workers", type=int, help=texts["num_workers"])
     add("--output", help="report.json; the tables go to report.md beside it (default: printed only)")
-    add("--group_by", help='column whose values are measured on their own too, or "none" (default: group)')
+    add("--group_by", help=texts["group_by"])
     add("--update_card", action="store_true", default=None, help="add the results to metrics.json and model card")
     add("--card_title", help='name of the results in the card (default: "<data>, <split>" or "Repeated runs")')
     measure = parser.add_argument_group("measuring checkpoints").add_argument
-    measure("--preset", choices=PRESETS, help="how files become pixels; google: as in the published program")
-    measure("--split", help="default: test if there is one, else validation")
-    measure("--split_seed", type=int, help="of a random split (default: the data's own split)")
-    measure("--batch_size", type=int, help="pictures per step and device (default: 8)")
-    measure("--ensemble", action="store_true", default=None, help="measure the mean score of all checkpoints as well")
+    measure("--preset", choices=PRESETS, help=texts["preset"])
+    measure("--split", help=texts["split"])
+    measure("--split_seed", type=int, help=texts["split_seed"])
+    measure("--batch_size", type=int, help=texts["batch_size"])
+    measure("--ensemble", action="store_true", default=None, help=texts["ensemble"])
     repeat = parser.add_argument_group("repeating training (the paper's protocol)").add_argument
     repeat("--runs", type=int, help="train so often, run i with seed i and split i; 10 in the paper")
     repeat("--recipe", help="YAML file with settings, or the name of one in configuration/recipes")
@@ -66,47 +70,45 @@ def add_parser(subparsers: Any, summary: str) -> None:
     parser.set_defaults(run=run)
 
 
-def measure_checkpoints(arguments: argparse.Namespace) -> tuple[dict, str]:
-    """Content and tables of the report on existing checkpoints."""
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
+def measure_checkpoints(arguments: argparse.Namespace) -> ComparisonReport:
+    """Measure existing checkpoints, and fill their cards if that is wanted."""
     models = arguments.model or [str(DEFAULT_CHECKPOINT)]
-    if arguments.update_card:
-        for name in models:
-            check_card_directory(name)
-    names = ("data", "dataset", "image_root", "group_by", "shorter_side", "num_workers")
-    given = {name: getattr(arguments, name) for name in (*names, *MEASURING)}
-    settings = EvaluationSettings(models=models, **{name: v for name, v in given.items() if v is not None})
+    directories = [check_card_directory(name) for name in models] if arguments.update_card else []
+    settings = EvaluationSettings(models=models, **_given(arguments, "data", *SHARED, *MEASURING))
     reports = evaluate_checkpoints(settings)
-    if arguments.update_card and PartialState().is_main_process:
-        directories = [name for name in models for _ in arguments.data]
-        own = reports[: len(directories)]  # an ensemble, at the end, has no card
-        for directory, report in zip(directories, own, strict=True):
+    if PartialState().is_main_process:
+        # An ensemble, at the end of the reports, has no card.
+        owners = [directory for directory in directories for _ in arguments.data]
+        for directory, report in zip(owners, reports, strict=False):
             update_card(directory, report, title=arguments.card_title)
-    return {"results": reports}, render_evaluations(reports)
+    return ComparisonReport(results=tuple(reports))
 
 
-def repeat_training(arguments: argparse.Namespace) -> tuple[dict, str]:
-    """Content and tables of the report on repeated runs."""
+def repeat_training(arguments: argparse.Namespace) -> RunsReport:
+    """Train and measure repeatedly, and fill the cards of the runs if that is wanted."""
     several = [name for name in ("model", "data") if len(getattr(arguments, name) or []) > 1]
     if several:
         raise ValueError(f"`--runs` trains from one `--{several[0]}`, got several.")
-    names = ("dataset", "image_root", "group_by", "shorter_side", "num_workers", "output_dir")
-    given = {name: getattr(arguments, name) for name in names}
-    given |= {"data": arguments.data[0], "model": arguments.model and arguments.model[0]}
+    given = {name: values[0] for name, values in _given(arguments, "data", "model").items()}
     settings = load_settings(
         FinetuneSettings,
         recipe=arguments.recipe,
         overrides=arguments.set or (),
-        arguments={name: value for name, value in given.items() if value is not None},
+        arguments=given | _given(arguments, *SHARED, "output_dir"),
         defaults={"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/repeated"},
     )
     output_dir = Path(settings.output_dir)
     arguments.output = arguments.output or str(output_dir / "report.json")
-    content = repeat_runs(
+    report = repeat_runs(
         settings, runs=arguments.runs, output_dir=output_dir, repeat_splits=not arguments.fixed_splits
     )
     if arguments.update_card and PartialState().is_main_process:
-        update_cards(output_dir, content, title=arguments.card_title)
-    return content, render_runs(content["summary"])
+        update_cards(output_dir, report, title=arguments.card_title)
+    return report
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
@@ -127,11 +129,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Check every argument, measure, print and write the tables."""
     check_arguments(arguments)
-    content, tables = (measure_checkpoints if arguments.runs is None else repeat_training)(arguments)
+    report = (measure_checkpoints if arguments.runs is None else repeat_training)(arguments)
     if PartialState().is_main_process:
-        print(tables, end="")
+        print(render(report))
         if arguments.output is not None:
-            write_report(arguments.output, content, tables)
+            write_report(arguments.output, report)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -42,9 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     defaults = {"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/finetune"}
     settings = settings_from_arguments(vars(arguments), FinetuneSettings, **defaults)
-    metrics = finetune(settings)
+    reports = finetune(settings)
     if PartialState().is_main_process:
         folder = settings.output_dir
         print(f"{folder}: saved. To score with it: musiq score PICTURES -m {folder}", file=sys.stderr)
-    print_report(metrics)
+    print_report({split: report.to_json() for split, report in reports.items()})
     return 0

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of scored pictures, opened, cut and padded to batches."""
+"""Rows of scored pictures, opened, at once or where they are decoded, cut and padded to batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,24 +11,58 @@ from PIL import Image
 from transformers.image_processing_utils import BatchFeature
 
 from ..models.protocol import Feature, QualityProcessor, TrainingView
+from ..pictures.lazy import LazyPicture
 from ..pictures.opening import Preset, describe, open_picture, shrink_shorter_side, to_rgb_tensor
+from ..pictures.table_sources import open_cell
 
 WHOLE_PICTURE = TrainingView()
 
 
-def open_row(row: dict[str, Any], preset: Preset = "default") -> Any:
+def open_row(row: Mapping[str, Any]) -> Any:
     """Open the picture of a row, and cut out its `box` (left, top, right, bottom in pixels) if it has one.
 
     Raises:
         ValueError: If the picture cannot be decoded, or the box is not inside of it; the message names the file.
     """
-    picture, box = open_picture(row["image"], preset), row.get("box")
+    picture, name = open_picture(row["image"]), row["image"]["path"] or "picture in the data set"
+    return _cut_box(picture, row.get("box"), name)
+
+
+@dataclass(frozen=True)
+class RowPicture(LazyPicture):
+    """Picture of a row that is read, and cut to its box, where it is decoded.
+
+    Attributes:
+        box: Left, top, right and bottom in pixels; None keeps the whole picture.
+    """
+
+    box: Sequence[int] | None = None
+
+    def open(self, preset: Preset = "default") -> Image.Image:
+        """Read, decode and cut the picture.
+
+        Raises:
+            ValueError: If that is impossible; the message names the picture.
+        """
+        return _cut_box(super().open(preset), self.box, self.name)
+
+
+def lazy_row(row: Mapping[str, Any], name: str) -> RowPicture:
+    """Return the picture of a row without reading it.
+
+    Args:
+        row: Row of `load_data`.
+        name: Name of the picture in error messages.
+    """
+    return RowPicture(name, partial(open_cell, row["image"], name, ""), row.get("box"))
+
+
+def _cut_box(picture: Image.Image, box: Sequence[int] | None, name: str) -> Image.Image:
     if box is None:
         return picture
     width, height = picture.size
     left, top, right, bottom = box
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        name = row["image"]["path"] or "picture in the data set"
         raise ValueError(f"{name}: the box {box} must lie inside of its {width}x{height} pixels. Check the labels.")
     return picture.crop((left, top, right, bottom))
 
@@ -77,17 +113,15 @@ class QualityCollator:
     Args:
         processor: Image processor of the model.
         shorter_side: Shorter side to which pictures are shrunk first, in pixels; None keeps their size.
-        preset: How files become pixels; see `musiq_hf.pictures.opening`.
     """
 
-    def __init__(self, processor: QualityProcessor, *, shorter_side: int | None = None, preset: Preset = "default"):
+    def __init__(self, processor: QualityProcessor, *, shorter_side: int | None = None):
         self.processor = processor
         self.shorter_side = shorter_side
-        self.preset = preset
 
     def open(self, row: dict[str, Any]) -> tuple[Image.Image, Any]:
         """Open the picture of a row, shrunk as asked for, and read its score or distribution."""
-        image, label = open_row(row, self.preset), row["distribution"] if "distribution" in row else row["mos"]
+        image, label = open_row(row), row["distribution"] if "distribution" in row else row["mos"]
         return image if self.shorter_side is None else shrink_shorter_side(image, self.shorter_side), label
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:

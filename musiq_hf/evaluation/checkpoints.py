@@ -1,135 +1,168 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure checkpoints on scored pictures (section 4.1 of the paper): reports, tables and model cards."""
+"""Measurements of checkpoints on scored pictures (section 4.1 of the paper)."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from ..common.checks import check_counts
 from ..common.devices import without_accelerator
-from ..data.batches import QualityCollator
+from ..data.batches import RowPicture, lazy_row
 from ..data.loading import load_data
 from ..data.splits import choose_groups, choose_split
-from ..metrics.correlation import MIN_PICTURES, OVERALL
+from ..metrics.correlation import MIN_PICTURES
 from ..metrics.distributions import AVA_THRESHOLD, distribution_metrics, opinion_scores
-from ..metrics.reports import quality_report
-from ..models.musiq.configuration_musiq import MusiqConfig
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..metrics.reports import QualityReport, quality_report
+from ..models.protocol import QualityModel, QualityProcessor
 from ..pictures.opening import Preset, check_preset
-from ..scoring.loading import load_quality
+from ..scoring.engine import PictureScore, ScoringOptions, score_pictures
+from ..scoring.loading import load_config, load_quality
 from ..scoring.signature import make_signature
 
 if TYPE_CHECKING:
     import datasets
 
 
+def _setting(text: str, **default: Any) -> Any:
+    """Return a field whose help is shown by `musiq evaluate` as well."""
+    return dataclasses.field(metadata={"help": text}, **default)
+
+
 @dataclasses.dataclass(kw_only=True)
 class EvaluationSettings:
-    """What to measure on what.
+    """Settings of `evaluate_checkpoints`; the help of each field is also that of `musiq evaluate`."""
 
-    Attributes:
-        models: Checkpoints, directories or Hub ids.
-        data: Data sets as `load_data` reads them.
-        dataset: Reader of all of `data`, see `load_data`.
-        image_root: Directory that the paths of a table start from; None = the table's own.
-        split: Which split; None = "test" if there is one, else "validation".
-        split_seed: Of the random protocol split in place of the data's own one; None = their own, see `load_data`.
-        group_by: Column whose values are measured on their own as well; None = `group` if there is one, "none" = off.
-        shorter_side: Shrink pictures to this shorter side, in pixels, first (SPAQ's protocol); None keeps their size.
-        preset: How files become pixels; see `musiq_hf.pictures.opening`.
-        batch_size: Pictures per step and device.
-        num_workers: Processes that decode pictures; 0 decodes in the main one.
-        num_resamples: Of the bootstrap intervals.
-        ensemble: Whether to measure the mean of the scores of all `models` as well (last row of Table 6).
-    """
-
-    models: Sequence[str]
-    data: Sequence[str]
-    dataset: str = "scores"
-    image_root: str | None = None
-    split: str | None = None
-    split_seed: int | None = None
-    group_by: str | None = None
-    shorter_side: int | None = None
-    preset: Preset = "default"
-    batch_size: int = 8
-    num_workers: int = 0
-    num_resamples: int = 1000
-    ensemble: bool = False
+    models: Sequence[str] = _setting("checkpoints, directories or ids on the Hub (default: the embedded one)")
+    data: Sequence[str] = _setting("CSV with columns image,mos[,split][,group], a folder, or a data set id on the Hub")
+    dataset: str = _setting(
+        'reader of --data: "scores" or the name of a known data set (default: scores)', default="scores"
+    )
+    image_root: str | None = _setting(
+        "directory that the paths of a table start from (default: the table's own)", default=None
+    )
+    split: str | None = _setting("split to measure on (default: test if there is one, else validation)", default=None)
+    split_seed: int | None = _setting("seed of a random split (default: the data's own split)", default=None)
+    group_by: str | None = _setting(
+        'column whose values are measured on their own too, or "none" (default: group)', default=None
+    )
+    shorter_side: int | None = _setting(
+        "shrink pictures to this shorter side in pixels first, as the paper does for SPAQ (default: native size)",
+        default=None,
+    )
+    preset: Preset = _setting("how files become pixels; google: as in the published program", default="default")
+    batch_size: int = _setting("pictures per step and device, at most (default: 8)", default=8)
+    num_workers: int = _setting("decoding processes (default: 0, which decodes in threads)", default=0)
+    num_resamples: int = _setting("number of draws of the bootstrap intervals (default: 1000)", default=1000)
+    ensemble: bool = _setting(
+        "measure the mean score of all checkpoints as well, as the last row of the paper's Table 6", default=False
+    )
 
     def __post_init__(self) -> None:
         """Raise a ValueError for what would otherwise fail late."""
         check_counts(self, "batch_size", "num_resamples", "shorter_side")
         check_preset(self.preset)
+        if self.num_workers < 0:
+            raise ValueError(f"`num_workers` must be at least 0, got {self.num_workers}.")
         if self.ensemble and len(self.models) < 2:
             raise ValueError(f"`ensemble` is the mean of several checkpoints, got {len(self.models)}. Name more.")
 
+    def scoring_options(self) -> ScoringOptions:
+        """Return the keywords of `score_pictures`."""
+        decoding: ScoringOptions = {"num_workers": self.num_workers, "in_processes": True} if self.num_workers else {}
+        return {
+            "max_pictures": self.batch_size,
+            "shorter_side": self.shorter_side,
+            "preset": self.preset,
+            **decoding,
+        }
 
-@torch.inference_mode()
-def predict(
-    model: MusiqForImageQualityAssessment,
-    processor: MusiqImageProcessor,
-    rows: "datasets.Dataset",
-    *,
-    shorter_side: int | None = None,
-    preset: Preset = "default",
-    batch_size: int = 8,
-    num_workers: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+
+class Predictions(NamedTuple):
+    """Answers of a model to the pictures of a data set.
+
+    Attributes:
+        scores: In MOS points, shape (num_pictures,).
+        logits: Output of the head, shape (num_pictures, num_labels).
+    """
+
+    scores: np.ndarray
+    logits: np.ndarray
+
+
+def score_rows(
+    rows: "datasets.Dataset", *, model: QualityModel, processor: QualityProcessor, **options: Unpack[ScoringOptions]
+) -> Predictions:
     """Score rows of undecoded pictures, on the accelerator if there is one, shared among the processes.
 
     Args:
+        rows: Rows as `load_data` gives them; a `box` is cut out.
         model: In evaluation mode.
-        processor: Of the model.
-        rows: As `load_data` gives them.
-        shorter_side: See `EvaluationSettings`.
-        preset: See `EvaluationSettings`.
-        batch_size: Pictures per step and device.
-        num_workers: Processes that decode pictures.
+        processor: Processor of the model.
+        **options: See `score_with_several`.
 
     Returns:
-        Scores in MOS points, shape (num_pictures,), and logits, shape (num_pictures, num_labels); in every process.
+        The answers to all rows, in their order, in every process.
 
     Raises:
-        ValueError: If a picture cannot be decoded or its score is not finite; the message names it.
+        ValueError: If a picture cannot be scored or its score is not finite; the message names it, in every process.
     """
-    accelerator = Accelerator(cpu=without_accelerator())
-    model = model.to(accelerator.device)
-    loader = DataLoader(
-        rows,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=QualityCollator(processor, shorter_side=shorter_side, preset=preset),
-        pin_memory=torch.cuda.is_available(),
+    state = PartialState(cpu=without_accelerator())
+    share = range(state.process_index, len(rows), state.num_processes)
+    model = model.to(state.device)
+    own = score_pictures(
+        _sources(rows, share),
+        model=model,
+        processor=processor,
+        **options,
     )
-    loader = accelerator.prepare_data_loader(loader)
-    scores, logits = [], []
-    disable = None if accelerator.is_main_process else True  # None: unless in a terminal
-    for batch in tqdm(loader, desc="scoring", unit="batch", disable=disable):
-        batch.pop("num_tokens")
-        batch.pop("labels")  # no loss is wanted, and a head of another kind could not compute it
-        output = model(**batch)
-        gathered = accelerator.gather_for_metrics((output.scores, output.logits))
-        scores.append(gathered[0].float().cpu())
-        logits.append(gathered[1].float().cpu())
-    values = torch.cat(scores).numpy()
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values))[0])
-        name = rows[row]["image"]["path"] or f"row {row}"
-        raise ValueError(f"The score of {name} is {values[row]}. Check the weights of the checkpoint.")
-    return values, torch.cat(logits).numpy()
+    # Processes wait for each other here, so that an error is one of all.
+    answers = sorted(gather_object(_until_error(own, len(share))), key=lambda answer: answer.key[0])
+    for answer in answers:
+        _check_scored(answer)
+    return Predictions(
+        np.array([answer.score for answer in answers], dtype=np.float32),
+        np.array([answer.logits for answer in answers], dtype=np.float32),
+    )
+
+
+def _sources(rows: "datasets.Dataset", share: Iterable[int]) -> Iterator[tuple[tuple[int, str], RowPicture]]:
+    """Give the pictures of some rows, each with number and name of its row as the key."""
+    for index in share:
+        row = rows[index]
+        name = row["image"]["path"] or f"row {index}"
+        yield (index, name), lazy_row(row, name)
+
+
+def _until_error(answers: Iterator[PictureScore], count: int) -> list[PictureScore]:
+    """Take the answers of this process up to the first picture that cannot be scored."""
+    disable = None if PartialState().is_main_process else True  # None: unless in a terminal
+    taken = []
+    for answer in tqdm(answers, total=count, desc="scoring", unit="picture", disable=disable):
+        taken.append(answer)
+        if answer.score is None:
+            break
+    return taken
+
+
+def _check_scored(answer: PictureScore) -> None:
+    """Raise a ValueError that names the picture if it has no score, or none that is finite."""
+    _, name = answer.key
+    if answer.error is not None:
+        # What opens pictures names them; what cuts and scores them sees pixels alone.
+        raise ValueError(answer.error if answer.error.startswith(name) else f"{name}: {answer.error}")
+    if answer.score is None or not np.isfinite(answer.score):
+        raise ValueError(f"The score of {name} is {answer.score}. Check the weights of the checkpoint.")
 
 
 def _titles(names: Sequence[str]) -> list[str]:
-    """Short names for tables: the last part of a path, unless two would be called the same."""
+    """Return short names for tables: the last part of a path, unless two would be called the same."""
     short = [Path(name).name if Path(name).exists() else name for name in names]
     return short if len(set(short)) == len(short) else list(names)
 
@@ -138,7 +171,7 @@ def _check_one_range(models: Sequence[str]) -> None:
     """Raise a ValueError if the scores of the checkpoints have different units, as far as these are noted."""
     ranges = {}
     for name in models:
-        known = MusiqConfig.from_pretrained(name).answer_range
+        known = load_config(name).answer_range
         ranges[name] = "not noted" if known is None else f"{known[0]:g} to {known[1]:g}"
     if len(set(ranges.values())) > 1:
         said = ", ".join(f"{name}: {known}" for name, known in ranges.items())
@@ -147,22 +180,29 @@ def _check_one_range(models: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """The pictures of one data set."""
+    """Pictures of one data set.
+
+    Attributes:
+        title: Name of the data set in tables.
+        split: Name of the split.
+        rows: Rows of the split.
+        groups: Group of each row, if there are groups.
+    """
 
     title: str
     split: str
     rows: "datasets.Dataset"
     groups: list[str] | None
 
-    def report(self, model: str, scores: np.ndarray, *, signatures: list[str], num_resamples: int) -> dict[str, Any]:
+    def report(self, model: str, scores: np.ndarray, *, signatures: list[str], num_resamples: int) -> QualityReport:
+        """Measure scores of all rows."""
         labels = self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:]
-        wanted = opinion_scores(labels)
-        own = quality_report(scores, wanted, groups=self.groups, num_resamples=num_resamples)
-        return {"model": model, "data": self.title, "split": self.split, "signatures": signatures, **own}
+        own = quality_report(scores, opinion_scores(labels), groups=self.groups, num_resamples=num_resamples)
+        return dataclasses.replace(own, model=model, data=self.title, split=self.split, signatures=tuple(signatures))
 
 
 def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
-    """What to measure on, see `EvaluationSettings`."""
+    """Read what to measure on."""
     measured = []
     for title, data in zip(_titles(settings.data), settings.data, strict=True):
         splits = load_data(
@@ -177,17 +217,16 @@ def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
     return measured
 
 
-def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
+def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
     """Measure each checkpoint on each data set.
 
     Args:
         settings: What to measure on what.
 
     Returns:
-        One report per pair: "model", "data", "split", "signatures" (one for each checkpoint of it) and what
-        `quality_report` gives. Where checkpoint and data both have score distributions over the same values, "overall"
-        also holds `distribution_metrics`. With `settings.ensemble`, the reports of the mean scores follow, one per
-        data set.
+        One report for each pair, all of the first checkpoint first. Where checkpoint and data both have score
+        distributions over the same values, it also holds `distribution_metrics`. With `settings.ensemble`, the reports
+        of the mean scores follow, one for each data set.
 
     Raises:
         ValueError: If data, checkpoint or settings are wrong; the data are read before anything is scored.
@@ -204,19 +243,10 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
         )
         signatures.append(signature)
         for part, total in zip(measured, sums, strict=True):
-            scores, logits = predict(
-                model,
-                processor,
-                part.rows,
-                shorter_side=settings.shorter_side,
-                preset=settings.preset,
-                batch_size=settings.batch_size,
-                num_workers=settings.num_workers,
-            )
-            report = part.report(title, scores, signatures=[signature], num_resamples=settings.num_resamples)
-            report[OVERALL] |= _on_distributions(logits, part.rows)
-            reports.append(report)
-            total += scores
+            found = score_rows(part.rows, model=model, processor=processor, **settings.scoring_options())
+            report = part.report(title, found.scores, signatures=[signature], num_resamples=settings.num_resamples)
+            reports.append(_with_distributions(report, found.logits, part.rows))
+            total += found.scores
     if settings.ensemble:
         count = len(settings.models)
         for part, total in zip(measured, sums, strict=True):
@@ -227,12 +257,13 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[dict[str, Any]]:
     return reports
 
 
-def _on_distributions(logits: np.ndarray, rows: "datasets.Dataset") -> dict[str, float]:
-    """`distribution_metrics` where both sides are distributions over the same values that go beyond 5."""
-    num_bins = logits.shape[1]
-    if "distribution" not in rows.column_names or num_bins <= AVA_THRESHOLD:
-        return {}
+def _with_distributions(report: QualityReport, logits: np.ndarray, rows: "datasets.Dataset") -> QualityReport:
+    """Add `distribution_metrics` where both sides are distributions over the same values that go beyond 5."""
+    if "distribution" not in rows.column_names or logits.shape[1] <= AVA_THRESHOLD:
+        return report
     wanted = np.asarray(rows["distribution"][:], dtype=np.float64)
     if wanted.shape != logits.shape:
-        return {}
-    return distribution_metrics(torch.from_numpy(logits).double().softmax(dim=-1).numpy(), wanted)
+        return report
+    predicted = torch.from_numpy(logits).double().softmax(dim=-1).numpy()
+    overall = dataclasses.replace(report.overall, **distribution_metrics(predicted, wanted))
+    return dataclasses.replace(report, overall=overall)

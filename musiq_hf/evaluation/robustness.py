@@ -9,26 +9,30 @@ the paper has no such test.
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from itertools import chain
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
-from transformers import pipeline
 
+from ..common.devices import find_device
 from ..common.extras import require
-from ..metrics.reports import PictureScores
-from ..models.auto import TASK
+from ..metrics.reports import (
+    FaultReport,
+    FaultSummary,
+    HalfSizeScores,
+    PictureScores,
+    RobustnessReport,
+    RobustnessTargets,
+    TargetsMet,
+)
 from ..pictures.degradations import FAULTS, to_rgb_picture
 from ..pictures.opening import load_image
+from ..scoring.engine import PictureScore, score_pictures
+from ..scoring.loading import load_quality
 
 # What a checkpoint worth using reaches, over all pictures and faults.
-MAX_SRCC = -0.9  # between strength and score, mean over pictures
-MIN_PRISTINE_ABOVE = 0.95  # share of pairs
-MIN_CROP_SRCC = 0.8  # between the scores of whole and centre-cropped degraded copies
+TARGETS = RobustnessTargets(srcc=-0.9, pristine_above=0.95, crop_srcc=0.8)
 CROP_FRACTION = 2 / 3  # of each side
 # SRCCs over five strengths are tenths, so their mean often falls on a target, but for the rounding of the sum.
 ROUNDING = 1e-9
@@ -38,51 +42,56 @@ Picture = str | os.PathLike[str] | Image.Image
 
 
 def checkpoint_scorer(model: str, *, batch_size: int = 5) -> Scorer:
-    """The scores of a checkpoint as a plain function, in float32 and without gradients.
+    """Return the scores of a checkpoint as a plain function, in float32 and without gradients.
 
     Args:
         model: Directory or Hub id of a checkpoint with a quality head.
         batch_size: Pictures scored at a time, >= 1; fewer need less memory, the scores are the same.
 
     Returns:
-        Function from RGB pictures to their scores, in MOS points.
+        Function from RGB pictures to their scores, in MOS points. It raises a ValueError for a picture that cannot be
+        scored.
 
     Raises:
         ValueError: If `batch_size` is below 1, or `model` is no such checkpoint.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    try:
-        scorer = pipeline(TASK, model=model, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise ValueError(
-            f"{model}: no checkpoint that scores pictures ({reason}). Give a directory or Hub id of a MUSIQ model."
-        ) from error
+    loaded, processor = load_quality(model)
+    loaded.to(find_device("auto"))
 
     def score(pictures: list[Image.Image]) -> list[float]:
-        with torch.inference_mode():
-            return [answer["score"] for answer in scorer(pictures, batch_size=batch_size)]
+        rows = list(score_pictures(pictures, model=loaded, processor=processor, max_pictures=batch_size))
+        return [_score_of(row) for row in rows]
 
     return score
 
 
+def _score_of(row: PictureScore) -> float:
+    if row.score is None:
+        raise ValueError(row.error)
+    return row.score
+
+
 def center_crop(image: Image.Image) -> Image.Image:
-    """The middle of a picture, two thirds of each side."""
+    """Cut out the middle of a picture, two thirds of each side."""
     width, height = (max(1, round(CROP_FRACTION * side)) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
 
 def _open(picture: Picture, index: int) -> tuple[str, Image.Image]:
-    """Name without folders, so that reports say nothing about a machine, and RGB pixels."""
+    """Return the name without folders, so that reports say nothing about a machine, and RGB pixels."""
     image = load_image(picture)
     name = os.path.basename(getattr(image, "filename", "") or f"picture {index}")
     return name, to_rgb_picture(image)
 
 
 def _scores(score: Scorer, pictures: list[Image.Image], name: str) -> list[float]:
-    scores = [float(value) for value in score(pictures)]
+    try:
+        scores = [float(value) for value in score(pictures)]
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     if len(scores) != len(pictures):
         raise ValueError(f"{name}: one score per picture was expected, got {len(scores)} for {len(pictures)}.")
     if not all(map(math.isfinite, scores)):
@@ -96,42 +105,54 @@ def _score_copies(score: Scorer, picture: Picture, index: int) -> PictureScores:
     whole, cropped = {}, {}
     for kind, fault in FAULTS.items():
         copies = [fault.apply(pristine, level, index) for level in fault.levels]
-        whole[kind] = _scores(score, copies, name)
-        cropped[kind] = _scores(score, [center_crop(copy) for copy in copies], name)
+        whole[kind] = tuple(_scores(score, copies, name))
+        cropped[kind] = tuple(_scores(score, [center_crop(copy) for copy in copies], name))
     return PictureScores(picture=name, pristine=_scores(score, [pristine], name)[0], whole=whole, cropped=cropped)
 
 
 def _srcc(first: Sequence[float], second: Sequence[float]) -> float:
-    """SRCC alone: `quality_metrics` also fits a curve, which takes longer than scoring the pictures."""
+    """Compute SRCC alone: `quality_metrics` also fits a curve, which takes longer than scoring the pictures."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     return float(require("scipy.stats", extra="train").spearmanr(first, second).statistic)
 
 
-def _summary(rows: Sequence[PictureScores], kinds: Sequence[str]) -> dict[str, Any]:
-    """The figures over some faults, and whether each meets its target."""
+def _summary(rows: Sequence[PictureScores], kinds: Sequence[str]) -> FaultSummary:
+    """Compute the figures over some faults, and compare each with its target."""
     series = [(row.pristine, row.whole[kind]) for row in rows for kind in kinds]
     pairs = [pristine > value for pristine, scores in series for value in scores]
     whole = list(chain.from_iterable(row.whole[kind] for row in rows for kind in kinds))
     cropped = list(chain.from_iterable(row.cropped[kind] for row in rows for kind in kinds))
-    figures = {
-        # Only the order of the strengths matters to SRCC, so their ranks stand for them.
-        "srcc": float(np.mean([_srcc(range(len(scores)), scores) for _, scores in series])),
-        "srcc_with_pristine": float(
-            np.mean([_srcc(range(len(scores) + 1), [pristine, *scores]) for pristine, scores in series])
+    # Only the order of the strengths matters to SRCC, so their ranks stand for them.
+    srcc = float(np.mean([_srcc(range(len(scores)), scores) for _, scores in series]))
+    with_pristine = [_srcc(range(len(scores) + 1), [pristine, *scores]) for pristine, scores in series]
+    pristine_above, crop_srcc = float(np.mean(pairs)), _srcc(whole, cropped)
+    return FaultSummary(
+        srcc=srcc,
+        srcc_with_pristine=float(np.mean(with_pristine)),
+        pristine_above=pristine_above,
+        crop_srcc=crop_srcc,
+        met=TargetsMet(
+            srcc=srcc <= TARGETS.srcc + ROUNDING,
+            pristine_above=pristine_above >= TARGETS.pristine_above - ROUNDING,
+            crop_srcc=crop_srcc >= TARGETS.crop_srcc - ROUNDING,
         ),
-        "pristine_above": float(np.mean(pairs)),
-        "crop_srcc": _srcc(whole, cropped),
-    }
-    met = {
-        "srcc": figures["srcc"] <= MAX_SRCC + ROUNDING,
-        "pristine_above": figures["pristine_above"] >= MIN_PRISTINE_ABOVE - ROUNDING,
-        "crop_srcc": figures["crop_srcc"] >= MIN_CROP_SRCC - ROUNDING,
-    }
-    return figures | {"met": met}
+    )
 
 
-def measure_robustness(score: Scorer, pictures: Sequence[Picture]) -> dict[str, Any]:
+def _fault_report(rows: Sequence[PictureScores], kind: str) -> FaultReport:
+    fault, summary = FAULTS[kind], _summary(rows, [kind])
+    pristine = float(np.mean([row.pristine for row in rows]))
+    return FaultReport(
+        label=fault.label,
+        unit=fault.unit,
+        levels=tuple(fault.levels),
+        mean_scores=(pristine, *np.mean([row.whole[kind] for row in rows], axis=0).tolist()),
+        **vars(summary),
+    )
+
+
+def measure_robustness(score: Scorer, pictures: Sequence[Picture]) -> RobustnessReport:
     """Score degraded copies of pristine pictures.
 
     A scorer that answers a constant ranks nothing: its correlations are 0 and no pristine picture stands above a copy,
@@ -143,12 +164,7 @@ def measure_robustness(score: Scorer, pictures: Sequence[Picture]) -> dict[str, 
             seed of its noise.
 
     Returns:
-        "num_pictures"; "targets"; "overall" and, per fault, "faults", each with "srcc" (between strength and score
-        over the five strengths of one fault, mean over pictures and faults), "srcc_with_pristine" (the pristine
-        picture as a sixth, strength 0), "pristine_above" (share of pairs of pristine picture and copy),
-        "crop_srcc" (between whole and cropped copies of all pictures) and "met" (whether each is as good as its
-        target). A fault also has "label", "unit", "levels" and "mean_scores" (the pristine pictures', then by
-        strength). "pictures" holds the scores themselves, as `PictureScores`.
+        The report, without sizes.
 
     Raises:
         ValueError: If there is no picture, one cannot be read, or a score is not finite; the message names it.
@@ -158,35 +174,24 @@ def measure_robustness(score: Scorer, pictures: Sequence[Picture]) -> dict[str, 
     if not pictures:
         raise ValueError("At least one pristine picture is needed, got none.")
     rows = [_score_copies(score, picture, index) for index, picture in enumerate(tqdm(pictures, desc="degraded"))]
-    pristine = float(np.mean([row.pristine for row in rows]))
-    faults = {
-        kind: {
-            "label": fault.label,
-            "unit": fault.unit,
-            "levels": list(fault.levels),
-            "mean_scores": [pristine, *np.mean([row.whole[kind] for row in rows], axis=0).tolist()],
-            **_summary(rows, [kind]),
-        }
-        for kind, fault in FAULTS.items()
-    }
-    return {
-        "num_pictures": len(rows),
-        "targets": {"srcc": MAX_SRCC, "pristine_above": MIN_PRISTINE_ABOVE, "crop_srcc": MIN_CROP_SRCC},
-        "overall": _summary(rows, list(FAULTS)),
-        "faults": faults,
-        "pictures": [asdict(row) for row in rows],
-    }
+    return RobustnessReport(
+        num_pictures=len(rows),
+        targets=TARGETS,
+        overall=_summary(rows, list(FAULTS)),
+        faults={kind: _fault_report(rows, kind) for kind in FAULTS},
+        pictures=tuple(rows),
+    )
 
 
-def measure_half_size(score: Scorer, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """Scores of large pictures, and of the same pictures shrunk to half of each side (Lanczos, antialiased).
+def measure_half_size(score: Scorer, pictures: Sequence[Picture]) -> tuple[HalfSizeScores, ...]:
+    """Score large pictures, and the same pictures shrunk to half of each side (Lanczos, antialiased).
 
     Args:
-        score: As in `measure_robustness`; called with one picture at a time, since they are large.
+        score: Function as in `measure_robustness`; called with one picture at a time, since they are large.
         pictures: Paths or PIL images.
 
     Returns:
-        Per picture "picture", "width", "height" (pixels at full size), "full" and "half" (the scores).
+        The scores of each picture.
 
     Raises:
         ValueError: If there is no picture, one cannot be read, or a score is not finite; the message names it.
@@ -197,6 +202,6 @@ def measure_half_size(score: Scorer, pictures: Sequence[Picture]) -> list[dict[s
     for index, picture in enumerate(tqdm(pictures, desc="half size")):
         name, image = _open(picture, index)
         half = image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.LANCZOS)
-        scores = {"full": _scores(score, [image], name)[0], "half": _scores(score, [half], name)[0]}
-        rows.append({"picture": name, "width": image.width, "height": image.height, **scores})
-    return rows
+        (full,), (smaller,) = _scores(score, [image], name), _scores(score, [half], name)
+        rows.append(HalfSizeScores(picture=name, width=image.width, height=image.height, full=full, half=smaller))
+    return tuple(rows)

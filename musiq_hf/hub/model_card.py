@@ -8,7 +8,8 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from ..metrics.rendering import render_card_metrics
+from ..metrics.rendering import render_evaluation
+from ..metrics.reports import Report
 from ..models import family_of
 
 _TEMPLATE = """\
@@ -99,8 +100,7 @@ class CheckpointCard:
         training_data: What it was trained on, in sentences.
         recipe: How it was trained, in sentences.
         source_sha256: Hash of the file that the weights were converted from.
-        metrics: As `finetune` returns them: {split: {"num_pictures", "overall", "groups"}}; an entry may also be a
-            report of `measure_robustness`, or hold the "summary" of `repeat_runs`.
+        metrics: {name: report}: what `finetune` returns, by split, and what was measured later, by a title.
         largest_difference: Largest absolute difference of the logits in the check of a conversion.
         notes: What a user of this checkpoint must know beside the limits of all.
         license: SPDX identifier, lower case, as the Hub writes it.
@@ -114,7 +114,7 @@ class CheckpointCard:
     training_data: str
     recipe: str
     source_sha256: str | None = None
-    metrics: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Report] | None = None
     largest_difference: float | None = None
     notes: Sequence[str] = ()
     license: str = "apache-2.0"
@@ -147,7 +147,7 @@ class CheckpointCard:
             preprocessing=text.preprocessing,
             source=self._source(),
             training=f"{self.training_data}\n\n{self.recipe}",
-            evaluation=render_card_metrics(self.metrics),
+            evaluation=render_evaluation(self.metrics),
             limits=self._limits(text.limits),
             check=self._check(),
             license=self.license,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agreement with opinion scores: metrics, intervals, and their reports."""
+"""Agreement with opinion scores: metrics, intervals, their reports, and the tables of these."""
 
 from .bootstrap import bootstrap_intervals
 from .correlation import (
@@ -13,11 +13,28 @@ from .correlation import (
     quality_metrics,
 )
 from .distributions import distribution_metrics, opinion_scores
-from .reports import quality_report, summarize_runs, write_report
+from .rendering import render
+from .report_files import StoredMetrics, read_metrics, write_metrics, write_report
+from .reports import (
+    ComparisonReport,
+    QualityReport,
+    Report,
+    RobustnessReport,
+    RunsReport,
+    quality_report,
+    read_report,
+    summarize_runs,
+)
 
 __all__ = [
     "MEAN_OF_GROUPS",
     "METRICS",
+    "ComparisonReport",
+    "QualityReport",
+    "Report",
+    "RobustnessReport",
+    "RunsReport",
+    "StoredMetrics",
     "bootstrap_intervals",
     "distribution_metrics",
     "evaluate_module_path",
@@ -28,6 +45,10 @@ __all__ = [
     "opinion_scores",
     "quality_metrics",
     "quality_report",
+    "read_metrics",
+    "read_report",
+    "render",
     "summarize_runs",
+    "write_metrics",
     "write_report",
 ]

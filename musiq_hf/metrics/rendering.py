@@ -1,180 +1,202 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of results as Markdown, and reports on disk: JSON for programs, the tables beside it for people."""
+"""Reports as Markdown: one rendering for the terminal, the files beside a report, and model cards."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..common.markdown import markdown_table
 from .correlation import MEAN_OF_GROUPS, METRICS, OVERALL
+from .reports import (
+    ComparisonReport,
+    FaultSummary,
+    HalfSizeScores,
+    Interval,
+    Metrics,
+    QualityReport,
+    Report,
+    RobustnessReport,
+    RunsReport,
+    RunStatistics,
+    SplitSummary,
+)
 
-_SPLIT_TITLES = {
-    "selection": "Selection split (it chose the epoch, so the figures are optimistic)",
-    "validation": "Validation split",
-    "test": "Test split",
-}
-_COLUMNS = {
+# The metrics in the order of the columns.
+HEADINGS = {
     "srcc": "SRCC",
     "plcc": "PLCC",
     "plcc_logistic": "PLCC after a logistic",
     "krcc": "KRCC",
     "rmse": "RMSE (MOS points)",
-}
-
-
-HEADINGS = {
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "plcc_logistic": "PLCC, logistic",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
     "emd": "EMD",
     "accuracy_at_5": "accuracy at 5",
     "mse": "MSE",
 }
+_SPLIT_TITLES = {
+    "selection": "Selection split (it chose the epoch, so the figures are optimistic)",
+    "validation": "Validation split",
+    "test": "Test split",
+}
 
 
-def render_runs(summary: Mapping[str, Any]) -> str:
-    """Markdown of `musiq_hf.metrics.reports.summarize_runs`: one table per split, cells "mean ± std (median)"."""
+def render(report: Report | ComparisonReport) -> str:
+    """Write a report as Markdown, without a newline at its end."""
+    match report:
+        case QualityReport():
+            return _render_quality(report)
+        case RobustnessReport():
+            return _render_robustness(report)
+        case RunsReport():
+            return "\n\n".join(_render_split(name, split) for name, split in report.summary.items())
+        case ComparisonReport():
+            return _render_comparison(report.results)
+
+
+def render_evaluation(reports: Mapping[str, Report] | None) -> str:
+    """Write the section "Evaluation" of a card: every report below its name, those on scored pictures first."""
+    if not reports:
+        return "Not measured for these files. The paper reports results of its own in section 4."
     parts = []
-    for split, tables in summary.items():
-        lines = {"all": tables[OVERALL], **tables.get("groups", {})}
-        heads = ["pictures", "runs", *(HEADINGS[name] for name in METRICS)]
-        rows = [
-            [name, str(metrics["srcc"]["num_runs"]), *(_spread(metrics.get(metric)) for metric in METRICS)]
-            for name, metrics in lines.items()
-        ]
-        parts.append(f"**{split}**: mean ± standard deviation (median) over runs.\n\n{markdown_table(heads, rows)}")
-    return "\n\n".join(parts) + "\n"
+    for name, report in sorted(reports.items(), key=lambda item: isinstance(item[1], RobustnessReport)):
+        is_split = isinstance(report, QualityReport)
+        title = f"**{_SPLIT_TITLES.get(name, name)}**: " if is_split else f"**{name}**\n\n"
+        parts.append(title + render(report))
+    return "\n\n".join(parts)
 
 
-def _spread(values: Mapping[str, Any] | None) -> str:
+def _render_quality(report: QualityReport) -> str:
+    """Write all pictures, the groups and their mean, a row each, and the intervals below."""
+    groups = sorted((report.groups or {}).items(), key=lambda item: (item[0] == MEAN_OF_GROUPS, item[0]))
+    columns = [name for name in METRICS if getattr(report.overall, name) is not None]
+    lines = [
+        f"{report.num_pictures:,} pictures.",
+        "",
+        f"| pictures | {' | '.join(HEADINGS[name] for name in columns)} |",
+        f"|---|{'---|' * len(columns)}",
+        f"| all | {' | '.join(_numbers(report.overall, columns))} |",
+    ]
+    for group, metrics in groups:
+        title = group if group == MEAN_OF_GROUPS else f"group {group}"
+        lines.append(f"| {title} | {' | '.join(_numbers(metrics, columns))} |")
+    intervals = [(title, _interval(report, part, "srcc")) for part, title in _WITH_INTERVALS.items()]
+    said = [f"{title} {ends[0]:.4f} to {ends[1]:.4f}" for title, ends in intervals if ends is not None]
+    if said:
+        lines += ["", f"95 % bootstrap intervals of the SRCC: {', '.join(said)}."]
+    return "\n".join(lines)
+
+
+_WITH_INTERVALS = {OVERALL: "all", MEAN_OF_GROUPS: MEAN_OF_GROUPS}
+
+
+def _numbers(metrics: Metrics, columns: Sequence[str]) -> list[str]:
+    """Write the metrics of a row; one that was not measured is an empty cell."""
+    values = [getattr(metrics, name) for name in columns]
+    return ["" if value is None else f"{value:.4f}" for value in values]
+
+
+def _interval(report: QualityReport, part: str, metric: str) -> Interval | None:
+    intervals = (report.intervals or {}).get(part)
+    return getattr(intervals, metric, None)
+
+
+def _with_intervals(report: QualityReport, part: str, metrics: Metrics, columns: Sequence[str]) -> list[str]:
+    """Write the metrics of a row, each with its interval if it has one."""
+    cells = []
+    for name, number in zip(columns, _numbers(metrics, columns), strict=True):
+        ends = _interval(report, part, name)
+        cells.append(number if ends is None else f"{number} [{ends[0]:.4f}, {ends[1]:.4f}]")
+    return cells
+
+
+def _render_comparison(reports: Sequence[QualityReport]) -> str:
+    """Write a row for each report, SRCC across data sets if there are several, and groups."""
+    columns = [name for name in HEADINGS if any(getattr(report.overall, name) is not None for report in reports)]
+    heads = ["checkpoint", "data", "split", "pictures", *(HEADINGS[name] for name in columns)]
+    rows = [
+        [*_origin(report), report.split or "", f"{report.num_pictures:,}"]
+        + _with_intervals(report, OVERALL, report.overall, columns)
+        for report in reports
+    ]
+    parts = ["Overall; in brackets 95 % bootstrap intervals over the pictures.", markdown_table(heads, rows)]
+    parts += [*_across_data_sets(reports), *_within_groups(reports)]
+    signatures = dict.fromkeys(f"- `{own}`" for report in reports for own in report.signatures or ())
+    return "\n\n".join([*parts, "Made with", "\n".join(signatures)])
+
+
+def _origin(report: QualityReport) -> tuple[str, str]:
+    return report.model or "", report.data or ""
+
+
+def _across_data_sets(reports: Sequence[QualityReport]) -> list[str]:
+    srcc = {_origin(report): report.overall.srcc for report in reports}
+    models, data = (list(dict.fromkeys(names)) for names in zip(*srcc, strict=True))
+    if len(data) < 2:
+        return []
+    rows = [[model, *(f"{srcc[model, name]:.4f}" for name in data)] for model in models]
+    return ["SRCC across data sets.", markdown_table(["checkpoint", *data], rows)]
+
+
+def _within_groups(reports: Sequence[QualityReport]) -> list[str]:
+    rows = [
+        [*_origin(report), group, *_with_intervals(report, group, metrics, METRICS)]
+        for report in reports
+        for group, metrics in (report.groups or {}).items()
+    ]
+    heads = ["checkpoint", "data", "group", *(HEADINGS[name] for name in METRICS)]
+    return ["Within groups.", markdown_table(heads, rows)] if rows else []
+
+
+def _render_split(name: str, split: SplitSummary) -> str:
+    """Write one split of repeated runs, with cells "mean ± standard deviation (median)"."""
+    heads = ["pictures", "runs", *(HEADINGS[metric] for metric in METRICS)]
+    rows = [
+        [title, str(metrics["srcc"].num_runs), *(_spread(metrics.get(metric)) for metric in METRICS)]
+        for title, metrics in {"all": split.overall, **(split.groups or {})}.items()
+    ]
+    return f"**{name}**: mean ± standard deviation (median) over runs.\n\n{markdown_table(heads, rows)}"
+
+
+def _spread(values: RunStatistics | None) -> str:
     if values is None:
         return ""
-    spread = "" if values["std"] is None else f" ± {values['std']:.4f}"
-    return f"{values['mean']:.4f}{spread} ({values['median']:.4f})"
+    spread = "" if values.std is None else f" ± {values.std:.4f}"
+    return f"{values.mean:.4f}{spread} ({values.median:.4f})"
 
 
-def _figures_table(report: Mapping[str, Any]) -> str:
-    targets, columns = report["targets"], [*report["faults"].values(), report["overall"]]
+def _render_robustness(report: RobustnessReport) -> str:
+    """Write the figures beside their targets, the mean scores by strength, and the two sizes if there are any."""
+    faults = report.faults.values()
+    count = max(len(fault.levels) for fault in faults)
+    means = [
+        [
+            f"{fault.label} ({fault.unit}: {', '.join(f'{level:g}' for level in fault.levels)})",
+            *(f"{value:.1f}" for value in fault.mean_scores),
+        ]
+        for fault in faults
+    ]
+    parts = [
+        f"Pristine pictures: {report.num_pictures}; degraded copies of each: "
+        f"{sum(len(fault.levels) for fault in faults)}.",
+        _figures_table(report),
+        markdown_table(["mean score", "pristine", *(f"strength {rank}" for rank in range(1, count + 1))], means),
+    ]
+    return "\n\n".join([*parts, *([_sizes_table(report.half_size)] if report.half_size else [])])
+
+
+def _figures_table(report: RobustnessReport) -> str:
+    columns: list[FaultSummary] = [*report.faults.values(), report.overall]
     lines = {
         "srcc": ("SRCC of strength and score, mean over pictures", "{:.3f}", "<= "),
         "srcc_with_pristine": ("the same with the pristine picture as strength 0", "{:.3f}", ""),
         "pristine_above": ("pristine picture above its degraded copy", "{:.1%}", ">= "),
         "crop_srcc": ("SRCC of whole and centre-cropped (2/3) copies", "{:.3f}", ">= "),
     }
+    targets, met = report.targets.to_json(), report.overall.met.to_json()
     rows = []
     for key, (title, number, relation) in lines.items():
-        target = [relation + number.format(targets[key])] if key in targets else [""]
-        met = [{True: "yes", False: "no"}[report["overall"]["met"][key]]] if key in targets else [""]
-        rows.append([title, *(number.format(column[key]) for column in columns), *target, *met])
-    return markdown_table(["", *(fault["label"] for fault in report["faults"].values()), "all", "target", "met"], rows)
+        end = [relation + number.format(targets[key]), "yes" if met[key] else "no"] if key in targets else ["", ""]
+        rows.append([title, *(number.format(getattr(column, key)) for column in columns), *end])
+    return markdown_table(["", *(fault.label for fault in report.faults.values()), "all", "target", "met"], rows)
 
 
-def robustness_markdown(report: Mapping[str, Any]) -> str:
-    """Tables of a report, as Markdown.
-
-    Args:
-        report: Of `measure_robustness`; under "half_size" it may hold the rows of `measure_half_size`.
-
-    Returns:
-        The figures beside their targets, the mean scores by strength, and the sizes if there are any.
-    """
-    faults = report["faults"].values()
-    count = max(len(fault["levels"]) for fault in faults)
-    means = [
-        [
-            f"{fault['label']} ({fault['unit']}: {', '.join(f'{level:g}' for level in fault['levels'])})",
-            *(f"{value:.1f}" for value in fault["mean_scores"]),
-        ]
-        for fault in faults
-    ]
-    parts = [
-        f"Pristine pictures: {report['num_pictures']}; degraded copies of each: "
-        f"{sum(len(fault['levels']) for fault in faults)}.",
-        _figures_table(report),
-        markdown_table(["mean score", "pristine", *(f"strength {rank}" for rank in range(1, count + 1))], means),
-    ]
-    if "half_size" in report:
-        sizes = [
-            [row["picture"], f"{row['width']}x{row['height']}", f"{row['full']:.1f}", f"{row['half']:.1f}"]
-            for row in report["half_size"]
-        ]
-        parts.append(markdown_table(["large picture", "full size", "score at full size", "score at half size"], sizes))
-    return "\n\n".join(parts) + "\n"
-
-
-def _with_interval(report: Mapping[str, Any], part: str, metric: str, value: float) -> str:
-    interval = report["intervals"].get(part, {}).get(metric)
-    return f"{value:.4f}" if interval is None else f"{value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"
-
-
-def render_evaluations(reports: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: all metrics per checkpoint and data set, SRCC across data sets if there are several, then groups.
-
-    Args:
-        reports: What `evaluate_checkpoints` returns, at least one.
-    """
-    metrics = [name for name in HEADINGS if any(name in report[OVERALL] for report in reports)]
-    heads = ["checkpoint", "data", "split", "pictures", *(HEADINGS[name] for name in metrics)]
-    rows = []
-    for report in reports:
-        values = report[OVERALL]
-        cells = [_with_interval(report, OVERALL, name, values[name]) if name in values else "" for name in metrics]
-        rows.append([report["model"], report["data"], report["split"], f"{report['num_pictures']:,}", *cells])
-    parts = ["Overall; in brackets 95 % bootstrap intervals over the pictures.", markdown_table(heads, rows)]
-    data = list(dict.fromkeys(report["data"] for report in reports))
-    if len(data) > 1:
-        models = dict.fromkeys(report["model"] for report in reports)
-        srcc = {(report["model"], report["data"]): report[OVERALL]["srcc"] for report in reports}
-        across = [[model, *(f"{srcc[model, name]:.4f}" for name in data)] for model in models]
-        parts += ["SRCC across data sets.", markdown_table(["checkpoint", *data], across)]
-    rows = []
-    for report in reports:
-        for group, values in report.get("groups", {}).items():
-            cells = [_with_interval(report, group, name, values[name]) for name in METRICS]
-            rows.append([report["model"], report["data"], group, *cells])
-    if rows:
-        heads = ["checkpoint", "data", "group", *(HEADINGS[name] for name in METRICS)]
-        parts += ["Within groups.", markdown_table(heads, rows)]
-    signatures = dict.fromkeys(f"- `{own}`" for report in reports for own in report["signatures"])
-    return "\n\n".join([*parts, "Made with", "\n".join(signatures)]) + "\n"
-
-
-def _row(title: str, metrics: Mapping[str, float], columns: Sequence[str]) -> str:
-    return f"| {title} | " + " | ".join(f"{metrics[name]:.4f}" for name in columns) + " |"
-
-
-def _interval_lines(intervals: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    said = []
-    for key, title in (("overall", "all"), (MEAN_OF_GROUPS, MEAN_OF_GROUPS)):
-        if "srcc" in intervals.get(key, {}):
-            low, high = intervals[key]["srcc"]
-            said.append(f"{title} {low:.4f} to {high:.4f}")
-    return ["", f"95 % bootstrap intervals of the SRCC: {', '.join(said)}."] if said else []
-
-
-def render_card_metrics(metrics: Mapping[str, Any] | None) -> str:
-    """Tables of the metrics, one per split; says so if nothing was measured."""
-    if not metrics:
-        return "Not measured for these files. The paper reports results of its own in section 4."
-    parts = []
-    for split, report in sorted(metrics.items(), key=lambda item: "faults" in item[1]):  # scored pictures first
-        if "faults" in report:  # of `musiq_hf.evaluation.robustness`
-            parts.append(f"**{split}**\n\n{robustness_markdown(report).strip()}")
-            continue
-        if "summary" in report:  # of `musiq_hf.training.repeated_runs`
-            parts.append(f"**{split}**\n\n{render_runs(report['summary']).strip()}")
-            continue
-        columns = [name for name in _COLUMNS if name in report["overall"]]
-        rows = [
-            f"**{_SPLIT_TITLES.get(split, split)}**: {report['num_pictures']:,} pictures.",
-            "",
-            "| pictures | " + " | ".join(_COLUMNS[name] for name in columns) + " |",
-            "|---|" + "---|" * len(columns),
-            _row("all", report["overall"], columns),
-        ]
-        groups = report.get("groups", {})
-        for group, values in sorted(groups.items(), key=lambda item: (item[0] == MEAN_OF_GROUPS, item[0])):
-            rows.append(_row(group if group == MEAN_OF_GROUPS else f"group {group}", values, columns))
-        parts.append("\n".join(rows + _interval_lines(report.get("intervals", {}))))
-    return "\n\n".join(parts)
+def _sizes_table(sizes: Sequence[HalfSizeScores]) -> str:
+    rows = [[row.picture, f"{row.width}x{row.height}", f"{row.full:.1f}", f"{row.half:.1f}"] for row in sizes]
+    return markdown_table(["large picture", "full size", "score at full size", "score at half size"], rows)

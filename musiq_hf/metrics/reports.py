@@ -1,128 +1,352 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports of measurements, and their files."""
+"""Reports of measurements: on scored pictures, on degraded copies, and over repeated runs."""
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from ..common.files import write_json, write_text
 from .bootstrap import bootstrap_intervals
-from .correlation import MEAN_OF_GROUPS, OVERALL, Values, grouped_metrics, quality_metrics
+from .correlation import MEAN_OF_GROUPS, Values, grouped_metrics, quality_metrics
+from .json_objects import JsonObject
 
-SUMMARY = "summary"  # of repeated runs, in metrics.json
+Interval = tuple[float, float]  # its low and its high end
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureScores:
+class Metrics(JsonObject):
+    """Agreement with opinion scores on one set of pictures; see `quality_metrics` and `distribution_metrics`.
+
+    Attributes:
+        srcc: Rank correlation.
+        plcc: Linear correlation of the raw predictions.
+        plcc_logistic: Linear correlation after a logistic curve.
+        krcc: Rank correlation by pairs, tau-b.
+        rmse: Root of the mean squared error, in MOS points.
+        emd: Mean earth mover's distance of the score distributions.
+        accuracy_at_5: Part of the pictures whose mean scores are on the same side of 5.
+        mse: Mean squared difference of the mean scores of the distributions.
+    """
+
+    srcc: float
+    plcc: float | None = None
+    plcc_logistic: float | None = None
+    krcc: float | None = None
+    rmse: float | None = None
+    emd: float | None = None
+    accuracy_at_5: float | None = None
+    mse: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervals(JsonObject):
+    """Bootstrap intervals of 95 %; see `bootstrap_intervals`.
+
+    Attributes:
+        srcc: Interval of the rank correlation.
+        plcc: Interval of the linear correlation of the raw predictions.
+    """
+
+    srcc: Interval | None = None
+    plcc: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityReport(JsonObject):
+    """Agreement of predicted scores with opinion scores, on one split of a data set.
+
+    Attributes:
+        model: Title of the checkpoint; None where the file belongs to one.
+        data: Title of the data set.
+        split: Name of the split.
+        signatures: Signature of the scores of each checkpoint whose scores were averaged; see `make_signature`.
+        num_pictures: Number of pictures.
+        overall: Metrics over all pictures.
+        groups: Metrics within each group, and their mean; None if the pictures have no groups.
+        intervals: Bootstrap intervals over all pictures, and of the mean within groups; None if there are none.
+    """
+
+    model: str | None = None
+    data: str | None = None
+    split: str | None = None
+    signatures: tuple[str, ...] | None = None
+    num_pictures: int
+    overall: Metrics
+    groups: Mapping[str, Metrics] | None = None
+    intervals: Mapping[str, Intervals] | None = None
+
+    def for_card(self) -> Self:
+        """Return what a card shows and metrics.json keeps: all but model, data and split, which their entry names."""
+        return replace(self, model=None, data=None, split=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonReport(JsonObject):
+    """Reports of several checkpoints and data sets, side by side.
+
+    Attributes:
+        results: One report for each pair, at least one, each with model, data, split and signatures.
+    """
+
+    results: tuple[QualityReport, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureScores(JsonObject):
     """Scores of one picture and of its degraded copies.
 
     Attributes:
         picture: File name.
         pristine: Score of the picture as it is.
         whole: {fault: scores of the degraded copies}, weakest first.
-        cropped: Likewise of the middle of the same copies.
+        cropped: {fault: scores of the middle of the same copies}, weakest first.
     """
 
     picture: str
     pristine: float
-    whole: dict[str, list[float]]
-    cropped: dict[str, list[float]]
+    whole: Mapping[str, tuple[float, ...]]
+    cropped: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfSizeScores(JsonObject):
+    """Scores of a large picture at two sizes.
+
+    Attributes:
+        picture: File name.
+        width: Columns at full size, in pixels.
+        height: Rows at full size, in pixels.
+        full: Score at full size.
+        half: Score of the picture shrunk to half of each side.
+    """
+
+    picture: str
+    width: int
+    height: int
+    full: float
+    half: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessTargets(JsonObject):
+    """Figures of a checkpoint worth using; the attributes are those of `FaultSummary`."""
+
+    srcc: float
+    pristine_above: float
+    crop_srcc: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetsMet(JsonObject):
+    """Truth values: each says if a figure is as good as its target."""
+
+    srcc: bool
+    pristine_above: bool
+    crop_srcc: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultSummary(JsonObject):
+    """Figures over one fault, or over all.
+
+    Attributes:
+        srcc: Rank correlation of strength and score, mean over pictures and faults.
+        srcc_with_pristine: Rank correlation with the pristine picture as one more strength, 0.
+        pristine_above: Part of the pairs of pristine picture and copy whose pristine picture scores higher.
+        crop_srcc: Rank correlation of the scores of whole and cropped copies of all pictures.
+        met: Comparison with the targets.
+    """
+
+    srcc: float
+    srcc_with_pristine: float
+    pristine_above: float
+    crop_srcc: float
+    met: TargetsMet
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultReport(FaultSummary):
+    """Figures over one fault, and its mean scores.
+
+    Attributes:
+        label: Name of the fault for tables.
+        unit: Unit of its strengths.
+        levels: Strengths, weakest first.
+        mean_scores: Mean score of the pristine pictures, then of the copies of each strength.
+    """
+
+    label: str
+    unit: str
+    levels: tuple[float, ...]
+    mean_scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessReport(JsonObject):
+    """Scores of degraded copies of pristine pictures.
+
+    Attributes:
+        num_pictures: Number of pristine pictures.
+        targets: Figures of a checkpoint worth using.
+        overall: Figures over all faults.
+        faults: {fault: figures over it}.
+        pictures: Scores of every picture and its copies; None in metrics.json.
+        half_size: Scores of large pictures at two sizes; None if there are none.
+    """
+
+    num_pictures: int
+    targets: RobustnessTargets
+    overall: FaultSummary
+    faults: Mapping[str, FaultReport]
+    pictures: tuple[PictureScores, ...] | None = None
+    half_size: tuple[HalfSizeScores, ...] | None = None
+
+    def for_card(self) -> Self:
+        """Return what a card shows and metrics.json keeps: all but the scores of each picture."""
+        return replace(self, pictures=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatistics(JsonObject):
+    """One metric over runs.
+
+    Attributes:
+        num_runs: Number of runs that have it.
+        mean: Mean, which MUSIQ reports.
+        std: Standard deviation with num_runs - 1, which MUSIQ reports; None for one run.
+        median: Median, which LoDa reports.
+        min: Lowest value.
+        max: Highest value.
+    """
+
+    num_runs: int
+    mean: float
+    std: float | None
+    median: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary(JsonObject):
+    """Metrics of one split over runs.
+
+    Attributes:
+        overall: {metric: statistics} over all pictures.
+        groups: {group: {metric: statistics}}, and of the mean within groups; None if the pictures have no groups.
+    """
+
+    overall: Mapping[str, RunStatistics]
+    groups: Mapping[str, Mapping[str, RunStatistics]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsReport(JsonObject):
+    """Training repeated over seeds and splits.
+
+    Attributes:
+        settings: Settings that all runs share, as JSON holds them; None in metrics.json.
+        runs: {split: report} of each run; None in metrics.json.
+        summary: {split: statistics over the runs}.
+    """
+
+    settings: Mapping[str, Any] | None = None
+    runs: tuple[Mapping[str, QualityReport], ...] | None = None
+    summary: Mapping[str, SplitSummary]
+
+    def for_card(self) -> Self:
+        """Return what a card shows and metrics.json keeps: the summary."""
+        return replace(self, settings=None, runs=None)
+
+
+Report = QualityReport | RobustnessReport | RunsReport
+
+
+def read_report(entry: Mapping[str, Any], *, name: str = "report") -> Report:
+    """Make a report of an entry of metrics.json, or of a report file; the keys that only one kind has decide.
+
+    Args:
+        entry: JSON object.
+        name: Name of the entry in error messages: its file and its key.
+
+    Raises:
+        ValueError: If a key is unknown or missing, or a value has another type; the message names file and key.
+    """
+    kinds: dict[str, type[Report]] = {"faults": RobustnessReport, "summary": RunsReport}
+    kind = next((kind for key, kind in kinds.items() if key in entry), QualityReport)
+    return kind.from_json(entry, name=name)
 
 
 def quality_report(
     predictions: Values, targets: Values, *, groups: Sequence[str] | None = None, num_resamples: int = 1000
-) -> dict[str, Any]:
-    """Everything on one set of pictures, in the form that model cards and metrics.json hold.
+) -> QualityReport:
+    """Measure predicted scores on one set of pictures: metrics, also within groups, and intervals.
 
     Args:
         predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
-        targets: Opinion scores, alike.
+        targets: Opinion scores, shape (num_pictures,), finite.
         groups: Name of each picture's group, if there are groups.
-        num_resamples: Of the bootstrap.
+        num_resamples: Number of draws of the bootstrap.
 
     Returns:
-        "num_pictures", "overall" (`quality_metrics`), "groups" (`grouped_metrics`; only if given) and "intervals"
-        (`bootstrap_intervals` of 95 %).
+        The report: `quality_metrics`, `grouped_metrics` (only with groups) and `bootstrap_intervals` of 95 %.
 
     Raises:
         ValueError: As `quality_metrics` and `grouped_metrics`.
     """
-    report: dict[str, Any] = {"num_pictures": len(predictions), OVERALL: quality_metrics(predictions, targets)}
-    if groups is not None:
-        report["groups"] = grouped_metrics(predictions, targets, groups)
-    report["intervals"] = bootstrap_intervals(predictions, targets, groups=groups, num_resamples=num_resamples)
-    return report
+    overall = quality_metrics(predictions, targets)
+    own = None if groups is None else grouped_metrics(predictions, targets, groups)
+    intervals = bootstrap_intervals(predictions, targets, groups=groups, num_resamples=num_resamples)
+    return QualityReport(
+        num_pictures=len(predictions),
+        overall=Metrics(**overall),
+        groups=None if own is None else {name: Metrics(**values) for name, values in own.items()},
+        intervals={
+            part: Intervals(**{metric: (low, high) for metric, (low, high) in ends.items()})
+            for part, ends in intervals.items()
+        },
+    )
 
 
-def check_report_path(path: str | Path) -> Path:
-    """The path of a report, or a ValueError if it does not end in .json; for commands, before hours of work."""
-    if Path(path).suffix != ".json":
-        raise ValueError(
-            f"The report is a .json file (a .md file is written beside it), got {path}. Change the end of the name."
-        )
-    return Path(path)
+def _statistics(values: Sequence[float]) -> RunStatistics:
+    return RunStatistics(
+        num_runs=len(values),
+        mean=statistics.fmean(values),
+        std=statistics.stdev(values) if len(values) > 1 else None,
+        median=statistics.median(values),
+        min=min(values),
+        max=max(values),
+    )
 
 
-def write_report(path: str | Path, content: dict[str, Any], markdown: str) -> None:
-    """Write a report as JSON and, beside it under the same name, as Markdown.
-
-    Args:
-        path: Ends in .json; its folder is made if missing.
-        content: What the JSON holds.
-        markdown: The tables.
-
-    Raises:
-        ValueError: If the name does not end in .json.
-    """
-    path = check_report_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
-    write_text(path.with_suffix(".md"), markdown)
+def _summarize(measured: Sequence[Metrics]) -> dict[str, RunStatistics]:
+    tables = [metrics.to_json() for metrics in measured]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {name: _statistics([table[name] for table in tables if name in table]) for name in names}
 
 
-def _statistics(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "num_runs": len(values),
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "median": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
+def _summarize_split(reports: Sequence[QualityReport]) -> SplitSummary:
+    tables = [report.groups or {} for report in reports]
+    groups = sorted({group for table in tables for group in table} - {MEAN_OF_GROUPS})
+    within = {
+        group: _summarize([table[group] for table in tables if group in table]) for group in (*groups, MEAN_OF_GROUPS)
     }
+    return SplitSummary(overall=_summarize([report.overall for report in reports]), groups=within if groups else None)
 
 
-def _summarize(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    names = dict.fromkeys(name for metrics in measured for name in metrics)
-    return {name: _statistics([metrics[name] for metrics in measured if name in metrics]) for name in names}
-
-
-def summarize_runs(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean, standard deviation and median of every metric over runs, also within groups.
+def summarize_runs(reports: Sequence[Mapping[str, QualityReport]]) -> dict[str, SplitSummary]:
+    """Compute mean, standard deviation and median of every metric over runs, also within groups.
 
     Args:
-        reports: What `musiq_hf.training.finetuning.finetune` returned for each run, at least one.
+        reports: {split: report} of each run, at least one, as `finetune` returns them.
 
     Returns:
-        {split: {"overall": {metric: statistics}, "groups": {group: {metric: statistics}}}}, where statistics are
-        "num_runs" (that have this split and group), "mean" and "std" (with num_runs - 1; None for one run), which
-        MUSIQ reports, "median", which LoDa reports, "min" and "max".
+        {split: statistics}; a run that lacks a split or a group is not counted there.
 
     Raises:
         ValueError: If there is no report.
     """
     if not reports:
         raise ValueError("At least one finished run is needed for a summary, got none.")
-    summary: dict[str, Any] = {}
-    for split in dict.fromkeys(split for report in reports for split in report):
-        own = [report[split] for report in reports if split in report]
-        summary[split] = {OVERALL: _summarize([report[OVERALL] for report in own])}
-        groups = sorted({group for report in own for group in report.get("groups", {})} - {MEAN_OF_GROUPS})
-        if groups:
-            tables = {
-                group: _summarize([report["groups"][group] for report in own if group in report.get("groups", {})])
-                for group in (*groups, MEAN_OF_GROUPS)
-            }
-            summary[split]["groups"] = tables
-    return summary
+    splits = dict.fromkeys(split for report in reports for split in report)
+    return {split: _summarize_split([report[split] for report in reports if split in report]) for split in splits}

@@ -23,7 +23,7 @@ from ..pictures.opening import Preset, check_preset
 # Tokens of a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for each other.
 MAX_TOKENS = {"cpu": 1, "other": 65_536}
 MAX_ROWS = 4096  # rows that wait for a batch: errors need no token
-Result = tuple[float | None, float | None, str | None]  # score, standard deviation, error
+Result = tuple[float | None, float | None, str | None, tuple[float, ...] | None]  # see `PictureScore`
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class PictureScore:
         score: Score in MOS points; None if it could not be scored.
         std: Standard deviation of the predicted distribution, in MOS points; None for a checkpoint without one.
         error: Sentence that says why there is no score; None if there is one.
+        logits: Output of the head, one number for each label; None if the picture could not be scored.
     """
 
     key: Any
@@ -45,6 +46,7 @@ class PictureScore:
     score: float | None = None
     std: float | None = None
     error: str | None = None
+    logits: tuple[float, ...] | None = None
 
 
 def check_model(model: QualityModel, processor: QualityProcessor) -> None:
@@ -97,7 +99,8 @@ def _score(model: QualityModel, processor: QualityProcessor, features: list[Feat
         output = run_model(model, processor, features)
     scores, deviations = output.scores.tolist(), model.std_from_logits(output.logits)
     stds = [None] * len(scores) if deviations is None else deviations.tolist()
-    return [(score, std, None) for score, std in zip(scores, stds, strict=True)]
+    logits = [tuple(row) for row in output.logits.tolist()]
+    return [(score, std, None, row) for score, std, row in zip(scores, stds, logits, strict=True)]
 
 
 def _score_within_memory(model: QualityModel, processor: QualityProcessor, features: list[Feature]) -> list[Result]:
@@ -108,7 +111,7 @@ def _score_within_memory(model: QualityModel, processor: QualityProcessor, featu
         if not is_out_of_memory(error):
             raise
     if len(features) == 1:
-        return [(None, None, _describe_shortage(model.device))]
+        return [(None, None, _describe_shortage(model.device), None)]
     half = len(features) // 2
     first, second = features[:half], features[half:]
     return _score_within_memory(model, processor, first) + _score_within_memory(model, processor, second)
@@ -122,6 +125,7 @@ class ScoringOptions(TypedDict, total=False):
     """Keywords of `score_pictures`; `score_with_several` gives their defaults and their meaning."""
 
     max_tokens: int | None
+    max_pictures: int
     num_workers: int
     in_processes: bool
     shorter_side: int | None
@@ -154,6 +158,7 @@ def score_with_several(
     scorers: Sequence[tuple[QualityModel, QualityProcessor]],
     *,
     max_tokens: int | None = None,
+    max_pictures: int = MAX_ROWS,
     num_workers: int = 2,
     in_processes: bool = False,
     shorter_side: int | None = None,
@@ -170,6 +175,7 @@ def score_with_several(
         scorers: Models in evaluation mode, on their devices, and a processor that agrees with each.
         max_tokens: Tokens (patches) of a batch, padding counted; a longer picture goes alone. None: one picture at a
             time on a CPU, 65,536 tokens elsewhere.
+        max_pictures: Pictures of a batch, at most.
         num_workers: Threads or processes that decode.
         in_processes: Whether processes decode, not threads. A fast device needs them to be fed, and a file that
             crashes its decoder costs them its row alone. A script that asks for them must start with
@@ -186,7 +192,8 @@ def score_with_several(
         TypeError: If something is no picture at all. Like an error of `pictures` itself it comes after the rows of
             what was read before.
     """
-    for name, value in (("max_tokens", max_tokens), ("num_workers", num_workers), ("shorter_side", shorter_side)):
+    counts = {"max_tokens": max_tokens, "max_pictures": max_pictures}
+    for name, value in (counts | {"num_workers": num_workers, "shorter_side": shorter_side}).items():
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
     check_preset(preset)
@@ -199,14 +206,16 @@ def score_with_several(
             f"{len(decoders)} kinds of processors. Score with them one by one."
         )
     decoded = decode_ahead(pictures, decoders.pop(), num_workers=num_workers, in_processes=in_processes)
-    return _score_in_order(decoded, [_Batch(model, processor, max_tokens) for model, processor in scorers])
+    return _score_in_order(
+        decoded, [_Batch(model, processor, max_tokens, max_pictures) for model, processor in scorers]
+    )
 
 
 class _Batch:
     """Rows of one model that wait, in order, for a batch of their features to be full."""
 
-    def __init__(self, model: QualityModel, processor: QualityProcessor, max_tokens: int | None):
-        self.model, self.processor = model, processor
+    def __init__(self, model: QualityModel, processor: QualityProcessor, max_tokens: int | None, max_pictures: int):
+        self.model, self.processor, self.max_pictures = model, processor, max_pictures
         self.max_tokens = max_tokens or MAX_TOKENS["cpu" if model.device.type == "cpu" else "other"]
         self.rows: list[tuple[PictureScore, Feature | None]] = []
         self.count = self.longest = 0
@@ -224,7 +233,7 @@ class _Batch:
         self.rows.append((row, feature))
         del feature
         # Nothing is worth waiting for: no feature, a full batch, or very many rows.
-        if not self.count or self.count * self.longest >= self.max_tokens or len(self.rows) >= MAX_ROWS:
+        if not self.count or self.count * self.longest >= self.max_tokens or len(self.rows) >= self.max_pictures:
             yield from self.flush()
 
     def flush(self) -> Iterator[PictureScore]:
@@ -236,8 +245,8 @@ class _Batch:
             if feature is None:
                 yield row
             else:
-                score, std, error = next(results)
-                yield replace(row, score=score, std=std, error=error)
+                score, std, error, logits = next(results)
+                yield replace(row, score=score, std=std, error=error, logits=logits)
 
 
 def _score_in_order(

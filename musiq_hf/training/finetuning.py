@@ -17,7 +17,6 @@ from transformers import EvalPrediction, set_seed
 from transformers.utils import logging
 
 from ..common.extras import require
-from ..common.files import write_json
 from ..data.batches import QualityCollator
 from ..data.checks import count_tokens_of_rows, readable_rows
 from ..data.loading import load_data
@@ -27,7 +26,8 @@ from ..hub.model_card import CheckpointCard
 from ..hub.publishing import add_remote_code
 from ..metrics.correlation import MIN_PICTURES, quality_metrics
 from ..metrics.distributions import opinion_scores
-from ..metrics.reports import quality_report
+from ..metrics.report_files import StoredMetrics, write_metrics
+from ..metrics.reports import QualityReport, quality_report
 from ..models import family_of
 from ..scoring.loading import has_weights, load_config, load_quality, resolve_model
 from ..scoring.verification import write_self_test
@@ -138,7 +138,7 @@ def _is_off(name: str, value: Any) -> bool:
     return value in (None, {}, "none") or (not value and value == default)
 
 
-def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[str, Any]) -> None:
+def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[str, QualityReport]) -> None:
     """Write the model card of a finished run from its files, settings and metrics.
 
     Args:
@@ -167,7 +167,7 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
     card.save(settings.output_dir)
 
 
-def _report(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None) -> dict[str, Any]:
+def _report(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None) -> QualityReport:
     prediction = trainer.predict(rows)
     _, scores = prediction.predictions
     wanted = opinion_scores(prediction.label_ids)
@@ -211,14 +211,14 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
     return train, measured
 
 
-def finetune(settings: FinetuneSettings) -> dict[str, Any]:
+def finetune(settings: FinetuneSettings) -> dict[str, QualityReport]:
     """Train, keep the epoch with the best SRCC, save it, reload the saved files and measure them.
 
     Args:
         settings: What to train on what, and how.
 
     Returns:
-        Metrics of the reloaded checkpoint, also in `output_dir/metrics.json`: "selection" (the pictures that chose the
+        Reports on the reloaded checkpoint, also in `output_dir/metrics.json`: "selection" (the pictures that chose the
         epoch) and, if there are any that did not choose it, "validation" and "test".
 
     Raises:
@@ -249,7 +249,7 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
     trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)
     report = {name: _report(trainer, rows, groups[name]) for name, rows in measured.items()}
     if trainer.is_world_process_zero():
-        write_json(Path(settings.output_dir) / "metrics.json", report)
+        write_metrics(settings.output_dir, StoredMetrics(reports=report))
         # `accelerate launch` may ask for it too.
         used = replace(settings, bf16=trainer.accelerator.mixed_precision == "bf16")
         write_card(used, num_pictures=len(train), report=report)

@@ -5,7 +5,7 @@ MUSIQ reports the mean and standard deviation over 10 runs, LoDa the median: `su
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..common.devices import without_accelerator
 from ..common.files import read_json, write_json
 from ..hub.card_updates import update_card
-from ..metrics.reports import SUMMARY, summarize_runs
+from ..metrics.report_files import METRICS_FILE, read_metrics
+from ..metrics.reports import QualityReport, RunsReport, summarize_runs
 from .finetuning import finetune
 from .settings import FinetuneSettings
 
@@ -28,7 +29,7 @@ _OWN_TO_A_RUN = ("output_dir", "seed", "split_seed", "resume", "num_workers", "e
 
 
 def run_directory(output_dir: str | Path, seed: int) -> Path:
-    """Where run `seed` of `repeat_runs` goes."""
+    """Return the folder of run `seed` of `repeat_runs`."""
     return Path(output_dir) / f"run_{seed:02d}"
 
 
@@ -38,22 +39,22 @@ def repeat_runs(
     runs: int,
     output_dir: str | Path,
     repeat_splits: bool = True,
-    train: Callable[[FinetuneSettings], dict[str, Any]] = finetune,
-) -> dict[str, Any]:
-    """The paper's protocol: train and measure several times, run i with seed i on random split i.
+    train: Callable[[FinetuneSettings], dict[str, QualityReport]] = finetune,
+) -> RunsReport:
+    """Train and measure several times, the paper's protocol: run i with seed i on random split i.
 
     Call it again after an interruption: finished runs are read, a half-finished one is resumed.
 
     Args:
-        settings: Of all runs; its `seed`, `split_seed`, `output_dir` and `resume` are set for each.
-        runs: How many, >= 1.
-        output_dir: Each run goes to a folder `run_00`, `run_01`, ... in it.
+        settings: Settings of all runs; `seed`, `split_seed`, `output_dir` and `resume` are set for each.
+        runs: Number of runs, >= 1.
+        output_dir: Folder of the folders `run_00`, `run_01`, ..., one for each run.
         repeat_splits: Whether each run has a random split of its own, made of all pictures (KonIQ-10k and SPAQ in the
             paper); False keeps that of `settings` and repeats the seed alone (PaQ-2-PiQ, AVA: official splits).
-        train: Trains one run, writes its report to metrics.json as well, and returns it.
+        train: Function that trains one run, writes its reports to metrics.json as well, and returns them.
 
     Returns:
-        "settings", "runs" (the reports) and "summary" (`summarize_runs`).
+        The report: settings, the reports of all runs, and their summary.
 
     Raises:
         ValueError: If `runs` is below 1, or `output_dir` holds runs of other settings.
@@ -67,30 +68,35 @@ def repeat_runs(
     reports = []
     for seed in range(runs):
         folder = run_directory(output, seed)
-        if (folder / "metrics.json").is_file():
-            known = read_json(folder / "metrics.json")
-            reports.append({split: known[split] for split in _SPLITS if split in known})
+        if (folder / METRICS_FILE).is_file():
+            reports.append(_read_splits(folder))
             continue
         started = folder.is_dir() and get_last_checkpoint(str(folder)) is not None
         split_seed = seed if repeat_splits else settings.split_seed
         own = dataclasses.replace(settings, seed=seed, split_seed=split_seed, output_dir=str(folder), resume=started)
         reports.append(train(own))
-    return {"settings": common, "runs": reports, SUMMARY: summarize_runs(reports)}
+    return RunsReport(settings=common, runs=tuple(reports), summary=summarize_runs(reports))
 
 
-def update_cards(output_dir: str | Path, content: Mapping[str, Any], *, title: str | None = None) -> None:
+def _read_splits(folder: Path) -> dict[str, QualityReport]:
+    """Read what training measured in a finished run."""
+    known = read_metrics(folder).reports
+    return {split: own for split in _SPLITS if isinstance(own := known.get(split), QualityReport)}
+
+
+def update_cards(output_dir: str | Path, report: RunsReport, *, title: str | None = None) -> None:
     """Add the summary to the card and metrics.json of every run, since any of them may be the one to publish.
 
     Args:
-        output_dir: Of `repeat_runs`.
-        content: What `repeat_runs` returned.
+        output_dir: Folder that `repeat_runs` was given.
+        report: Report that `repeat_runs` returned.
         title: Name of the entry; None = `CARD_TITLE`.
 
     Raises:
         ValueError: If a run's directory holds no checkpoint any more.
     """
-    for seed in range(len(content["runs"])):
-        update_card(run_directory(output_dir, seed), content, title=title or CARD_TITLE)
+    for seed in range(len(report.runs or ())):
+        update_card(run_directory(output_dir, seed), report, title=title or CARD_TITLE)
 
 
 def _check_same_settings(output: Path, common: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import argparse
 import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,14 @@ from places import ROOT
 from transformers import AutoImageProcessor
 
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor
+from musiq_hf.cli.evaluate import add_arguments
+from musiq_hf.data.batches import open_row
 from musiq_hf.data.loading import load_data
 from musiq_hf.data.splits import choose_groups, choose_split
-from musiq_hf.evaluation.checkpoints import EvaluationSettings, evaluate_checkpoints, predict
-from musiq_hf.hub.card_updates import update_card
+from musiq_hf.evaluation.checkpoints import EvaluationSettings, evaluate_checkpoints, score_rows
 from musiq_hf.metrics.correlation import MEAN_OF_GROUPS
-from musiq_hf.metrics.rendering import render_evaluations
-from musiq_hf.metrics.reports import quality_report
+from musiq_hf.metrics.rendering import render
+from musiq_hf.metrics.reports import ComparisonReport, quality_report
 from musiq_hf.scoring.loading import load_quality
 
 MOS = [10, 20, 30, 45, 50, 65, 70, 80, 15, 95, 40, 60, 55, 25]
@@ -55,6 +58,16 @@ def measure(models, data, **changes):
     return evaluate_checkpoints(EvaluationSettings(models=models, data=data, **{"num_resamples": 20} | changes))
 
 
+def tables(*reports) -> str:
+    return render(ComparisonReport(results=reports))
+
+
+def predict(scorer, rows, **options):
+    """Score rows with a model and its processor."""
+    model, processor = scorer
+    return score_rows(rows, model=model, processor=processor, **options)
+
+
 def test_report_is_that_of_the_models_own_scores(checkpoints, scores_csv):
     (report,) = measure(checkpoints[:1], [scores_csv], batch_size=4)
     model, processor = load_quality(checkpoints[0])
@@ -62,23 +75,62 @@ def test_report_is_that_of_the_models_own_scores(checkpoints, scores_csv):
     with torch.no_grad():
         scores = [model(**processor(str(folder / f"{index}.png"))).scores.item() for index in range(6)]
     expected = quality_report(scores, MOS[:6], groups=list("ababab"), num_resamples=20)
-    assert (report["model"], report["data"], report["split"]) == ("scorer", "scores.csv", "test")
-    assert report["num_pictures"] == 6
-    for name, value in expected["overall"].items():
-        assert report["overall"][name] == pytest.approx(value, abs=1e-3), name
-    assert report["groups"]["a"]["srcc"] == pytest.approx(expected["groups"]["a"]["srcc"])
-    assert sorted(report["intervals"]) == [MEAN_OF_GROUPS, "overall"]
+    assert (report.model, report.data, report.split) == ("scorer", "scores.csv", "test")
+    assert report.num_pictures == 6
+    for name, value in expected.overall.to_json().items():
+        assert getattr(report.overall, name) == pytest.approx(value, abs=1e-3), name
+    assert report.groups["a"].srcc == pytest.approx(expected.groups["a"].srcc)
+    assert sorted(report.intervals) == [MEAN_OF_GROUPS, "overall"]
 
 
 def test_predictions_keep_the_order_of_the_rows_and_need_no_fitting_labels(checkpoints, scores_csv):
     rows = load_data(scores_csv)["test"]
-    model, processor = load_quality(checkpoints[1])  # ten bins: one opinion score could not be its label
-    scores, logits = predict(model, processor, rows, batch_size=4)
-    backwards, _ = predict(model, processor, rows.select(range(5, -1, -1)), batch_size=5)
+    scorer = load_quality(checkpoints[1])  # ten bins: one opinion score could not be its label
+    scores, logits = predict(scorer, rows, max_pictures=4, max_tokens=1000)
+    backwards, _ = predict(scorer, rows.select(range(5, -1, -1)), max_pictures=5, max_tokens=1000)
     np.testing.assert_allclose(scores, backwards[::-1], atol=1e-4)
     assert logits.shape == (6, 10) and np.ptp(scores) > 0.01
-    smaller, _ = predict(model, processor, rows, shorter_side=10)
+    smaller, _ = predict(scorer, rows, shorter_side=10)
     assert np.abs(smaller - scores).max() > 1e-3
+
+
+def test_predictions_follow_the_boxes_in_threads_as_in_processes(checkpoints, scores_csv):
+    rows = load_data(scores_csv)["test"].select(range(3))
+    boxes = [None, [2, 3, 30, 17], [0, 0, 20, 20]]
+    boxed = rows.add_column("box", boxes)
+    scorer = load_quality(checkpoints[0])
+    model, processor = scorer
+    whole, (scores, _), (same, _) = (
+        predict(scorer, rows).scores,
+        predict(scorer, boxed),
+        predict(scorer, boxed, num_workers=1, in_processes=True),
+    )
+    with torch.no_grad():
+        expected = [model(**processor(open_row(row))).scores.item() for row in boxed]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    np.testing.assert_array_equal(scores, same)
+    assert scores[0] == whole[0] and abs(scores[1] - whole[1]) > 1e-4
+    outside = rows.add_column("box", [None, [2, 3, 300, 17], None])
+    with pytest.raises(ValueError, match=r"1\.png: the box \[2, 3, 300, 17\] must lie inside of its 42x19 pixels"):
+        predict(scorer, outside)
+
+
+def test_pictures_that_cannot_be_scored_are_named(checkpoints, scores_csv, tmp_path):
+    rows, scorer = load_data(scores_csv)["test"].to_list(), load_quality(checkpoints[0])
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    Image.new("RGB", (900, 1)).save(tmp_path / "thin.png")
+    cases = {
+        "broken.png": "broken.png: not a picture",
+        "thin.png": "thin.png: its aspect ratio is too extreme",
+        "absent.png": "absent.png: no such file",
+    }
+    for name, message in cases.items():
+        rows[2]["image"] = {"bytes": None, "path": str(tmp_path / name)}
+        with pytest.raises(ValueError, match=message):
+            predict(scorer, rows)
+    rows[2]["image"] = {"bytes": b"nothing", "path": None}
+    with pytest.raises(ValueError, match="row 2: not a picture"):
+        predict(scorer, rows)
 
 
 def test_signature_and_pixels_follow_the_preset(checkpoints, scores_csv, tmp_path):
@@ -98,12 +150,10 @@ def test_signature_and_pixels_follow_the_preset(checkpoints, scores_csv, tmp_pat
         measure(checkpoints[:1], [table], preset=preset)[0]
         for table, preset in ((scores_csv, "default"), (data, "default"), (data, "google"))
     )
-    assert google["overall"] == plain["overall"] != ours["overall"]
-    (signature,) = google["signatures"]
+    assert google.overall == plain.overall != ours.overall
+    (signature,) = google.signatures
     assert signature.startswith("scorer|weights:") and "|preset:google|" in signature
-    assert render_evaluations([plain, google]).endswith(
-        f"Made with\n\n- `{plain['signatures'][0]}`\n- `{signature}`\n"
-    )
+    assert tables(plain, google).endswith(f"Made with\n\n- `{plain.signatures[0]}`\n- `{signature}`")
     with pytest.raises(ValueError, match="`preset` must be one of default, google, got 'tf'"):
         measure(checkpoints[:1], [data], preset="tf")
 
@@ -114,14 +164,13 @@ def test_distributions_are_measured_where_both_sides_have_them(checkpoints, scor
     with_bins = rows.remove_columns("mos").add_column("distribution", counts.tolist())  # as in AVA
     monkeypatch.setattr("musiq_hf.evaluation.checkpoints.load_data", lambda *args, **kwargs: {"test": with_bins})
     scorer, bins = measure(checkpoints, ["any"])
-    assert {"emd", "accuracy_at_5", "mse"} <= set(bins["overall"])
-    assert "emd" not in scorer["overall"]
-    model, processor = load_quality(checkpoints[1])
-    scores, _ = predict(model, processor, with_bins)
+    assert {"emd", "accuracy_at_5", "mse"} <= set(bins.overall.to_json())
+    assert "emd" not in scorer.overall.to_json()
+    scores, _ = predict(load_quality(checkpoints[1]), with_bins)
     means = counts @ np.arange(1, 11) / counts.sum(axis=1)
-    assert bins["overall"]["mse"] == pytest.approx(np.mean((scores - means) ** 2), rel=1e-4)
-    assert bins["overall"]["rmse"] == pytest.approx(bins["overall"]["mse"] ** 0.5, rel=1e-4)
-    assert "| accuracy at 5 |" in render_evaluations([scorer, bins])
+    assert bins.overall.mse == pytest.approx(np.mean((scores - means) ** 2), rel=1e-4)
+    assert bins.overall.rmse == pytest.approx(bins.overall.mse**0.5, rel=1e-4)
+    assert "| accuracy at 5 |" in tables(scorer, bins)
 
 
 def test_several_checkpoints_and_data_sets_make_tables(checkpoints, scores_csv, tmp_path):
@@ -129,17 +178,17 @@ def test_several_checkpoints_and_data_sets_make_tables(checkpoints, scores_csv, 
     other.write_text(Path(scores_csv).read_text().replace(",test,", ",validation,"))
     folder = str(Path(scores_csv).parent)
     reports = measure(checkpoints, [scores_csv, str(other)], image_root=folder, group_by="place")
-    assert [(report["model"], report["data"], report["split"]) for report in reports] == [
+    assert [(report.model, report.data, report.split) for report in reports] == [
         ("scorer", "scores.csv", "test"),
         ("scorer", "other.csv", "validation"),
         ("bins", "scores.csv", "test"),
         ("bins", "other.csv", "validation"),
     ]
-    text = render_evaluations(reports)
-    value, (low, high) = reports[0]["overall"]["srcc"], reports[0]["intervals"]["overall"]["srcc"]
+    text = tables(*reports)
+    value, (low, high) = reports[0].overall.srcc, reports[0].intervals["overall"].srcc
     assert f"| scorer | scores.csv | test | 6 | {value:.4f} [{low:.4f}, {high:.4f}] |" in text
     assert "| checkpoint | scores.csv | other.csv |" in text
-    assert f"| bins | {reports[2]['overall']['srcc']:.4f} | {reports[3]['overall']['srcc']:.4f} |" in text
+    assert f"| bins | {reports[2].overall.srcc:.4f} | {reports[3].overall.srcc:.4f} |" in text
     assert "| bins | other.csv | south |" in text and f"| bins | other.csv | {MEAN_OF_GROUPS} |" in text
 
 
@@ -153,15 +202,15 @@ def test_ensemble_is_measured_by_the_mean_of_the_scores(checkpoints, scores_csv,
     processor.save_pretrained(other)
     *single, both = measure([checkpoints[0], str(other)], [scores_csv], ensemble=True)
     rows = load_data(scores_csv)["test"]
-    scores = [predict(*load_quality(name), rows)[0] for name in (checkpoints[0], other)]
+    scores = [predict(load_quality(name), rows).scores for name in (checkpoints[0], other)]
     expected = quality_report(np.mean(scores, axis=0), MOS[:6], groups=list("ababab"), num_resamples=20)
-    assert [report["model"] for report in (*single, both)] == ["scorer", "other", "mean of 2 checkpoints"]
-    for name, value in expected["overall"].items():
-        assert both["overall"][name] == pytest.approx(value, abs=1e-4), name
-    assert both["overall"]["rmse"] != pytest.approx(single[0]["overall"]["rmse"], rel=1e-3)
-    assert both["signatures"] == [report["signatures"][0] for report in single]
-    assert (both["data"], both["split"], sorted(both["groups"])) == ("scores.csv", "test", ["a", "b", MEAN_OF_GROUPS])
-    last = render_evaluations([*single, both]).split("\n\n")[1].splitlines()[-1]
+    assert [report.model for report in (*single, both)] == ["scorer", "other", "mean of 2 checkpoints"]
+    for name, value in expected.overall.to_json().items():
+        assert getattr(both.overall, name) == pytest.approx(value, abs=1e-4), name
+    assert both.overall.rmse != pytest.approx(single[0].overall.rmse, rel=1e-3)
+    assert both.signatures == tuple(report.signatures[0] for report in single)
+    assert (both.data, both.split, sorted(both.groups)) == ("scores.csv", "test", ["a", "b", MEAN_OF_GROUPS])
+    last = tables(*single, both).split("\n\n")[1].splitlines()[-1]
     assert last.startswith("| mean of 2 checkpoints | scores.csv | test | 6 |")
 
 
@@ -175,7 +224,7 @@ def test_ensemble_needs_several_checkpoints_of_one_range(tiny_config, tmp_path, 
 
 
 def test_one_checkpoint_makes_no_table_across_data_sets(checkpoints, scores_csv):
-    text = render_evaluations(measure(checkpoints[:1], [scores_csv], group_by="none"))
+    text = tables(*measure(checkpoints[:1], [scores_csv], group_by="none"))
     assert "across data sets" not in text and "Within groups" not in text
 
 
@@ -218,7 +267,7 @@ def test_checkpoints_that_cannot_score_are_refused(tiny_config, tmp_path, checkp
     with torch.no_grad():
         model.head.classifier.bias.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"The score of .*0\.png is nan"):
-        predict(model, processor, load_data(scores_csv)["test"])
+        predict((model, processor), load_data(scores_csv)["test"])
 
 
 def test_too_few_pictures_are_refused_before_scoring(scores_csv, tmp_path):
@@ -232,51 +281,16 @@ def test_too_few_pictures_are_refused_before_scoring(scores_csv, tmp_path):
 def test_wrong_settings_are_refused(name):
     with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
         EvaluationSettings(models=["m"], data=["d"], **{name: 0})
+    with pytest.raises(ValueError, match="`num_workers` must be at least 0, got -1"):
+        EvaluationSettings(models=["m"], data=["d"], num_workers=-1)
 
 
-def report_of(srcc: float) -> dict:
-    metrics = {"srcc": srcc, "plcc": 0.5, "plcc_logistic": 0.6, "krcc": 0.4, "rmse": 2.0}
-    return {"model": "m", "data": "koniq", "split": "test", "num_pictures": 9, "overall": metrics, "intervals": {}}
-
-
-def test_card_gets_the_results_and_keeps_the_rest(tiny_config, tmp_path):
-    tiny_config().save_pretrained(tmp_path)
-    card = "---\nlicense: mit\n---\n\n# Mine\n\n## Evaluation\n\nOld words.\n\n## Limits\n\nBy hand.\n"
-    (tmp_path / "README.md").write_text(card)
-    (tmp_path / "metrics.json").write_text(json.dumps({"validation": report_of(0.25)}))
-    update_card(tmp_path, report_of(0.75))
-    text = (tmp_path / "README.md").read_text()
-    before, after = text.split("## Evaluation\n")
-    assert before == card.split("## Evaluation\n")[0]
-    assert after.endswith("\n\n## Limits\n\nBy hand.\n") and "Old words" not in after
-    assert "**koniq, test**: 9 pictures." in after and "0.7500" in after and "0.2500" in after
-    assert sorted(json.loads((tmp_path / "metrics.json").read_text())) == ["koniq, test", "validation"]
-    update_card(tmp_path, report_of(0.125), title="validation")
-    text = (tmp_path / "README.md").read_text()
-    assert "0.1250" in text and "0.2500" not in text and "0.7500" in text
-
-
-def test_card_without_evaluation_or_without_a_file_is_completed(tiny_config, tmp_path):
-    tiny_config(architectures=["MusiqForImageQualityAssessment"]).save_pretrained(tmp_path)
-    (tmp_path / "README.md").write_text("# Mine\n")
-    update_card(tmp_path, report_of(0.75))
-    assert (tmp_path / "README.md").read_text().startswith("# Mine\n\n## Evaluation\n\n**koniq, test**")
-    (tmp_path / "README.md").unlink()
-    update_card(tmp_path, report_of(0.75))
-    text = (tmp_path / "README.md").read_text()
-    assert "## Limits and bias" in text and "Not noted with these files." in text
-    with pytest.raises(ValueError, match="absent cannot be updated: that needs a local directory with a config.json"):
-        update_card(tmp_path / "absent", report_of(0.75))
-
-
-def test_card_leaves_the_plain_numbers_of_pretraining_out(tiny_config, tmp_path):
-    tiny_config().save_pretrained(tmp_path)
-    (tmp_path / "metrics.json").write_text('{"eval_pair_accuracy": 0.875, "epoch": 3}')
-    update_card(tmp_path, report_of(0.75))
-    text = (tmp_path / "README.md").read_text()
-    assert "0.7500" in text and "eval_pair_accuracy" not in text
-    stored = json.loads((tmp_path / "metrics.json").read_text())
-    assert (stored["eval_pair_accuracy"], sorted(stored)) == (0.875, ["epoch", "eval_pair_accuracy", "koniq, test"])
+def test_help_of_the_command_is_that_of_the_settings():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    shown = {action.help for action in parser._actions}
+    texts = {field.name: field.metadata["help"] for field in fields(EvaluationSettings)}
+    assert {name for name, text in texts.items() if text not in shown} == {"num_resamples"}  # no flag
 
 
 def command(*words: str, launch: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
@@ -338,21 +352,21 @@ def test_command_repeats_runs_with_groups_and_fills_their_cards(
     words += ["--runs", "2", "--update_card", "--group_by", "place"]
     code, output, errors = run_main(monkeypatch, capsys, *words)
     assert code == 0, errors
-    tables = (tmp_path / "runs" / "report.md").read_text()
+    printed = (tmp_path / "runs" / "report.md").read_text()
     summary = json.loads((tmp_path / "runs" / "report.json").read_text())["summary"]
     assert sorted(summary["test"]["groups"]) == [MEAN_OF_GROUPS, "north", "south"]
     assert summary["test"]["groups"]["north"]["srcc"]["num_runs"] == 2
     for name in ("run_00", "run_01"):
         card = (tmp_path / "runs" / name / "README.md").read_text()
-        assert "**Repeated runs**" in card and tables.strip() in card and "**Test split**" in card
+        assert "**Repeated runs**" in card and printed.strip() in card and "**Test split**" in card
         stored = json.loads((tmp_path / "runs" / name / "metrics.json").read_text())
         assert stored["Repeated runs"]["summary"] == summary
     code, _, errors = run_main(monkeypatch, capsys, *words[:-1], "size")
     assert code == 2 and "holds runs with other settings (group_by)" in errors
     # Once more: finished runs are read, and what was added to their cards is no split of theirs.
     code, again, errors = run_main(monkeypatch, capsys, *words)
-    assert (code, again) == (0, tables), errors
-    assert output.endswith(tables)
+    assert (code, again) == (0, printed), errors
+    assert output.endswith(printed)
 
 
 def test_command_refuses_a_wrong_group_column_before_it_trains(scores_csv, tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import json
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from places import ROOT
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor
 from musiq_hf.evaluation import robustness
 from musiq_hf.evaluation.robustness import center_crop, checkpoint_scorer, measure_half_size, measure_robustness
-from musiq_hf.metrics.rendering import robustness_markdown
-from musiq_hf.metrics.reports import PictureScores
+from musiq_hf.metrics.rendering import render
+from musiq_hf.metrics.reports import HalfSizeScores, PictureScores, TargetsMet
 from musiq_hf.pictures.degradations import FAULTS, Fault
 from musiq_hf.pictures.finding import find_pictures
 
@@ -71,54 +72,46 @@ def shift(image: Image.Image, by: float) -> Image.Image:
     return Image.fromarray((np.asarray(image, dtype=np.int16) + int(by)).astype(np.uint8))
 
 
-def test_faults_and_strengths_are_those_of_the_target():
-    assert {kind: fault.levels for kind, fault in FAULTS.items()} == {
-        "gaussian_blur": (0.7, 1.2, 2, 3.5, 6),
-        "gaussian_noise": (4, 8, 16, 32, 64),
-        "jpeg": (70, 40, 25, 12, 6),
-    }
-
-
 def test_scorer_that_knows_the_strength_is_perfect(darkening):
     report = measure_robustness(mean_level, [Image.new("RGB", (12, 9), (level,) * 3) for level in (100, 150, 200)])
-    for part in (report["overall"], *report["faults"].values()):
-        assert (part["srcc"], part["srcc_with_pristine"], part["pristine_above"]) == pytest.approx((-1, -1, 1))
-        assert part["crop_srcc"] == pytest.approx(1)
-        assert part["met"] == {"srcc": True, "pristine_above": True, "crop_srcc": True}
-    assert report["num_pictures"] == 3
-    assert report["faults"]["dim"]["mean_scores"] == pytest.approx([150, 149, 148, 146, 142, 134])
+    for part in (report.overall, *report.faults.values()):
+        assert (part.srcc, part.srcc_with_pristine, part.pristine_above) == pytest.approx((-1, -1, 1))
+        assert part.crop_srcc == pytest.approx(1)
+        assert part.met == TargetsMet(srcc=True, pristine_above=True, crop_srcc=True)
+    assert report.num_pictures == 3
+    assert report.faults["dim"].mean_scores == pytest.approx([150, 149, 148, 146, 142, 134])
 
 
 def test_real_faults_grow_with_their_levels():
     reference = texture(0)
     report = measure_robustness(distance_to(reference), [reference])
     for kind in FAULTS:
-        assert report["faults"][kind]["srcc"] == pytest.approx(-1), kind
-        assert report["faults"][kind]["pristine_above"] == 1
-    assert report["overall"]["crop_srcc"] > 0.9
-    assert all(report["overall"]["met"].values())
-    row = report["pictures"][0]
-    assert row["pristine"] == 0
+        assert report.faults[kind].srcc == pytest.approx(-1), kind
+        assert report.faults[kind].pristine_above == 1
+    assert report.overall.crop_srcc > 0.9
+    assert all(report.overall.met.to_json().values())
+    row = report.pictures[0]
+    assert row.pristine == 0
     # 4 levels of noise are 4 levels of root mean square difference.
-    assert row["whole"]["gaussian_noise"][:3] == pytest.approx([-4, -8, -16], rel=0.05)
+    assert row.whole["gaussian_noise"][:3] == pytest.approx((-4, -8, -16), rel=0.05)
 
 
 def test_constant_scorer_ranks_nothing():
     report = measure_robustness(constant, [texture(0)])
-    for part in (report["overall"], *report["faults"].values()):
-        assert (part["srcc"], part["srcc_with_pristine"], part["pristine_above"], part["crop_srcc"]) == (0, 0, 0, 0)
-        assert part["met"] == {"srcc": False, "pristine_above": False, "crop_srcc": False}
+    for part in (report.overall, *report.faults.values()):
+        assert (part.srcc, part.srcc_with_pristine, part.pristine_above, part.crop_srcc) == (0, 0, 0, 0)
+        assert part.met == TargetsMet(srcc=False, pristine_above=False, crop_srcc=False)
 
 
 def test_scorer_that_likes_noise_fails_for_noise_alone():
     report = measure_robustness(roughness, [texture(0), texture(1)])
-    noise, blur = report["faults"]["gaussian_noise"], report["faults"]["gaussian_blur"]
-    assert (blur["srcc"], noise["srcc"]) == (pytest.approx(-1), pytest.approx(1))
-    assert (blur["pristine_above"], noise["pristine_above"]) == (1, 0)
-    assert blur["met"]["srcc"] and not noise["met"]["srcc"]
-    assert not report["overall"]["met"]["srcc"] and not report["overall"]["met"]["pristine_above"]
-    kinds = report["faults"].values()
-    assert report["overall"]["srcc"] == pytest.approx(np.mean([fault["srcc"] for fault in kinds]))
+    noise, blur = report.faults["gaussian_noise"], report.faults["gaussian_blur"]
+    assert (blur.srcc, noise.srcc) == (pytest.approx(-1), pytest.approx(1))
+    assert (blur.pristine_above, noise.pristine_above) == (1, 0)
+    assert blur.met.srcc and not noise.met.srcc
+    assert not report.overall.met.srcc and not report.overall.met.pristine_above
+    kinds = report.faults.values()
+    assert report.overall.srcc == pytest.approx(np.mean([fault.srcc for fault in kinds]))
 
 
 def test_pristine_counts_only_in_the_figure_that_says_so(darkening):
@@ -127,45 +120,45 @@ def test_pristine_counts_only_in_the_figure_that_says_so(darkening):
     def score(pictures):
         return [0.0 if value == 100 else value for value in mean_level(pictures)]
 
-    part = measure_robustness(score, [Image.new("RGB", (12, 9), (100,) * 3)])["overall"]
-    assert (part["srcc"], part["pristine_above"]) == (pytest.approx(-1), 0)
-    assert part["srcc_with_pristine"] == pytest.approx(1 - 6 * 40 / 210)  # squared differences of ranks: 16, 4, 4, 16
+    part = measure_robustness(score, [Image.new("RGB", (12, 9), (100,) * 3)]).overall
+    assert (part.srcc, part.pristine_above) == (pytest.approx(-1), 0)
+    assert part.srcc_with_pristine == pytest.approx(1 - 6 * 40 / 210)  # squared differences of ranks: 16, 4, 4, 16
 
 
 def test_target_that_is_just_reached_is_met(monkeypatch):
     """Nine SRCCs of tenths whose mean is -0.9, in floating point a little above it."""
     srccs = iter([-1, -1, -0.9, -1, -1, -0.9, -1, -1, -0.3, *[0.0] * 10])
-    assert np.mean([-1, -1, -0.9, -1, -1, -0.9, -1, -1, -0.3]) > robustness.MAX_SRCC
+    assert np.mean([-1, -1, -0.9, -1, -1, -0.9, -1, -1, -0.3]) > robustness.TARGETS.srcc
     monkeypatch.setattr(robustness, "_srcc", lambda first, second: next(srccs))
     scores = {kind: [0.0] * 5 for kind in FAULTS}
     row = PictureScores(picture="a.png", pristine=1.0, whole=scores, cropped=scores)
-    assert robustness._summary([row] * 3, list(FAULTS))["met"]["srcc"]
+    assert robustness._summary([row] * 3, list(FAULTS)).met.srcc
 
 
 def test_crops_are_the_middle_of_the_same_copies(darkening):
     """Marked corners change the whole picture's mean but not that of its middle."""
     image = np.full((60, 90, 3), 100, dtype=np.uint8)
     image[:10], image[50:], image[:, :15], image[:, 75:] = 200, 200, 200, 200
-    row = measure_robustness(mean_level, [Image.fromarray(image)])["pictures"][0]
-    assert row["cropped"]["dark"] == [99, 98, 96, 92, 84]
-    assert row["whole"]["dark"][0] > 130
+    row = measure_robustness(mean_level, [Image.fromarray(image)]).pictures[0]
+    assert row.cropped["dark"] == (99, 98, 96, 92, 84)
+    assert row.whole["dark"][0] > 130
     assert center_crop(Image.new("RGB", (768, 512))).size == (512, 341)
 
 
 def test_noise_repeats():
     first, second = (measure_robustness(roughness, [texture(0), texture(1)]) for _ in range(2))
     assert first == second
-    rows = first["pictures"]
-    assert rows[0]["whole"]["gaussian_noise"] != rows[1]["whole"]["gaussian_noise"]
+    rows = first.pictures
+    assert rows[0].whole["gaussian_noise"] != rows[1].whole["gaussian_noise"]
 
 
 def test_files_of_any_mode_are_named_without_their_folder(tmp_path, darkening):
     Image.new("L", (12, 9), 100).save(tmp_path / "gray.png")
     Image.new("RGBA", (9, 12), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    rows = measure_robustness(mean_level, find_pictures(tmp_path))["pictures"]
-    assert [(row["picture"], row["pristine"]) for row in rows] == [("clear.png", 255), ("gray.png", 100)]
+    rows = measure_robustness(mean_level, find_pictures(tmp_path)).pictures
+    assert [(row.picture, row.pristine) for row in rows] == [("clear.png", 255), ("gray.png", 100)]
     unnamed = measure_robustness(mean_level, [Image.new("RGB", (12, 9), (100,) * 3)])
-    assert unnamed["pictures"][0]["picture"] == "picture 0"
+    assert unnamed.pictures[0].picture == "picture 0"
 
 
 def test_half_size_is_half_of_each_side_one_picture_at_a_time():
@@ -177,7 +170,7 @@ def test_half_size_is_half_of_each_side_one_picture_at_a_time():
 
     rows = measure_half_size(width, [Image.new("RGB", (41, 20)), Image.new("RGB", (10, 1))])
     assert calls == [[(41, 20)], [(20, 10)], [(10, 1)], [(5, 1)]]
-    assert rows[0] == {"picture": "picture 0", "width": 41, "height": 20, "full": 41, "half": 20}
+    assert rows[0] == HalfSizeScores(picture="picture 0", width=41, height=20, full=41, half=20)
 
 
 @pytest.mark.parametrize(
@@ -212,16 +205,16 @@ def test_damaged_pictures_are_named(tmp_path):
 
 def test_tables_show_figures_targets_and_sizes(darkening):
     report = measure_robustness(mean_level, [Image.new("RGB", (12, 9), (level,) * 3) for level in (100, 150)])
-    assert "large picture" not in robustness_markdown(report)
-    rows = [{"picture": "big.jpg", "width": 4000, "height": 3000, "full": 71.26, "half": 68.04}]
-    lines = robustness_markdown(report | {"half_size": rows}).splitlines()
+    assert "large picture" not in render(report)
+    rows = (HalfSizeScores(picture="big.jpg", width=4000, height=3000, full=71.26, half=68.04),)
+    lines = render(replace(report, half_size=rows)).splitlines()
     assert lines[0] == "Pristine pictures: 2; degraded copies of each: 10."
     assert "|  | dark | dim | all | target | met |" in lines
     assert "| SRCC of strength and score, mean over pictures | -1.000 | -1.000 | -1.000 | <= -0.900 | yes |" in lines
     assert "| pristine picture above its degraded copy | 100.0% | 100.0% | 100.0% | >= 95.0% | yes |" in lines
     assert "| dark (levels: 1, 2, 4, 8, 16) | 125.0 | 124.0 | 123.0 | 121.0 | 117.0 | 109.0 |" in lines
     assert "| big.jpg | 4000x3000 | 71.3 | 68.0 |" in lines
-    failed = robustness_markdown(measure_robustness(constant, [Image.new("RGB", (12, 9))]))
+    failed = render(measure_robustness(constant, [Image.new("RGB", (12, 9))]))
     assert failed.count("| no |") == 3
 
 
@@ -243,13 +236,13 @@ def test_checkpoint_scores_are_the_models(checkpoint, tiny_model):
 def test_wrong_checkpoints_are_refused(checkpoint, tiny_config, tmp_path):
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         checkpoint_scorer(str(checkpoint), batch_size=0)
-    with pytest.raises(ValueError, match="no checkpoint that scores pictures .* Give a directory or Hub id") as empty:
+    with pytest.raises(ValueError, match="holds no weights. Give a trained or converted checkpoint") as empty:
         checkpoint_scorer(str(tmp_path))
     assert "\n" not in str(empty.value)
     config = tiny_config(num_labels=7)
     MusiqForImageClassification(config).save_pretrained(tmp_path)
     MusiqImageProcessor.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="no checkpoint that scores pictures .*got MusiqForImageClassification"):
+    with pytest.raises(ValueError, match="holds a MusiqForImageClassification, which predicts no quality"):
         checkpoint_scorer(str(tmp_path))
 
 
@@ -288,7 +281,7 @@ def test_command_answers_mistakes_with_a_sentence_and_2(checkpoint, tmp_path, mo
             "--output",
             "r.txt",
         ): "evaluate_robustness: The report is a .json file (a .md file is written beside it), got r.txt",
-        ("--pictures", str(tmp_path), "--model", str(tmp_path)): f"evaluate_robustness: {tmp_path}: no checkpoint",
+        ("--pictures", str(tmp_path), "--model", str(tmp_path)): f"evaluate_robustness: {tmp_path} holds no weights",
     }
     for words, message in cases.items():
         code, _, error = run_script(monkeypatch, capsys, *words)

@@ -76,7 +76,7 @@ def test_table_has_mean_and_range_of_the_finished_runs(script, tmp_path):
     for seed, (overall, mean) in enumerate([(0.5, 0.3), (0.7, 0.4)]):
         folder = tmp_path / f"{script.stem_of('no scale embedding')}-{seed}"
         folder.mkdir()
-        report = {"overall": {"srcc": overall}, "groups": {MEAN_OF_GROUPS: {"srcc": mean}}}
+        report = {"num_pictures": 9, "overall": {"srcc": overall}, "groups": {MEAN_OF_GROUPS: {"srcc": mean}}}
         (folder / "metrics.json").write_text(json.dumps({"validation": report}))
     results = script.collect(tmp_path)
     assert list(results) == ["no scale embedding"]

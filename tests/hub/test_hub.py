@@ -12,6 +12,7 @@ from PIL import Image
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.hub.model_card import CheckpointCard
+from musiq_hf.metrics.reports import Metrics, QualityReport
 
 QUALITY = "MusiqForImageQualityAssessment"
 
@@ -78,7 +79,9 @@ def checkpoints(folder, tiny_model, tiny_config):
         source="Random numbers.",
         training_data="None.",
         recipe="None.",
-        metrics={"validation": {"num_pictures": 3, "overall": {"srcc": 0.5, "plcc": 0.5, "krcc": 0.5, "rmse": 9.0}}},
+        metrics={
+            "validation": QualityReport(num_pictures=3, overall=Metrics(srcc=0.5, plcc=0.5, krcc=0.5, rmse=9.0)),
+        },
         datasets=["someone/pictures"],
     )
     card.save(checkpoints["published"])

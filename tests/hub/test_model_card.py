@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 
 from musiq_hf import MusiqConfig
 from musiq_hf.hub.model_card import CheckpointCard
+from musiq_hf.metrics.reports import Metrics, QualityReport
 
 SECTIONS = [
     "How to use it",
@@ -22,15 +23,15 @@ SECTIONS = [
     "Licence, patents, citation",
 ]
 METRICS = {
-    "selection": {"num_pictures": 488, "overall": {"srcc": 0.71239, "plcc": 0.7341, "rmse": 0.0512}},
-    "validation": {
-        "num_pictures": 1542,
-        "overall": {"srcc": 0.61234, "plcc": 0.65432, "rmse": 8.7654321},
-        "groups": {
-            "indoor": {"srcc": 0.5, "plcc": -0.25, "rmse": 1.0},
-            "mean within groups": {"srcc": 0.55, "plcc": 0.45, "rmse": 2.0},
+    "selection": QualityReport(num_pictures=488, overall=Metrics(srcc=0.71239, plcc=0.7341, rmse=0.0512)),
+    "validation": QualityReport(
+        num_pictures=1542,
+        overall=Metrics(srcc=0.61234, plcc=0.65432, rmse=8.7654321),
+        groups={
+            "indoor": Metrics(srcc=0.5, plcc=-0.25, rmse=1.0),
+            "mean within groups": Metrics(srcc=0.55, plcc=0.45, rmse=2.0),
         },
-    },
+    ),
 }
 
 

@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-import warnings
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from musiq_hf.metrics.bootstrap import bootstrap_intervals
 from musiq_hf.metrics.correlation import (
     MEAN_OF_GROUPS,
     METRICS,
@@ -18,8 +14,6 @@ from musiq_hf.metrics.correlation import (
     logistic_plcc,
     quality_metrics,
 )
-from musiq_hf.metrics.distributions import distribution_metrics, opinion_scores
-from musiq_hf.metrics.reports import quality_report
 
 
 def scores(count, seed):
@@ -174,124 +168,3 @@ def test_logistic_plcc_falls_back_to_the_raw_one_where_any_curve_fits(monkeypatc
     monkeypatch.setattr(optimize, "leastsq", lambda *args, **kwargs: (np.full(4, np.nan), None, {}, "", 5))
     assert fit_logistic(predictions, targets) is None
     assert logistic_plcc(predictions, targets) == quality_metrics(predictions, targets)["plcc"]
-
-
-@given(st.integers(3, 30), st.integers(0, 100))
-def test_bootstrap_counts_each_draw_as_scipy_does(count, seed):
-    predictions, targets = (side.round(-1) for side in scores(count, seed))  # ties, in few pictures constant draws
-    drawn = np.random.default_rng(seed).integers(0, count, (50, count))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ranked = [stats.spearmanr(predictions[rows], targets[rows])[0] for rows in drawn]
-        linear = [stats.pearsonr(predictions[rows], targets[rows])[0] for rows in drawn]
-    intervals = bootstrap_intervals(predictions, targets, num_resamples=50, confidence=0.8, seed=seed)
-    for name, values in (("srcc", ranked), ("plcc", linear)):
-        expected = np.quantile(np.nan_to_num(values, nan=0.0), (0.1, 0.9))
-        np.testing.assert_allclose(intervals["overall"][name], expected, atol=1e-9)
-
-
-def test_bootstrap_does_not_depend_on_how_it_is_cut_into_pieces(monkeypatch):
-    predictions, targets = scores(50, 0)
-    whole = bootstrap_intervals(predictions, targets, num_resamples=101)
-    monkeypatch.setattr("musiq_hf.metrics.bootstrap._VALUES_PER_CHUNK", 500)
-    pieces = bootstrap_intervals(predictions, targets, num_resamples=101)
-    np.testing.assert_allclose(pieces["overall"]["srcc"], whole["overall"]["srcc"], atol=0.02)
-
-
-def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
-    covered = []
-    for seed in range(200):
-        values = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 100)
-        low, high = bootstrap_intervals(*values.T, num_resamples=200, confidence=0.9)["overall"]["plcc"]
-        covered.append(low <= 0.6 <= high)
-    assert 0.82 <= np.mean(covered) <= 0.97
-
-
-def test_bootstrap_draws_within_groups():
-    # Each group is perfectly ranked, the opposite way: any draw within groups gives a mean near 0.
-    targets = np.arange(40.0)
-    predictions = np.where(targets < 20, targets, -targets)
-    groups = ["up"] * 20 + ["down"] * 20
-    intervals = bootstrap_intervals(predictions, targets, groups=groups, num_resamples=100)
-    assert list(intervals) == ["overall", MEAN_OF_GROUPS]
-    np.testing.assert_allclose(intervals[MEAN_OF_GROUPS]["srcc"], [0, 0], atol=1e-12)
-    assert list(bootstrap_intervals([1, 2, 3], [1, 2, 4], groups=list("abc"))) == ["overall"]
-
-
-def test_bootstrap_is_repeatable_and_narrower_with_more_pictures():
-    few, many = (bootstrap_intervals(*scores(count, 0), seed=3) for count in (20, 500))
-    assert few == bootstrap_intervals(*scores(20, 0), seed=3) != bootstrap_intervals(*scores(20, 0), seed=4)
-    widths = [high - low for low, high in (few["overall"]["srcc"], many["overall"]["srcc"])]
-    assert 0 < widths[1] < widths[0] / 2
-
-
-def test_bootstrap_of_constant_predictions_is_zero():
-    assert bootstrap_intervals([5, 5, 5], [1, 2, 3])["overall"] == {"srcc": [0.0, 0.0], "plcc": [0.0, 0.0]}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"num_resamples": 0}, "`num_resamples` must be at least 1, got 0"),
-        ({"confidence": 1.0}, "`confidence` must lie between 0 and 1, got 1.0"),
-        ({"groups": ["a"]}, "Each picture needs a prediction, a target and a group, got 3, 3, 1"),
-    ],
-)
-def test_wrong_arguments_of_the_bootstrap_raise(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        bootstrap_intervals([1, 2, 3], [1, 2, 3], **arguments)
-
-
-def test_distributions_are_compared_by_their_cumulated_difference():
-    wanted = np.zeros((2, 10))
-    wanted[:, 3] = 210  # counts
-    predicted = np.zeros((2, 10))
-    predicted[0, 3] = predicted[1, 5] = 1.0  # equal; two score values too high, on the other side of 5
-    metrics = distribution_metrics(predicted, wanted)
-    assert metrics == {"emd": pytest.approx(np.sqrt(2 / 10) / 2), "accuracy_at_5": 0.5, "mse": pytest.approx(4 / 2)}
-    assert distribution_metrics(predicted, wanted, exponent=1)["emd"] == pytest.approx(2 / 10 / 2)
-    from musiq_hf.models.musiq.losses_musiq import emd_loss
-
-    generator = np.random.default_rng(0)
-    p, q = generator.dirichlet(np.ones(10), 7), generator.integers(1, 50, (7, 10))
-    expected = emd_loss(torch.from_numpy(p), torch.from_numpy(q).double()).item()
-    assert distribution_metrics(p, q)["emd"] == pytest.approx(expected)
-
-
-def test_a_mean_of_exactly_5_counts_as_below():
-    five, four, six = (np.eye(10)[[index]] for index in (4, 3, 5))
-    assert distribution_metrics(five, four)["accuracy_at_5"] == 1
-    assert distribution_metrics(five, six)["accuracy_at_5"] == 0
-
-
-@pytest.mark.parametrize(
-    ("predicted", "wanted", "exponent", "message"),
-    [
-        (np.ones((2, 10)), np.ones((2, 9)), 2, "two tables of one shape"),
-        (np.ones((2, 5)), np.ones((2, 5)), 2, r"needs score values beyond it, got 1\.\.5"),
-        (np.ones((2, 10)), np.zeros((2, 10)), 2, "entries >= 0 and a sum > 0"),
-        (np.full((1, 10), np.nan), np.ones((1, 10)), 2, "entries >= 0 and a sum > 0"),
-        (np.ones((1, 10)), np.ones((1, 10)), 0, "`exponent` must be positive, got 0"),
-    ],
-)
-def test_wrong_distributions_raise(predicted, wanted, exponent, message):
-    with pytest.raises(ValueError, match=message):
-        distribution_metrics(predicted, wanted, exponent=exponent)
-
-
-def test_report_holds_everything_on_one_set_of_pictures():
-    predictions, targets = scores(30, 0)
-    groups = ["a", "b", "c"] * 10
-    report = quality_report(predictions, targets, groups=groups, num_resamples=20)
-    assert report == {
-        "num_pictures": 30,
-        "overall": quality_metrics(predictions, targets),
-        "groups": grouped_metrics(predictions, targets, groups),
-        "intervals": bootstrap_intervals(predictions, targets, groups=groups, num_resamples=20),
-    }
-    assert "groups" not in quality_report(predictions, targets, num_resamples=20)
-
-
-def test_opinion_scores_are_given_or_expectations():
-    np.testing.assert_array_equal(opinion_scores([3, 4.5]), [3, 4.5])
-    np.testing.assert_allclose(opinion_scores([[0, 0, 2], [1, 1, 2], [5, 0, 0]]), [3, 2.25, 1])

@@ -17,6 +17,7 @@ from transformers import AutoModel
 from musiq_hf import MusiqConfig, MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.data.splits import split_data
 from musiq_hf.hub.checkpoints import save_checkpoint
+from musiq_hf.metrics.report_files import read_metrics
 from musiq_hf.training.finetuning import finetune
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import load_model, normalize_scores
@@ -50,11 +51,11 @@ def losses(output_dir: Path) -> list[float]:
 def test_training_learns_to_rank_blur_and_saves_what_it_measured(scores_csv, blank, tmp_path):
     report = finetune(settings(scores_csv, blank, tmp_path, epochs=12, score_range=(0, 100)))
     assert list(report) == ["selection"]  # validation chose the epoch, so it is not reported as if it had not
-    assert report["selection"]["overall"]["srcc"] > 0.7
-    assert sorted(report["selection"]["groups"]) == ["a", "b", "mean within groups"]
-    assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    assert report["selection"].overall.srcc > 0.7
+    assert sorted(report["selection"].groups) == ["a", "b", "mean within groups"]
+    assert read_metrics(tmp_path).reports == report
     card = (tmp_path / "README.md").read_text()
-    assert f"| all | {report['selection']['overall']['srcc']:.4f}" in card
+    assert f"| all | {report['selection'].overall.srcc:.4f}" in card
     assert "20 pictures." in card and "epochs 12" in card and "from random weights" in card
     model = AutoModel.from_pretrained(tmp_path)
     assert isinstance(model, MusiqForImageQualityAssessment)
@@ -186,7 +187,7 @@ def test_checkpoint_without_native_scale_trains_with_the_defaults(scores_csv, ti
     config.save_pretrained(tmp_path / "blank")
     MusiqImageProcessor.from_config(config).save_pretrained(tmp_path / "blank")
     report = finetune(settings(scores_csv, str(tmp_path / "blank"), tmp_path / "out", epochs=1))
-    assert report["selection"]["num_pictures"] == 10
+    assert report["selection"].num_pictures == 10
 
 
 def test_resume_without_a_checkpoint_is_refused(scores_csv, blank, tmp_path):

@@ -2,25 +2,19 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from musiq_hf.common.files import write_json
-from musiq_hf.metrics.correlation import MEAN_OF_GROUPS, METRICS
-from musiq_hf.metrics.reports import summarize_runs
+from musiq_hf.metrics.correlation import METRICS
+from musiq_hf.metrics.report_files import StoredMetrics, write_metrics
+from musiq_hf.metrics.reports import Metrics, QualityReport, summarize_runs
 from musiq_hf.training.repeated_runs import repeat_runs, update_cards
 from musiq_hf.training.settings import FinetuneSettings
 
 
-def metrics(value: float) -> dict[str, float]:
-    return dict.fromkeys(METRICS, value)
-
-
-def report(value: float, **groups: float) -> dict:
-    tables = {name: metrics(own) for name, own in groups.items()}
-    if tables:
-        tables[MEAN_OF_GROUPS] = metrics(float(np.mean(list(groups.values()))))
-    return {"test": {"num_pictures": 9, "overall": metrics(value), "groups": tables}}
+def report(value: float) -> dict[str, QualityReport]:
+    metrics = Metrics(**dict.fromkeys(METRICS, value))
+    return {"test": QualityReport(num_pictures=9, overall=metrics, groups={})}
 
 
 class Trainer:
@@ -29,14 +23,14 @@ class Trainer:
     def __init__(self, interrupt_at: int | None = None):
         self.calls, self.interrupt_at = [], interrupt_at
 
-    def __call__(self, settings: FinetuneSettings) -> dict:
+    def __call__(self, settings: FinetuneSettings) -> dict[str, QualityReport]:
         self.calls.append((settings.seed, settings.split_seed, Path(settings.output_dir).name, settings.resume))
         folder = Path(settings.output_dir)
         (folder / "checkpoint-3").mkdir(parents=True, exist_ok=True)
         if settings.seed == self.interrupt_at:
             raise KeyboardInterrupt
         result = report(0.5 + 0.1 * settings.seed)
-        write_json(folder / "metrics.json", result)
+        write_metrics(folder, StoredMetrics(reports=result))
         return result
 
 
@@ -49,9 +43,9 @@ def test_each_run_has_its_seed_split_and_folder(settings, tmp_path):
     trainer = Trainer()
     result = repeat_runs(settings, runs=3, output_dir=tmp_path / "runs", train=trainer)
     assert trainer.calls == [(i, i, f"run_0{i}", False) for i in range(3)]
-    assert [run["test"]["overall"]["srcc"] for run in result["runs"]] == pytest.approx([0.5, 0.6, 0.7])
-    assert result["summary"] == summarize_runs(result["runs"])
-    assert json.loads(json.dumps(result["settings"]))["epochs"] == settings.epochs
+    assert [run["test"].overall.srcc for run in result.runs] == pytest.approx([0.5, 0.6, 0.7])
+    assert result.summary == summarize_runs(result.runs)
+    assert json.loads(json.dumps(result.to_json()))["settings"]["epochs"] == settings.epochs
 
 
 def test_fixed_splits_repeat_the_seed_alone(settings, tmp_path):
@@ -66,12 +60,12 @@ def test_interrupted_protocol_goes_on_where_it_stopped(settings, tmp_path):
     trainer = Trainer()
     result = repeat_runs(settings, runs=3, output_dir=tmp_path / "runs", train=trainer)
     assert [(seed, resume) for seed, _, _, resume in trainer.calls] == [(1, True), (2, False)]
-    assert result["runs"] == repeat_runs(settings, runs=3, output_dir=tmp_path / "whole", train=Trainer())["runs"]
+    assert result.runs == repeat_runs(settings, runs=3, output_dir=tmp_path / "whole", train=Trainer()).runs
 
 
 def test_entries_added_to_a_card_are_no_splits_of_a_run(settings, tmp_path):
     first = repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=Trainer())
-    added = report(0.1)["test"]
+    added = report(0.1)["test"].to_json()
     stored = tmp_path / "runs" / "run_00" / "metrics.json"
     write_json(stored, json.loads(stored.read_text()) | {"koniq.csv, test": added})
     assert repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=Trainer()) == first
@@ -110,37 +104,6 @@ def test_mistake_before_the_first_run_can_be_corrected(settings, tmp_path):
     with pytest.raises(ValueError, match="no such column"):
         repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=refuse)
     settings.group_by = "lens"
-    assert (
-        repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=Trainer())["settings"]["group_by"] == "lens"
-    )
+    corrected = repeat_runs(settings, runs=1, output_dir=tmp_path / "runs", train=Trainer())
+    assert corrected.settings["group_by"] == "lens"
     assert json.loads((tmp_path / "runs" / "runs.json").read_text())["group_by"] == "lens"
-
-
-def test_summary_agrees_with_numpy():
-    values = [0.5, 0.9, 0.7, 0.6]
-    summary = summarize_runs([report(value, x=value / 2, y=value / 4) for value in values])
-    statistics = summary["test"]["overall"]["krcc"]
-    assert statistics == {
-        "num_runs": 4,
-        "mean": pytest.approx(np.mean(values)),
-        "std": pytest.approx(np.std(values, ddof=1)),
-        "median": pytest.approx(np.median(values)),
-        "min": 0.5,
-        "max": 0.9,
-    }
-    assert list(summary["test"]["groups"]) == ["x", "y", MEAN_OF_GROUPS]
-    assert summary["test"]["groups"]["x"]["srcc"]["median"] == pytest.approx(0.325)
-
-
-def test_groups_that_some_runs_lack_are_counted():
-    summary = summarize_runs([report(0.5, x=0.1, y=0.3), report(0.7, x=0.2), report(0.9)])
-    groups = summary["test"]["groups"]
-    assert [groups[name]["srcc"]["num_runs"] for name in ("x", "y", MEAN_OF_GROUPS)] == [2, 1, 2]
-    assert groups["y"]["srcc"]["std"] is None
-    assert summary["test"]["overall"]["srcc"]["num_runs"] == 3
-
-
-def test_one_run_has_no_spread_and_none_no_summary():
-    assert summarize_runs([report(0.5)])["test"]["overall"]["srcc"]["std"] is None
-    with pytest.raises(ValueError, match="At least one finished run is needed"):
-        summarize_runs([])

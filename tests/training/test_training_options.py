@@ -59,7 +59,7 @@ def test_distributions_train_a_distribution_head(photos, blank):
     assert model.config.num_labels == 3
     inputs = MusiqImageProcessor.from_config(model.config)(Image.open(photos / "0.png"))
     assert 1 < model(**inputs).scores.item() < 3
-    assert report["selection"]["overall"]["rmse"] < 2  # in score values 1..3
+    assert report["selection"].overall.rmse < 2  # in score values 1..3
     with pytest.raises(ValueError, match="lowers opinion scores, but these data have distributions"):
         finetune(settings(photos, blank, degrade_fraction=0.5, output_dir=str(photos / "other")))
 
@@ -164,7 +164,7 @@ def test_patches_are_counted_from_the_heads_of_the_files(photos):
 )
 def test_every_option_trains(photos, blank, changes):
     report = finetune(settings(photos, blank, **changes))
-    assert report["selection"]["num_pictures"] == 4
+    assert report["selection"].num_pictures == 4
     assert log_of(photos, "train_loss")[0] > 0
 
 

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import shutil
+
+import pytest
+
+from musiq_hf import DEFAULT_CHECKPOINT
+from musiq_hf.hub.card_updates import update_card
+from musiq_hf.metrics.report_files import read_metrics
+from musiq_hf.metrics.reports import Metrics, QualityReport
+
+
+def report_of(srcc: float) -> QualityReport:
+    metrics = Metrics(srcc=srcc, plcc=0.5, plcc_logistic=0.6, krcc=0.4, rmse=2.0)
+    return QualityReport(model="m", data="koniq", split="test", num_pictures=9, overall=metrics, intervals={})
+
+
+def test_card_gets_the_results_and_keeps_the_rest(tiny_config, tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    card = "---\nlicense: mit\n---\n\n# Mine\n\n## Evaluation\n\nOld words.\n\n## Limits\n\nBy hand.\n"
+    (tmp_path / "README.md").write_text(card)
+    (tmp_path / "metrics.json").write_text(json.dumps({"validation": report_of(0.25).to_json()}))
+    update_card(tmp_path, report_of(0.75))
+    text = (tmp_path / "README.md").read_text()
+    before, after = text.split("## Evaluation\n")
+    assert before == card.split("## Evaluation\n")[0]
+    assert after.endswith("\n\n## Limits\n\nBy hand.\n") and "Old words" not in after
+    assert "**koniq, test**: 9 pictures." in after and "0.7500" in after and "0.2500" in after
+    assert sorted(json.loads((tmp_path / "metrics.json").read_text())) == ["koniq, test", "validation"]
+    update_card(tmp_path, report_of(0.125), title="validation")
+    text = (tmp_path / "README.md").read_text()
+    assert "0.1250" in text and "0.2500" not in text and "0.7500" in text
+
+
+def test_card_without_evaluation_or_without_a_file_is_completed(tiny_config, tmp_path):
+    tiny_config(architectures=["MusiqForImageQualityAssessment"]).save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("# Mine\n")
+    update_card(tmp_path, report_of(0.75))
+    assert (tmp_path / "README.md").read_text().startswith("# Mine\n\n## Evaluation\n\n**koniq, test**")
+    (tmp_path / "README.md").unlink()
+    update_card(tmp_path, report_of(0.75))
+    text = (tmp_path / "README.md").read_text()
+    assert "## Limits and bias" in text and "Not noted with these files." in text
+    with pytest.raises(ValueError, match="absent cannot be updated: that needs a local directory with a config.json"):
+        update_card(tmp_path / "absent", report_of(0.75))
+
+
+def test_card_leaves_the_plain_numbers_of_pretraining_out(tiny_config, tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"eval_pair_accuracy": 0.875, "epoch": 3}')
+    update_card(tmp_path, report_of(0.75))
+    text = (tmp_path / "README.md").read_text()
+    assert "0.7500" in text and "eval_pair_accuracy" not in text
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert (stored["eval_pair_accuracy"], sorted(stored)) == (0.875, ["epoch", "eval_pair_accuracy", "koniq, test"])
+
+
+def test_a_report_of_no_data_set_needs_a_title(tiny_config, tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="does not say what it was measured on. Give a `title` for the card"):
+        update_card(tmp_path, report_of(0.75).for_card())
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_the_embedded_checkpoint_is_rewritten_byte_for_byte(tmp_path):
+    for name in ("config.json", "README.md", "metrics.json"):
+        shutil.copy(DEFAULT_CHECKPOINT / name, tmp_path / name)
+    update_card(tmp_path, read_metrics(tmp_path).reports["validation"], title="validation")
+    for name in ("README.md", "metrics.json"):
+        assert (tmp_path / name).read_bytes() == (DEFAULT_CHECKPOINT / name).read_bytes()
