@@ -12,7 +12,7 @@ from transformers.utils import logging
 from ..models.musiq.image_processing_musiq import MusiqImageProcessor
 from ..models.musiq.patching_musiq import patch_grids
 from ..pictures.degradations import to_rgb_picture
-from ..pictures.opening import open_picture, shrunk_size
+from ..pictures.opening import compute_shrunk_size, open_picture
 from .batches import open_row
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _patches_of(
     cell: dict[str, Any], size: tuple[int, int], processor: MusiqImageProcessor, shorter_side: int | None
 ) -> list[int]:
     """Patches per scale of a picture of this size, or a ValueError that names it."""
-    width, height = size if shorter_side is None else shrunk_size(size, shorter_side)
+    width, height = size if shorter_side is None else compute_shrunk_size(size, shorter_side)
     try:
         return _patches_per_scale(height, width, processor)
     except ValueError as error:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ..models.musiq.configuration_musiq import MusiqConfig
 from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..pictures.opening import Preset, decoder_name
+from ..pictures.opening import Preset, describe_decoder
 from ..version import __version__
 
 DIGITS = 8  # of a hash: two of a hundred checkpoints share one with a probability of one in a million
@@ -123,7 +123,7 @@ def make_signature(
         "weights": weights_hash(model)[:DIGITS],
         "preset": preset,
         "preprocessing": preprocessing_hash(processor, shorter_side=shorter_side)[:DIGITS],
-        "decoder": decoder_name(preset),
+        "decoder": describe_decoder(preset),
         "dtype": _dtype(model),
         "musiq_hf": __version__,
         "torch": torch.__version__,

@@ -12,9 +12,9 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..data.batches import open_row
 from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..pictures.augmentations import random_crop
+from ..pictures.augmentations import crop_fraction
 from ..pictures.degradations import degrade_at_random, to_rgb_picture
-from ..pictures.fault_pairs import fault_pair
+from ..pictures.fault_pairs import make_fault_pair
 from ..pictures.opening import Preset, shrink_shorter_side
 
 
@@ -115,13 +115,13 @@ class QualityCollator:
             if self.shorter_side is not None:
                 image = shrink_shorter_side(image, self.shorter_side)
             if index in paired:
-                pair, _ = fault_pair(to_rgb_picture(image))
+                pair, _ = make_fault_pair(to_rgb_picture(image))
                 copies += [random_sequence(self.processor, picture, self.limits) for picture in pair]
             if self.degrade_fraction and torch.rand(()) < self.degrade_fraction:
                 image, label = degrade_at_random(image, label, worst=self.worst_score)
             labels.append(label)
             if self.min_crop < 1:
-                image = random_crop(image, min_fraction=self.min_crop)
+                image = crop_fraction(image, min_fraction=self.min_crop)
             if self.flip and torch.rand(()) < 0.5:
                 image = ImageOps.mirror(image)
             image.filename = row["image"]["path"] or ""  # flips and faults lose it, and errors should name the file

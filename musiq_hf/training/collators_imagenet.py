@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers.image_processing_utils import BatchFeature
 
 from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..pictures.augmentations import crop_at_random, rand_augment, random_crop_size
+from ..pictures.augmentations import crop_at_random, draw_crop_size, rand_augment
 from ..pictures.degradations import to_rgb_picture
 from ..pictures.opening import open_picture
 from .collators import make_padder, random_sequence
@@ -77,7 +77,7 @@ class MixupCollator:
     def _augmented_group(self, rows: Sequence[dict[str, Any]]) -> tuple[list[Image.Image], torch.Tensor]:
         """One picture, or a mixed pair, and class probabilities (len(rows), num_labels)."""
         images = [open_picture(row["image"]) for row in rows]
-        size = random_crop_size([image.size for image in images], min_area=self.min_crop_area)
+        size = draw_crop_size([image.size for image in images], min_area=self.min_crop_area)
         pictures = [self._augment(image, size) for image in images]
         labels = F.one_hot(torch.tensor([row["label"] for row in rows]), self.num_labels).float()
         if len(rows) == 2:
