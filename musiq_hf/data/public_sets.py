@@ -28,15 +28,15 @@ from transformers.utils import logging
 from ..pictures.opening import decode_image
 from .annotation_files import (
     Pictures,
-    annotation_file,
     check_distribution,
     check_number,
+    find_annotation_file,
     read_excel,
     read_fields,
     read_table,
     read_text,
 )
-from .splits import SPLITS, check_split_name, random_parts, to_splits
+from .splits import SPLITS, check_split_name, draw_parts, make_splits
 
 if TYPE_CHECKING:
     import datasets
@@ -68,7 +68,9 @@ def load_koniq(
     Raises:
         ValueError: See the module.
     """
-    path = annotation_file(annotations, ("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv"))
+    path = find_annotation_file(
+        annotations, ("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv")
+    )
     pictures = Pictures(path, image_root, usual=("1024x768",))
     counts = [f"c{score}" for score in range(1, 6)]
     rows = []
@@ -82,7 +84,7 @@ def load_koniq(
         if "set" in cells:
             row["split"] = check_split_name({"training": "train"}.get(cells["set"], cells["set"]), where=where)
         rows.append(row)
-    return to_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed)
 
 
 def load_spaq(
@@ -103,7 +105,7 @@ def load_spaq(
         ValueError: See the module.
     """
     excel = "MOS and Image attribute scores.xlsx"
-    path = annotation_file(annotations, (excel, f"Annotations/{excel}", "SPAQ_mos_std.txt"))
+    path = find_annotation_file(annotations, (excel, f"Annotations/{excel}", "SPAQ_mos_std.txt"))
     pictures = Pictures(path, image_root, usual=("TestImage", "../TestImage"))
     if path.suffix.lower() == ".xlsx":
         pairs = (
@@ -119,10 +121,10 @@ def load_spaq(
         }
         for where, name, mos in pairs
     ]
-    return to_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed)
 
 
-def _paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str, Any]]]]:
+def _read_paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str, Any]]]]:
     """Name of each picture, whether `is_valid` marks it for validation, and its three patches with boxes and scores.
 
     A box counts from the corner of the picture (`left_image`, `top_image`): files for padded pictures move both.
@@ -169,23 +171,23 @@ def load_paq2piq(
     Raises:
         ValueError: See the module.
     """
-    path = annotation_file(annotations, ("labels_image.csv",))
+    path = find_annotation_file(annotations, ("labels_image.csv",))
     pictures = Pictures(path, image_root, usual=("database",))
-    test_file = annotation_file(str(path.parent), PAQ2PIQ_TEST)
-    test = {name for name, _, _ in _paq2piq_patches(test_file)}
+    test_file = find_annotation_file(str(path.parent), PAQ2PIQ_TEST)
+    test = {name for name, _, _ in _read_paq2piq_patches(test_file)}
     train_file = next((path.parent / name for name in PAQ2PIQ_TRAIN if (path.parent / name).is_file()), None)
     if train_file is None and split_seed is None:
         raise ValueError(
             f"{path.parent}: {PAQ2PIQ_TRAIN[0]} is missing, which marks the validation pictures and has the boxes of "
             "the training patches. Add it, or give `split_seed` to draw validation pictures and train without patches."
         )
-    boxed = {} if train_file is None else {name: (v, own) for name, v, own in _paq2piq_patches(train_file)}
+    boxed = {} if train_file is None else {name: (v, own) for name, v, own in _read_paq2piq_patches(train_file)}
     table = list(read_table(path, ["name", "mos"]))
     if split_seed is None:
         validation = {name for name, (is_valid, _) in boxed.items() if is_valid}
     else:
         others = sorted({cells["name"] for _, cells in table} - test)
-        drawn = random_parts(len(others), (PAQ2PIQ_VALIDATION_FRACTION, 1 - PAQ2PIQ_VALIDATION_FRACTION), split_seed)
+        drawn = draw_parts(len(others), (PAQ2PIQ_VALIDATION_FRACTION, 1 - PAQ2PIQ_VALIDATION_FRACTION), split_seed)
         validation = {others[index] for index in drawn[0]}
     rows: list[dict[str, Any]] = []
     for where, cells in table:
@@ -197,10 +199,10 @@ def load_paq2piq(
         rows.append({**common, "mos": mos, "box": None})
         if split == "train" and name in boxed:
             rows += ({**common, **patch} for patch in boxed[name][1])
-    return to_splits(rows, source=path, seed=None)
+    return make_splits(rows, source=path, seed=None)
 
 
-def _ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
+def _read_ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
     """Where each picture of AVA stands, its id and its counts of the scores 1..10."""
     if path.suffix.lower() != ".json":
         expected = "index, picture id, 10 counts, 2 tag ids and challenge id"
@@ -216,10 +218,10 @@ def _ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
     yield from ((f"{path}, entry {index}", *pair) for index, pair in enumerate(pairs))
 
 
-def _ava_rows(path: Path, test_ids: set[str] | None) -> Iterator[dict[str, Any]]:
+def _read_ava_rows(path: Path, test_ids: set[str] | None) -> Iterator[dict[str, Any]]:
     """Rows with ids for pictures; a JSON file's split is in its name."""
     own = next((split for split in SPLITS if split in path.stem), None) if path.suffix.lower() == ".json" else None
-    for where, image_id, counts in _ava_counts(path):
+    for where, image_id, counts in _read_ava_counts(path):
         if not isinstance(counts, list) or len(counts) != NUM_AVA_SCORES:
             raise ValueError(f"{where}: {NUM_AVA_SCORES} counts were expected, got {counts}.")
         row = {"image": image_id, "distribution": check_distribution(counts, where=where)}
@@ -230,7 +232,7 @@ def _ava_rows(path: Path, test_ids: set[str] | None) -> Iterator[dict[str, Any]]
         yield row
 
 
-def _can_be_read(path: str, *, decode_all: bool) -> bool:
+def _is_readable(path: str, *, decode_all: bool) -> bool:
     try:
         if decode_all:
             decode_image(path, path)
@@ -247,7 +249,7 @@ def _drop_unusable(
     """Rows whose pictures are there and can be read; one warning names the others."""
     found = [(row, pictures.find(f"{row['image']}.jpg")) for row in rows]
     with ThreadPoolExecutor() as pool:
-        readable = list(pool.map(lambda f: f[1] is not None and _can_be_read(f[1], decode_all=decode_all), found))
+        readable = list(pool.map(lambda f: f[1] is not None and _is_readable(f[1], decode_all=decode_all), found))
     kept = [{**row, "image": path} for (row, path), fine in zip(found, readable, strict=True) if fine]
     missing = [row["image"] for row, path in found if path is None]
     broken = [row["image"] for (row, path), fine in zip(found, readable, strict=True) if path and not fine]
@@ -257,11 +259,11 @@ def _drop_unusable(
         )
     for kind, names in (("are missing", missing), ("cannot be decoded", broken)):
         if names:
-            logger.warning("%s: pictures that %s are left out (%d): %s", source, kind, len(names), _first(names))
+            logger.warning("%s: pictures that %s are left out (%d): %s", source, kind, len(names), _join_first(names))
     return kept
 
 
-def _first(names: list[str], *, count: int = 10) -> str:
+def _join_first(names: list[str], *, count: int = 10) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
@@ -297,7 +299,7 @@ def load_ava(
     folder = Path(annotations)
     files = sorted(folder.glob("ava_labels_*.json")) if folder.is_dir() else []
     if not files or (folder / "AVA.txt").is_file():
-        files = [annotation_file(annotations, ("AVA.txt", "ava_labels_test.json"))]
+        files = [find_annotation_file(annotations, ("AVA.txt", "ava_labels_test.json"))]
     beside = files[0].parent / "aesthetics_image_lists" / "generic_test.jpgl"
     if test_list is not None and (split_seed is not None or files[0].suffix == ".json"):
         raise ValueError("`test_list` splits AVA.txt, without `split_seed`. Leave one out.")
@@ -306,9 +308,9 @@ def load_ava(
     ids = Path(test_list) if test_list is not None else beside if beside.is_file() else None
     test_ids = None if ids is None else {Path(name).stem for name in read_text(ids).split()}
     pictures = Pictures(files[0], image_root, usual=("images", "image"))
-    rows = [row for file in files for row in _ava_rows(file, test_ids)]
+    rows = [row for file in files for row in _read_ava_rows(file, test_ids)]
     rows = _drop_unusable(rows, pictures, source=files[0], decode_all=decode_all)
-    return to_splits(rows, source=files[0], seed=split_seed)
+    return make_splits(rows, source=files[0], seed=split_seed)
 
 
 def load_biq2021(
@@ -333,7 +335,7 @@ def load_biq2021(
     """
     folder = Path(annotations)
     files = [folder / name for name in BIQ2021_FILES if (folder / name).is_file()]
-    files = files or [annotation_file(annotations, (*BIQ2021_FILES, "labels.csv"))]
+    files = files or [find_annotation_file(annotations, (*BIQ2021_FILES, "labels.csv"))]
     pictures = Pictures(files[0], image_root, usual=("Images", "images"))
     rows = []
     for file in files:
@@ -351,7 +353,7 @@ def load_biq2021(
             )
     if any(row["group"] is None for row in rows):  # pictures were renamed
         rows = [{name: value for name, value in row.items() if name != "group"} for row in rows]
-    return to_splits(rows, source=files[0], seed=split_seed)
+    return make_splits(rows, source=files[0], seed=split_seed)
 
 
 def load_tid2013(
@@ -370,7 +372,7 @@ def load_tid2013(
     Raises:
         ValueError: See the module.
     """
-    path = annotation_file(annotations, ("mos_with_names.txt",))
+    path = find_annotation_file(annotations, ("mos_with_names.txt",))
     pictures = Pictures(path, image_root, usual=("distorted_images",))
     rows = []
     for where, (mos, name) in read_fields(path, 2, "a MOS and a name"):
@@ -378,7 +380,7 @@ def load_tid2013(
             raise ValueError(f"{where}: a name such as I01_01_1.bmp was expected, got {name!r}.")
         score = check_number(mos, name="MOS", where=where, low=0, high=9)
         rows.append({"image": pictures.require(name, where), "mos": score, "reference": name[:3].upper()})
-    return to_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed)
 
 
 def load_kadid10k(
@@ -400,7 +402,7 @@ def load_kadid10k(
     Raises:
         ValueError: See the module.
     """
-    path = annotation_file(annotations, ("dmos.csv", "FR_KADID_mos_std.txt"))
+    path = find_annotation_file(annotations, ("dmos.csv", "FR_KADID_mos_std.txt"))
     pictures = Pictures(path, image_root, usual=("images",))
     if path.suffix.lower() == ".csv":
         columns = ["ref_img", "dist_img", "dmos"]
@@ -417,7 +419,7 @@ def load_kadid10k(
         }
         for where, fields in lines
     ]
-    return to_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed)
 
 
 DATA_SETS: dict[str, Callable[..., "datasets.DatasetDict"]] = {

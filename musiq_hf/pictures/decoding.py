@@ -67,7 +67,7 @@ class Decoder:
         ).detach()
 
     def to_array(self, source: Any) -> np.ndarray:
-        """Return the same as an array, which travels between processes without shared memory, which containers lack."""
+        """Return the same as an array, which travels between processes without shared memory, rare in containers."""
         return self(source).numpy()
 
 
