@@ -9,8 +9,8 @@ which it has its usual name, and
 - `split_seed`: None = the official split where there is one, else the random protocol split of seed 0; a number = the
   protocol split of that seed: 80 % `train`, 20 % `test`.
 
-It returns columns `image` (undecoded) and `mos`, or `distribution` (fractions that sum to 1); where rows are distorted
-copies or patches of a picture also its name as `reference`, because all of them belong to one side of every split. It
+It returns columns `image` (undecoded) and `mos`, or `distribution` (fractions that sum to 1). Rows that are distorted
+copies or patches of a picture have its name as `reference`, because all of them belong to one side of every split. It
 raises a ValueError that names file, line and expectation for wrong columns, missing pictures and scores outside of the
 data set's range.
 """
@@ -53,13 +53,13 @@ logger = logging.get_logger(__name__)
 def load_koniq(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None, distribution: bool = False
 ) -> "datasets.DatasetDict":
-    """KonIQ-10k: 10,073 photographs, scores 0..100.
+    """Read KonIQ-10k: 10,073 photographs, scores 0..100.
 
     Args:
-        annotations: `koniq10k_distributions_sets.csv`, whose `set` is the official split (7,058 / 1,000 / 2,015), or
-            `koniq10k_scores_and_distributions.csv`, which names none (and keeps the 0..100 scores in `MOS_zscore`).
-        image_root: See the module; usually `1024x768`, the pictures that the paper uses.
-        split_seed: See the module; the paper draws ten random splits.
+        annotations: File `koniq10k_distributions_sets.csv`, whose `set` is the official split (7,058 / 1,000 / 2,015),
+            or `koniq10k_scores_and_distributions.csv`, which names none (and keeps the 0..100 scores in `MOS_zscore`).
+        image_root: Folder of the pictures, see the module; usually `1024x768`, the pictures that the paper uses.
+        split_seed: Seed of the split, see the module; the paper draws ten random splits.
         distribution: Whether rows hold the distribution over the scores 1..5 instead of `mos`.
 
     Returns:
@@ -90,13 +90,13 @@ def load_koniq(
 def load_spaq(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """SPAQ: 11,125 photographs of smartphones, scores 0..100, no official split.
+    """Read SPAQ: 11,125 photographs of smartphones, scores 0..100, no official split.
 
     Args:
-        annotations: `MOS and Image attribute scores.xlsx` (needs openpyxl), or `SPAQ_mos_std.txt` with lines of name,
-            MOS and standard deviation.
-        image_root: See the module; usually `TestImage`.
-        split_seed: See the module.
+        annotations: File `MOS and Image attribute scores.xlsx` (needs openpyxl), or `SPAQ_mos_std.txt` with lines of
+            name, MOS and standard deviation.
+        image_root: Folder of the pictures, see the module; usually `TestImage`.
+        split_seed: Seed of the split, see the module.
 
     Returns:
         The splits.
@@ -125,9 +125,12 @@ def load_spaq(
 
 
 def _read_paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str, Any]]]]:
-    """Name of each picture, whether `is_valid` marks it for validation, and its three patches with boxes and scores.
+    """Read the patches of every picture.
 
     A box counts from the corner of the picture (`left_image`, `top_image`): files for padded pictures move both.
+
+    Yields:
+        (name, whether `is_valid` marks it for validation, its three patches with boxes and scores).
     """
     sides = ("left", "top", "right", "bottom")
     parts = ("patch_1", "patch_2", "patch_3")
@@ -149,7 +152,7 @@ def _read_paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str
 def load_paq2piq(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """PaQ-2-PiQ (FLIVE, LIVE-FB): 39,810 pictures and three patches of each, scores 0..100.
+    """Read PaQ-2-PiQ (FLIVE, LIVE-FB): 39,810 pictures and three patches of each, scores 0..100.
 
     As in the paper, `train` holds full pictures and their patches (about 30,000 and 90,000), `validation` (about
     7,700) and `test` (1,827) full pictures only. Patches are not files: the column `box` holds left, top, right and
@@ -161,7 +164,8 @@ def load_paq2piq(
             patch_3, `mos_`, `left_`, `top_`, `right_`, `bottom_`) and `labels=640_padded.csv` (all others, the same
             columns and `is_valid`). The published full file is the last one: it alone has the boxes of the
             training patches and the official validation pictures.
-        image_root: See the module; usually `database`, with `voc_emotic_ava`, `blur_dataset` and `EE371R` below it.
+        image_root: Folder of the pictures, see the module; usually `database`, with `voc_emotic_ava`, `blur_dataset`
+            and `EE371R` below it.
         split_seed: None = validation pictures by `is_valid`; a number = a fifth of the pictures outside of the test
             set, drawn at random. Then `labels=640_padded.csv` may be missing, and there are no training patches.
 
@@ -181,7 +185,9 @@ def load_paq2piq(
             f"{path.parent}: {PAQ2PIQ_TRAIN[0]} is missing, which marks the validation pictures and has the boxes of "
             "the training patches. Add it, or give `split_seed` to draw validation pictures and train without patches."
         )
-    boxed = {} if train_file is None else {name: (v, own) for name, v, own in _read_paq2piq_patches(train_file)}
+    boxed = (
+        {} if train_file is None else {name: (v, patches) for name, v, patches in _read_paq2piq_patches(train_file)}
+    )
     table = list(read_table(path, ["name", "mos"]))
     if split_seed is None:
         validation = {name for name, (is_valid, _) in boxed.items() if is_valid}
@@ -203,7 +209,7 @@ def load_paq2piq(
 
 
 def _read_ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
-    """Where each picture of AVA stands, its id and its counts of the scores 1..10."""
+    """Read (file and line, id, counts of the scores 1..10) of every picture of AVA."""
     if path.suffix.lower() != ".json":
         expected = "index, picture id, 10 counts, 2 tag ids and challenge id"
         for where, fields in read_fields(path, NUM_AVA_SCORES + 5, expected):
@@ -219,14 +225,14 @@ def _read_ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 def _read_ava_rows(path: Path, test_ids: set[str] | None) -> Iterator[dict[str, Any]]:
-    """Rows with ids for pictures; a JSON file's split is in its name."""
-    own = next((split for split in SPLITS if split in path.stem), None) if path.suffix.lower() == ".json" else None
+    """Read rows with ids in place of pictures; a JSON file's split is in its name."""
+    named = next((split for split in SPLITS if split in path.stem), None) if path.suffix.lower() == ".json" else None
     for where, image_id, counts in _read_ava_counts(path):
         if not isinstance(counts, list) or len(counts) != NUM_AVA_SCORES:
             raise ValueError(f"{where}: {NUM_AVA_SCORES} counts were expected, got {counts}.")
         row = {"image": image_id, "distribution": check_distribution(counts, where=where)}
-        if own is not None:
-            row["split"] = own
+        if named is not None:
+            row["split"] = named
         elif test_ids is not None:
             row["split"] = "test" if image_id in test_ids else "train"
         yield row
@@ -246,7 +252,7 @@ def _is_readable(path: str, *, decode_all: bool) -> bool:
 def _drop_unusable(
     rows: list[dict[str, Any]], pictures: Pictures, *, source: Path, decode_all: bool
 ) -> list[dict[str, Any]]:
-    """Rows whose pictures are there and can be read; one warning names the others."""
+    """Keep the rows whose pictures are there and can be read; warnings name the others."""
     found = [(row, pictures.find(f"{row['image']}.jpg")) for row in rows]
     with ThreadPoolExecutor() as pool:
         readable = list(pool.map(lambda f: f[1] is not None and _is_readable(f[1], decode_all=decode_all), found))
@@ -275,16 +281,17 @@ def load_ava(
     test_list: str | None = None,
     decode_all: bool = False,
 ) -> "datasets.DatasetDict":
-    """AVA: 255,530 photographs with the counts of ten scores; rows hold `distribution` over 1..10.
+    """Read AVA: 255,530 photographs with the counts of ten scores; rows hold `distribution` over 1..10.
 
     Pictures (`<id>.jpg`) that are missing or cannot be decoded, of which every copy of AVA has some, are left out, and
     a warning names them.
 
     Args:
-        annotations: `AVA.txt` (index, picture id, 10 counts, 2 tag ids, challenge id), or a JSON list of `image_id`
-            and `label` whose file name holds the split, `ava_labels_test.json`; a folder may hold several of these.
-        image_root: See the module; usually `images`.
-        split_seed: See the module.
+        annotations: File `AVA.txt` (index, picture id, 10 counts, 2 tag ids, challenge id), or a JSON list of
+            `image_id` and `label` whose file name holds the split, `ava_labels_test.json`. A folder may hold several
+            of these.
+        image_root: Folder of the pictures, see the module; usually `images`.
+        split_seed: Seed of the split, see the module.
         test_list: File with the ids of the test pictures, one per line; None =
             `aesthetics_image_lists/generic_test.jpgl` beside `AVA.txt`; if that is not there either, there is no
             official split.
@@ -316,15 +323,15 @@ def load_ava(
 def load_biq2021(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """BIQ2021: 12,000 photographs in three subsets; scores 0..100 (the files hold 0..1), `group` is the subset.
+    """Read BIQ2021: 12,000 photographs in three subsets; scores 0..100 (the files hold 0..1), `group` is the subset.
 
     Args:
         annotations: Folder of the official `Train (Images and MOS).csv` and `Test (Images and MOS).csv` (`Image
             Name,MOS`; 10,000 and 2,000 rows) or one of the two, or a CSV with columns `image,mos,split`. The authors'
             `Train.csv` and `Test.csv` hold another scale with values below 0 and are not read.
-        image_root: See the module; usually `Images`. Extensions there differ in case from the files', names hold
-            blanks and parentheses, and one file is an MPO, of which the first picture is taken.
-        split_seed: See the module.
+        image_root: Folder of the pictures, see the module; usually `Images`. Extensions there differ in case from the
+            files', and names hold blanks and parentheses. One file is an MPO, of which the first picture is taken.
+        split_seed: Seed of the split, see the module.
 
     Returns:
         The splits, with columns `image`, `mos` and `group` ("ss01", "ss02", "ss03"; absent where pictures were
@@ -359,12 +366,15 @@ def load_biq2021(
 def load_tid2013(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """TID2013: 3,000 distorted copies of 25 pictures, scores 0..9; no reference picture is on both sides of a split.
+    """Read TID2013: 3,000 distorted copies of 25 pictures, scores 0..9.
+
+    No reference picture is on both sides of a split.
 
     Args:
-        annotations: `mos_with_names.txt`, lines `5.51429 I01_01_1.bmp`.
-        image_root: See the module; usually `distorted_images`. The case of names differs between list and files.
-        split_seed: See the module.
+        annotations: File `mos_with_names.txt` with lines `5.51429 I01_01_1.bmp`.
+        image_root: Folder of the pictures, see the module; usually `distorted_images`. The case of names
+            differs between list and files.
+        split_seed: Seed of the split, see the module.
 
     Returns:
         The splits, with columns `image`, `mos` and `reference`.
@@ -386,15 +396,15 @@ def load_tid2013(
 def load_kadid10k(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """KADID-10k: 10,125 distorted copies of 81 pictures, scores 1..5 (higher is better, also where called DMOS).
+    """Read KADID-10k: 10,125 distorted copies of 81 pictures, scores 1..5; higher is better, also where called DMOS.
 
     No reference picture is on both sides of a split.
 
     Args:
-        annotations: `dmos.csv` (`dist_img,ref_img,dmos,var`), or `FR_KADID_mos_std.txt` with lines of reference,
+        annotations: File `dmos.csv` (`dist_img,ref_img,dmos,var`), or `FR_KADID_mos_std.txt` with lines of reference,
             distorted picture, MOS and standard deviation.
-        image_root: See the module; usually `images`.
-        split_seed: See the module.
+        image_root: Folder of the pictures, see the module; usually `images`.
+        split_seed: Seed of the split, see the module.
 
     Returns:
         The splits, with columns `image`, `mos` and `reference`.

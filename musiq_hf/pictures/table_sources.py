@@ -106,7 +106,7 @@ def open_cell(cell: Any, name: str, folder: str) -> str | BytesIO:
     """Return the bytes of a cell, or the path of its file.
 
     Args:
-        cell: See `resolve_cell`.
+        cell: Cell of a table, see `resolve_cell`.
         name: Name of the picture in error messages.
         folder: Folder that a path starts from.
 
