@@ -88,7 +88,7 @@ def resolve_picture(cell: dict[str, Any] | None, image_root: Path, where: str) -
 
 def has_paths(rows: Any) -> bool:
     """Return whether the column `image` holds texts, which are paths, and no pictures."""
-    return getattr(rows.features["image"], "dtype", None) == "string"
+    return getattr(rows.features["image"], "dtype", None) in ("string", "large_string")
 
 
 def check_rows(rows: "datasets.Dataset", source: str, image_root: Path, score_range: Range) -> "datasets.Dataset":
