@@ -144,3 +144,9 @@ def test_without_the_decoder_pillow_decodes(monkeypatch, request):
 def test_an_unknown_preset_is_named():
     with pytest.raises(ValueError, match="one of default, google, got 'tf'"):
         check_preset("tf")
+
+
+def test_undecodable_picture_is_named(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0nothing")
+    with pytest.raises(ValueError, match="broken.jpg"):
+        open_picture({"path": str(tmp_path / "broken.jpg"), "bytes": None})
