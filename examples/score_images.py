@@ -8,28 +8,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from PIL import Image
 from transformers import pipeline
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.common.arguments import parse_arguments
-from musiq_hf.pictures.opening import load_image, shrink_shorter_side
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-
-
-def find_pictures(paths: list[Path]) -> list[Path]:
-    """Files as they are, and the pictures in folders, sorted by name."""
-    found: list[Path] = []
-    for path in paths:
-        inside = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else ()
-        found += sorted(inside) if path.is_dir() else [path]
-    return found
+from musiq_hf.pictures import find_pictures, open_picture, shrink_shorter_side
 
 
 def main() -> int:
-    """Print the table; 1 if a picture could not be scored, 2 for a wrong checkpoint."""
+    """Print the table; return 1 if a picture could not be scored, 2 for a wrong checkpoint or an empty folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="pictures, or folders of pictures")
     parser.add_argument("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
@@ -39,6 +27,10 @@ def main() -> int:
     arguments = parse_arguments(parser)
     if arguments.shorter_side is not None and arguments.shorter_side < 1:
         parser.error(f"--shorter_side must be at least 1 pixel, got {arguments.shorter_side}")
+    try:
+        pictures = [file for path in arguments.paths for file in (find_pictures(path) if path.is_dir() else [path])]
+    except ValueError as error:
+        parser.error(str(error))
     # 1. Load the checkpoint once.
     logging.disable_progress_bar()
     try:
@@ -47,19 +39,19 @@ def main() -> int:
         print(f"{arguments.model}: {error}", file=sys.stderr)
         return 2
     # 2. Score one picture after the other, and go on after one that cannot be read.
-    pictures, failures = find_pictures(arguments.paths), 0
-    width = max((len(str(path)) for path in pictures), default=4)
+    failures = 0
+    width = max(len(str(path)) for path in pictures)
     print(f"{'file':<{width}}  {'size':>11}  score")
     for path in pictures:
         try:
-            image: Image.Image = load_image(path)
+            image = open_picture(path)
             if arguments.shorter_side is not None:
                 image = shrink_shorter_side(image, arguments.shorter_side)
             print(f"{path!s:<{width}}  {image.width:>5}x{image.height:<5}  {scorer(image)['score']:5.1f}")
         except (ValueError, OSError) as error:
             failures += 1
             print(error, file=sys.stderr)
-    return 1 if failures or not pictures else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readers of annotation files share: tables, checks of scores, pictures by name, splits."""
+"""Parts that readers of annotation files share: tables, checks of scores, pictures by name."""
 
 import csv
-import io
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,12 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from ..common.extras import require
+from ..pictures.table_sources import open_csv
 
 Range = tuple[float, float] | None  # lowest and highest possible score
 
 
 def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """A score as a float; raises a ValueError that starts with `where` if it is no finite number in [low, high]."""
+    """Return a score as a float.
+
+    Args:
+        value: Number, or a text of one.
+        name: Name of the score in the error message.
+        where: Beginning of the error message: file and line.
+        low: Lowest number that is allowed.
+        high: Highest number that is allowed.
+
+    Raises:
+        ValueError: If it is no finite number in [low, high].
+    """
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -27,7 +38,11 @@ def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, h
 
 
 def check_distribution(values: Any, *, where: str) -> list[float]:
-    """Counts or fractions of the scores 1..n as fractions that sum to 1; raises a ValueError for anything else."""
+    """Return counts or fractions of the scores 1..n as fractions that sum to 1.
+
+    Raises:
+        ValueError: If they are anything else; the message starts with `where`.
+    """
     try:
         counts = [float(value) for value in values]
         total = math.fsum(counts)
@@ -46,32 +61,51 @@ def check_columns(names: Sequence[Any], needed: Sequence[str], *, source: str, e
 
 
 def read_text(path: Path) -> str:
-    """All of a UTF-8 file; a ValueError names a file that is none."""
+    """Read all of a UTF-8 file; raise a ValueError that names a file that is none."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: a text file was expected, but it is none ({error}).") from error
+        raise _make_no_text_error(path, error) from error
+
+
+def _make_no_text_error(path: Path, error: UnicodeDecodeError) -> ValueError:
+    return ValueError(f"{path}: a text file was expected, but it is none ({error}).")
 
 
 def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each row of a CSV stands, and its cells by column; a row ends no sooner than the last named column."""
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    try:
-        check_columns(reader.fieldnames or (), needed, source=str(path), expected=", ".join(needed))
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            missing = [name for name, cell in row.items() if name and cell is None]
-            if missing:
-                raise ValueError(f"{where}: the row ends before {missing}. Give a cell for every column.")
-            yield where, row
-    except csv.Error as error:
-        raise ValueError(
-            f"{path}, after line {reader.line_num}: not a CSV table ({error}). Check the file."
-        ) from error
+    """Read the rows of a CSV table with a header.
+
+    Args:
+        path: File of the table.
+        needed: Columns that it must have.
+
+    Yields:
+        (file and line, cells by column).
+
+    Raises:
+        ValueError: If it is no CSV table, lacks a column, or a row ends before the last column that has a name.
+    """
+    line = 0
+    with open_csv(path) as rows:
+        try:
+            names = next(rows, [])
+            check_columns(names, needed, source=str(path), expected=", ".join(needed))
+            line = rows.line_num
+            for cells in filter(None, rows):  # empty lines are left out
+                line = rows.line_num
+                where = f"{path}, line {line}"
+                missing = [name for name in names[len(cells) :] if name]
+                if missing:
+                    raise ValueError(f"{where}: the row ends before {missing}. Give a cell for every column.")
+                yield where, dict(zip(names, cells, strict=False))
+        except UnicodeDecodeError as error:
+            raise _make_no_text_error(path, error) from error
+        except csv.Error as error:
+            raise ValueError(f"{path}, after line {line}: not a CSV table ({error}). Check the file.") from error
 
 
 def read_excel(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Likewise of the first sheet of an Excel file."""
+    """Read the rows of the first sheet of an Excel file (.xlsx) as `read_table` does."""
     openpyxl = require("openpyxl", extra="train")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
@@ -87,7 +121,19 @@ def read_excel(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[st
 
 
 def read_fields(path: Path, count: int, expected: str) -> Iterator[tuple[str, list[str]]]:
-    """Where each line of a text file stands, and its blank-separated fields."""
+    """Read the blank-separated fields of each line of a text file.
+
+    Args:
+        path: File to read.
+        count: Number of fields in a line.
+        expected: Names of the fields, for the error message.
+
+    Yields:
+        (file and line, fields); empty lines are left out.
+
+    Raises:
+        ValueError: If it is no text, or a line has more or fewer fields.
+    """
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         fields = line.split()
         if fields and len(fields) != count:
@@ -96,8 +142,8 @@ def read_fields(path: Path, count: int, expected: str) -> Iterator[tuple[str, li
             yield f"{path}, line {number}", fields
 
 
-def annotation_file(annotations: str, names: Sequence[str]) -> Path:
-    """The file itself, or the first of its usual names in a folder."""
+def find_annotation_file(annotations: str, names: Sequence[str]) -> Path:
+    """Find the file itself, or the first of its usual names in a folder; raise a ValueError if there is none."""
     path = Path(annotations)
     if path.is_file():
         return path
@@ -108,12 +154,12 @@ def annotation_file(annotations: str, names: Sequence[str]) -> Path:
 
 
 class Pictures:
-    """Finds pictures by name without regard to case; every folder is listed once.
+    """Pictures found by name without regard to case; every folder is listed once.
 
     Args:
-        annotations: File that names them.
+        annotations: File that names the pictures.
         image_root: Folder that the names start from; None = the first of `usual` beside the annotations, else theirs.
-        usual: Names of folders.
+        usual: Names of folders that hold the pictures as published.
     """
 
     def __init__(self, annotations: Path, image_root: str | None, *, usual: Sequence[str]):
@@ -125,17 +171,17 @@ class Pictures:
         self.listings: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> str | None:
-        """The path of a picture; None if it is not there."""
+        """Find the path of a picture; None if it is not there."""
         path = self.root / name
         if path.parent not in self.listings:
             names = os.listdir(path.parent) if path.parent.is_dir() else []
             self.listings[path.parent] = {n.lower(): n for n in names} | {n: n for n in names}  # an exact name wins
         listing = self.listings[path.parent]
-        own = listing.get(path.name, listing.get(path.name.lower()))
-        return None if own is None else str(path.parent / own)
+        listed = listing.get(path.name, listing.get(path.name.lower()))
+        return None if listed is None else str(path.parent / listed)
 
     def require(self, name: Any, where: str) -> str:
-        """Likewise, with a ValueError that starts with `where` if it is not there."""
+        """Find the path of a picture; raise a ValueError that starts with `where` if it is not there."""
         if not name:
             raise ValueError(f"{where}: the name of a picture was expected, but there is none.")
         found = self.find(str(name))
@@ -144,8 +190,8 @@ class Pictures:
         return found
 
 
-def column_kinds() -> dict[str, Any]:
-    """The type of every column that rows may have."""
+def list_column_kinds() -> dict[str, Any]:
+    """Return the type of every column that rows may have, by its name."""
     import datasets
 
     return {
@@ -159,7 +205,7 @@ def column_kinds() -> dict[str, Any]:
 
 
 def check_score(name: str, value: Any, where: str, score_range: Range) -> Any:
-    """A score (`mos`) within its range or a distribution, or a ValueError that starts with `where`."""
+    """Return a `mos` in its range, or a `distribution`; raise a ValueError that starts with `where` for others."""
     if name == "distribution":
         return check_distribution(value, where=where)
     low, high = score_range or (-math.inf, math.inf)

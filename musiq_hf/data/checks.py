@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ..models.protocol import QualityProcessor, TrainingView
 from ..pictures.degradations import to_rgb_picture
-from ..pictures.opening import open_picture, shrunk_size
+from ..pictures.opening import compute_shrunk_size, open_picture
 from .batches import WHOLE_PICTURE, open_row
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _count_tokens(
     shorter_side: int | None,
 ) -> int:
     """Count the tokens of a picture of this size, or raise a ValueError that names it."""
-    width, height = size if shorter_side is None else shrunk_size(size, shorter_side)
+    width, height = size if shorter_side is None else compute_shrunk_size(size, shorter_side)
     try:
         return view.count_tokens(processor, height, width)
     except ValueError as error:

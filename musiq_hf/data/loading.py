@@ -2,55 +2,157 @@
 """Pictures with opinion scores: CSV, imagefolder, parquet, WebDataset and Hub data, and the public data sets."""
 
 import glob
+import inspect
 import tarfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pictures.finding import find_pictures
 from .annotation_files import Range, check_range, check_score, check_unit
 from .public_sets import DATA_SETS
-from .shards import rows_of_shards, tar_features
-from .splits import PROTOCOL, check_split_name, reference_column, split_at_random
-from .tables import EXPECTED, check_rows, check_scored_columns, check_stream, part_by_split, read_scores_csv
+from .shards import make_shard_features, read_shards
+from .splits import PROTOCOL, check_split_name, find_reference_column, split_at_random
+from .tables import (
+    EXPECTED,
+    check_rows,
+    check_scored_columns,
+    check_scores,
+    check_stream,
+    has_paths,
+    read_scores_csv,
+    split_by_column,
+)
 
 if TYPE_CHECKING:
     import datasets
 
-
 PATTERNS = {"parquet": "*.parquet", "webdataset": "*.tar"}
 OWNED = "`--image_root` belongs to a CSV, or to parquet files with paths, but {} is none. Leave it out."
+# Answers to arguments that a format does not take.
+REFUSALS = {
+    "image_root": OWNED,
+    "streaming": "{}: parquet files, WebDataset shards and Hub data can be streamed. Leave it out.",
+}
+HUB_OR_FOLDER = "an imagefolder or a data set of the Hub"
+Splits = dict[str, Any]  # data sets or streams by the names of their splits
 
 
-def _find_files(data: str) -> tuple[str, list[str]]:
-    """How `datasets` names the format of the data, and their files (none: a folder, or a name on the Hub)."""
+def _find_format(data: str) -> str:
+    """Return the format of data, a key of `READERS`; raise a ValueError for files that do not exist."""
     path = Path(data)
     if path.is_dir():
-        return next((name for name, pattern in PATTERNS.items() if any(path.rglob(pattern))), "imagefolder"), []
-    name = {Path(pattern).suffix: name for name, pattern in PATTERNS.items()}.get(path.suffix.lower())
+        return next((name for name, pattern in PATTERNS.items() if any(path.rglob(pattern))), "imagefolder")
+    suffix = path.suffix.lower()
+    name = {Path(pattern).suffix: name for name, pattern in PATTERNS.items()}.get(suffix)
     if path.is_file():
-        return name or "csv", [data]
-    files = sorted(glob.glob(data)) if name else []
-    if not files and (name or path.suffix.lower() == ".csv"):
+        return name or "csv"
+    if suffix == ".csv" or (name and not glob.glob(data)):
         raise ValueError(f"{data}: no such file. Give a table with {EXPECTED}.")
-    return name or "hub", files
+    return name or "hub"
 
 
-def _load(name: str, data: str, files: list[str], streaming: bool) -> Any:
-    """Splits as `datasets` reads them, pictures undecoded."""
+def _locate_files(data: str) -> tuple[dict[str, Any], Path]:
+    """Return the arguments that tell `datasets` of a file, a pattern or a folder, and the folder of the files."""
+    if Path(data).is_dir():
+        return {"data_dir": data}, Path(data)
+    files = [data] if Path(data).is_file() else sorted(glob.glob(data))
+    return {"data_files": {"train": files}}, Path(files[0]).parent
+
+
+def _load(builder: str, *, data: str, kind: str, **arguments: Any) -> Splits:
+    """Load splits as `datasets` reads them.
+
+    Args:
+        builder: Name of the builder of `datasets`, or of a data set on the Hub.
+        data: Name of the data in error messages.
+        kind: Kind of the data in error messages.
+        **arguments: Arguments of `datasets.load_dataset`.
+
+    Raises:
+        ValueError: If the data cannot be read.
+    """
     import datasets
 
-    place: dict[str, Any] = {"data_files": {"train": files}} if files else {"data_dir": data}
     try:
-        if name == "hub":
-            return datasets.load_dataset(data, streaming=streaming)
-        if name == "webdataset":
-            probe = datasets.load_dataset(name, streaming=True, **place)
-            place["features"] = tar_features(next(iter(probe.values())).features)
-        return datasets.load_dataset(name, streaming=streaming, **place)
+        return datasets.load_dataset(builder, **arguments)
     except (OSError, ValueError, IndexError, tarfile.TarError, datasets.exceptions.DatasetsError) as error:
-        kind = "an imagefolder or a data set of the Hub" if name in ("hub", "imagefolder") else f"{name} files"
         cause = error.__cause__ or error  # datasets says only that generation failed
         raise ValueError(f"{data} cannot be read as {kind}: {cause}") from error
+
+
+def _check_filled(splits: Splits, data: str) -> None:
+    """Raise a ValueError if a split has no rows."""
+    for split, rows in splits.items():
+        if not len(rows):
+            raise ValueError(f"{data}, split {split}: no rows. Give at least one picture and its score.")
+
+
+def _check_splits(splits: Splits, data: str, check: Callable[..., Any], *arguments: Any) -> Splits:
+    """Check the names of splits, and apply a check to the rows of each one."""
+    checked = {}
+    for split, rows in splits.items():
+        check_split_name(split, where=data)
+        checked[split] = check(rows, f"{data}, split {split}", *arguments)
+    return checked
+
+
+def _read_csv(data: str, *, image_root: str | None, score_range: Range) -> Splits:
+    root = Path(data).parent if image_root is None else Path(image_root)
+    rows = read_scores_csv(Path(data), root, score_range)
+    _check_filled({"train": rows}, data)
+    return _check_splits(split_by_column(rows, data), data, check_scores, score_range)
+
+
+def _read_parquet(data: str, *, image_root: str | None, streaming: bool, score_range: Range) -> Splits:
+    files, folder = _locate_files(data)
+    root = folder if image_root is None else Path(image_root)
+    splits = _load("parquet", data=data, kind="parquet files", streaming=streaming, **files)
+    if not streaming:
+        _check_filled(splits, data)
+        if list(splits) == ["train"]:
+            splits = split_by_column(splits["train"], data)
+
+    def check(rows: Any, source: str) -> Any:
+        check_scored_columns(list(rows.features), source)
+        if image_root is not None and not has_paths(rows):
+            raise ValueError(OWNED.format(data))
+        return (check_stream if streaming else check_rows)(rows, source, root, score_range)
+
+    return _check_splits(splits, data, check)
+
+
+def _read_webdataset(data: str, *, streaming: bool, score_range: Range) -> Splits:
+    kind, (files, _) = "webdataset files", _locate_files(data)
+    probe = _load("webdataset", data=data, kind=kind, streaming=True, **files)
+    features = make_shard_features(next(iter(probe.values())).features)
+    splits = _load("webdataset", data=data, kind=kind, streaming=streaming, features=features, **files)
+    if not streaming:
+        _check_filled(splits, data)
+    return _check_splits(splits, data, read_shards, score_range)
+
+
+def _read_imagefolder(data: str, *, score_range: Range) -> Splits:
+    splits = _load("imagefolder", data=data, kind=HUB_OR_FOLDER, data_dir=data)
+    _check_filled(splits, data)
+    return _check_splits(splits, data, check_rows, Path(data), score_range)
+
+
+def _read_hub(data: str, *, streaming: bool, score_range: Range) -> Splits:
+    splits = _load(data, data=data, kind=HUB_OR_FOLDER, streaming=streaming)
+    if not streaming:
+        _check_filled(splits, data)
+    return _check_splits(splits, data, check_stream if streaming else check_rows, Path(data), score_range)
+
+
+# By format. A reader takes the data, `score_range`, and those arguments of `REFUSALS` that its format knows.
+READERS: Mapping[str, Callable[..., Splits]] = {
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+    "webdataset": _read_webdataset,
+    "imagefolder": _read_imagefolder,
+    "hub": _read_hub,
+}
 
 
 def load_scored_images(
@@ -65,58 +167,35 @@ def load_scored_images(
             `mos` or `distribution`, or a txt or cls with the score; a folder that `datasets` reads as an imagefolder
             (metadata with `file_name`, `mos`); a data set id on the Hub. Parquet files and shards may be one file, a
             pattern (`"data/*.tar"`), or a folder whose file names tell the splits.
-        image_root: Directory that paths start from; None = that of the CSV or parquet file.
+        image_root: Folder that paths in a CSV or in parquet files start from; None = that of the file.
         streaming: Whether rows are read, and checked, one by one as they are used (parquet, shards, Hub).
         score_range: Lowest and highest possible `mos`; None = any number.
 
     Returns:
-        A `datasets.DatasetDict` (`IterableDatasetDict` if `streaming`) of the splits, "train" if the data name none,
-        with columns `image` (undecoded), `mos` or `distribution` (fractions that sum to 1), and if there are any
-        `group` and `reference` (what picture rows are copies or patches of: no random split parts them).
+        A `datasets.DatasetDict` (`IterableDatasetDict` if `streaming`) of the splits, "train" if the data name none.
+        Columns are `image` (undecoded), `mos` or `distribution` (fractions that sum to 1), and if there are any
+        `group` and `reference`. The latter is the picture of which rows are copies or patches; no random split parts
+        them.
 
     Raises:
-        ValueError: If a column, a picture or a score is missing or wrong; the message names file, line and
-            expectation. In a stream when the row is read.
+        ValueError: If an argument does not go with the format, or a column, a picture or a score is missing or wrong.
+            The message names file, line and expectation. Rows of a stream raise when they are read.
     """
     import datasets
 
     check_range(score_range)
-    name, files = _find_files(data)
-    if image_root is not None and name not in ("csv", "parquet"):
-        raise ValueError(OWNED.format(data))
-    if streaming and name in ("csv", "imagefolder"):
-        raise ValueError(f"{data}: parquet files, WebDataset shards and Hub data can be streamed. Leave it out.")
-    root = Path(image_root) if image_root is not None else Path(files[0]).parent if files else Path(data)
-    if name == "csv":
-        loaded = {"train": read_scores_csv(Path(files[0]), root, score_range)}
-    else:
-        loaded = _load(name, data, files, streaming)
-    for split, rows in loaded.items():
-        if not streaming and not len(rows):
-            raise ValueError(f"{data}, split {split}: no rows. Give at least one picture and its score.")
-    if name in ("csv", "parquet") and list(loaded) == ["train"] and not streaming:
-        loaded = part_by_split(loaded["train"], data)
-    splits = {}
-    for split, rows in loaded.items():
-        check_split_name(split, where=data)
-        source = f"{data}, split {split}"
-        if name == "webdataset":
-            splits[split] = rows_of_shards(rows, source, score_range)
-            continue
-        if streaming and rows.features is None:
-            rows = rows._resolve_features()  # a stream of JSON lines, say, tells its columns only when read
-        check_scored_columns(list(rows.features), source)
-        check_unit(rows.features, source, score_range)
-        if streaming and "split" in rows.features:
-            raise ValueError(f"{source}: a stream cannot be parted by a `split` column. Give a file for each split.")
-        if name == "parquet" and image_root is not None and rows.features["image"].dtype != "string":
-            raise ValueError(OWNED.format(data))
-        splits[split] = (check_stream if streaming else check_rows)(rows, source, root, score_range)
+    reader = READERS[_find_format(data)]
+    arguments: dict[str, Any] = {"image_root": image_root, "streaming": streaming}
+    known = inspect.signature(reader).parameters
+    for name in [name for name in arguments if name not in known]:
+        if arguments.pop(name) not in (None, False):
+            raise ValueError(REFUSALS[name].format(data))
+    splits = reader(data, score_range=score_range, **arguments)
     return (datasets.IterableDatasetDict if streaming else datasets.DatasetDict)(splits)
 
 
 def _check_known(splits: "datasets.DatasetDict", source: str, score_range: Range) -> None:
-    """Whether a range is that of a public data set, whose readers know their own."""
+    """Raise a ValueError if scores of a public data set leave a range that is narrower than the reader's own."""
     for split, rows in splits.items():
         where = f"{source}, split {split}"
         check_unit(rows.column_names, where, score_range)
@@ -135,9 +214,9 @@ def load_data(
     """Read one's own scores or a public data set by its name, as the command line does.
 
     Args:
-        data: What `load_scored_images` reads ("scores"), or the annotation file, or its folder, of a data set.
-        dataset: "scores", or one of `DATA_SETS`.
-        image_root: Directory that the names of pictures start from.
+        data: Data that `load_scored_images` reads ("scores"), or the annotation file, or its folder, of a data set.
+        dataset: Kind of the data: "scores", or one of `DATA_SETS`.
+        image_root: Folder that the names of pictures start from.
         split_seed: None = the splits that the data name, or the official ones (seed 0 where there are none); a number
             = the random protocol split of this seed, 80 % `train` and 20 % `test` (PaQ-2-PiQ: of validation pictures),
             of whole references if there is a column `reference`.
@@ -163,18 +242,18 @@ def load_data(
     import datasets
 
     rows = datasets.concatenate_datasets(list(splits.values()))
-    return split_at_random(rows, fractions=PROTOCOL, seed=split_seed, by=reference_column(rows))
+    return split_at_random(rows, fractions=PROTOCOL, seed=split_seed, by=find_reference_column(rows))
 
 
 def load_pictures(data: str, *, image_root: str | None = None) -> "datasets.Dataset":
-    """Pictures without scores: all files below a folder, or the train pictures of scored data.
+    """Read pictures without scores: all files below a folder, or the train pictures of scored data.
 
     Args:
-        data: Folder, or what `load_scored_images` reads.
-        image_root: Directory that the paths of a CSV start from; None = the CSV's own directory.
+        data: Folder, see `find_pictures`, or data that `load_scored_images` reads.
+        image_root: Folder that paths in a CSV or in parquet files start from; None = that of the file.
 
     Returns:
-        Rows with the column `image` (undecoded), files in the order of their names.
+        Rows with the column `image` (undecoded), those of a folder in the order of their names.
 
     Raises:
         ValueError: If there is no picture.

@@ -9,8 +9,8 @@ which it has its usual name, and
 - `split_seed`: None = the official split where there is one, else the random protocol split of seed 0; a number = the
   protocol split of that seed: 80 % `train`, 20 % `test`.
 
-It returns columns `image` (undecoded) and `mos`, or `distribution` (fractions that sum to 1); where rows are distorted
-copies or patches of a picture also its name as `reference`, because all of them belong to one side of every split. It
+It returns columns `image` (undecoded) and `mos`, or `distribution` (fractions that sum to 1). Rows that are distorted
+copies or patches of a picture have its name as `reference`, because all of them belong to one side of every split. It
 raises a ValueError that names file, line and expectation for wrong columns, missing pictures and scores outside of the
 data set's range.
 """
@@ -28,15 +28,15 @@ from transformers.utils import logging
 from ..pictures.opening import decode_image
 from .annotation_files import (
     Pictures,
-    annotation_file,
     check_distribution,
     check_number,
+    find_annotation_file,
     read_excel,
     read_fields,
     read_table,
     read_text,
 )
-from .splits import SPLITS, check_split_name, random_parts, to_splits
+from .splits import SPLITS, check_split_name, draw_parts, make_splits
 
 if TYPE_CHECKING:
     import datasets
@@ -53,13 +53,13 @@ logger = logging.get_logger(__name__)
 def load_koniq(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None, distribution: bool = False
 ) -> "datasets.DatasetDict":
-    """KonIQ-10k: 10,073 photographs, scores 0..100.
+    """Read KonIQ-10k: 10,073 photographs, scores 0..100.
 
     Args:
-        annotations: `koniq10k_distributions_sets.csv`, whose `set` is the official split (7,058 / 1,000 / 2,015), or
-            `koniq10k_scores_and_distributions.csv`, which names none (and keeps the 0..100 scores in `MOS_zscore`).
-        image_root: See the module; usually `1024x768`, the pictures that the paper uses.
-        split_seed: See the module; the paper draws ten random splits.
+        annotations: File `koniq10k_distributions_sets.csv`, whose `set` is the official split (7,058 / 1,000 / 2,015),
+            or `koniq10k_scores_and_distributions.csv`, which names none (and keeps the 0..100 scores in `MOS_zscore`).
+        image_root: Folder of the pictures, see the module; usually `1024x768`, the pictures that the paper uses.
+        split_seed: Seed of the split, see the module; the paper draws ten random splits.
         distribution: Whether rows hold the distribution over the scores 1..5 instead of `mos`.
 
     Returns:
@@ -68,7 +68,9 @@ def load_koniq(
     Raises:
         ValueError: See the module.
     """
-    path = annotation_file(annotations, ("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv"))
+    path = find_annotation_file(
+        annotations, ("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv")
+    )
     pictures = Pictures(path, image_root, usual=("1024x768",))
     counts = [f"c{score}" for score in range(1, 6)]
     rows = []
@@ -82,19 +84,19 @@ def load_koniq(
         if "set" in cells:
             row["split"] = check_split_name({"training": "train"}.get(cells["set"], cells["set"]), where=where)
         rows.append(row)
-    return to_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed)
 
 
 def load_spaq(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """SPAQ: 11,125 photographs of smartphones, scores 0..100, no official split.
+    """Read SPAQ: 11,125 photographs of smartphones, scores 0..100, no official split.
 
     Args:
-        annotations: `MOS and Image attribute scores.xlsx` (needs openpyxl), or `SPAQ_mos_std.txt` with lines of name,
-            MOS and standard deviation.
-        image_root: See the module; usually `TestImage`.
-        split_seed: See the module.
+        annotations: File `MOS and Image attribute scores.xlsx` (needs openpyxl), or `SPAQ_mos_std.txt` with lines of
+            name, MOS and standard deviation.
+        image_root: Folder of the pictures, see the module; usually `TestImage`.
+        split_seed: Seed of the split, see the module.
 
     Returns:
         The splits.
@@ -103,7 +105,7 @@ def load_spaq(
         ValueError: See the module.
     """
     excel = "MOS and Image attribute scores.xlsx"
-    path = annotation_file(annotations, (excel, f"Annotations/{excel}", "SPAQ_mos_std.txt"))
+    path = find_annotation_file(annotations, (excel, f"Annotations/{excel}", "SPAQ_mos_std.txt"))
     pictures = Pictures(path, image_root, usual=("TestImage", "../TestImage"))
     if path.suffix.lower() == ".xlsx":
         pairs = (
@@ -119,13 +121,16 @@ def load_spaq(
         }
         for where, name, mos in pairs
     ]
-    return to_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed)
 
 
-def _paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str, Any]]]]:
-    """Name of each picture, whether `is_valid` marks it for validation, and its three patches with boxes and scores.
+def _read_paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str, Any]]]]:
+    """Read the patches of every picture.
 
     A box counts from the corner of the picture (`left_image`, `top_image`): files for padded pictures move both.
+
+    Yields:
+        (name, whether `is_valid` marks it for validation, its three patches with boxes and scores).
     """
     sides = ("left", "top", "right", "bottom")
     parts = ("patch_1", "patch_2", "patch_3")
@@ -147,7 +152,7 @@ def _paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str, Any
 def load_paq2piq(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """PaQ-2-PiQ (FLIVE, LIVE-FB): 39,810 pictures and three patches of each, scores 0..100.
+    """Read PaQ-2-PiQ (FLIVE, LIVE-FB): 39,810 pictures and three patches of each, scores 0..100.
 
     As in the paper, `train` holds full pictures and their patches (about 30,000 and 90,000), `validation` (about
     7,700) and `test` (1,827) full pictures only. Patches are not files: the column `box` holds left, top, right and
@@ -159,7 +164,8 @@ def load_paq2piq(
             patch_3, `mos_`, `left_`, `top_`, `right_`, `bottom_`) and `labels=640_padded.csv` (all others, the same
             columns and `is_valid`). The published full file is the last one: it alone has the boxes of the
             training patches and the official validation pictures.
-        image_root: See the module; usually `database`, with `voc_emotic_ava`, `blur_dataset` and `EE371R` below it.
+        image_root: Folder of the pictures, see the module; usually `database`, with `voc_emotic_ava`, `blur_dataset`
+            and `EE371R` below it.
         split_seed: None = validation pictures by `is_valid`; a number = a fifth of the pictures outside of the test
             set, drawn at random. Then `labels=640_padded.csv` may be missing, and there are no training patches.
 
@@ -169,23 +175,25 @@ def load_paq2piq(
     Raises:
         ValueError: See the module.
     """
-    path = annotation_file(annotations, ("labels_image.csv",))
+    path = find_annotation_file(annotations, ("labels_image.csv",))
     pictures = Pictures(path, image_root, usual=("database",))
-    test_file = annotation_file(str(path.parent), PAQ2PIQ_TEST)
-    test = {name for name, _, _ in _paq2piq_patches(test_file)}
+    test_file = find_annotation_file(str(path.parent), PAQ2PIQ_TEST)
+    test = {name for name, _, _ in _read_paq2piq_patches(test_file)}
     train_file = next((path.parent / name for name in PAQ2PIQ_TRAIN if (path.parent / name).is_file()), None)
     if train_file is None and split_seed is None:
         raise ValueError(
             f"{path.parent}: {PAQ2PIQ_TRAIN[0]} is missing, which marks the validation pictures and has the boxes of "
             "the training patches. Add it, or give `split_seed` to draw validation pictures and train without patches."
         )
-    boxed = {} if train_file is None else {name: (v, own) for name, v, own in _paq2piq_patches(train_file)}
+    boxed = (
+        {} if train_file is None else {name: (v, patches) for name, v, patches in _read_paq2piq_patches(train_file)}
+    )
     table = list(read_table(path, ["name", "mos"]))
     if split_seed is None:
         validation = {name for name, (is_valid, _) in boxed.items() if is_valid}
     else:
         others = sorted({cells["name"] for _, cells in table} - test)
-        drawn = random_parts(len(others), (PAQ2PIQ_VALIDATION_FRACTION, 1 - PAQ2PIQ_VALIDATION_FRACTION), split_seed)
+        drawn = draw_parts(len(others), (PAQ2PIQ_VALIDATION_FRACTION, 1 - PAQ2PIQ_VALIDATION_FRACTION), split_seed)
         validation = {others[index] for index in drawn[0]}
     rows: list[dict[str, Any]] = []
     for where, cells in table:
@@ -197,11 +205,11 @@ def load_paq2piq(
         rows.append({**common, "mos": mos, "box": None})
         if split == "train" and name in boxed:
             rows += ({**common, **patch} for patch in boxed[name][1])
-    return to_splits(rows, source=path, seed=None)
+    return make_splits(rows, source=path, seed=None)
 
 
-def _ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
-    """Where each picture of AVA stands, its id and its counts of the scores 1..10."""
+def _read_ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
+    """Read (file and line, id, counts of the scores 1..10) of every picture of AVA."""
     if path.suffix.lower() != ".json":
         expected = "index, picture id, 10 counts, 2 tag ids and challenge id"
         for where, fields in read_fields(path, NUM_AVA_SCORES + 5, expected):
@@ -216,21 +224,21 @@ def _ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
     yield from ((f"{path}, entry {index}", *pair) for index, pair in enumerate(pairs))
 
 
-def _ava_rows(path: Path, test_ids: set[str] | None) -> Iterator[dict[str, Any]]:
-    """Rows with ids for pictures; a JSON file's split is in its name."""
-    own = next((split for split in SPLITS if split in path.stem), None) if path.suffix.lower() == ".json" else None
-    for where, image_id, counts in _ava_counts(path):
+def _read_ava_rows(path: Path, test_ids: set[str] | None) -> Iterator[dict[str, Any]]:
+    """Read rows with ids in place of pictures; a JSON file's split is in its name."""
+    named = next((split for split in SPLITS if split in path.stem), None) if path.suffix.lower() == ".json" else None
+    for where, image_id, counts in _read_ava_counts(path):
         if not isinstance(counts, list) or len(counts) != NUM_AVA_SCORES:
             raise ValueError(f"{where}: {NUM_AVA_SCORES} counts were expected, got {counts}.")
         row = {"image": image_id, "distribution": check_distribution(counts, where=where)}
-        if own is not None:
-            row["split"] = own
+        if named is not None:
+            row["split"] = named
         elif test_ids is not None:
             row["split"] = "test" if image_id in test_ids else "train"
         yield row
 
 
-def _can_be_read(path: str, *, decode_all: bool) -> bool:
+def _is_readable(path: str, *, decode_all: bool) -> bool:
     try:
         if decode_all:
             decode_image(path, path)
@@ -244,10 +252,10 @@ def _can_be_read(path: str, *, decode_all: bool) -> bool:
 def _drop_unusable(
     rows: list[dict[str, Any]], pictures: Pictures, *, source: Path, decode_all: bool
 ) -> list[dict[str, Any]]:
-    """Rows whose pictures are there and can be read; one warning names the others."""
+    """Keep the rows whose pictures are there and can be read; warnings name the others."""
     found = [(row, pictures.find(f"{row['image']}.jpg")) for row in rows]
     with ThreadPoolExecutor() as pool:
-        readable = list(pool.map(lambda f: f[1] is not None and _can_be_read(f[1], decode_all=decode_all), found))
+        readable = list(pool.map(lambda f: f[1] is not None and _is_readable(f[1], decode_all=decode_all), found))
     kept = [{**row, "image": path} for (row, path), fine in zip(found, readable, strict=True) if fine]
     missing = [row["image"] for row, path in found if path is None]
     broken = [row["image"] for (row, path), fine in zip(found, readable, strict=True) if path and not fine]
@@ -257,11 +265,11 @@ def _drop_unusable(
         )
     for kind, names in (("are missing", missing), ("cannot be decoded", broken)):
         if names:
-            logger.warning("%s: pictures that %s are left out (%d): %s", source, kind, len(names), _first(names))
+            logger.warning("%s: pictures that %s are left out (%d): %s", source, kind, len(names), _join_first(names))
     return kept
 
 
-def _first(names: list[str], *, count: int = 10) -> str:
+def _join_first(names: list[str], *, count: int = 10) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
@@ -273,16 +281,17 @@ def load_ava(
     test_list: str | None = None,
     decode_all: bool = False,
 ) -> "datasets.DatasetDict":
-    """AVA: 255,530 photographs with the counts of ten scores; rows hold `distribution` over 1..10.
+    """Read AVA: 255,530 photographs with the counts of ten scores; rows hold `distribution` over 1..10.
 
     Pictures (`<id>.jpg`) that are missing or cannot be decoded, of which every copy of AVA has some, are left out, and
     a warning names them.
 
     Args:
-        annotations: `AVA.txt` (index, picture id, 10 counts, 2 tag ids, challenge id), or a JSON list of `image_id`
-            and `label` whose file name holds the split, `ava_labels_test.json`; a folder may hold several of these.
-        image_root: See the module; usually `images`.
-        split_seed: See the module.
+        annotations: File `AVA.txt` (index, picture id, 10 counts, 2 tag ids, challenge id), or a JSON list of
+            `image_id` and `label` whose file name holds the split, `ava_labels_test.json`. A folder may hold several
+            of these.
+        image_root: Folder of the pictures, see the module; usually `images`.
+        split_seed: Seed of the split, see the module.
         test_list: File with the ids of the test pictures, one per line; None =
             `aesthetics_image_lists/generic_test.jpgl` beside `AVA.txt`; if that is not there either, there is no
             official split.
@@ -297,7 +306,7 @@ def load_ava(
     folder = Path(annotations)
     files = sorted(folder.glob("ava_labels_*.json")) if folder.is_dir() else []
     if not files or (folder / "AVA.txt").is_file():
-        files = [annotation_file(annotations, ("AVA.txt", "ava_labels_test.json"))]
+        files = [find_annotation_file(annotations, ("AVA.txt", "ava_labels_test.json"))]
     beside = files[0].parent / "aesthetics_image_lists" / "generic_test.jpgl"
     if test_list is not None and (split_seed is not None or files[0].suffix == ".json"):
         raise ValueError("`test_list` splits AVA.txt, without `split_seed`. Leave one out.")
@@ -306,23 +315,23 @@ def load_ava(
     ids = Path(test_list) if test_list is not None else beside if beside.is_file() else None
     test_ids = None if ids is None else {Path(name).stem for name in read_text(ids).split()}
     pictures = Pictures(files[0], image_root, usual=("images", "image"))
-    rows = [row for file in files for row in _ava_rows(file, test_ids)]
+    rows = [row for file in files for row in _read_ava_rows(file, test_ids)]
     rows = _drop_unusable(rows, pictures, source=files[0], decode_all=decode_all)
-    return to_splits(rows, source=files[0], seed=split_seed)
+    return make_splits(rows, source=files[0], seed=split_seed)
 
 
 def load_biq2021(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """BIQ2021: 12,000 photographs in three subsets; scores 0..100 (the files hold 0..1), `group` is the subset.
+    """Read BIQ2021: 12,000 photographs in three subsets; scores 0..100 (the files hold 0..1), `group` is the subset.
 
     Args:
         annotations: Folder of the official `Train (Images and MOS).csv` and `Test (Images and MOS).csv` (`Image
             Name,MOS`; 10,000 and 2,000 rows) or one of the two, or a CSV with columns `image,mos,split`. The authors'
             `Train.csv` and `Test.csv` hold another scale with values below 0 and are not read.
-        image_root: See the module; usually `Images`. Extensions there differ in case from the files', names hold
-            blanks and parentheses, and one file is an MPO, of which the first picture is taken.
-        split_seed: See the module.
+        image_root: Folder of the pictures, see the module; usually `Images`. Extensions there differ in case from the
+            files', and names hold blanks and parentheses. One file is an MPO, of which the first picture is taken.
+        split_seed: Seed of the split, see the module.
 
     Returns:
         The splits, with columns `image`, `mos` and `group` ("ss01", "ss02", "ss03"; absent where pictures were
@@ -333,7 +342,7 @@ def load_biq2021(
     """
     folder = Path(annotations)
     files = [folder / name for name in BIQ2021_FILES if (folder / name).is_file()]
-    files = files or [annotation_file(annotations, (*BIQ2021_FILES, "labels.csv"))]
+    files = files or [find_annotation_file(annotations, (*BIQ2021_FILES, "labels.csv"))]
     pictures = Pictures(files[0], image_root, usual=("Images", "images"))
     rows = []
     for file in files:
@@ -351,18 +360,21 @@ def load_biq2021(
             )
     if any(row["group"] is None for row in rows):  # pictures were renamed
         rows = [{name: value for name, value in row.items() if name != "group"} for row in rows]
-    return to_splits(rows, source=files[0], seed=split_seed)
+    return make_splits(rows, source=files[0], seed=split_seed)
 
 
 def load_tid2013(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """TID2013: 3,000 distorted copies of 25 pictures, scores 0..9; no reference picture is on both sides of a split.
+    """Read TID2013: 3,000 distorted copies of 25 pictures, scores 0..9.
+
+    No reference picture is on both sides of a split.
 
     Args:
-        annotations: `mos_with_names.txt`, lines `5.51429 I01_01_1.bmp`.
-        image_root: See the module; usually `distorted_images`. The case of names differs between list and files.
-        split_seed: See the module.
+        annotations: File `mos_with_names.txt` with lines `5.51429 I01_01_1.bmp`.
+        image_root: Folder of the pictures, see the module; usually `distorted_images`. The case of names
+            differs between list and files.
+        split_seed: Seed of the split, see the module.
 
     Returns:
         The splits, with columns `image`, `mos` and `reference`.
@@ -370,7 +382,7 @@ def load_tid2013(
     Raises:
         ValueError: See the module.
     """
-    path = annotation_file(annotations, ("mos_with_names.txt",))
+    path = find_annotation_file(annotations, ("mos_with_names.txt",))
     pictures = Pictures(path, image_root, usual=("distorted_images",))
     rows = []
     for where, (mos, name) in read_fields(path, 2, "a MOS and a name"):
@@ -378,21 +390,21 @@ def load_tid2013(
             raise ValueError(f"{where}: a name such as I01_01_1.bmp was expected, got {name!r}.")
         score = check_number(mos, name="MOS", where=where, low=0, high=9)
         rows.append({"image": pictures.require(name, where), "mos": score, "reference": name[:3].upper()})
-    return to_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed)
 
 
 def load_kadid10k(
     annotations: str, *, image_root: str | None = None, split_seed: int | None = None
 ) -> "datasets.DatasetDict":
-    """KADID-10k: 10,125 distorted copies of 81 pictures, scores 1..5 (higher is better, also where called DMOS).
+    """Read KADID-10k: 10,125 distorted copies of 81 pictures, scores 1..5; higher is better, also where called DMOS.
 
     No reference picture is on both sides of a split.
 
     Args:
-        annotations: `dmos.csv` (`dist_img,ref_img,dmos,var`), or `FR_KADID_mos_std.txt` with lines of reference,
+        annotations: File `dmos.csv` (`dist_img,ref_img,dmos,var`), or `FR_KADID_mos_std.txt` with lines of reference,
             distorted picture, MOS and standard deviation.
-        image_root: See the module; usually `images`.
-        split_seed: See the module.
+        image_root: Folder of the pictures, see the module; usually `images`.
+        split_seed: Seed of the split, see the module.
 
     Returns:
         The splits, with columns `image`, `mos` and `reference`.
@@ -400,7 +412,7 @@ def load_kadid10k(
     Raises:
         ValueError: See the module.
     """
-    path = annotation_file(annotations, ("dmos.csv", "FR_KADID_mos_std.txt"))
+    path = find_annotation_file(annotations, ("dmos.csv", "FR_KADID_mos_std.txt"))
     pictures = Pictures(path, image_root, usual=("images",))
     if path.suffix.lower() == ".csv":
         columns = ["ref_img", "dist_img", "dmos"]
@@ -417,7 +429,7 @@ def load_kadid10k(
         }
         for where, fields in lines
     ]
-    return to_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed)
 
 
 DATA_SETS: dict[str, Callable[..., "datasets.DatasetDict"]] = {

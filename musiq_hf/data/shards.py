@@ -3,14 +3,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .annotation_files import Range, check_score, check_unit, column_kinds
+from .annotation_files import Range, check_score, check_unit, list_column_kinds
 
 if TYPE_CHECKING:
     import datasets
 
 
-def tar_features(features: "datasets.Features") -> "datasets.Features":
-    """What is in shards, scores as floats: `datasets` takes a score type from five samples and cuts off decimals."""
+def make_shard_features(features: "datasets.Features") -> "datasets.Features":
+    """Return the types of the fields of shards, with scores as floats and pictures undecoded.
+
+    `datasets` takes the type of a score from five samples and would cut off decimals that come later.
+    """
     import datasets
 
     changed = {
@@ -18,12 +21,25 @@ def tar_features(features: "datasets.Features") -> "datasets.Features":
         for name, kind in features.items()
     }
     if isinstance(changed.get("json"), dict):
-        changed["json"] = {name: column_kinds().get(name, kind) for name, kind in changed["json"].items()}
+        changed["json"] = {name: list_column_kinds().get(name, kind) for name, kind in changed["json"].items()}
     return datasets.Features(changed)
 
 
-def rows_of_shards(rows: Any, source: str, score_range: Range) -> Any:
-    """Rows of shards, one field per file extension, with the columns of all other data."""
+def read_shards(rows: Any, source: str, score_range: Range) -> Any:
+    """Read rows of shards, which have a field per file extension, into the columns of all other data.
+
+    Args:
+        rows: Data set or stream, as `datasets` reads shards.
+        source: Name of the data in error messages.
+        score_range: Lowest and highest possible `mos`; None = any number.
+
+    Returns:
+        Data set or stream with columns `image` and `mos` or `distribution`, and if there are any `group`, `reference`
+        and `box`.
+
+    Raises:
+        ValueError: If samples have no picture or no score; for a single one when it is read.
+    """
     import datasets
 
     fields = rows.features
@@ -41,12 +57,12 @@ def rows_of_shards(rows: Any, source: str, score_range: Range) -> Any:
 
     def convert(row: dict[str, Any]) -> dict[str, Any]:
         where = f"{source}, sample {row['__key__']}"
-        own = (row.get("json") or {}) | ({} if text is None else {score: row[text]})
+        values = (row.get("json") or {}) | ({} if text is None else {score: row[text]})
         cell = next((row[name] for name in pictures if row[name] is not None), None)
         if cell is None:
             raise ValueError(f"{where}: a picture ({', '.join(pictures)}) was expected, but there is none.")
-        rest = {name: own.get(name) for name in optional}
-        return {"image": cell, score: check_score(score, own.get(score), where, score_range), **rest}
+        rest = {name: values.get(name) for name in optional}
+        return {"image": cell, score: check_score(score, values.get(score), where, score_range), **rest}
 
-    kinds = {name: column_kinds()[name] for name in ("image", score, *optional)}
+    kinds = {name: list_column_kinds()[name] for name in ("image", score, *optional)}
     return rows.map(convert, remove_columns=list(fields), features=datasets.Features(kinds))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splits of scored pictures: names, random parts, and what is held out."""
+"""Splits of scored pictures: names, random parts, and rows that are held out."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .annotation_files import column_kinds
+from .annotation_files import list_column_kinds
 
 if TYPE_CHECKING:
     import datasets
@@ -19,7 +19,16 @@ PROTOCOL = {"train": 0.8, "test": 0.2}  # the paper's random splits of KonIQ-10k
 
 
 def choose_split(names: Sequence[str], split: str | None, *, source: str) -> str:
-    """`split` if it exists; without a wish "test", else "validation"."""
+    """Choose the split to measure on.
+
+    Args:
+        names: Names of the splits that there are.
+        split: Name that is wished for; None = "test", else "validation".
+        source: Name of the data in the error message.
+
+    Raises:
+        ValueError: If there is no such split.
+    """
     if split is not None and split in names:
         return split
     if split is None:
@@ -31,7 +40,19 @@ def choose_split(names: Sequence[str], split: str | None, *, source: str) -> str
 
 
 def choose_groups(rows: "datasets.Dataset", group_by: str | None, *, source: str) -> list[str] | None:
-    """Group of each picture, see `EvaluationSettings.group_by`; None if there is none."""
+    """Return the group of each picture, within which correlations are measured as well.
+
+    Args:
+        rows: Rows of pictures.
+        group_by: Column with the groups; None = `group` if there is one, "none" = no groups.
+        source: Name of the data in the error message.
+
+    Returns:
+        A name for each row; None if there are no groups.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
     if group_by == NO_GROUPS or (group_by is None and "group" not in rows.column_names):
         return None
     column = group_by or "group"
@@ -46,9 +67,15 @@ def choose_groups(rows: "datasets.Dataset", group_by: str | None, *, source: str
 def split_data(
     splits: "datasets.DatasetDict", *, holdout_fraction: float | None, seed: int
 ) -> tuple["datasets.Dataset", "datasets.Dataset"]:
-    """Training pictures, and those that choose the best epoch; see `FinetuneSettings.holdout_fraction`.
+    """Return the training pictures, and those that choose the best epoch.
 
     Whole references are held out where there is a column `reference`.
+
+    Args:
+        splits: Splits by name.
+        holdout_fraction: Part of `train` that is held out; 0 = the `validation` split; None = 0 if there is one, else
+            0.1.
+        seed: Seed of the order in which rows are drawn.
 
     Raises:
         ValueError: If there is no train split, or nothing to choose on.
@@ -71,23 +98,23 @@ def split_data(
 
 
 def check_split_name(name: Any, *, where: str) -> str:
-    """The name of a split, or a ValueError that lists them."""
+    """Return the name of a split; raise a ValueError that lists them all for any other name."""
     if name not in SPLITS:
         raise ValueError(f"{where}: splits are {', '.join(SPLITS)}, got {name!r}. Rename it.")
     return str(name)
 
 
-def random_parts(count: int, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
-    """The numbers 0..count - 1 in parts of these sizes, drawn in the order that the seed gives."""
+def draw_parts(count: int, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
+    """Part the numbers 0..count - 1 into fractions, drawn in the order that the seed gives."""
     ends = np.round(np.cumsum(fractions) * count).astype(int)
     # RandomState, because its stream is frozen: a seed gives the same split with every version of NumPy.
     return np.split(np.random.RandomState(seed).permutation(count), ends[:-1])
 
 
-def reference_column(rows: "datasets.Dataset") -> str | None:
-    """The column that names the picture of which rows are copies or patches, if there is one.
+def find_reference_column(rows: "datasets.Dataset") -> str | None:
+    """Return the column that names the picture of which rows are copies or patches; None if there is none.
 
-    What is learnt of one copy is known of the others, so that they belong to one side of every split.
+    A model that has learnt one copy knows the others, so that all belong to one side of every split.
     """
     return "reference" if "reference" in rows.column_names else None
 
@@ -98,13 +125,13 @@ def split_at_random(
     """Split rows at random, the same way for the same seed.
 
     Args:
-        rows: What to split.
+        rows: Rows to split.
         fractions: Part of the rows (with `by`: of the groups) in each split, by its name; they sum to 1.
-        seed: Of the order in which rows are drawn.
+        seed: Seed of the order in which rows are drawn.
         by: Column whose equal values stay together (the reference picture of a distorted one); None draws single rows.
 
     Returns:
-        One split per name, rows in their old order.
+        A split for each name, rows in their old order.
 
     Raises:
         ValueError: If fractions do not sum to 1, the column or a value in it is missing, or a split would be empty.
@@ -119,7 +146,7 @@ def split_at_random(
     if None in keys:
         raise ValueError(f"Row {keys.index(None)} has no `{by}`. Name it in every row, or leave out the column.")
     units = sorted(set(keys))
-    parts = random_parts(len(units), list(fractions.values()), seed)
+    parts = draw_parts(len(units), list(fractions.values()), seed)
     if not all(len(part) for part in parts):
         raise ValueError(f"{len(units)} {by or 'row'}s are too few for the splits {dict(fractions)}. Give more data.")
     home = {units[unit]: name for name, part in zip(fractions, parts, strict=True) for unit in part}
@@ -129,17 +156,27 @@ def split_at_random(
     return datasets.DatasetDict({name: rows.select(chosen) for name, chosen in indices.items()})
 
 
-def to_splits(rows: list[dict[str, Any]], *, source: Path, seed: int | None) -> "datasets.DatasetDict":
-    """Rows to splits: by their `split` where they have one and no seed is given, else at random by `reference`."""
+def make_splits(rows: list[dict[str, Any]], *, source: Path, seed: int | None) -> "datasets.DatasetDict":
+    """Make splits of the rows of a public data set.
+
+    Args:
+        rows: Rows with the same columns, see `list_column_kinds`, and perhaps a `split`, which is taken out.
+        source: Annotation file, for the error message.
+        seed: Seed of the protocol split; None = by `split` where rows have one, else the protocol split of seed 0.
+            References stay together.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
     import datasets
 
     if not rows:
         raise ValueError(f"{source}: no rows. Give the whole annotation file.")
     names = [row.pop("split", None) for row in rows]
-    kinds = column_kinds()
+    kinds = list_column_kinds()
     features = datasets.Features({name: kinds[name] for name in rows[0]})
     table = datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
     if seed is None and names[0] is not None:
         chosen = {split: [i for i, name in enumerate(names) if name == split] for split in SPLITS}
-        return datasets.DatasetDict({split: table.select(own) for split, own in chosen.items() if own})
-    return split_at_random(table, fractions=PROTOCOL, seed=seed or 0, by=reference_column(table))
+        return datasets.DatasetDict({split: table.select(indices) for split, indices in chosen.items() if indices})
+    return split_at_random(table, fractions=PROTOCOL, seed=seed or 0, by=find_reference_column(table))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Crops of varying size and RandAugment, for pre-training on classes (section 3.5), with Pillow alone.
+"""Random crops for training, and RandAugment for pre-training on classes (section 3.5), with Pillow alone.
 
-The paper names both and gives no strengths. All random numbers come from torch's generator, so that a resumed run
-repeats them.
+The paper names crops of varying size and RandAugment, and gives no strengths. All random numbers come from torch's
+generator, so that a resumed run repeats them.
 """
 
 import math
@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-MIN_SIDE, MAX_SIDE = 160, 512  # of crops, in pixels
-MAX_ASPECT = 2.0
-
-
+# Of `crop_window`.
+WINDOW_MIN_SIDE, WINDOW_MAX_SIDE = 160, 512  # pixels
+WINDOW_MAX_ASPECT = 2.0
 # Inception's 3:4 to 4:3 are aspects before a square resize. Nothing is resized here, so they are changes of the
 # picture's own aspect, and the whole picture is the largest crop.
 MAX_ASPECT_CHANGE = 4 / 3
@@ -29,15 +28,15 @@ MAX_ENHANCEMENT = 0.9
 MAX_LOST_BITS = 4
 
 
-def random_crop_size(sizes: Sequence[tuple[int, int]], *, min_area: float) -> tuple[int, int]:
+def draw_crop_size(sizes: Sequence[tuple[int, int]], *, min_area: float) -> tuple[int, int]:
     """Draw one crop size that fits into all given pictures.
 
-    The area is uniform between `min_area` and all of the largest common rectangle, its aspect log-uniform between 3:4
-    and 4:3 times that of the rectangle; a side that would be too long is cut, which makes crops of full height or
+    The area is uniform between `min_area` and all of the largest common rectangle. The aspect is log-uniform between
+    3:4 and 4:3 times that of the rectangle. A side that would be too long is cut, which makes crops of full height or
     width frequent.
 
     Args:
-        sizes: (width, height) of the pictures, in pixels.
+        sizes: Pairs (width, height) of the pictures, in pixels.
         min_area: Smallest part of the common rectangle, in (0, 1].
 
     Returns:
@@ -59,7 +58,28 @@ def crop_at_random(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.crop((left, top, left + size[0], top + size[1]))
 
 
-def _affine(image: Image.Image, rows: tuple[float, float, float, float, float, float]) -> Image.Image:
+def crop_window(image: Image.Image) -> Image.Image:
+    """Cut a random window of 160..512 pixels a side and an aspect of 1:2..2:1, or as much as the picture has of it."""
+    size, aspect, left, top = torch.rand(4).tolist()
+    area_side = WINDOW_MIN_SIDE + (WINDOW_MAX_SIDE - WINDOW_MIN_SIDE) * size
+    ratio = WINDOW_MAX_ASPECT ** (aspect - 0.5)  # of each side to the square's
+    limits = [min(WINDOW_MAX_SIDE, side) for side in image.size]
+    width, height = (
+        min(max(round(side), WINDOW_MIN_SIDE), limit)
+        for side, limit in zip((area_side * ratio, area_side / ratio), limits, strict=True)
+    )
+    x, y = int(left * (image.width - width + 1)), int(top * (image.height - height + 1))
+    return image.crop((x, y, x + width, y + height))
+
+
+def crop_fraction(image: Image.Image, *, min_fraction: float) -> Image.Image:
+    """Cut a random window whose sides are each between `min_fraction` and all of the picture's."""
+    fractions = min_fraction + (1 - min_fraction) * torch.rand(2)
+    width, height = (max(1, round(float(f) * side)) for f, side in zip(fractions, image.size, strict=True))
+    return crop_at_random(image, (width, height))
+
+
+def _warp(image: Image.Image, rows: tuple[float, float, float, float, float, float]) -> Image.Image:
     return image.transform(
         image.size, Image.Transform.AFFINE, rows, resample=Image.Resampling.BILINEAR, fillcolor=MID_GRAY
     )
@@ -67,12 +87,12 @@ def _affine(image: Image.Image, rows: tuple[float, float, float, float, float, f
 
 def _shear_x(image: Image.Image, strength: float) -> Image.Image:
     shear = MAX_SHEAR * strength
-    return _affine(image, (1, shear, -shear * image.height / 2, 0, 1, 0))  # the middle row stays
+    return _warp(image, (1, shear, -shear * image.height / 2, 0, 1, 0))  # the middle row stays
 
 
 def _shear_y(image: Image.Image, strength: float) -> Image.Image:
     shear = MAX_SHEAR * strength
-    return _affine(image, (1, 0, 0, shear, 1, -shear * image.width / 2))
+    return _warp(image, (1, 0, 0, shear, 1, -shear * image.width / 2))
 
 
 def _posterize(image: Image.Image, strength: float) -> Image.Image:
@@ -93,8 +113,8 @@ OPERATIONS: Mapping[str, Callable[[Image.Image, float], Image.Image]] = {
     ),
     "shear_x": _shear_x,
     "shear_y": _shear_y,
-    "translate_x": lambda image, strength: _affine(image, (1, 0, MAX_TRANSLATION * strength * image.width, 0, 1, 0)),
-    "translate_y": lambda image, strength: _affine(image, (1, 0, 0, 0, 1, MAX_TRANSLATION * strength * image.height)),
+    "translate_x": lambda image, strength: _warp(image, (1, 0, MAX_TRANSLATION * strength * image.width, 0, 1, 0)),
+    "translate_y": lambda image, strength: _warp(image, (1, 0, 0, 0, 1, MAX_TRANSLATION * strength * image.height)),
     "brightness": lambda image, strength: ImageEnhance.Brightness(image).enhance(1 + MAX_ENHANCEMENT * strength),
     "color": lambda image, strength: ImageEnhance.Color(image).enhance(1 + MAX_ENHANCEMENT * strength),
     "contrast": lambda image, strength: ImageEnhance.Contrast(image).enhance(1 + MAX_ENHANCEMENT * strength),
@@ -113,15 +133,15 @@ def check_rand_augment(*, num_operations: int, magnitude: float) -> None:
 
 
 def rand_augment(image: Image.Image, *, num_operations: int, magnitude: float) -> Image.Image:
-    """RandAugment (Cubuk et al., 2020): random operations of its fourteen, one after the other, at one magnitude.
+    """Apply RandAugment (Cubuk et al., 2020): random ones of fourteen operations, one after the other.
 
-    The direction of a rotation, shear, translation or enhancement is drawn too. Posterising and solarising grow with
-    the magnitude as the others do, where the first published code weakened them.
+    All have one magnitude. The direction of a rotation, shear, translation or enhancement is drawn too. Posterising
+    and solarising grow with the magnitude as the others do, where the first published code weakened them.
 
     Args:
-        image: RGB picture of any size; translations are parts of its sides, so that small crops are not emptied.
-        num_operations: N, >= 0; drawn with replacement.
-        magnitude: M in [0, 30]; 30 is AutoAugment's full range, which the authors' code writes as 10.
+        image: RGB picture of any size. Translations are parts of its sides, so that small crops are not emptied.
+        num_operations: Number N of operations, >= 0, drawn with replacement.
+        magnitude: Magnitude M in [0, 30]; 30 is AutoAugment's full range, which the authors' code writes as 10.
 
     Returns:
         RGB picture of the same size.
@@ -136,30 +156,3 @@ def rand_augment(image: Image.Image, *, num_operations: int, magnitude: float) -
         sign = 1 if torch.rand(()) < 0.5 else -1
         image = OPERATIONS[names[index]](image, sign * strength)
     return image
-
-
-def random_window(image: Image.Image) -> Image.Image:
-    """A crop of 160..512 pixels a side and an aspect of 1:2..2:1, or what the picture has of it."""
-    size, aspect, left, top = torch.rand(4).tolist()
-    area_side = MIN_SIDE + (MAX_SIDE - MIN_SIDE) * size
-    ratio = MAX_ASPECT ** (aspect - 0.5)  # of each side to the square's
-    limits = [min(MAX_SIDE, side) for side in image.size]
-    width, height = (
-        min(max(round(side), MIN_SIDE), limit)
-        for side, limit in zip((area_side * ratio, area_side / ratio), limits, strict=True)
-    )
-    x, y = int(left * (image.width - width + 1)), int(top * (image.height - height + 1))
-    return image.crop((x, y, x + width, y + height))
-
-
-def random_crop(image: Image.Image, *, min_fraction: float) -> Image.Image:
-    """A random window whose sides are each between `min_fraction` and all of the picture's.
-
-    Random numbers come from torch's generator, so that a resumed run repeats them.
-    """
-    fractions = min_fraction + (1 - min_fraction) * torch.rand(2)
-    width, height = (max(1, round(float(f) * side)) for f, side in zip(fractions, image.size, strict=True))
-    left, top = (
-        int(torch.randint(whole - part + 1, ())) for whole, part in zip(image.size, (width, height), strict=True)
-    )
-    return image.crop((left, top, left + width, top + height))

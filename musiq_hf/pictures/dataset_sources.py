@@ -8,8 +8,8 @@ from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from .lazy import LazyPicture, Source, unreadable, why
-from .table_sources import ROWS_AT_ONCE, Columns, arrow_sources, open_cell, picture_column, row_key
+from .lazy import LazyPicture, Source, describe_error, make_unreadable
+from .table_sources import ROWS_AT_ONCE, Columns, choose_key, find_picture_column, open_cell, read_arrow
 
 SAVED, HUB = "saved data set", "data set of the Hub"
 SAVED_FILES = ("state.json", "dataset_info.json")  # of each split; `datasets` writes them beside the Arrow files
@@ -21,7 +21,7 @@ HUB_PATH = re.compile(HUB_PREFIX + r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w.-]+))?(?:@([^
 
 
 def is_saved(folder: str) -> bool:
-    """Whether a folder is a data set, or one of its splits, that `save_to_disk` has written."""
+    """Return whether a folder is a data set, or one of its splits, that `save_to_disk` has written."""
     return all(os.path.isfile(os.path.join(folder, name)) for name in SAVED_FILES)
 
 
@@ -33,34 +33,38 @@ def check_saved(folder: str, columns: Columns) -> None:
         schema = datasets.load_from_disk(folder).features.arrow_schema
     except Exception:  # damaged
         return
-    picture_column(schema, columns, folder)
+    find_picture_column(schema, columns, folder)
 
 
 def read_saved(folder: str, columns: Columns) -> Iterator[Source]:
-    """A picture per row, called by its key or folder::row; a ValueError if a column is missing."""
+    """Read a picture per row, called by its key or folder::row.
+
+    Raises:
+        ValueError: If a column is missing.
+    """
     import datasets
 
     try:
         loaded = datasets.load_from_disk(folder)  # memory-mapped
         schema = loaded.features.arrow_schema
     except Exception as error:  # whatever damaged files provoke
-        yield _damaged(folder, error)
+        yield _make_damaged(folder, error)
         return
-    name, row = picture_column(schema, columns, folder), 0
+    name, row = find_picture_column(schema, columns, folder), 0
     try:
-        for table in loaded.select_columns(columns.read(name)).with_format("arrow").iter(ROWS_AT_ONCE):
-            yield from arrow_sources(table, name, columns, path=folder, row=row, folder=folder)
+        for table in loaded.select_columns(columns.list_names(name)).with_format("arrow").iter(ROWS_AT_ONCE):
+            yield from read_arrow(table, name, columns, path=folder, row=row, folder=folder)
             row += len(table)
     except Exception as error:
-        yield _damaged(folder, error)
+        yield _make_damaged(folder, error)
 
 
-def _damaged(folder: str, error: Exception) -> Source:
-    return unreadable(folder, f"what follows cannot be read as a data set ({why(error)}).")
+def _make_damaged(folder: str, error: Exception) -> Source:
+    return make_unreadable(folder, f"what follows cannot be read as a data set ({describe_error(error)}).")
 
 
 def count_saved(folder: str) -> int:
-    """Rows of a saved data set."""
+    """Return the number of rows of a saved data set."""
     import datasets
 
     try:
@@ -70,7 +74,14 @@ def count_saved(folder: str) -> int:
 
 
 class HubPath(NamedTuple):
-    """What `hf://datasets/owner/name/configuration@revision:split` names; all but the first may be missing."""
+    """Parts of `hf://datasets/owner/name/configuration@revision:split`; all but the first may be missing.
+
+    Attributes:
+        name: Owner and name.
+        configuration: Configuration of the data set.
+        revision: Branch, tag or commit.
+        split: Name of a split.
+    """
 
     name: str
     configuration: str | None
@@ -78,8 +89,8 @@ class HubPath(NamedTuple):
     split: str | None
 
     @classmethod
-    def of(cls, path: str) -> "HubPath":
-        """Read a path, or raise a ValueError."""
+    def parse(cls, path: str) -> "HubPath":
+        """Part a path, or raise a ValueError if it is not written so."""
         match = HUB_PATH.fullmatch(path)
         if match is None:
             raise ValueError(
@@ -89,31 +100,38 @@ class HubPath(NamedTuple):
         return cls(*match.groups())
 
 
-def _splits(path: str) -> dict[str, Any]:
-    """The splits that are asked for, as streams; nothing but what describes them is read.
+def _load_splits(path: str) -> dict[str, Any]:
+    """Load the splits that are asked for as streams; nothing but what describes them is read.
 
     Raises:
         ValueError: If the data set, its configuration or the split is missing, or cannot be reached.
     """
     import datasets
 
-    place = HubPath.of(path)
+    hub_path = HubPath.parse(path)
     try:
         # With the prefix, as without it a local folder of that name would be taken.
         loaded = datasets.load_dataset(
-            HUB_PREFIX + place.name, place.configuration, revision=place.revision, streaming=True
+            HUB_PREFIX + hub_path.name, hub_path.configuration, revision=hub_path.revision, streaming=True
         )
     except Exception as error:  # the libraries for data sets and for the network raise all kinds
-        raise ValueError(f"{path}: cannot be opened ({why(error)}).") from error
-    if place.split is None:
+        raise ValueError(f"{path}: cannot be opened ({describe_error(error)}).") from error
+    if hub_path.split is None:
         return dict(loaded)
-    if place.split not in loaded:
-        raise ValueError(f"{path}: there is no split {place.split!r}, only {', '.join(loaded)}.")
-    return {place.split: loaded[place.split]}
+    if hub_path.split not in loaded:
+        raise ValueError(f"{path}: there is no split {hub_path.split!r}, only {', '.join(loaded)}.")
+    return {hub_path.split: loaded[hub_path.split]}
 
 
-def _stream(path: str, split: Any, columns: Columns) -> tuple[Any, str]:
-    """A split with its pictures, undecoded, and keys alone, and the name of the pictures' column, or a ValueError."""
+def _select_columns(path: str, split: Any, columns: Columns) -> tuple[Any, str]:
+    """Reduce a split to its pictures, undecoded, and its keys.
+
+    Returns:
+        (split, name of the column with the pictures).
+
+    Raises:
+        ValueError: If the split cannot be read, or a column is missing.
+    """
     import datasets
 
     try:
@@ -121,28 +139,28 @@ def _stream(path: str, split: Any, columns: Columns) -> tuple[Any, str]:
             split = split._resolve_features()
         schema = split.features.arrow_schema
     except Exception as error:
-        raise ValueError(f"{path}: cannot be read ({why(error)}).") from error
-    name = picture_column(schema, columns, path)
-    return split.select_columns(columns.read(name)).cast_column(name, datasets.Image(decode=False)), name
+        raise ValueError(f"{path}: cannot be read ({describe_error(error)}).") from error
+    name = find_picture_column(schema, columns, path)
+    return split.select_columns(columns.list_names(name)).cast_column(name, datasets.Image(decode=False)), name
 
 
 def check_hub(path: str, columns: Columns) -> None:
     """Raise a ValueError if there is no such data set, split or column."""
-    for split in _splits(path).values():
-        _stream(path, split, columns)
+    for split in _load_splits(path).values():
+        _select_columns(path, split, columns)
 
 
 def read_hub(path: str, columns: Columns) -> Iterator[Source]:
-    """A picture per row, called by its key or hf://datasets/owner/name:split::row.
+    """Read a picture per row, called by its key or hf://datasets/owner/name:split::row.
 
     Raises:
         ValueError: See `check_hub`.
         OSError: If the connection breaks; the run can be continued.
     """
-    place = HubPath.of(path)
-    for split_name, split in _splits(path).items():
-        rows, name = _stream(path, split, columns)
-        whole = path if place.split else f"{path}:{split_name}"
+    hub_path = HubPath.parse(path)
+    for split_name, split in _load_splits(path).items():
+        rows, name = _select_columns(path, split, columns)
+        whole = path if hub_path.split else f"{path}:{split_name}"
         cells = enumerate(iter(rows))
         while True:
             try:
@@ -150,13 +168,18 @@ def read_hub(path: str, columns: Columns) -> Iterator[Source]:
             except StopIteration:
                 break
             except Exception as error:  # the connection, most often: the rows so far are not lost
-                raise OSError(f"{path}: cannot be read on ({why(error)}). The same command continues.") from error
-            key = row_key(cell[columns.key] if columns.key else None, f"{whole}::{row}")
+                raise OSError(
+                    f"{path}: cannot be read on ({describe_error(error)}). The same command continues."
+                ) from error
+            key = choose_key(cell[columns.key] if columns.key else None, f"{whole}::{row}")
             yield key, LazyPicture(key, partial(_open_remote, cell[name], key))
 
 
 def _open_remote(cell: dict[str, Any] | None, name: str) -> str | BytesIO:
-    """Bytes of a cell, or of the file of the Hub that it names; files of this machine are not a data set's to name."""
+    """Return the bytes of a cell, or of the file of the Hub that it names.
+
+    Files of this machine are not a data set's to name.
+    """
     cell = cell or {}
     path = cell.get("path") or ""
     *archives, file_path = path.split("::")
@@ -171,9 +194,9 @@ def _open_remote(cell: dict[str, Any] | None, name: str) -> str | BytesIO:
 
 
 def count_hub(path: str) -> int | None:
-    """Rows of a data set of the Hub, if it says how many they are."""
+    """Return the number of rows of a data set of the Hub; None if it does not say it."""
     count = 0
-    for name, split in _splits(path).items():
+    for name, split in _load_splits(path).items():
         known = (split.info.splits or {}).get(name)
         if known is None:
             return None

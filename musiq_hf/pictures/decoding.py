@@ -32,13 +32,14 @@ CANNOT_START = (
 
 @dataclass(frozen=True)
 class Decoder:
-    """Turns a source into pixels, alike in a thread and in a process: decoding alone, no work for several cores.
+    """Function from a source to pixels, alike in a thread and in a process: decoding alone, no work for several cores.
 
     Attributes:
-        preset: How files become pixels.
-        shorter_side: Files and PIL images are shrunk to this first, in pixels; None keeps their size.
+        preset: Way in which files become pixels.
+        shorter_side: Length, in pixels, to which the shorter side of files and PIL images is shrunk first; None keeps
+            their size.
         do_convert_rgb: Whether other pictures than RGB become RGB; if not, they raise.
-        input_data_format: Of arrays and tensors; None infers it.
+        input_data_format: Layout of arrays and tensors, see `to_rgb_tensor`; None infers it.
     """
 
     preset: Preset = "default"
@@ -47,7 +48,7 @@ class Decoder:
     input_data_format: str | None = None
 
     def __call__(self, source: Any) -> torch.Tensor:
-        """Pixels (height, width, 3), uint8, or float32 in [0, 1] where 8 bits would lose something.
+        """Return pixels, shape (height, width, 3): uint8, or float32 in [0, 1] where 8 bits would lose something.
 
         Raises:
             ValueError: If the picture cannot be used.
@@ -66,20 +67,20 @@ class Decoder:
         ).detach()
 
     def to_array(self, source: Any) -> np.ndarray:
-        """The same as an array, which travels between processes without shared memory: containers have little."""
+        """Return the same as an array, which travels between processes without shared memory, rare in containers."""
         return self(source).numpy()
 
 
 class _Waiting(NamedTuple):
-    """A picture that is being decoded."""
+    """Picture that is being decoded."""
 
     key: Any
     source: Any
     future: Future[Any]
 
 
-def _named(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """(key, source) of every picture: as given, or the path, or the place in the stream."""
+def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Return (key, source) of every picture; without a key it is the path, or the number in the stream."""
     for index, picture in enumerate(pictures):
         if isinstance(picture, tuple):
             if len(picture) != 2:
@@ -89,8 +90,8 @@ def _named(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
             yield (os.fspath(picture) if isinstance(picture, str | os.PathLike) else index), picture
 
 
-def _own(source: Any) -> Any:
-    """The source itself, or a copy of an array, which its owner may fill anew while it waits here."""
+def _copy_array(source: Any) -> Any:
+    """Return the source itself, or a copy of an array, which its owner may fill anew while it waits here."""
     if isinstance(source, torch.Tensor):
         return source.detach().clone()
     return source.copy() if isinstance(source, np.ndarray) else source
@@ -111,12 +112,12 @@ def _start_worker(max_pixels: int | None, load_truncated: bool) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _nothing() -> None:
-    """A task that any process can do that can start."""
+def _do_nothing() -> None:
+    """Do nothing, which any process can do that can start."""
 
 
-def _process_pool(number: int) -> ProcessPoolExecutor:
-    """Processes that have been asked to start.
+def _start_processes(number: int) -> ProcessPoolExecutor:
+    """Ask processes to start.
 
     They are not forked from here: a process that holds threads of torch, or a GPU, cannot be copied safely.
     """
@@ -125,8 +126,8 @@ def _process_pool(number: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(number, mp_context=context, initializer=_start_worker, initargs=settings)
     try:
-        with _interrupts_held():
-            pool.submit(_nothing)
+        with _hold_interrupts():
+            pool.submit(_do_nothing)
     except KeyboardInterrupt:  # what has begun to start must not lose this process
         pool.shutdown(cancel_futures=True)
         raise
@@ -134,7 +135,7 @@ def _process_pool(number: int) -> ProcessPoolExecutor:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def _hold_interrupts() -> Iterator[None]:
     """Let Ctrl-C wait until processes have been started, the server of which inherits that it is not to be seen."""
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
@@ -154,7 +155,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 class _Pool:
-    """Threads or processes; of these a new set when one has died.
+    """Threads or processes that decode; processes are started anew when one has died.
 
     What is in memory already, arrays and PIL images, is not sent to another process but decoded on the spot.
     """
@@ -162,7 +163,7 @@ class _Pool:
     def __init__(self, decode: Decoder, num_workers: int, *, in_processes: bool):
         self.decode, self.num_workers, self.in_processes = decode, num_workers, in_processes
         self.executor: Executor = (
-            _process_pool(num_workers)
+            _start_processes(num_workers)
             if in_processes
             else ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
         )
@@ -174,16 +175,16 @@ class _Pool:
             try:
                 return self.executor.submit(self.decode.to_array, source)
             except BrokenProcessPool as error:  # `take` will see it
-                return _failed(error)
+                return _make_failed(error)
         future: Future[Any] = Future()
         try:
             future.set_result(self.decode(source))
         except Exception as error:
-            return _failed(error)
+            return _make_failed(error)
         return future
 
     def take(self, waiting: deque[_Waiting]) -> tuple[Any, Future[Any]]:
-        """The first of those that wait, whose processes are started anew if one has died.
+        """Return the first of those that wait; start the processes anew if one has died.
 
         Raises:
             OSError: If processes cannot be started at all.
@@ -193,13 +194,13 @@ class _Pool:
             return first.key, first.future
         self.executor.shutdown(cancel_futures=True)
         # It may have been any of them: the first is tried alone, and if it kills its process again, that is its error.
-        with _process_pool(1) as alone:
-            if _is_lost(alone.submit(_nothing)):
+        with _start_processes(1) as alone:
+            if _is_lost(alone.submit(_do_nothing)):
                 raise OSError(CANNOT_START)
             future = alone.submit(self.decode.to_array, first.source)
             if _is_lost(future):
-                future = _failed(ValueError(f"{_name(first.source)}: {CRASHED}."))
-        self.executor = _process_pool(self.num_workers)
+                future = _make_failed(ValueError(f"{_get_name(first.source)}: {CRASHED}."))
+        self.executor = _start_processes(self.num_workers)
         for index, other in enumerate(waiting):
             if _is_lost(other.future):
                 waiting[index] = other._replace(future=self.submit(other.source))
@@ -209,7 +210,7 @@ class _Pool:
         self.executor.shutdown(cancel_futures=True)
 
 
-def _failed(error: Exception) -> Future[Any]:
+def _make_failed(error: Exception) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_exception(error)
     return future
@@ -220,7 +221,7 @@ def _is_lost(future: Future[Any]) -> bool:
     return future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
 
 
-def _name(source: Any) -> str:
+def _get_name(source: Any) -> str:
     return source.name if isinstance(source, LazyPicture) else os.fspath(source)
 
 
@@ -231,22 +232,22 @@ def decode_ahead(
 
     Args:
         pictures: Sources, or pairs (key, source).
-        decode: What is done to each.
-        num_workers: Threads or processes.
-        in_processes: Whether they are processes.
+        decode: Function from a source to its pixels.
+        num_workers: Number of threads or processes.
+        in_processes: Whether processes decode instead of threads.
 
     Yields:
-        (key, future of the pixels, a tensor or an array); of processes it is there, of threads on its way.
+        (key, future of the pixels, a tensor or an array). Processes have finished it, threads may still be at it.
     """
     pool = _Pool(decode, num_workers, in_processes=in_processes)
     waiting = deque[_Waiting]()
-    named, has_more, failure = _named(pictures), True, None
+    named, has_more, failure = _name_pictures(pictures), True, None
     try:
         while True:
             try:
                 while has_more and len(waiting) < 2 * num_workers:
                     key, source = next(named)
-                    source = _own(source)
+                    source = _copy_array(source)
                     waiting.append(_Waiting(key, source, pool.submit(source)))
             except StopIteration:
                 has_more = False

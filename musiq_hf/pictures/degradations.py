@@ -22,39 +22,39 @@ BLUR_UNIT, NOISE_UNIT = 2.5, 30.0
 PIVOT_GRAY = 128.0
 
 
-def gaussian_blur(image: Image.Image, sigma: float) -> Image.Image:
+def blur(image: Image.Image, sigma: float) -> Image.Image:
     """Blur with a Gaussian of `sigma` pixels (Pillow's approximation by box filters)."""
     return image.filter(ImageFilter.GaussianBlur(sigma))
 
 
-def gaussian_noise(image: Image.Image, sigma: float, *, seed: int) -> Image.Image:
+def add_noise(image: Image.Image, sigma: float, *, seed: int) -> Image.Image:
     """Add independent Gaussian noise of `sigma` levels of 255 to every channel."""
     noise = np.random.default_rng(seed).standard_normal((image.height, image.width, 3), dtype=np.float32)
-    return _to_picture(np.asarray(image) + sigma * noise)
+    return _make_picture(np.asarray(image) + sigma * noise)
 
 
-def jpeg(image: Image.Image, quality: int) -> Image.Image:
+def compress_jpeg(image: Image.Image, quality: int) -> Image.Image:
     """Compress with Pillow's JPEG encoder, and decode."""
-    return _recoded(image, "JPEG", quality)
+    return _encode_and_decode(image, "JPEG", quality)
 
 
-def _to_picture(values: np.ndarray) -> Image.Image:
+def _make_picture(values: np.ndarray) -> Image.Image:
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 
-def _recoded(image: Image.Image, kind: str, quality: int) -> Image.Image:
+def _encode_and_decode(image: Image.Image, kind: str, quality: int) -> Image.Image:
     buffer = BytesIO()
     # WebP's slower methods make smaller files, not other faults.
     image.save(buffer, kind, quality=quality, **({"method": 0} if kind == "WEBP" else {}))
     return Image.open(buffer).convert("RGB")
 
 
-def _quality(strength: float) -> int:
+def _choose_quality(strength: float) -> int:
     return round(4 + 76 * (1 - strength) ** 1.5)
 
 
-def _motion_blur(image: Image.Image, strength: float, seed: int) -> Image.Image:
-    """Mean along a straight path of 3 to 31 pixels in a random direction."""
+def _blur_along_path(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    """Average along a straight path of 3 to 31 pixels in a random direction."""
     steps = round(3 + 28 * strength**1.5)
     angle = np.random.default_rng(seed).uniform(0, math.pi)
     offsets = np.linspace(-0.5, 0.5, steps)[:, None] * (steps - 1) * np.array([math.sin(angle), math.cos(angle)])
@@ -63,10 +63,10 @@ def _motion_blur(image: Image.Image, strength: float, seed: int) -> Image.Image:
     total = np.zeros((image.height, image.width, 3), dtype=np.float32)
     for row, column in offsets.round().astype(int) + margin:
         total += padded[row : row + image.height, column : column + image.width]
-    return _to_picture(total / steps)
+    return _make_picture(total / steps)
 
 
-def _resampling(image: Image.Image, strength: float, seed: int) -> Image.Image:
+def _resample(image: Image.Image, strength: float, seed: int) -> Image.Image:
     """Shrink up to six times and enlarge again with nearest neighbours, bilinear or bicubic interpolation."""
     factor = 1.25 + 4.75 * strength**1.5
     small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
@@ -74,42 +74,42 @@ def _resampling(image: Image.Image, strength: float, seed: int) -> Image.Image:
     return image.resize(small, Image.Resampling.BOX).resize(image.size, methods[seed % 3])
 
 
-def _exposure(image: Image.Image, strength: float, seed: int) -> Image.Image:
-    """Up to three stops too dark or too bright, with a display gamma of 2.2."""
+def _change_exposure(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    """Expose up to three stops too dark or too bright, with a display gamma of 2.2."""
     stops = (-3 if seed % 2 else 3) * strength
-    return _to_picture(np.asarray(image, dtype=np.float32) * 2 ** (stops / 2.2))
+    return _make_picture(np.asarray(image, dtype=np.float32) * 2 ** (stops / 2.2))
 
 
-def _contrast(image: Image.Image, strength: float, seed: int) -> Image.Image:
+def _reduce_contrast(image: Image.Image, strength: float, seed: int) -> Image.Image:
     values = np.asarray(image, dtype=np.float32)
-    return _to_picture(PIVOT_GRAY + (values - PIVOT_GRAY) * (1 - 0.85 * strength))
+    return _make_picture(PIVOT_GRAY + (values - PIVOT_GRAY) * (1 - 0.85 * strength))
 
 
-def _color_cast(image: Image.Image, strength: float, seed: int) -> Image.Image:
-    """Gains of the channels up to a factor of two apart either way."""
+def _tint(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    """Multiply the channels by random gains, up to a factor of two either way."""
     direction = np.random.default_rng(seed).normal(size=3)
     direction = (direction - direction.mean()) / np.abs(direction - direction.mean()).max()
-    return _to_picture(np.asarray(image) * (2.0 ** (strength * direction)).astype(np.float32))
+    return _make_picture(np.asarray(image) * (2.0 ** (strength * direction)).astype(np.float32))
 
 
-def _banding(image: Image.Image, strength: float, seed: int) -> Image.Image:
+def _quantize(image: Image.Image, strength: float, seed: int) -> Image.Image:
     """Quantise to 64 down to 4 levels per channel."""
     step = 255.0 / (2 ** (6 - 4 * strength) - 1)
-    return _to_picture((np.asarray(image, dtype=np.float32) / step).round() * step)
+    return _make_picture((np.asarray(image, dtype=np.float32) / step).round() * step)
 
 
 # In the order in which a camera and a file would do them: exposure first, compression last.
 DEGRADATIONS: Mapping[str, Callable[[Image.Image, float, int], Image.Image]] = {
-    "exposure": _exposure,
-    "contrast": _contrast,
-    "color_cast": _color_cast,
-    "blur": lambda image, strength, seed: gaussian_blur(image, 0.5 + 5.5 * strength**1.5),
-    "motion_blur": _motion_blur,
-    "resampling": _resampling,
-    "noise": lambda image, strength, seed: gaussian_noise(image, 2 + 62 * strength**1.5, seed=seed),
-    "banding": _banding,
-    "jpeg": lambda image, strength, seed: jpeg(image, _quality(strength)),
-    "webp": lambda image, strength, seed: _recoded(image, "WEBP", _quality(strength)),
+    "exposure": _change_exposure,
+    "contrast": _reduce_contrast,
+    "color_cast": _tint,
+    "blur": lambda image, strength, seed: blur(image, 0.5 + 5.5 * strength**1.5),
+    "motion_blur": _blur_along_path,
+    "resampling": _resample,
+    "noise": lambda image, strength, seed: add_noise(image, 2 + 62 * strength**1.5, seed=seed),
+    "banding": _quantize,
+    "jpeg": lambda image, strength, seed: compress_jpeg(image, _choose_quality(strength)),
+    "webp": lambda image, strength, seed: _encode_and_decode(image, "WEBP", _choose_quality(strength)),
 }
 
 
@@ -119,7 +119,7 @@ def apply_degradations(image: Image.Image, strengths: Mapping[str, float], *, se
     Args:
         image: RGB picture.
         strengths: Strength in (0, 1] of every fault that is wanted; 0 leaves it out.
-        seed: Of noise and directions: the same seed at another strength gives the same fault, stronger or weaker.
+        seed: Seed of noise and directions. The same one at another strength gives the same fault, stronger or weaker.
 
     Returns:
         RGB picture of the same size.
@@ -139,7 +139,7 @@ def apply_degradations(image: Image.Image, strengths: Mapping[str, float], *, se
 
 
 def to_rgb_picture(image: Image.Image) -> Image.Image:
-    """Any colour mode to RGB, with the image processor's policy for alpha, 16 bits and so on.
+    """Convert any colour mode to RGB, with the policy of `to_rgb_tensor` for alpha, 16 bits and so on.
 
     Raises:
         ValueError: If the pixels cannot be used; the message names the picture.
@@ -152,7 +152,7 @@ def to_rgb_picture(image: Image.Image) -> Image.Image:
 
 
 def severity(*, blur_sigma: float, noise_sigma: float, jpeg_quality: int | None = None) -> float:
-    """How much of the way to the worst score faults go, in [0, 1); they add to each other.
+    """Return how much of the way to the worst score faults go, in [0, 1); they add to each other.
 
     A rule of ours, not a human rating: 1 - exp(-blur_sigma / 2.5 - noise_sigma / 30 - ln(85 / jpeg_quality)^2 / 4).
     """
@@ -166,31 +166,33 @@ def degrade(
     """Blur a picture, then add noise, then compress it.
 
     Args:
-        image: Any colour mode; converted to RGB.
+        image: Picture of any colour mode; it is converted to RGB.
         blur_sigma: Standard deviation of the Gaussian blur, in pixels, >= 0.
         noise_sigma: Standard deviation of the Gaussian noise, in levels of 255, >= 0.
-        seed: Of the noise.
-        jpeg_quality: Of Pillow's encoder; None does not compress.
+        seed: Seed of the noise.
+        jpeg_quality: Quality of Pillow's JPEG encoder; None does not compress.
 
     Returns:
         RGB picture of the same size.
     """
-    degraded = gaussian_blur(to_rgb_picture(image), blur_sigma)
+    degraded = blur(to_rgb_picture(image), blur_sigma)
     if noise_sigma > 0:
-        degraded = gaussian_noise(degraded, noise_sigma, seed=seed)
-    return degraded if jpeg_quality is None else jpeg(degraded, jpeg_quality)
+        degraded = add_noise(degraded, noise_sigma, seed=seed)
+    return degraded if jpeg_quality is None else compress_jpeg(degraded, jpeg_quality)
 
 
 def degrade_at_random(image: Image.Image, mos: float, *, worst: float) -> tuple[Image.Image, float]:
-    """Blur, noise or compression, sometimes two of them, at random strengths, and the score lowered by the severity.
+    """Blur a picture, add noise or compress it, sometimes two of them, and lower its score by the severity.
+
+    Kinds and strengths are random, from torch's generator, so that a resumed run repeats them.
 
     Args:
-        image: A training picture.
-        mos: Its score.
-        worst: Lowest score of the training data, towards which the score moves.
+        image: Training picture of any colour mode.
+        mos: Score of the picture, in MOS points.
+        worst: Lowest score of the training data, towards which the score moves, in MOS points.
 
     Returns:
-        Picture and score. Random numbers come from torch's generator, so that a resumed run repeats them.
+        RGB picture of the same size, and its score.
     """
     second, *strengths = torch.rand(4).tolist()
     chosen = torch.randperm(3)[: 1 + (second < P_SECOND_FAULT)].tolist()
@@ -206,13 +208,13 @@ def degrade_at_random(image: Image.Image, mos: float, *, worst: float) -> tuple[
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One kind of degradation at rising strengths.
+    """Kind of degradation at rising strengths.
 
     Attributes:
-        label: Name for tables.
-        unit: What a level is.
-        levels: Weakest first; for JPEG that is the highest quality.
-        apply: (picture, level, seed) to the degraded picture of the same size.
+        label: Name of the fault in tables.
+        unit: Unit of the levels.
+        levels: Levels, the weakest first; for JPEG that is the highest quality.
+        apply: Function from (picture, level, seed) to the degraded picture of the same size.
     """
 
     label: str
@@ -226,18 +228,18 @@ FAULTS: Mapping[str, Fault] = {
         label="Gaussian blur",
         unit="sigma in pixels",
         levels=(0.7, 1.2, 2, 3.5, 6),
-        apply=lambda image, sigma, seed: gaussian_blur(image, sigma),
+        apply=lambda image, sigma, seed: blur(image, sigma),
     ),
     "gaussian_noise": Fault(
         label="Gaussian noise",
         unit="sigma in levels of 255",
         levels=(4, 8, 16, 32, 64),
-        apply=lambda image, sigma, seed: gaussian_noise(image, sigma, seed=seed),
+        apply=lambda image, sigma, seed: add_noise(image, sigma, seed=seed),
     ),
     "jpeg": Fault(
         label="JPEG",
         unit="Pillow's quality",
         levels=(70, 40, 25, 12, 6),
-        apply=lambda image, quality, seed: jpeg(image, quality),
+        apply=lambda image, quality, seed: compress_jpeg(image, quality),
     ),
 }

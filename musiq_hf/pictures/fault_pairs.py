@@ -8,7 +8,7 @@ repeats them.
 import torch
 from PIL import Image, ImageOps
 
-from .augmentations import MIN_SIDE, random_window
+from .augmentations import WINDOW_MIN_SIDE, crop_window
 from .degradations import DEGRADATIONS, apply_degradations
 
 KINDS = tuple(DEGRADATIONS)
@@ -18,15 +18,21 @@ MIN_GAP, MIN_CLEAN_GAP = 0.15, 0.05  # between the two strengths of a pair
 
 
 def shrink_at_random(image: Image.Image, *, largest: float) -> Image.Image:
-    """A copy of 0.4 to `largest` times the size, but of no side below 160 pixels: it hides faults of a photograph."""
-    floor = min(1.0, max(MIN_SHRINKAGE, MIN_SIDE / min(image.size)))
+    """Shrink a picture, which hides the faults of a photograph.
+
+    Args:
+        image: Picture of any size.
+        largest: Largest size of the copy, as a part of the picture's. The smallest is 0.4, or more where a side would
+            fall below 160 pixels.
+    """
+    floor = min(1.0, max(MIN_SHRINKAGE, WINDOW_MIN_SIDE / min(image.size)))
     factor = floor + max(0.0, largest - floor) * float(torch.rand(()))
     size = (round(image.width * factor), round(image.height * factor))
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
-def random_strengths() -> tuple[dict[str, float], dict[str, float]]:
-    """One or two kinds of faults at a lower (or no) and a higher strength.
+def draw_strengths() -> tuple[dict[str, float], dict[str, float]]:
+    """Draw one or two kinds of faults, and for each a lower (or no) and a higher strength.
 
     Beside no fault, weak ones are drawn more often than strong ones: they are the hardest to tell.
     """
@@ -43,8 +49,8 @@ def random_strengths() -> tuple[dict[str, float], dict[str, float]]:
     return lower, higher
 
 
-def fault_pair(image: Image.Image) -> tuple[list[Image.Image], list[list[float]]]:
-    """A random crop of a picture with weaker and with stronger faults.
+def make_fault_pair(image: Image.Image) -> tuple[list[Image.Image], list[list[float]]]:
+    """Make two copies of a random window of a picture, with weaker and with stronger faults.
 
     A copy without faults comes from a picture shrunk to at most 0.7 times its size, since most photographs have been
     compressed before: without it, the "clean" copy of a pair could be the worse one.
@@ -55,12 +61,12 @@ def fault_pair(image: Image.Image) -> tuple[list[Image.Image], list[list[float]]
     Returns:
         The two copies, the better one first, and the strengths of `KINDS` in each, 0 = absent.
     """
-    both = random_strengths()
+    both = draw_strengths()
     if not any(both[0].values()):
         image = shrink_at_random(image, largest=MAX_CLEAN_SHRINKAGE)
     elif torch.rand(()) < P_SHRUNK:
         image = shrink_at_random(image, largest=1.0)
-    image = random_window(image)
+    image = crop_window(image)
     if torch.rand(()) < 0.5:
         image = ImageOps.mirror(image)
     seed = int(torch.randint(2**31, ()))

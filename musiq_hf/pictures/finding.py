@@ -1,25 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the picture files below a folder."""
+"""Pictures below a folder: one list of endings and one walk for scoring, training and the examples."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
+from .dataset_sources import SAVED, is_saved
 
-IDENTIFIED_ONLY = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow opens these and cannot decode them by itself
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+PICTURE, UNLISTED = "picture", "folder"  # kinds of what a walk finds, beside `SAVED`
+
+
+def has_picture_suffix(name: str) -> bool:
+    """Return whether a file name ends as those of pictures do, in any case."""
+    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
 def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """Files below a folder whose extensions are those of formats that Pillow decodes, sorted by path.
+    """Return the picture files below a folder in the order of their names.
+
+    They are those that `musiq score` finds there: by their endings (`PICTURE_SUFFIXES`), hidden files and folders
+    left out, each folder once even where links lead to it again.
 
     Raises:
         ValueError: If there is no such folder, or no picture in it.
     """
     if not os.path.isdir(folder):
         raise ValueError(f"{folder}: no such folder. Give a folder of pictures.")
-    kinds = Image.registered_extensions().items()  # of formats that can only be written, too
-    known = {suffix for suffix, kind in kinds if kind in Image.OPEN and kind not in IDENTIFIED_ONLY}
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in known and path.is_file())
+    found = walk_folder(os.fspath(folder), set())
+    files = [Path(path) for path, kind in found if kind == PICTURE and os.path.isfile(path)]
     if not files:
-        raise ValueError(f"{folder} holds no picture. Give a folder of PNG, JPEG or other files that Pillow reads.")
+        endings = ", ".join(PICTURE_SUFFIXES)
+        raise ValueError(f"{folder} holds no picture. Give a folder of PNG, JPEG or other pictures ({endings}).")
     return files
+
+
+def walk_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+    """Walk through a folder and those below it in the order of their names.
+
+    Args:
+        folder: Where to start.
+        visited: Device and number of the folders seen so far, which are left out; those of this walk are added.
+
+    Yields:
+        (path, kind): `PICTURE`; `SAVED`, a saved data set, which is not entered; `UNLISTED`, a folder that cannot be
+        listed.
+    """
+    stack: list[tuple[str, Iterator[tuple[str, bool]]]] = [("", iter([(folder, True)]))]
+    while stack:
+        parent, entries = stack[-1]
+        name, is_folder = next(entries, ("", False))
+        path = os.path.join(parent, name) if parent else name
+        if not name:
+            stack.pop()
+        elif not is_folder:
+            yield path, PICTURE
+        else:
+            try:
+                status = os.stat(path)
+                if (status.st_dev, status.st_ino) not in visited:
+                    visited.add((status.st_dev, status.st_ino))
+                    if is_saved(path):
+                        yield path, SAVED
+                    else:
+                        stack.append((path, iter(_list_entries(path))))
+            except OSError:
+                yield path, UNLISTED
+
+
+def _list_entries(folder: str) -> list[tuple[str, bool]]:
+    """Return sorted pairs (name, is it a folder?) of the subfolders and pictures of a folder."""
+    listed = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # `is_dir` raises where a link leads to itself.
+            is_link = entry.is_symlink()
+            is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir(follow_symlinks=False)
+            if (is_folder or has_picture_suffix(entry.name)) and not entry.name.startswith("."):
+                listed.append((entry.name, is_folder))
+    return sorted(listed)

@@ -9,12 +9,12 @@ from io import BytesIO
 
 from PIL import Image
 
-from .opening import Preset, decoder_of
+from .opening import Preset, choose_decoder
 
 
 @dataclass(frozen=True)
 class LazyPicture:
-    """A picture that is read when it is opened, header included: in the thread or process that decodes it.
+    """Picture that is read, header included, when it is opened: in the thread or process that decodes it.
 
     Attributes:
         name: Name of the picture in error messages.
@@ -31,7 +31,7 @@ class LazyPicture:
             ValueError: Whatever is wrong, in one sentence that names the picture.
         """
         try:
-            return decoder_of(preset)(self.read(), self.name)
+            return choose_decoder(preset)(self.read(), self.name)
         except ValueError:
             raise
         except Exception as error:  # damaged files provoke all kinds in decoders, and none may stop the run
@@ -42,28 +42,28 @@ class LazyPicture:
 Source = tuple[str, LazyPicture]  # key and picture
 
 
-def as_text(name: str) -> str:
-    """A file name that any output can hold: bytes that are not Unicode are written with backslashes."""
+def escape_name(name: str) -> str:
+    """Return a file name that any output can hold: bytes that are not Unicode are written with backslashes."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def unreadable(name: str, reason: str) -> Source:
-    """A picture that only says what is wrong."""
-    message = f"{as_text(name)}: {' '.join(as_text(reason).split())}"
-    return as_text(name), LazyPicture(as_text(name), partial(_refuse, message))
+def make_unreadable(name: str, reason: str) -> Source:
+    """Return a picture that raises a ValueError with this reason when it is opened."""
+    message = f"{escape_name(name)}: {' '.join(escape_name(reason).split())}"
+    return escape_name(name), LazyPicture(escape_name(name), partial(_refuse, message))
 
 
 def _refuse(message: str) -> str:
     raise ValueError(message)
 
 
-def why(error: Exception) -> str:
-    """What an error says, or its name if it says nothing."""
+def describe_error(error: Exception) -> str:
+    """Return the message of an error, or the name of its class if it has none."""
     return str(error) or type(error).__name__
 
 
-def checked_path(path: str, name: str) -> str:
-    """The path of a file, or a ValueError that calls it by its name."""
+def check_path(path: str, name: str) -> str:
+    """Return a path if it is that of a file; if not, raise a ValueError that calls it by its name."""
     if not os.path.isfile(path):
         raise ValueError(f"{name}: {'not a regular file' if os.path.exists(path) else 'no such file'}.")
     return path

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How picture files become pixels: by this package's own policy, or as the published program does it.
+"""Pixels of picture files, by this package's own policy or as the published program has them.
 
-`default` is that of `image_loading_musiq`. `google` follows the published program (google-research/musiq,
-run_predict_image.py with `tf.image.decode_jpeg`): pictures are not turned by their EXIF orientation (but TIFF files,
-which Pillow turns), and colour JPEG files are decoded with the fast inverse cosine transform, by simplejpeg where it
-is installed and can; the rest is Pillow's. What that program refuses, gray and transparent pictures, WebP, TIFF, BMP,
-is accepted. CMYK pictures and JPEG files of rare subsampling are not exact.
+The preset `default` is the policy of `image_loading_musiq`. `google` follows the published program
+(google-research/musiq, run_predict_image.py with `tf.image.decode_jpeg`). Pictures are not turned by their EXIF
+orientation, but for TIFF files, which Pillow turns. Colour JPEG files are decoded with the fast inverse cosine
+transform, by simplejpeg where it is installed and can; the rest is Pillow's. Pictures that the program refuses, such
+as gray and transparent ones, WebP, TIFF and BMP, are accepted. CMYK pictures and JPEG files of rare subsampling are
+not exact.
 """
 
 import os
@@ -34,16 +35,17 @@ __all__ = [
     "URL_PREFIXES",
     "Preset",
     "check_preset",
+    "choose_decoder",
+    "compute_shrunk_size",
     "decode_image",
-    "decoder_name",
-    "decoder_of",
     "describe",
+    "describe_decoder",
     "download",
     "has_fast_decoder",
     "load_image",
     "open_picture",
+    "resolve_cell",
     "shrink_shorter_side",
-    "shrunk_size",
     "to_rgb_tensor",
 ]
 
@@ -53,8 +55,8 @@ JPEG_FORMATS = ("JPEG", "MPO")  # the latter: several pictures in one file, of w
 
 
 @cache
-def _fast_decoder() -> Callable[..., Any] | None:
-    """The decoder of simplejpeg; None where it is not installed."""
+def _import_fast_decoder() -> Callable[..., Any] | None:
+    """Import the decoder of simplejpeg; None where it is not installed."""
     try:
         from simplejpeg import decode_jpeg
     except ImportError:
@@ -63,12 +65,12 @@ def _fast_decoder() -> Callable[..., Any] | None:
 
 
 def has_fast_decoder() -> bool:
-    """Whether JPEG files can be decoded as the published program does."""
-    return _fast_decoder() is not None
+    """Return whether JPEG files can be decoded as the published program does."""
+    return _import_fast_decoder() is not None
 
 
-def decoder_name(preset: Preset) -> str:
-    """Name and version of what decodes files, for signatures."""
+def describe_decoder(preset: Preset) -> str:
+    """Return name and version of the libraries that decode files, for signatures."""
     pillow = f"Pillow-{PIL.__version__}"
     if preset == "google" and has_fast_decoder():
         return f"simplejpeg-{version('simplejpeg')}+{pillow}"
@@ -81,8 +83,8 @@ def check_preset(preset: str) -> None:
         raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}.")
 
 
-def decoder_of(preset: Preset) -> Callable[[str | BytesIO, str], Image.Image]:
-    """What turns a path or bytes, and what to call them, into a picture; errors are those of `decode_image`."""
+def choose_decoder(preset: Preset) -> Callable[[str | BytesIO, str], Image.Image]:
+    """Return the function from a path or bytes, and a name for them, to a picture; it raises as `decode_image`."""
     return decode_image if preset == "default" else _decode_published
 
 
@@ -92,32 +94,46 @@ def open_picture(
     """Open a picture by a preset.
 
     Args:
-        source: What `load_image` takes, or an undecoded cell of a data set ({"bytes", "path"}). A PIL image has been
-            decoded already, and a preset only decides whether it is turned.
-        preset: How files become pixels.
+        source: Source that `load_image` takes, or an undecoded cell of a data set ({"bytes", "path"}). A PIL image
+            has been decoded already, and a preset only decides whether it is turned.
+        preset: Way in which files become pixels.
 
     Returns:
         The picture, whose error messages name its file.
 
     Raises:
         ValueError: If the picture cannot be decoded, or a cell is empty.
-        FileNotFoundError: As `load_image`.
-        TypeError: As `load_image`.
+        FileNotFoundError: See `load_image`.
+        TypeError: See `load_image`.
     """
-    decode = decoder_of(preset)
+    decode = choose_decoder(preset)
     if source is None or isinstance(source, Mapping):
-        return _open_cell(source or {}, decode)
+        return _open_cell(source, decode)
     if isinstance(source, Image.Image) and preset == "google":
-        return _unturned(load_image(source, upright=False))
+        return _drop_orientation(load_image(source, upright=False))
     return load_image(source, decode=decode)
 
 
-def _open_cell(cell: Mapping[str, Any], decode: Callable[[str | BytesIO, str], Image.Image]) -> Image.Image:
-    content, path = cell.get("bytes"), cell.get("path")
-    if not (content or path):
+def resolve_cell(cell: Any, folder: str = "") -> BytesIO | str | None:
+    """Return the bytes of a picture, or its path, as a cell of a table has them; None if it has neither.
+
+    Args:
+        cell: Bytes, a path, or a mapping of both as `datasets` writes it ({"bytes", "path"}), of which bytes come
+            first; None and empty ones are missing.
+        folder: Folder that a path starts from.
+    """
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes") or cell.get("path")
+    if not cell:
+        return None
+    return os.path.join(folder, cell) if isinstance(cell, str | os.PathLike) else BytesIO(cell)
+
+
+def _open_cell(cell: Mapping[str, Any] | None, decode: Callable[[str | BytesIO, str], Image.Image]) -> Image.Image:
+    found = resolve_cell(cell)
+    if cell is None or found is None:
         raise ValueError("A row has no picture. Leave it out, or give its file.")
-    name = path or "picture in the data set"
-    return decode(BytesIO(content) if content else name, name)
+    return decode(found, cell.get("path") or "picture in the data set")
 
 
 def _decode_published(file: str | BytesIO, name: str) -> Image.Image:
@@ -136,12 +152,16 @@ def _decode_published(file: str | BytesIO, name: str) -> Image.Image:
             image = Image.fromarray(pixels)
             image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
             return image
-    return _unturned(decode_image(file, name, upright=False))
+    return _drop_orientation(decode_image(file, name, upright=False))
 
 
 def _decode_fast(content: bytes) -> Any:
-    """RGB pixels (height, width, 3) of a colour JPEG file by the fast inverse cosine transform; None if it cannot."""
-    decode = _fast_decoder()
+    """Decode a colour JPEG file by the fast inverse cosine transform.
+
+    Returns:
+        RGB pixels, shape (height, width, 3), uint8; None if it cannot be done.
+    """
+    decode = _import_fast_decoder()
     if decode is None:
         return None
     try:
@@ -155,16 +175,16 @@ def _decode_fast(content: bytes) -> Any:
         return None
 
 
-def _unturned(image: Image.Image) -> Image.Image:
-    """The picture without what says how to turn it."""
+def _drop_orientation(image: Image.Image) -> Image.Image:
+    """Return a copy of a picture without the entries that say how to turn it."""
     plain = image.copy()
     plain.info = {key: value for key, value in image.info.items() if key == "transparency"}
     plain.filename = getattr(image, "filename", "")  # type: ignore[attr-defined]
     return plain
 
 
-def shrunk_size(size: tuple[int, int], length: int) -> tuple[int, int]:
-    """Width and height after `shrink_shorter_side`."""
+def compute_shrunk_size(size: tuple[int, int], length: int) -> tuple[int, int]:
+    """Return the width and height, in pixels, that `shrink_shorter_side` gives."""
     shorter = min(size)
     if shorter <= length:
         return size
@@ -177,7 +197,7 @@ def shrink_shorter_side(image: Image.Image, length: int) -> Image.Image:
 
     The paper does so with SPAQ's photographs (section 4.1) and does not name the filter; this one is bicubic.
     """
-    size = shrunk_size(image.size, length)
+    size = compute_shrunk_size(image.size, length)
     if size == image.size:
         return image
     name = getattr(image, "filename", "")

@@ -26,11 +26,11 @@ from .dataset_sources import (
     read_hub,
     read_saved,
 )
-from .lazy import LazyPicture, Source, as_text, checked_path, unreadable, why
+from .finding import PICTURE, PICTURE_SUFFIXES, UNLISTED, has_picture_suffix, walk_folder
+from .lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable
 from .opening import URL_PREFIXES, download
 from .table_sources import Columns, check_table, count_parquet, read_csv, read_parquet
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 TABLE_SUFFIXES = (".csv", ".parquet")
 KINDS = f"a picture ({', '.join(PICTURE_SUFFIXES)}), a .tar, .parquet or .csv file"
 TAR_BLOCK = 512  # bytes
@@ -39,27 +39,28 @@ DEFAULT_COLUMNS = Columns()
 
 
 def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> Iterator[Source]:
-    """Every picture of the paths, in their order; that of names within folders, of members and rows within files.
+    """Find every picture of some paths.
+
+    Pictures come in the order of the paths; of names within a folder, of members and rows within a file.
 
     Args:
-        paths: Pictures, or http(s) URLs of some; folders, searched through for pictures, hidden entries left out, each
-            folder once even where links lead to it again; patterns ("photos/**/*.jpg"); .tar files (WebDataset shards
-            are some); .parquet files with a column of pictures (bytes, or bytes and path as `datasets` writes them);
-            .csv files with a column of paths that start from the file's folder; data sets, as folders that
-            `save_to_disk` has written or on the Hub ("hf://datasets/owner/name/configuration@revision:split", the last
-            three as needed).
-        columns: Of tables and data sets.
+        paths: Pictures, or http(s) URLs of some; folders, searched as by `find_pictures`; patterns
+            ("photos/**/*.jpg"); .tar files (WebDataset shards are some); .parquet files with a column of pictures
+            (bytes, or bytes and path as `datasets` writes them); .csv files with a column of paths that start from
+            the file's folder; data sets, as folders that `save_to_disk` has written or on the Hub
+            ("hf://datasets/owner/name/configuration@revision:split", the last three as needed).
+        columns: Columns of tables and data sets that are read.
 
     Yields:
-        (key, picture). The key is that of the row's column; without one it is the path, "shard.tar::member",
-        "file.parquet::row" (from 0, of data sets as well) or a path as the CSV has it; what of a name is not Unicode
-        is written with backslashes.
+        (key, picture). The key is that of the row's column. Without one it is the path, "shard.tar::member",
+        "file.parquet::row" (from 0, of data sets as well), or a path as the CSV has it. Parts of a name that are not
+        Unicode are written with backslashes.
 
     Raises:
         ValueError: If there is no such path, or no picture at all.
     """
     found = False
-    for path, kind in _files(paths):
+    for path, kind in _find_files(paths):
         for source in READERS[kind](path, columns):
             found = True
             yield source
@@ -71,9 +72,9 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
 
 
 def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> int | None:
-    """How many pictures `find_sources` will find, without reading any of them; None if a data set does not say it."""
+    """Return the number of pictures that `find_sources` finds, reading none; None if a data set does not say it."""
     total = 0
-    for path, kind in _files(paths):
+    for path, kind in _find_files(paths):
         count = _count(path, kind, columns)
         if count is None:
             return None
@@ -82,37 +83,44 @@ def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -
 
 
 def check_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> None:
-    """Find a mistake in the arguments of `find_sources` before hours of work; of a pattern look at the first table.
+    """Raise a ValueError for a mistake in the arguments of `find_sources`, before hours of work.
+
+    Of the files of a pattern, the first table is looked at.
 
     Raises:
         ValueError: If a path does not exist, cannot hold pictures, or lacks a column.
     """
-    has_table = False
-    for path in paths:
-        if path.startswith(HUB_PREFIX):
-            check_hub(path, columns)
-            has_table = True
-        if path.startswith((HUB_PREFIX, *URL_PREFIXES)):
-            continue
-        if os.path.isdir(path):
-            has_table |= _check_saved_within(path, columns)
-            continue
-        files = [path] if os.path.lexists(path) else list(_matches(path))
-        if not files:
-            raise ValueError(f"{path}: no such file or folder, and no picture, tar, parquet or CSV file matches it.")
-        tables = (
-            (file, kind) for file in files if not os.path.isdir(file) and (kind := _kind(file)) in TABLE_SUFFIXES
-        )
-        for file, kind in itertools.islice(tables, 1):
-            has_table = True
-            check_table(file, kind, columns)
+    has_table = any([_check_argument(path, columns) for path in paths])  # a list, so that all are checked
     for option, name in (("--column", columns.picture), ("--key", columns.key)):
         if name is not None and not has_table:
             raise ValueError(f"{option} names a column ({name!r}) of a table or data set, but none is given. Drop it.")
 
 
+def _check_argument(path: str, columns: Columns) -> bool:
+    """Check one path, see `check_sources`.
+
+    Returns:
+        Whether it leads to a table or data set whose columns have been checked.
+    """
+    if path.startswith(HUB_PREFIX):
+        check_hub(path, columns)
+        return True
+    if path.startswith(URL_PREFIXES):
+        return False
+    if os.path.isdir(path):
+        return _check_saved_within(path, columns)
+    files = [path] if os.path.lexists(path) else list(_match_pattern(path))
+    if not files:
+        raise ValueError(f"{path}: no such file or folder, and no picture, tar, parquet or CSV file matches it.")
+    for file in files:
+        if not os.path.isdir(file) and (kind := _find_kind(file)) in TABLE_SUFFIXES:
+            check_table(file, kind, columns)
+            return True
+    return False
+
+
 def _check_saved_within(folder: str, columns: Columns) -> bool:
-    """Check a saved data set, or all splits of one; of other folders, if columns are named, the first data set in it.
+    """Check a saved data set, or all splits of one; in another folder the first data set, if columns are named.
 
     Returns:
         Whether there is one.
@@ -120,15 +128,15 @@ def _check_saved_within(folder: str, columns: Columns) -> bool:
     has_splits = os.path.isfile(os.path.join(folder, "dataset_dict.json"))
     if not (is_saved(folder) or has_splits or columns != DEFAULT_COLUMNS):
         return False  # a walk through all of a large folder is only worth it for an answer that is needed
-    saved = (path for path, kind in _files([folder]) if kind == SAVED)
+    saved = (path for path, kind in _find_files([folder]) if kind == SAVED)
     checked = list(saved if has_splits else itertools.islice(saved, 1))
     for path in checked:
         check_saved(path, columns)
     return bool(checked)
 
 
-def _files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(path, kind) of every file; kind is a key of `READERS`."""
+def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Find (path, kind) of every file; the kind is a key of `READERS`."""
     visited: set[tuple[int, int]] = set()
     for path in paths:
         if path.startswith(HUB_PREFIX):
@@ -136,28 +144,29 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
         elif path.startswith(URL_PREFIXES):
             yield path, "url"
         elif os.path.isdir(path):
-            yield from _walk(path, visited)
+            yield from walk_folder(path, visited)
         elif os.path.lexists(path):
-            yield path, _kind(path)
+            yield path, _find_kind(path)
         else:
-            for match in _matches(path):
+            for match in _match_pattern(path):
                 if os.path.isdir(match):
-                    yield from _walk(match, visited)
+                    yield from walk_folder(match, visited)
                 else:
-                    yield match, _kind(match)
+                    yield match, _find_kind(match)
 
 
-def _kind(path: str) -> str:
+def _find_kind(path: str) -> str:
+    """Return the kind of a file by its ending, a key of `READERS`; raise a ValueError for other endings."""
     suffix = Path(path).suffix.lower()
     if suffix in PICTURE_SUFFIXES or not suffix:
-        return "picture"
+        return PICTURE
     if suffix in READERS:
         return suffix
     raise ValueError(f"{path}: {KINDS}, or a folder was expected. Leave it out, or convert it.")
 
 
-def _matches(pattern: str) -> Iterator[str]:
-    """Files of a pattern that can hold pictures, and folders; not these where `**` finds what is in them itself."""
+def _match_pattern(pattern: str) -> Iterator[str]:
+    """Find the files of a pattern that can hold pictures, and its folders unless `**` finds their files itself."""
     for path in sorted(glob.iglob(pattern, recursive=True)):
         if os.path.isdir(path):
             if "**" not in pattern:
@@ -166,59 +175,21 @@ def _matches(pattern: str) -> Iterator[str]:
             yield path
 
 
-def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
-    """Pictures below a folder in the order of their names; kind "folder" is one that cannot be listed."""
-    stack: list[tuple[str, Iterator[tuple[str, bool]]]] = [("", iter([(folder, True)]))]
-    while stack:
-        parent, entries = stack[-1]
-        name, is_folder = next(entries, ("", False))
-        path = os.path.join(parent, name) if parent else name
-        if not name:
-            stack.pop()
-        elif not is_folder:
-            yield path, "picture"
-        else:
-            try:
-                status = os.stat(path)
-                if (status.st_dev, status.st_ino) not in visited:
-                    visited.add((status.st_dev, status.st_ino))
-                    if is_saved(path):
-                        yield path, SAVED
-                    else:
-                        stack.append((path, iter(_listing(path))))
-            except OSError:
-                yield path, "folder"
-
-
-def _listing(folder: str) -> list[tuple[str, bool]]:
-    """Sorted (name, is it a folder?) of a folder's subfolders and pictures."""
-    listed = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            # `is_dir` raises where a link leads to itself.
-            is_link = entry.is_symlink()
-            is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir(follow_symlinks=False)
-            is_picture = os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES
-            if (is_folder or is_picture) and not entry.name.startswith("."):
-                listed.append((entry.name, is_folder))
-    return sorted(listed)
-
-
 def _read_picture(path: str, columns: Columns) -> Iterator[Source]:
-    name = as_text(path)
-    yield name, LazyPicture(name, partial(checked_path, path, name))
+    name = escape_name(path)
+    yield name, LazyPicture(name, partial(check_path, path, name))
 
 
 def _read_url(path: str, columns: Columns) -> Iterator[Source]:
     yield path, LazyPicture(path, partial(download, path, timeout=URL_TIMEOUT))
 
 
-def _read_folder(path: str, columns: Columns) -> Iterator[Source]:
-    yield unreadable(path, "the folder cannot be listed. Check its permissions.")
+def _read_unlisted(path: str, columns: Columns) -> Iterator[Source]:
+    yield make_unreadable(path, "the folder cannot be listed. Check its permissions.")
 
 
 def _read_part(path: str, offset: int, size: int, name: str) -> BytesIO:
-    """Bytes of a member of an archive."""
+    """Return the bytes of a member of an archive."""
     if offset + size > os.path.getsize(path):  # looked at first: a damaged header may claim any size
         raise ValueError(f"{name}: the archive ends within this member. Download it again.")
     with open(path, "rb") as file:
@@ -227,27 +198,27 @@ def _read_part(path: str, offset: int, size: int, name: str) -> BytesIO:
 
 
 def _read_tar(path: str, columns: Columns) -> Iterator[Source]:
-    """Members that are pictures, found by their headers; their bytes are read in the thread that decodes them."""
+    """Read the members that are pictures by their headers; who decodes them reads their bytes."""
     problem = None
     try:
-        for member in _tar_members(path):
-            name = as_text(f"{path}::{member.name}")
+        for member in _read_tar_headers(path):
+            name = escape_name(f"{path}::{member.name}")
             if member.sparse is not None:
-                yield unreadable(name, "sparse members of archives cannot be read. Pack it again without.")
+                yield make_unreadable(name, "sparse members of archives cannot be read. Pack it again without.")
             else:
                 yield name, LazyPicture(name, partial(_read_part, path, member.offset_data, member.size, name))
     except Exception as error:  # whatever damaged headers provoke
-        problem = why(error)
+        problem = describe_error(error)
     if problem is not None:
-        yield unreadable(path, f"the archive is damaged, and what follows its last row is not read ({problem}).")
+        yield make_unreadable(path, f"the archive is damaged, and what follows its last row is not read ({problem}).")
 
 
-def _tar_members(path: str) -> Iterator[tarfile.TarInfo]:
-    """Headers of the pictures; a TarError if the archive does not end as it should."""
+def _read_tar_headers(path: str) -> Iterator[tarfile.TarInfo]:
+    """Read the headers of the pictures; raise a TarError if the archive does not end as it should."""
     with tarfile.open(path, "r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-            if member.isreg() and os.path.splitext(member.name)[1].lower() in PICTURE_SUFFIXES:
+            if member.isreg() and has_picture_suffix(member.name):
                 yield member
         # `next` takes any block that is no header for the end; the true one is a block of zeros.
         with open(path, "rb") as file:
@@ -257,9 +228,9 @@ def _tar_members(path: str) -> Iterator[tarfile.TarInfo]:
 
 
 READERS: dict[str, Callable[[str, Columns], Iterator[Source]]] = {
-    "picture": _read_picture,
+    PICTURE: _read_picture,
     "url": _read_url,
-    "folder": _read_folder,
+    UNLISTED: _read_unlisted,
     ".tar": _read_tar,
     ".parquet": read_parquet,
     ".csv": read_csv,
@@ -270,5 +241,5 @@ COUNTERS: dict[str, Callable[[str], int | None]] = {".parquet": count_parquet, S
 
 
 def _count(path: str, kind: str, columns: Columns) -> int | None:
-    """Pictures of one file; None if that cannot be known beforehand."""
+    """Return the number of pictures of one file; None if that cannot be known beforehand."""
     return COUNTERS[kind](path) if kind in COUNTERS else sum(1 for _ in READERS[kind](path, columns))

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 OVERSAMPLING = 2  # shapes are drawn larger and shrunk, for smooth edges
 
 
-def _texture(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Colour noise whose spectrum falls with a random power of the frequency, as in natural scenes (about 1)."""
+def _draw_texture(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Draw colour noise whose spectrum falls with a random power of the frequency, as in natural scenes (about 1)."""
     power = generator.uniform(0.8, 2.0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     frequency[0, 0] = 1.0
@@ -23,7 +23,7 @@ def _texture(generator: np.random.Generator, height: int, width: int) -> np.ndar
     return texture.transpose(1, 2, 0) + generator.uniform(60, 200, size=3)
 
 
-def _color(generator: np.random.Generator) -> tuple[int, int, int]:
+def _pick_color(generator: np.random.Generator) -> tuple[int, int, int]:
     red, green, blue = generator.integers(0, 256, size=3).tolist()
     return red, green, blue
 
@@ -35,34 +35,36 @@ def _draw_shapes(generator: np.random.Generator, image: Image.Image) -> None:
         radius = generator.uniform(0.03, 0.3) * min(image.size)
         kind = generator.integers(4)
         if kind == 0:
-            draw.ellipse((x - radius, y - radius * 0.7, x + radius, y + radius * 0.7), fill=_color(generator))
+            draw.ellipse((x - radius, y - radius * 0.7, x + radius, y + radius * 0.7), fill=_pick_color(generator))
         elif kind == 1:
             angles = np.sort(generator.uniform(0, 2 * math.pi, size=int(generator.integers(3, 8))))
             corners = [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in angles]
-            draw.polygon(corners, fill=_color(generator))
+            draw.polygon(corners, fill=_pick_color(generator))
         elif kind == 2:
-            color, period = _color(generator), generator.uniform(4, 24)
+            color, period = _pick_color(generator), generator.uniform(4, 24)
             for step in range(int(radius / period)):
                 left = x + 2 * step * period
                 draw.rectangle((left, y - radius, left + period, y + radius), fill=color)
         else:
-            draw.text((x, y), "".join(chr(c) for c in generator.integers(48, 123, size=12)), fill=_color(generator))
+            draw.text(
+                (x, y), "".join(chr(c) for c in generator.integers(48, 123, size=12)), fill=_pick_color(generator)
+            )
 
 
 def make_picture(*, seed: int, width: int = 512, height: int = 512) -> Image.Image:
     """Make one picture.
 
     Args:
-        seed: The same seed gives the same picture.
-        width: Columns, in pixels.
-        height: Rows, in pixels.
+        seed: Seed of all that is drawn; the same one gives the same picture.
+        width: Number of columns, in pixels.
+        height: Number of rows, in pixels.
 
     Returns:
         RGB picture.
     """
     generator = np.random.default_rng(seed)
     large = (height * OVERSAMPLING, width * OVERSAMPLING)
-    values = _texture(generator, *large)
+    values = _draw_texture(generator, *large)
     image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if generator.random() < 0.8:
         _draw_shapes(generator, image)

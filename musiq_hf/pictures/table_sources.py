@@ -4,38 +4,54 @@
 import csv
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .lazy import LazyPicture, Source, as_text, checked_path, unreadable, why
+from .lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable
+from .opening import resolve_cell
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 PATH_COLUMNS = ("image", "path", "file_name", "filename", "image_name", "image_path", "file")  # the first one there is
 ROWS_AT_ONCE = 8  # of a parquet file: pictures are large
 
 
 class Columns(NamedTuple):
-    """Which columns of a table are read.
+    """Columns of a table that are read.
 
     Attributes:
-        picture: With the pictures; None looks for a usual one.
-        key: With the keys; None calls a row by its number, that of a CSV file by its path.
+        picture: Column with the pictures; None looks for a usual one.
+        key: Column with the keys; None calls a row by its number, that of a CSV file by its path.
     """
 
     picture: str | None = None
     key: str | None = None
 
-    def read(self, picture: str) -> list[str]:
-        """All that must be read, once it is known where the pictures are."""
+    def list_names(self, picture: str) -> list[str]:
+        """Return all columns that must be read, once it is known which one has the pictures."""
         return [picture] if self.key is None else [picture, self.key]
+
+
+@contextmanager
+def open_csv(path: str | os.PathLike[str]) -> Iterator["Reader"]:
+    """Open a CSV table in UTF-8, with or without a byte order mark, as an iterator over its rows of cells.
+
+    Its `line_num` is the line on which the last row ended. A table that is none raises `csv.Error` or
+    `UnicodeDecodeError` when that row is read.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        yield csv.reader(file)
 
 
 def check_table(path: str, kind: str, columns: Columns) -> None:
     """Raise a ValueError if a column is missing; what cannot be read at all becomes a row with its error later."""
     try:
         if kind == ".csv":
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                names = next(csv.reader(file), [])
+            with open_csv(path) as rows:
+                names = next(rows, [])
         else:
             import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -43,9 +59,9 @@ def check_table(path: str, kind: str, columns: Columns) -> None:
     except Exception:  # damaged
         return
     if kind == ".csv":
-        _csv_places(names, columns, path)
+        _find_csv_columns(names, columns, path)
     else:
-        picture_column(schema, columns, path)
+        find_picture_column(schema, columns, path)
 
 
 def check_key(names: Sequence[str], columns: Columns, path: str) -> None:
@@ -56,13 +72,17 @@ def check_key(names: Sequence[str], columns: Columns, path: str) -> None:
         )
 
 
-def row_key(value: Any, place: str) -> str:
-    """The key of a row, or its place where it has none."""
-    return as_text(place if value in (None, "") else str(value))
+def choose_key(value: Any, otherwise: str) -> str:
+    """Return the key of a row as text, or another name if the row has none."""
+    return escape_name(otherwise if value in (None, "") else str(value))
 
 
-def picture_column(schema: Any, columns: Columns, path: str) -> str:
-    """Name of the column with pictures of an Arrow schema; a ValueError if it, or that of the keys, is missing."""
+def find_picture_column(schema: Any, columns: Columns, path: str) -> str:
+    """Return the name of the column with pictures of an Arrow schema.
+
+    Raises:
+        ValueError: If it, or that of the keys, is missing, or there are several.
+    """
     import pyarrow.types as types  # type: ignore[import-untyped]
 
     def holds_bytes(kind: Any) -> bool:
@@ -83,32 +103,51 @@ def picture_column(schema: Any, columns: Columns, path: str) -> str:
 
 
 def open_cell(cell: Any, name: str, folder: str) -> str | BytesIO:
-    """Bytes, or a path that starts from the folder, of a cell: bytes, or bytes and path as `datasets` writes them."""
-    content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-    if content:
-        return BytesIO(content)
-    if path:
-        return checked_path(os.path.join(folder, path), name)
-    raise ValueError(f"{name}: the row has no picture.")
+    """Return the bytes of a cell, or the path of its file.
+
+    Args:
+        cell: Cell of a table, see `resolve_cell`.
+        name: Name of the picture in error messages.
+        folder: Folder that a path starts from.
+
+    Raises:
+        ValueError: If the cell has no picture, or its file does not exist.
+    """
+    found = resolve_cell(cell, folder)
+    if found is None:
+        raise ValueError(f"{name}: the row has no picture.")
+    return check_path(found, name) if isinstance(found, str) else found
 
 
-def arrow_sources(table: Any, name: str, columns: Columns, *, path: str, row: int, folder: str) -> Iterator[Source]:
-    """The pictures in the column `name` of an Arrow table or batch, whose first row is number `row` of a path."""
+def read_arrow(table: Any, name: str, columns: Columns, *, path: str, row: int, folder: str) -> Iterator[Source]:
+    """Read the pictures of an Arrow table or batch.
+
+    Args:
+        table: Table or batch.
+        name: Column with the pictures.
+        columns: Columns that are read.
+        path: Path of the whole, of which rows without a key are called path::row.
+        row: Number of the first row.
+        folder: Folder that paths of pictures start from.
+
+    Yields:
+        A picture per row.
+    """
     keys = table.column(columns.key).to_pylist() if columns.key else [None] * len(table)
-    for place, (cell, own) in enumerate(zip(table.column(name), keys, strict=True), start=row):
-        key = row_key(own, f"{path}::{place}")
+    for number, (cell, value) in enumerate(zip(table.column(name), keys, strict=True), start=row):
+        key = choose_key(value, f"{path}::{number}")
         yield key, LazyPicture(key, partial(open_cell, cell.as_py(), key, folder))
 
 
 def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
-    """A picture per row; all rows of a row group from the first that cannot be read on are rows with the error."""
+    """Read a picture per row; all rows of a row group from the first damaged one on are rows with the error."""
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
-        name = picture_column(file.schema_arrow, columns, path)
+        name = find_picture_column(file.schema_arrow, columns, path)
     except Exception as error:  # not a parquet file, or a damaged one
-        yield unreadable(path, f"cannot be read as parquet ({why(error)}).")
+        yield make_unreadable(path, f"cannot be read as parquet ({describe_error(error)}).")
         return
     with file:
         row, end = 0, 0
@@ -116,21 +155,19 @@ def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
             end += file.metadata.row_group(group).num_rows
             problem = "the row group is too short"
             try:
-                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns.read(name)):
-                    for source in arrow_sources(
-                        batch, name, columns, path=path, row=row, folder=os.path.dirname(path)
-                    ):
+                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns.list_names(name)):
+                    for source in read_arrow(batch, name, columns, path=path, row=row, folder=os.path.dirname(path)):
                         yield source
                         row += 1
             except Exception as error:  # damaged pages
-                problem = why(error)
+                problem = describe_error(error)
             while row < end:
-                yield unreadable(f"{path}::{row}", f"cannot be read ({problem}).")
+                yield make_unreadable(f"{path}::{row}", f"cannot be read ({problem}).")
                 row += 1
 
 
-def _csv_places(names: Sequence[str], columns: Columns, path: str) -> tuple[int, int]:
-    """Places of the columns with paths and with keys, which are the paths themselves if there is none."""
+def _find_csv_columns(names: Sequence[str], columns: Columns, path: str) -> tuple[int, int]:
+    """Return the numbers of the columns with paths and with keys; without a key both are that of the paths."""
     wanted = PATH_COLUMNS if columns.picture is None else (columns.picture,)
     for name in wanted:
         if name in names:
@@ -143,24 +180,23 @@ def _csv_places(names: Sequence[str], columns: Columns, path: str) -> tuple[int,
 
 
 def read_csv(path: str, columns: Columns) -> Iterator[Source]:
-    """A picture per line, called by its path as it stands there."""
+    """Read a picture per line, called by its path as it stands there."""
     folder = os.path.dirname(path)
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.reader(file)
-            index, key_index = _csv_places(next(table, []), columns, path)
-            for cells in table:
+        with open_csv(path) as rows:
+            index, key_index = _find_csv_columns(next(rows, []), columns, path)
+            for cells in rows:
                 if len(cells) > index and cells[index]:
-                    name = row_key(cells[key_index] if len(cells) > key_index else None, cells[index])
-                    yield name, LazyPicture(name, partial(checked_path, os.path.join(folder, cells[index]), name))
+                    name = choose_key(cells[key_index] if len(cells) > key_index else None, cells[index])
+                    yield name, LazyPicture(name, partial(open_cell, cells[index], name, folder))
                 elif cells:  # not an empty line
-                    yield unreadable(f"{path}::line {table.line_num}", "the line has no path.")
+                    yield make_unreadable(f"{path}::line {rows.line_num}", "the line has no path.")
     except (OSError, ValueError, csv.Error) as error:
-        yield unreadable(path, f"what follows cannot be read as CSV ({why(error)}).")
+        yield make_unreadable(path, f"what follows cannot be read as CSV ({describe_error(error)}).")
 
 
 def count_parquet(path: str) -> int:
-    """Rows of a parquet file."""
+    """Return the number of rows of a parquet file."""
     import pyarrow.parquet
 
     try:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..models.protocol import QualityModel, QualityProcessor
-from ..pictures.opening import Preset, decoder_name
+from ..pictures.opening import Preset, describe_decoder
 from ..version import __version__
 
 DIGITS = 8  # digits of a hash: two of a hundred checkpoints share one with a probability of one in a million
@@ -107,7 +107,7 @@ def make_signature(
         "weights": hash_weights(model)[:DIGITS],
         "preset": preset,
         "preprocessing": hash_preprocessing(processor, shorter_side=shorter_side)[:DIGITS],
-        "decoder": decoder_name(preset),
+        "decoder": describe_decoder(preset),
         "dtype": _join_dtypes(model),
         "musiq_hf": __version__,
         "torch": torch.__version__,

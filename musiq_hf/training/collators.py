@@ -10,9 +10,9 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..data.batches import QualityCollator, cut_picture, pad_features
 from ..models.protocol import QualityProcessor, TrainingView
-from ..pictures.augmentations import random_crop
+from ..pictures.augmentations import crop_fraction
 from ..pictures.degradations import degrade_at_random, to_rgb_picture
-from ..pictures.fault_pairs import fault_pair
+from ..pictures.fault_pairs import make_fault_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class TrainingCollator:
         if how.degrade_fraction and torch.rand(()) < how.degrade_fraction:
             image, label = degrade_at_random(image, label, worst=how.worst_score)
         if how.min_crop < 1:
-            image = random_crop(image, min_fraction=how.min_crop)
+            image = crop_fraction(image, min_fraction=how.min_crop)
         if how.flip and torch.rand(()) < 0.5:
             image = ImageOps.mirror(image)
         return image, label
@@ -90,7 +90,7 @@ class TrainingCollator:
         for index, row in enumerate(rows):
             image, label = self.rows.open(row)
             if index in paired:
-                pair, _ = fault_pair(to_rgb_picture(image))
+                pair, _ = make_fault_pair(to_rgb_picture(image))
                 copies += [cut_picture(self.processor, picture, self.view) for picture in pair]
             image, label = self._augment(image, label)
             labels.append(label)

@@ -12,7 +12,7 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..data.batches import cut_picture, pad_features
 from ..models.protocol import QualityProcessor, TrainingView
-from ..pictures.augmentations import crop_at_random, rand_augment, random_crop_size
+from ..pictures.augmentations import crop_at_random, draw_crop_size, rand_augment
 from ..pictures.degradations import to_rgb_picture
 from ..pictures.opening import open_picture
 
@@ -87,7 +87,7 @@ class MixupCollator:
     def _augmented_group(self, rows: Sequence[dict[str, Any]]) -> tuple[list[Image.Image], torch.Tensor]:
         """Make one picture, or a mixed pair, and class probabilities (len(rows), num_labels)."""
         images = [open_picture(row["image"]) for row in rows]
-        size = random_crop_size([image.size for image in images], min_area=self.mixing.min_crop_area)
+        size = draw_crop_size([image.size for image in images], min_area=self.mixing.min_crop_area)
         pictures = [self._augment(image, size) for image in images]
         labels = F.one_hot(torch.tensor([row["label"] for row in rows]), self.num_labels).float()
         if len(rows) == 2:

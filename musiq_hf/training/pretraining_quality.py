@@ -26,7 +26,7 @@ from ..hub.publishing import add_remote_code
 from ..models import family_of
 from ..models.protocol import QualityProcessor, TrainingView
 from ..pictures.degradations import to_rgb_picture
-from ..pictures.fault_pairs import KINDS, fault_pair
+from ..pictures.fault_pairs import KINDS, make_fault_pair
 from ..pictures.opening import open_picture
 from ..pictures.synthetic import make_picture
 from .losses import rank_loss
@@ -81,7 +81,7 @@ class DegradationCollator:
             image = make_picture(seed=row["picture_seed"])
         else:
             image = to_rgb_picture(open_picture(row["image"]))
-        return fault_pair(image)
+        return make_fault_pair(image)
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         features, strengths = [], []

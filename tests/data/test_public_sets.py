@@ -1,60 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from scored import BOXES, draw, names_of, reference_of, write
 
-from musiq_hf.data import (
-    DATA_SETS,
-    load_ava,
-    load_biq2021,
-    load_data,
-    load_kadid10k,
-    load_koniq,
-    load_paq2piq,
-    load_spaq,
-    load_tid2013,
-    split_at_random,
-)
+from musiq_hf.data import load_ava, load_biq2021, load_kadid10k, load_koniq, load_paq2piq, load_spaq, load_tid2013
 from musiq_hf.data.batches import open_row
-from musiq_hf.data.splits import split_data
-
-
-def write(path: Path, text: str) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return str(path)
-
-
-def draw(folder: Path, names) -> None:
-    for index, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (10 + index, 8), (20 * index, 0, 0)).save(folder / name)
-
-
-def names_of(rows) -> list[str]:
-    return [Path(cell["path"]).name for cell in rows["image"]]
-
-
-def table(**columns):
-    import datasets
-
-    return datasets.Dataset.from_dict(columns)
-
-
-KONIQ = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set\n" + "".join(
-    f"{index}.jpg,0.0,0.25,0.25,0.5,0.0,100,{60 + index},0.5,{name}\n"
-    for index, name in enumerate(["training", "test", "validation", "training"])
-)
-
-
-@pytest.fixture
-def koniq(tmp_path) -> Path:
-    draw(tmp_path / "1024x768", [f"{index}.jpg" for index in range(4)])
-    write(tmp_path / "koniq10k_distributions_sets.csv", KONIQ)
-    return tmp_path
 
 
 def test_koniq_has_its_official_split(koniq):
@@ -82,41 +35,6 @@ def test_koniq_file_without_sets_counts_votes_and_keeps_scores_elsewhere(tmp_pat
     splits = load_koniq(csv)
     assert sorted(splits["train"]["mos"][:] + splits["test"]["mos"][:]) == [40, 41, 42, 43, 44]
     assert load_koniq(csv, distribution=True)["test"][0]["distribution"] == [0, 0.25, 0.25, 0.5, 0]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("image_name", "picture", r"sets.csv: columns \['image_name'\] are missing, got \['picture'"),
-        ("2.jpg", "9.jpg", r"sets.csv, line 4: picture .*9.jpg does not exist. Check `--image_root`"),
-        (",62,", ",620,", r"sets.csv, line 4: `MOS` must be a number in 0..100, got 620"),
-        (",62,", ",high,", r"sets.csv, line 4: `MOS` must be a number in 0..100, got high"),
-        ("validation", "holdout", r"line 4: splits are train, validation, test, got 'holdout'"),
-    ],
-)
-def test_mistakes_in_a_table_name_file_and_line(koniq, old, new, message):
-    write(koniq / "koniq10k_distributions_sets.csv", KONIQ.replace(old, new))
-    with pytest.raises(ValueError, match=message):
-        load_koniq(str(koniq))
-
-
-def test_wrong_distribution_names_its_line(koniq):
-    write(koniq / "koniq10k_distributions_sets.csv", KONIQ.replace("0.5,0.0", "-0.5,0.0"))
-    with pytest.raises(ValueError, match="line 2: a distribution must be 2 or more numbers of at least 0"):
-        load_koniq(str(koniq), distribution=True)
-
-
-def test_absent_annotations_folders_and_rows_are_named(koniq, tmp_path):
-    with pytest.raises(ValueError, match=r"no annotations there. Give mos_with_names.txt, or a folder"):
-        load_tid2013(str(koniq))
-    with pytest.raises(ValueError, match="`--image_root` nowhere: no such folder"):
-        load_koniq(str(koniq), image_root="nowhere")
-    write(koniq / "koniq10k_distributions_sets.csv", KONIQ.splitlines()[0])
-    with pytest.raises(ValueError, match="no rows. Give the whole annotation file"):
-        load_koniq(str(koniq))
-    (tmp_path / "mos_with_names.txt").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(ValueError, match="mos_with_names.txt: a text file was expected"):
-        load_tid2013(str(tmp_path))
 
 
 def test_spaq_text_and_split(tmp_path):
@@ -157,43 +75,6 @@ def test_spaq_excel_gives_the_same_as_the_text(tmp_path):
     excel.write_bytes(b"none")
     with pytest.raises(ValueError, match=r"scores.xlsx: an Excel file \(.xlsx\) was expected"):
         load_spaq(str(excel))
-
-
-def test_missing_openpyxl_is_answered_with_its_pip_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(
-        ImportError, match=r'openpyxl is needed here. Install it with: pip install "musiq_hf\[train\]"'
-    ):
-        load_spaq(write(tmp_path / "scores.xlsx", ""))
-
-
-PARTS = ("patch_1", "patch_2", "patch_3", "image")
-BOXES = [(2, 1, 6, 5), (0, 0, 4, 4), (5, 2, 10, 8), (0, 0, 10, 8)]  # left, top, right, bottom
-
-
-def paq2piq_table(names, *, shift=(0, 0), is_valid=None) -> str:
-    sides = ("left", "top", "right", "bottom")
-    header = [f"{name}_{part}" for part in PARTS for name in ("mos", *sides)]
-    lines = []
-    for name in names:
-        cells = [name]
-        for index, box in enumerate(BOXES):
-            cells += [50.0 + index, *(edge + shift[side % 2] for side, edge in enumerate(box))]
-        lines.append(cells + ([] if is_valid is None else [name in is_valid]))
-    header = ["name_image", *header, *([] if is_valid is None else ["is_valid"])]
-    return "\n".join(",".join(map(str, line)) for line in [header, *lines]) + "\n"
-
-
-@pytest.fixture
-def paq2piq(tmp_path) -> Path:
-    names = [f"voc/{index}.png" for index in range(7)]
-    draw(tmp_path / "database", names)
-    scores = "".join(f"{name},{70 + index}\n" for index, name in enumerate(names))
-    write(tmp_path / "labels_image.csv", "name,mos\n" + scores)
-    write(tmp_path / "labels640.csv", paq2piq_table(names[5:]))
-    padded = paq2piq_table(names[:5], shift=(300, 20), is_valid=names[:2])
-    write(tmp_path / "labels=640_padded.csv", padded)
-    return tmp_path
 
 
 def test_paq2piq_trains_on_pictures_and_patches_and_evaluates_on_pictures(paq2piq):
@@ -349,10 +230,6 @@ def test_biq2021_reads_a_table_with_own_splits_and_names(tmp_path):
         load_biq2021(csv)
 
 
-def reference_of(name: str) -> str:
-    return name[:3].upper()
-
-
 def test_tid2013_keeps_references_apart_and_ignores_case(tmp_path):
     files = [f"{'i' if index % 2 else 'I'}{index:02d}_01_{level}.bmp" for index in range(1, 6) for level in (1, 2)]
     draw(tmp_path / "distorted_images", files)
@@ -381,112 +258,3 @@ def test_kadid10k_text_and_table_give_the_same(tmp_path):
     write(tmp_path / "dmos.csv", "dist_img,ref_img,dmos,var\n" + table.replace("4.57", "5.57", 1))
     with pytest.raises(ValueError, match=r"dmos.csv, line 2: `MOS` must be a number in 1..5, got 5.57"):
         load_kadid10k(str(tmp_path))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_epoch_is_chosen_on_references_that_are_not_trained_on(tmp_path, seed):
-    names = [f"I{index:02d}_01_{level}.bmp" for index in range(1, 26) for level in range(1, 5)]
-    draw(tmp_path, [])
-    for name in names:
-        (tmp_path / name).touch()
-    data = write(tmp_path / "mos_with_names.txt", "".join(f"5.5 {name}\n" for name in names))
-    splits = load_tid2013(data, split_seed=seed)
-    train, selection = split_data(splits, holdout_fraction=0.1, seed=seed)
-    parts = [{reference_of(name) for name in names_of(rows)} for rows in (train, selection, splits["test"])]
-    assert [len(part) for part in parts] == [18, 2, 5] and len(set.union(*parts)) == 25
-    again = split_data(splits, holdout_fraction=0.1, seed=seed)
-    assert [names_of(rows) for rows in again] == [names_of(train), names_of(selection)]
-    assert names_of(split_data(splits, holdout_fraction=0.1, seed=seed + 1)[1]) != names_of(selection)
-
-
-def test_patches_are_held_out_with_their_pictures(paq2piq):
-    train, selection = split_data(load_paq2piq(str(paq2piq)), holdout_fraction=0.34, seed=0)
-    assert (len(train), len(selection)) == (8, 4)  # a picture and its three patches
-    assert not set(names_of(train)) & set(names_of(selection))
-
-
-def test_random_splits_are_repeatable_complete_and_differ_between_seeds():
-    rows = table(mos=list(range(50)))
-    fractions = {"train": 0.7, "validation": 0.1, "test": 0.2}
-    first, again, other = (split_at_random(rows, fractions=fractions, seed=seed) for seed in (0, 0, 1))
-    assert {name: len(split) for name, split in first.items()} == {"train": 35, "validation": 5, "test": 10}
-    assert sorted(mos for split in first.values() for mos in split["mos"][:]) == list(range(50))
-    assert first["test"]["mos"][:] == again["test"]["mos"][:] != other["test"]["mos"][:]
-    # Stored, so that a seed means the same pictures for ever.
-    assert first["test"]["mos"][:] == sorted(first["test"]["mos"][:]) == [0, 3, 9, 19, 21, 36, 39, 44, 46, 47]
-
-
-def test_random_splits_keep_groups_together():
-    rows = table(mos=list(range(20)), scene=[f"s{index % 10}" for index in range(20)])
-    splits = split_at_random(rows, fractions={"train": 0.8, "test": 0.2}, seed=3, by="scene")
-    assert not set(splits["train"]["scene"]) & set(splits["test"]["scene"])
-    assert (len(splits["train"]), len(splits["test"])) == (16, 4)
-
-
-def test_rows_without_their_group_cannot_be_kept_with_it():
-    with pytest.raises(ValueError, match="Row 1 has no `scene`. Name it in every row, or leave out the column"):
-        rows = table(mos=[1.0, 2.0, 3.0], scene=["a", None, "b"])
-        split_at_random(rows, fractions={"train": 0.5, "test": 0.5}, seed=0, by="scene")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"fractions": {"train": 0.8, "test": 0.3}}, "`fractions` must be positive and sum to 1"),
-        ({"fractions": {"train": 0.5, "test": 0.5}, "by": "scene"}, r"`by` must be one of the columns \['mos'\]"),
-        ({"fractions": {"train": 0.9, "test": 0.1}}, "2 rows are too few for the splits"),
-    ],
-)
-def test_impossible_splits_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        split_at_random(table(mos=[1.0, 2.0]), seed=0, **arguments)
-
-
-def test_data_sets_are_read_by_their_names(koniq):
-    assert load_data(str(koniq), dataset="koniq").num_rows == {"train": 2, "validation": 1, "test": 1}
-    with pytest.raises(ValueError, match="`dataset` must be scores, ava, .*, tid2013, got 'livec'"):
-        load_data(str(koniq), dataset="livec")
-    assert set(DATA_SETS) == {"ava", "biq2021", "kadid10k", "koniq", "paq2piq", "spaq", "tid2013"}
-
-
-def test_scores_of_data_sets_must_lie_in_the_range_that_is_asked_for(koniq):
-    assert load_data(str(koniq), dataset="koniq", score_range=(60, 63)).num_rows["train"] == 2
-    with pytest.raises(ValueError, match="split train, row 1: `mos` must be a number in 0..62, got 63"):
-        load_data(str(koniq), dataset="koniq", score_range=(0, 62))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            KONIQ + "1.jpg,0,0\n",
-            r"sets.csv, line 6: the row ends before \['c3', .*, 'MOS', 'SD', 'set'\]. Give a cell",
-        ),
-        (KONIQ + "1.jpg,0,0,0,0,0,100,60,0.5\n", r"sets.csv, line 6: the row ends before \['set'\]"),
-        (KONIQ + '"' + "x" * 200_000, r"sets.csv, after line 5: not a CSV table \(field larger than"),
-        ("", r"sets.csv: columns \['image_name', 'MOS'\] are missing, got \[\]"),
-    ],
-    ids=["short", "no_split", "open_quote", "empty"],
-)
-def test_broken_tables_are_answered_in_one_sentence(koniq, text, message):
-    write(koniq / "koniq10k_distributions_sets.csv", text)
-    with pytest.raises(ValueError, match=message):
-        load_koniq(str(koniq))
-
-
-def test_own_scores_with_references_are_split_by_them(koniq):
-    lines = "".join(f"{index % 4}.jpg,{index},scene{index % 4}\n" for index in range(12))
-    csv = write(koniq / "own.csv", "image,mos,reference\n" + lines)
-    splits = load_data(csv, image_root=str(koniq / "1024x768"), split_seed=0)
-    assert splits.num_rows == {"train": 9, "test": 3}
-    assert not set(splits["train"]["reference"]) & set(splits["test"]["reference"])
-
-
-def test_own_scores_can_be_split_anew(koniq):
-    lines = "".join(f"{index}.jpg,{index},{'train' if index else 'test'}\n" for index in range(4))
-    csv = write(koniq / "own.csv", "image,mos,split\n" + lines)
-    root = str(koniq / "1024x768")
-    assert load_data(csv, image_root=root).num_rows == {"test": 1, "train": 3}
-    anew = load_data(csv, image_root=root, split_seed=1)
-    assert anew.num_rows == {"train": 3, "test": 1}
-    assert sorted(anew["train"]["mos"][:] + anew["test"]["mos"][:]) == [0, 1, 2, 3]

@@ -14,7 +14,7 @@ from musiq_hf.explain.curves import plot_aspect_ratios, plot_degradations
 from musiq_hf.explain.figures import QualityMap, plot_quality_map
 from musiq_hf.explain.musiq import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid
 from musiq_hf.explain.musiq.quality_map import make_inputs, patch_layouts, quality_map
-from musiq_hf.pictures.degradations import gaussian_blur
+from musiq_hf.pictures.degradations import blur
 from musiq_hf.scoring.engine import read_pixels
 
 pytest.importorskip("matplotlib")
@@ -146,7 +146,7 @@ def test_degradations_are_scored_from_none_to_the_strongest(model, processor, pi
     blurred = figure.axes[0].lines[0].get_ydata()
     assert len(blurred) == 6
     assert blurred[0] == pytest.approx(score_of(model, processor, picture), abs=1e-4)
-    assert blurred[5] == pytest.approx(score_of(model, processor, gaussian_blur(picture, 6)), abs=1e-4)
+    assert blurred[5] == pytest.approx(score_of(model, processor, blur(picture, 6)), abs=1e-4)
     assert [tick.get_text() for tick in figure.axes[2].get_xticklabels()] == ["as it is", "70", "40", "25", "12", "6"]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from musiq_hf.pictures.augmentations import OPERATIONS, crop_at_random, rand_augment, random_crop_size
+from musiq_hf.pictures.augmentations import OPERATIONS, crop_at_random, draw_crop_size, rand_augment
 
 WITHOUT_STRENGTH = {"identity", "auto_contrast", "equalize"}
 SIGNED = {name for name in OPERATIONS if name.startswith(("rotate", "shear", "translate"))} | {
@@ -27,14 +27,14 @@ def picture() -> Image.Image:
 @pytest.mark.parametrize("seed", range(20))
 def test_crop_size_fits_into_every_picture(sizes, seed):
     torch.manual_seed(seed)
-    width, height = random_crop_size(sizes, min_area=0.08)
+    width, height = draw_crop_size(sizes, min_area=0.08)
     assert 1 <= width <= min(size[0] for size in sizes)
     assert 1 <= height <= min(size[1] for size in sizes)
 
 
 def test_crops_vary_in_size_and_keep_near_the_aspect_of_the_picture():
     torch.manual_seed(0)
-    sizes = np.array([random_crop_size([(600, 400)], min_area=0.08) for _ in range(400)])
+    sizes = np.array([draw_crop_size([(600, 400)], min_area=0.08) for _ in range(400)])
     areas, changes = sizes.prod(axis=1) / 240_000, sizes[:, 0] / sizes[:, 1] / 1.5
     assert areas.min() > 0.075 and areas.min() < 0.15 and areas.max() > 0.9
     assert changes.min() > 0.74 and changes.max() < 1.35
@@ -44,7 +44,7 @@ def test_crops_vary_in_size_and_keep_near_the_aspect_of_the_picture():
 
 def test_the_smallest_area_can_be_set():
     torch.manual_seed(0)
-    areas = [np.prod(random_crop_size([(600, 400)], min_area=0.5)) / 240_000 for _ in range(200)]
+    areas = [np.prod(draw_crop_size([(600, 400)], min_area=0.5)) / 240_000 for _ in range(200)]
     assert 0.4 < min(areas) < 0.55  # a side that is too long is cut, so a little below is possible
 
 

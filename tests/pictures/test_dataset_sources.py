@@ -142,7 +142,7 @@ def test_a_data_set_of_the_hub_is_streamed_split_by_split(hub):
 def test_pictures_are_counted_if_the_data_set_says_how_many_they_are(hub, monkeypatch):
     path = "hf://datasets/photos/many:test"
     assert count_sources([path]) is None
-    plain = dataset_sources._splits
+    plain = dataset_sources._load_splits
 
     def described(path):
         splits = plain(path)
@@ -150,7 +150,7 @@ def test_pictures_are_counted_if_the_data_set_says_how_many_they_are(hub, monkey
             split.info.splits = datasets.SplitDict({name: datasets.SplitInfo(name, num_examples=3)})
         return splits
 
-    monkeypatch.setattr(dataset_sources, "_splits", described)
+    monkeypatch.setattr(dataset_sources, "_load_splits", described)
     assert count_sources([path, path]) == 6
 
 
@@ -189,7 +189,7 @@ def test_a_connection_that_breaks_is_one_sentence_and_keeps_what_was_read(hub, m
             yield {"image": cell(1)}
             raise RuntimeError("reset by peer")
 
-    monkeypatch.setattr(dataset_sources, "_splits", lambda path: {"test": Broken()})
+    monkeypatch.setattr(dataset_sources, "_load_splits", lambda path: {"test": Broken()})
     sources = find_sources(["hf://datasets/photos/many:test"])
     assert next(sources)[0] == "hf://datasets/photos/many:test::0"
     with pytest.raises(OSError, match=r"many:test: cannot be read on .reset by peer.\. The same command continues"):
@@ -231,9 +231,10 @@ def test_keys_can_come_from_a_column(hub, place):
 
 
 def test_parts_of_a_path():
-    assert HubPath.of("hf://datasets/a/b") == ("a/b", None, None, None)
-    assert HubPath.of("hf://datasets/a/b@refs/convert/parquet:train") == ("a/b", None, "refs/convert/parquet", "train")
-    assert HubPath.of("hf://datasets/a/b/c:test") == ("a/b", "c", None, "test")
+    assert HubPath.parse("hf://datasets/a/b") == ("a/b", None, None, None)
+    path = "hf://datasets/a/b@refs/convert/parquet:train"
+    assert HubPath.parse(path) == ("a/b", None, "refs/convert/parquet", "train")
+    assert HubPath.parse("hf://datasets/a/b/c:test") == ("a/b", "c", None, "test")
 
 
 def test_an_interrupted_run_over_a_data_set_continues(hub, place, tiny_model, monkeypatch):

@@ -74,7 +74,7 @@ def test_an_interrupt_waits_until_processes_have_been_started(request):
     request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run side by side ignore it
     done = []
-    with pytest.raises(KeyboardInterrupt), decoding._interrupts_held():
+    with pytest.raises(KeyboardInterrupt), decoding._hold_interrupts():
         os.kill(os.getpid(), signal.SIGINT)
         done.append("started")
     assert done == ["started"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -99,7 +99,7 @@ def test_settings_of_pillow_hold_in_processes(photos, monkeypatch):
 
 @pytest.mark.parametrize("in_processes", [False, True])
 def test_after_an_error_of_the_source_or_of_its_copy_nothing_more_is_read(in_processes, monkeypatch):
-    plain, copied = decoding._own, []
+    plain, copied = decoding._copy_array, []
 
     def own(source):
         copied.append(source)
@@ -107,7 +107,7 @@ def test_after_an_error_of_the_source_or_of_its_copy_nothing_more_is_read(in_pro
             raise MemoryError("no room")
         return plain(source)
 
-    monkeypatch.setattr(decoding, "_own", own)
+    monkeypatch.setattr(decoding, "_copy_array", own)
     rows = decode_ahead([pixels(i) for i in range(9)], Decoder(), num_workers=2, in_processes=in_processes)
     assert [next(rows)[0] for _ in range(2)] == [0, 1]
     with pytest.raises(MemoryError, match="no room"):

@@ -102,7 +102,7 @@ def test_what_the_decoder_refuses_and_pillow_reads_is_read(monkeypatch):
     def refuse(content, **options):
         raise ValueError("Could not determine subsampling level for JPEG image")
 
-    monkeypatch.setattr(opening, "_fast_decoder", lambda: refuse)
+    monkeypatch.setattr(opening, "_import_fast_decoder", lambda: refuse)
     np.testing.assert_array_equal(pixels(JPEG, "google"), pixels(JPEG, "default"))
 
 
@@ -135,8 +135,8 @@ def test_decompression_bombs_are_refused(monkeypatch):
 
 def test_without_the_decoder_pillow_decodes(monkeypatch, request):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    opening._fast_decoder.cache_clear()
-    request.addfinalizer(opening._fast_decoder.cache_clear)
+    opening._import_fast_decoder.cache_clear()
+    request.addfinalizer(opening._import_fast_decoder.cache_clear)
     assert not has_fast_decoder()
     np.testing.assert_array_equal(pixels(JPEG, "google"), pixels(JPEG, "default"))
 
@@ -144,3 +144,9 @@ def test_without_the_decoder_pillow_decodes(monkeypatch, request):
 def test_an_unknown_preset_is_named():
     with pytest.raises(ValueError, match="one of default, google, got 'tf'"):
         check_preset("tf")
+
+
+def test_undecodable_picture_is_named(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0nothing")
+    with pytest.raises(ValueError, match="broken.jpg"):
+        open_picture({"path": str(tmp_path / "broken.jpg"), "bytes": None})

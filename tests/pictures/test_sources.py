@@ -15,7 +15,7 @@ from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.models.musiq import image_loading_musiq
-from musiq_hf.pictures import sources
+from musiq_hf.pictures import finding
 from musiq_hf.pictures.lazy import LazyPicture
 from musiq_hf.pictures.sources import check_sources, count_sources, find_sources
 from musiq_hf.pictures.table_sources import Columns
@@ -119,14 +119,14 @@ def test_what_is_no_regular_file_is_an_error_and_never_waited_for(place):
 def test_a_folder_that_cannot_be_listed_is_a_row(place, monkeypatch):
     write(place / "photos" / "locked" / "a.png")
     write(place / "photos" / "z.png")
-    listing = sources._listing
+    listing = finding._list_entries
 
     def refuse(folder):
         if folder.endswith("locked"):
             raise PermissionError(folder)
         return listing(folder)
 
-    monkeypatch.setattr(sources, "_listing", refuse)
+    monkeypatch.setattr(finding, "_list_entries", refuse)
     found = outcomes("photos")
     assert list(found) == ["photos/locked", "photos/z.png"] and "cannot be listed" in found["photos/locked"]
 

@@ -148,7 +148,7 @@ def test_the_preset_reaches_pixels_and_signature(checkpoints, capsys):
 
 
 def test_the_decoder_that_is_missing_is_named(checkpoints, monkeypatch, capsys):
-    monkeypatch.setattr(opening, "_fast_decoder", lambda: None)
+    monkeypatch.setattr(opening, "_import_fast_decoder", lambda: None)
     assert run("photos/0.png", "-m", "a", "--preset", "google") == 0
     assert 'Install it with: pip install "musiq_hf[google]"' in capsys.readouterr().err
 

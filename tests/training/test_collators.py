@@ -11,7 +11,7 @@ from musiq_hf.data.batches import QualityCollator
 from musiq_hf.data.loading import load_scored_images
 from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.models.protocol import TrainingView
-from musiq_hf.pictures.augmentations import random_crop
+from musiq_hf.pictures.augmentations import crop_fraction
 from musiq_hf.training.collators import Augmentation, TrainingCollator
 
 PROCESSOR = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16])
@@ -94,11 +94,11 @@ def test_every_scale_has_its_own_limit(folder):
 def test_random_crop_is_a_window_of_the_asked_size():
     pixels = np.arange(40 * 60 * 3, dtype=np.uint32).astype(np.uint8).reshape(40, 60, 3)
     torch.manual_seed(0)
-    windows = [random_crop(Image.fromarray(pixels), min_fraction=0.5) for _ in range(30)]
+    windows = [crop_fraction(Image.fromarray(pixels), min_fraction=0.5) for _ in range(30)]
     sizes = [window.size for window in windows]
     assert all(30 <= width <= 60 and 20 <= height <= 40 for width, height in sizes)
     assert len(set(sizes)) > 10
-    assert random_crop(Image.new("RGB", (1, 1)), min_fraction=0.1).size == (1, 1)
+    assert crop_fraction(Image.new("RGB", (1, 1)), min_fraction=0.1).size == (1, 1)
 
 
 def test_pairs_of_copies_lie_beside_the_batch_and_leave_it_alone(folder):

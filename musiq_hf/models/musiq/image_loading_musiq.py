@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From whatever holds a picture to a float tensor: one policy, so that file, PIL image and array get one score.
+"""One policy from all that holds a picture to a float tensor, so that file, PIL image and array get one score.
 
-EXIF orientation is applied to files and to PIL images that still carry it. Gray is repeated, alpha is composited on
-white, CMYK, palette and other colour modes become RGB, 16-bit gray pictures keep their 16 bits (Pillow opens 16-bit
-colour files with 8), animations and multi-page files are their first frame. The released code reads
-8-bit RGB files only and ignores EXIF orientation.
+EXIF orientation is applied to files and to PIL images that still carry it. Gray is repeated, and alpha is composited
+on white. CMYK, palette and other colour modes become RGB. 16-bit gray pictures keep their 16 bits; Pillow opens 16-bit
+colour files with 8. Animations and multi-page files are their first frame. The released code reads 8-bit RGB files
+only and ignores EXIF orientation.
 """
 
 import base64
@@ -26,7 +26,7 @@ URL_PREFIXES = ("http://", "https://")
 WRONG_DTYPE = "pixels must be uint8 (0..255), uint16 (0..65535) or float (0..1)"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a picture without one, or with damaged EXIF data, is taken as it is."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -36,11 +36,20 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: bool = True) -> Image.Image:
-    """Decode a file whole, turned upright unless told not to; a `ValueError` names by `name` what could not be."""
+    """Decode a file whole.
+
+    Args:
+        file: Path or bytes of the file.
+        name: Name of the picture in error messages.
+        upright: Whether the EXIF orientation is applied.
+
+    Raises:
+        ValueError: If the file cannot be decoded.
+    """
     try:
         with Image.open(file) as opened:
             opened.load()
-            image = (_upright(opened) if upright else opened).copy()  # free of the file, which is closed here
+            image = (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed here
     except UnidentifiedImageError as error:
         raise ValueError(f"{name}: not a picture that Pillow can read. Convert it to PNG or JPEG.") from error
     except Image.DecompressionBombError as error:
@@ -55,7 +64,15 @@ def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: 
 
 
 def download(url: str, *, timeout: float | None = None) -> BytesIO:
-    """Bytes of an http(s) URL, or a ValueError that names it; `timeout` in seconds, None waits forever."""
+    """Download the bytes of an http(s) URL.
+
+    Args:
+        url: Address of the file.
+        timeout: Seconds to wait; None waits forever.
+
+    Raises:
+        ValueError: If it cannot be downloaded; the message names the URL.
+    """
     try:
         response = httpx.get(url, timeout=timeout, follow_redirects=True).raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -75,7 +92,7 @@ def load_image(
     Args:
         source: Path, http(s) URL, base64 text (with or without a `data:` header), or a PIL image.
         timeout: Seconds to wait for a URL; None waits forever.
-        decode: Turns a path or bytes, and what to call them, into a picture.
+        decode: Function from a path or bytes, and a name for them, to a picture.
         upright: Whether to apply the EXIF orientation of a PIL image; that of other sources is `decode`'s.
 
     Returns:
@@ -87,11 +104,7 @@ def load_image(
         TypeError: If `source` is something else.
     """
     if isinstance(source, Image.Image):
-        try:
-            source.load()
-            return _upright(source) if upright else source
-        except OSError as error:  # opened lazily, so a damaged file shows only now
-            raise ValueError(f"{_pil_name(source)}: cannot be decoded, truncated or damaged ({error}).") from error
+        return _load_pil(source, upright=upright)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"A picture must be a path, URL, base64 text or PIL image, got {type(source).__name__}.")
     name = os.fspath(source)
@@ -99,25 +112,38 @@ def load_image(
         return decode(download(name, timeout=timeout), name)
     if os.path.isdir(name):
         raise ValueError(f"{name}: is a directory. Pass the pictures in it, one by one or as a list.")
-    if os.path.exists(name):
-        return decode(name, name)
-    text = name.split(",", 1)[1] if name.startswith("data:image/") and "," in name else name
+    return decode(name, name) if os.path.exists(name) else _load_base64(name, decode)
+
+
+def _load_pil(image: Image.Image, *, upright: bool) -> Image.Image:
+    """Decode a PIL image, and apply its EXIF orientation if asked to."""
     try:
-        content = base64.b64decode("".join(text.split()), validate=True)
+        image.load()
+        return _turn_upright(image) if upright else image
+    except OSError as error:  # opened lazily, so a damaged file shows only now
+        raise ValueError(f"{_get_pil_name(image)}: cannot be decoded, truncated or damaged ({error}).") from error
+
+
+def _load_base64(text: str, decode: Callable[[str | BytesIO, str], Image.Image]) -> Image.Image:
+    """Decode a picture from base64 text, with or without a `data:` header."""
+    has_header = text.startswith("data:image/")
+    body = text.split(",", 1)[1] if has_header and "," in text else text
+    try:
+        content = base64.b64decode("".join(body.split()), validate=True)
         return decode(BytesIO(content), "base64 picture")
     except (binascii.Error, ValueError) as error:
-        if name.startswith("data:image/"):
+        if has_header:
             raise ValueError("The base64 text is not a picture. Check that it was copied whole.") from error
-        shown = name if len(name) <= 200 else name[:200] + "..."
+        shown = text if len(text) <= 200 else text[:200] + "..."
         raise FileNotFoundError(f"{shown}: no such file, and neither a URL nor a base64 picture.") from None
 
 
-def _pil_name(image: Image.Image) -> str:
+def _get_pil_name(image: Image.Image) -> str:
     return getattr(image, "filename", "") or "PIL image"
 
 
 def describe(image: Any) -> str:
-    """File name and size of a picture for error messages, as far as known; empty if nothing is known."""
+    """Return file name and size of a picture for error messages, as far as they are known."""
     if isinstance(image, Image.Image):
         name = getattr(image, "filename", "")
         return f"{name}, {image.width}x{image.height} pixels" if name else f"{image.width}x{image.height} pixels"
@@ -126,8 +152,8 @@ def describe(image: Any) -> str:
     return os.fspath(image)[:200] if isinstance(image, str | os.PathLike) else type(image).__name__
 
 
-def _pil_to_array(image: Image.Image) -> np.ndarray:
-    """Pixels of a PIL image, (height, width) or (height, width, channels), in one of the supported dtypes."""
+def _read_pil_pixels(image: Image.Image) -> np.ndarray:
+    """Read the pixels of a PIL image, (height, width) or (height, width, channels), in one of the supported dtypes."""
     image = load_image(image)
     if image.mode.startswith("I;16"):
         return np.array(image).astype(np.uint16)  # also turns big-endian pixels around
@@ -145,7 +171,7 @@ def _pil_to_array(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB"))
 
 
-def _array_to_tensor(array: np.ndarray) -> torch.Tensor:
+def _make_tensor(array: np.ndarray) -> torch.Tensor:
     if array.dtype.name not in ARRAY_DTYPES:
         raise ValueError(f"{WRONG_DTYPE}, got {array.dtype}.")
     # Arrays can be in foreign byte order, reversed, or read-only, which tensors cannot be; only those are copied.
@@ -153,7 +179,7 @@ def _array_to_tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _channels_last(pixels: torch.Tensor, input_data_format: str | None, *, default: str) -> torch.Tensor:
+def _order_channels_last(pixels: torch.Tensor, input_data_format: str | None, *, default: str) -> torch.Tensor:
     """View (height, width), HWC or CHW pixels as HWC; `default` settles what both layouts would fit."""
     if pixels.dim() == 2:
         return pixels[..., None]
@@ -170,8 +196,8 @@ def _channels_last(pixels: torch.Tensor, input_data_format: str | None, *, defau
     return pixels.permute(1, 2, 0) if layout == "channels_first" else pixels
 
 
-def _unit_range(pixels: torch.Tensor) -> torch.Tensor:
-    """float32 pixels in [0, 1]: uint8 is 0..255, uint16 is 0..65535, floats must already lie in 0..1."""
+def _scale_to_unit_range(pixels: torch.Tensor) -> torch.Tensor:
+    """Scale pixels to float32 in [0, 1]: uint8 is 0..255, uint16 is 0..65535, floats must already lie in 0..1."""
     if pixels.dtype == torch.uint8:
         return pixels.to(torch.float32) / 255
     if pixels.dtype == torch.uint16:
@@ -195,15 +221,15 @@ def to_rgb_tensor(
     do_convert_rgb: bool = True,
     keep_uint8: bool = False,
 ) -> torch.Tensor:
-    """Pixels of one picture as RGB; differentiable for float tensors.
+    """Return the pixels of one picture as RGB; differentiable for float tensors.
 
     Args:
         image: PIL image, array or tensor (on any device, kept there). uint8 is 0..255, uint16 0..65535, float 0..1.
-        input_data_format: "channels_first" or "channels_last". None infers it from the 1 to 4 channels; where both
+        input_data_format: "channels_first" or "channels_last". None infers it from the 1 to 4 channels. Where both
             fit, arrays are read as height, width, channels and tensors as channels, height, width.
         do_convert_rgb: Whether gray is repeated and alpha composited on white. If not, other pictures than RGB raise.
-        keep_uint8: Whether uint8 pixels without alpha stay as they are, a quarter of the memory,
-            which they may share with `image`.
+        keep_uint8: Whether uint8 pixels without alpha stay as they are: a quarter of the memory, which they may share
+            with `image`.
 
     Returns:
         float32, shape (height, width, 3), in [0, 1], or uint8 in 0..255.
@@ -213,15 +239,15 @@ def to_rgb_tensor(
     """
     default = "channels_first" if isinstance(image, torch.Tensor) else "channels_last"
     if isinstance(image, Image.Image):
-        image = _pil_to_array(image)
+        image = _read_pil_pixels(image)
         input_data_format = None  # a PIL image has no layout to choose
-    raw = image if isinstance(image, torch.Tensor) else _array_to_tensor(image)
+    raw = image if isinstance(image, torch.Tensor) else _make_tensor(image)
     if raw.numel() == 0:
         raise ValueError(f"the picture is empty, shape {tuple(raw.shape)}.")
-    pixels = _channels_last(raw, input_data_format, default=default)
+    pixels = _order_channels_last(raw, input_data_format, default=default)
     channels = pixels.shape[-1]
     if not (keep_uint8 and pixels.dtype == torch.uint8 and channels in (1, 3)):
-        pixels = _unit_range(pixels)
+        pixels = _scale_to_unit_range(pixels)
     if channels != 3 and not do_convert_rgb:
         raise ValueError(f"an RGB picture was expected, got {channels} channels. Set `do_convert_rgb=True`.")
     if channels in (2, 4):

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+from scored import draw, names_of, reference_of, table, write
+
+from musiq_hf.data import load_paq2piq, load_tid2013, split_at_random
+from musiq_hf.data.splits import split_data
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_epoch_is_chosen_on_references_that_are_not_trained_on(tmp_path, seed):
+    names = [f"I{index:02d}_01_{level}.bmp" for index in range(1, 26) for level in range(1, 5)]
+    draw(tmp_path, [])
+    for name in names:
+        (tmp_path / name).touch()
+    data = write(tmp_path / "mos_with_names.txt", "".join(f"5.5 {name}\n" for name in names))
+    splits = load_tid2013(data, split_seed=seed)
+    train, selection = split_data(splits, holdout_fraction=0.1, seed=seed)
+    parts = [{reference_of(name) for name in names_of(rows)} for rows in (train, selection, splits["test"])]
+    assert [len(part) for part in parts] == [18, 2, 5] and len(set.union(*parts)) == 25
+    again = split_data(splits, holdout_fraction=0.1, seed=seed)
+    assert [names_of(rows) for rows in again] == [names_of(train), names_of(selection)]
+    assert names_of(split_data(splits, holdout_fraction=0.1, seed=seed + 1)[1]) != names_of(selection)
+
+
+def test_patches_are_held_out_with_their_pictures(paq2piq):
+    train, selection = split_data(load_paq2piq(str(paq2piq)), holdout_fraction=0.34, seed=0)
+    assert (len(train), len(selection)) == (8, 4)  # a picture and its three patches
+    assert not set(names_of(train)) & set(names_of(selection))
+
+
+def test_random_splits_are_repeatable_complete_and_differ_between_seeds():
+    rows = table(mos=list(range(50)))
+    fractions = {"train": 0.7, "validation": 0.1, "test": 0.2}
+    first, again, other = (split_at_random(rows, fractions=fractions, seed=seed) for seed in (0, 0, 1))
+    assert {name: len(split) for name, split in first.items()} == {"train": 35, "validation": 5, "test": 10}
+    assert sorted(mos for split in first.values() for mos in split["mos"][:]) == list(range(50))
+    assert first["test"]["mos"][:] == again["test"]["mos"][:] != other["test"]["mos"][:]
+    # Stored, so that a seed means the same pictures for ever.
+    assert first["test"]["mos"][:] == sorted(first["test"]["mos"][:]) == [0, 3, 9, 19, 21, 36, 39, 44, 46, 47]
+
+
+def test_random_splits_keep_groups_together():
+    rows = table(mos=list(range(20)), scene=[f"s{index % 10}" for index in range(20)])
+    splits = split_at_random(rows, fractions={"train": 0.8, "test": 0.2}, seed=3, by="scene")
+    assert not set(splits["train"]["scene"]) & set(splits["test"]["scene"])
+    assert (len(splits["train"]), len(splits["test"])) == (16, 4)
+
+
+def test_rows_without_their_group_cannot_be_kept_with_it():
+    with pytest.raises(ValueError, match="Row 1 has no `scene`. Name it in every row, or leave out the column"):
+        rows = table(mos=[1.0, 2.0, 3.0], scene=["a", None, "b"])
+        split_at_random(rows, fractions={"train": 0.5, "test": 0.5}, seed=0, by="scene")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fractions": {"train": 0.8, "test": 0.3}}, "`fractions` must be positive and sum to 1"),
+        ({"fractions": {"train": 0.5, "test": 0.5}, "by": "scene"}, r"`by` must be one of the columns \['mos'\]"),
+        ({"fractions": {"train": 0.9, "test": 0.1}}, "2 rows are too few for the splits"),
+    ],
+)
+def test_impossible_splits_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        split_at_random(table(mos=[1.0, 2.0]), seed=0, **arguments)
