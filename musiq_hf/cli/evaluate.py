@@ -69,7 +69,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def measure_checkpoints(arguments: argparse.Namespace) -> tuple[dict, str]:
+def measure_checkpoints(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Content and tables of the report on existing checkpoints."""
     models = arguments.model or [str(DEFAULT_CHECKPOINT)]
     if arguments.update_card:
@@ -87,7 +87,7 @@ def measure_checkpoints(arguments: argparse.Namespace) -> tuple[dict, str]:
     return {"results": reports}, render_evaluations(reports)
 
 
-def repeat_training(arguments: argparse.Namespace) -> tuple[dict, str]:
+def repeat_training(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Content and tables of the report on repeated runs."""
     several = [name for name in ("model", "data") if len(getattr(arguments, name) or []) > 1]
     if several:
