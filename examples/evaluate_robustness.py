@@ -12,11 +12,14 @@ from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.common.arguments import parse_arguments, run_command
-from musiq_hf.evaluation.robustness import checkpoint_scorer, measure_half_size, measure_robustness
-from musiq_hf.hub.card_updates import check_card_directory, update_card
+from musiq_hf.evaluation import measure_half_size, measure_robustness
+from musiq_hf.evaluation.robustness import checkpoint_scorer
+from musiq_hf.hub import update_card
+from musiq_hf.hub.card_updates import check_card_directory
+from musiq_hf.metrics import write_report
 from musiq_hf.metrics.rendering import robustness_markdown
-from musiq_hf.metrics.reports import check_report_path, write_report
-from musiq_hf.pictures.finding import find_pictures
+from musiq_hf.metrics.reports import check_report_path
+from musiq_hf.pictures import find_pictures
 
 CARD_TITLE = "Degraded copies of pristine pictures that it never saw"
 EXAMPLE = "python examples/evaluate_robustness.py --pictures kodak --model runs/mine --output robustness.json"

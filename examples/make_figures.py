@@ -9,10 +9,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.explain.curves import plot_degradations
-from musiq_hf.explain.figures import plot_quality_map
-from musiq_hf.explain.musiq import plot_attention
-from musiq_hf.explain.quality_map import quality_map
+from musiq_hf.explain import plot_attention, plot_degradations, plot_quality_map, quality_map
 from musiq_hf.pictures.opening import load_image
 from musiq_hf.scoring.loading import load_scorer
 

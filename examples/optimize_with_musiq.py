@@ -21,9 +21,10 @@ from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.arguments import parse_arguments, run_command
-from musiq_hf.pictures.opening import load_image, shrink_shorter_side, to_rgb_tensor
+from musiq_hf.pictures import shrink_shorter_side
+from musiq_hf.pictures.opening import load_image, to_rgb_tensor
+from musiq_hf.scoring import score_pixels
 from musiq_hf.scoring.loading import load_scorer
-from musiq_hf.scoring.pixels import score_pixels
 
 EXAMPLE = "python examples/optimize_with_musiq.py photo.jpg --blur 2 --output after.png"
 GAP = 8  # pixels between before and after

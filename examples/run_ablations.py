@@ -17,11 +17,10 @@ from PIL import Image
 
 from musiq_hf.common.arguments import parse_arguments, run_command
 from musiq_hf.common.files import read_json, write_json
-from musiq_hf.data.loading import load_data
-from musiq_hf.metrics.correlation import MEAN_OF_GROUPS
-from musiq_hf.training.finetuning import finetune
-from musiq_hf.training.recipes import load_settings, read_recipe
-from musiq_hf.training.settings import FinetuneSettings
+from musiq_hf.data import load_data
+from musiq_hf.metrics import MEAN_OF_GROUPS
+from musiq_hf.training import FinetuneSettings, finetune, load_settings
+from musiq_hf.training.recipes import read_recipe
 
 EXAMPLE = "python examples/run_ablations.py --data labels.csv --image_root images --pretrained runs/pretrained"
 # Beside the number of epochs: two thirds of the recipe's tokens, no made faults, few pictures to choose the epoch on.

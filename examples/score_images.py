@@ -14,7 +14,8 @@ from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.common.arguments import parse_arguments
-from musiq_hf.pictures.opening import load_image, shrink_shorter_side
+from musiq_hf.pictures import shrink_shorter_side
+from musiq_hf.pictures.opening import load_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
