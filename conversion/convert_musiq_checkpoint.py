@@ -3,7 +3,7 @@
 
 import sys
 
-from musiq_hf.conversion.convert_musiq_checkpoint import main
+from musiq_hf.conversion.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

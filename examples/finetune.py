@@ -7,8 +7,7 @@ accelerate launch examples/finetune.py --data scores.csv --image_root photos --o
 import sys
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.training import FinetuneSettings, finetune
-from musiq_hf.training.recipes import run_with_settings
+from musiq_hf.training import FinetuneSettings, finetune, run_with_settings
 
 EXAMPLE = "accelerate launch examples/finetune.py --data scores.csv --image_root photos --output_dir runs/mine"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw the pictures of the README again: what `musiq explain` shows, of one sample picture.
+"""Draw the figures of README and docs/usage.md again: what `musiq explain` shows, of one sample picture.
 
 python examples/make_figures.py
 """

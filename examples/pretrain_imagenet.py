@@ -7,8 +7,7 @@ accelerate launch examples/pretrain_imagenet.py --recipe imagenet_pretrain --dat
 
 import sys
 
-from musiq_hf.training import ImageNetSettings, pretrain_imagenet
-from musiq_hf.training.recipes import run_with_settings
+from musiq_hf.training import ImageNetSettings, pretrain_imagenet, run_with_settings
 
 EXAMPLE = (
     "accelerate launch examples/pretrain_imagenet.py --recipe imagenet_pretrain --data imagenet "

@@ -6,8 +6,7 @@ accelerate launch examples/pretrain_quality.py --data photos --output_dir runs/p
 
 import sys
 
-from musiq_hf.training import PretrainSettings, pretrain_quality
-from musiq_hf.training.recipes import run_with_settings
+from musiq_hf.training import PretrainSettings, pretrain_quality, run_with_settings
 
 EXAMPLE = "accelerate launch examples/pretrain_quality.py --data photos --output_dir runs/pretrained"
 

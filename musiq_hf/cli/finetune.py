@@ -9,7 +9,7 @@ from accelerate import PartialState
 
 from ..common.arguments import run_command
 from ..models.auto import DEFAULT_CHECKPOINT
-from ..training.recipes import add_settings, settings_from_arguments
+from ..training.recipes import settings_from_arguments, settings_parser
 from ..training.settings import FinetuneSettings
 
 SUMMARY = "train on your own opinion scores"
@@ -25,9 +25,12 @@ EXAMPLE = "musiq finetune --data scores.csv --image_root photos --output_dir run
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand, with one argument for each setting."""
     parser = subparsers.add_parser(
-        "finetune", help=SUMMARY, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        "finetune",
+        help=SUMMARY,
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[settings_parser(FinetuneSettings, add_help=False)],
     )
-    add_settings(parser, FinetuneSettings)
     parser.set_defaults(run=run)
 
 
@@ -40,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
         defaults = {"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/finetune"}
-        settings = settings_from_arguments(arguments, FinetuneSettings, **defaults)
+        settings = settings_from_arguments(vars(arguments), FinetuneSettings, **defaults)
         metrics = finetune(settings)
         if PartialState().is_main_process:
             folder = settings.output_dir

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read original `.npz` and pyiqa's `.pth` files: arrays only, never code."""
+"""Files of other programs, `.npz` and `.pth`, read as arrays alone: no code in them ever runs."""
 
 import hashlib
 import pickle
@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .key_mapping import ORIGINAL, ORIGINAL_PREFIX, PYIQA, Array
+from .key_mapping import ORIGINAL, ORIGINAL_PREFIX, PYIQA
+from .protocol import Array, Checkpoint
 
 OPTIMIZER_PREFIX = "opt/state/"
 _READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -20,36 +21,85 @@ _PICKLE_ERRORS = (pickle.UnpicklingError, RuntimeError, AttributeError, ImportEr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A checkpoint as it was found.
+class MusiqCheckpoint(Checkpoint):
+    """Checkpoint of MUSIQ, by the original's program or by pyiqa.
 
     Attributes:
-        path: The file.
-        sha256: Of the file.
-        source: `ORIGINAL` or `PYIQA`: whose names and layouts the arrays have.
-        arrays: By name, without the prefix `opt/target/`; half precision widened to float32.
+        source: `ORIGINAL` or `PYIQA`, whose names and layouts the arrays have; names lack the prefix `opt/target/`.
         unknown: Names in an npz that are neither parameters nor optimizer state.
-        num_optimizer_arrays: Arrays of optimizer state, skipped.
     """
 
-    path: Path
-    sha256: str
     source: int
-    arrays: dict[str, Array]
     unknown: tuple[str, ...] = ()
-    num_optimizer_arrays: int = 0
 
-    @property
-    def num_parameters(self) -> int:
-        """Numbers in all arrays."""
-        return sum(array.size for array in self.arrays.values())
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_npz(path: Path) -> bool:
+    """Return True for an npz; both formats are zip archives, and the name decides only where the content cannot."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    return path.suffix == ".npz"
+
+
+def _load_state_dict(path: Path, *, mmap: bool = False) -> object:
+    """Load the content of a .pth, without the `params` around the state dict that pyiqa's training writes."""
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    if isinstance(state, Mapping) and isinstance(state.get("params"), Mapping):
+        return state["params"]
+    return state
+
+
+def read_names(path: Path) -> list[str]:
+    """Read the names of the arrays of an `.npz` or `.pth`, without the arrays; none if that is not possible."""
+    try:
+        if _is_npz(path):
+            with zipfile.ZipFile(path) as archive:
+                return [name.removesuffix(".npy") for name in archive.namelist()]
+        state = _load_state_dict(path, mmap=zipfile.is_zipfile(path))  # only archives can be mapped
+    except (*_READ_ERRORS, *_PICKLE_ERRORS):
+        return []
+    return list(map(str, state)) if isinstance(state, Mapping) else []
+
+
+def read_state_dict(path: Path) -> dict[str, Array]:
+    """Read the tensors of a `.pth`.
+
+    Args:
+        path: File with a state dict, or one under the name `params`.
+
+    Returns:
+        The arrays by name; half precision is widened to float32.
+
+    Raises:
+        ValueError: If the file is damaged, or holds anything but names and tensors.
+    """
+    try:
+        state = _load_state_dict(path)
+    except (*_READ_ERRORS, *_PICKLE_ERRORS) as error:
+        raise ValueError(
+            f"{path} cannot be read as a .pth of tensors: it is damaged, or holds pickled objects, which could run "
+            "code and are refused. Save its state dict alone."
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} must hold a state dict, names and tensors. Save `model.state_dict()`.")
+    halves = (torch.float16, torch.bfloat16)
+    return {
+        str(name): (tensor.float() if tensor.dtype in halves else tensor).detach().numpy()
+        for name, tensor in state.items()
+    }
 
 
 def _widen(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-def _read_npz(path: Path, sha256: str) -> Checkpoint:
+def _read_npz(path: Path) -> MusiqCheckpoint:
     arrays, unknown, skipped = {}, [], 0
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -68,9 +118,10 @@ def _read_npz(path: Path, sha256: str) -> Checkpoint:
     if not arrays:
         found = ", ".join(unknown[:5]) or "nothing else"
         raise ValueError(f"{path} is not a MUSIQ checkpoint: it has no array `{ORIGINAL_PREFIX}...`, but {found}.")
-    return Checkpoint(
+    return MusiqCheckpoint(
         path=path,
-        sha256=sha256,
+        sha256=hash_file(path),
+        kind="npz of the original",
         source=ORIGINAL,
         arrays=arrays,
         unknown=tuple(unknown),
@@ -78,39 +129,11 @@ def _read_npz(path: Path, sha256: str) -> Checkpoint:
     )
 
 
-def _read_pth(path: Path, sha256: str) -> Checkpoint:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (*_READ_ERRORS, *_PICKLE_ERRORS) as error:
-        raise ValueError(
-            f"{path} cannot be read as a .pth of tensors: it is damaged, or holds pickled objects, which could run "
-            "code and are refused. Save its state dict alone."
-        ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("params"), Mapping):
-        state = state["params"]  # as pyiqa's training saves it
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path} must hold a state dict, names and tensors. Save `model.state_dict()`.")
-    halves = (torch.float16, torch.bfloat16)
-    arrays = {
-        str(name): (tensor.float() if tensor.dtype in halves else tensor).detach().numpy()
-        for name, tensor in state.items()
-    }
-    return Checkpoint(path=path, sha256=sha256, source=PYIQA, arrays=arrays)
-
-
-def _is_npz(path: Path) -> bool:
-    """Both formats are zip archives; the name decides only where the content cannot."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".npy") for name in archive.namelist())
-    return path.suffix == ".npz"
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> MusiqCheckpoint:
     """Read an original `.npz` or pyiqa's `.pth`, told apart by their content.
 
     Args:
-        path: The file.
+        path: File to read.
 
     Returns:
         Its arrays, without optimizer state.
@@ -118,6 +141,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ValueError: If it cannot be read, holds pickled objects, or is not a checkpoint of either kind.
     """
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return _read_npz(path, sha256) if _is_npz(path) else _read_pth(path, sha256)
+    if _is_npz(path):
+        return _read_npz(path)
+    arrays = read_state_dict(path)
+    return MusiqCheckpoint(path=path, sha256=hash_file(path), kind="pth of pyiqa", source=PYIQA, arrays=arrays)

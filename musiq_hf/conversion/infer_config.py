@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration behind a set of arrays, read from their shapes; what shapes leave open is asked for."""
+"""Configuration behind a set of arrays, read from their shapes; the user is asked for the rest."""
 
 import math
 import re
@@ -29,13 +29,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What the user says; None = read it from the arrays.
+    """Options of MUSIQ's converter; None = read it from the arrays.
 
     Attributes:
         longer_side_lengths: Longer sides of the resized copies, in pixels; any order.
         use_native_resolution: Whether the picture itself is the last scale.
-        hash_grid_size: Side G of the spatial grid.
-        num_attention_heads: Attention heads.
+        hash_grid_size: Side G of the spatial grid, in cells.
+        num_attention_heads: Attention heads of every layer.
     """
 
     longer_side_lengths: Sequence[int] | None = None
@@ -45,7 +45,7 @@ class Flags:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """One more than the largest number in the names that match; 0 if none does."""
+    """Return one more than the largest number in the names that match; 0 if none does."""
     return 1 + max((int(match[1]) for name in shapes if (match := re.match(pattern, name))), default=-1)
 
 
@@ -120,7 +120,7 @@ def _patch_encoder(shapes: Shapes) -> dict[str, Any]:
 
 
 def _patch_size(features: int, channels: int, *, reduction: int) -> int:
-    """Side of a patch; several sides may give one number of features, and then the published one is preferred."""
+    """Infer the side of a patch; several may give one number of features, and then the published one is preferred."""
     if math.ceil(PUBLISHED_PATCH_SIZE / reduction) ** 2 * channels == features:
         return PUBLISHED_PATCH_SIZE
     side = math.isqrt(features // channels)
@@ -148,10 +148,10 @@ def infer_config(
     """Read the configuration from shapes.
 
     Args:
-        shapes: By our names, in our layouts.
-        flags: What the user says.
-        num_attention_heads: What the source's attention kernels say; None if they do not.
-        score_range: Of the opinion scores behind a one-label head, if known.
+        shapes: Shapes by our names, in our layouts.
+        flags: Options that the user gave.
+        num_attention_heads: Heads that the source's attention kernels show; None if they do not.
+        score_range: Lowest and highest opinion score behind a one-label head, if known.
 
     Returns:
         The configuration, with the model class in `architectures`.

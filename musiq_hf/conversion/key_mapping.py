@@ -8,22 +8,27 @@ but for the leading axis of its position table.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-ORIGINAL_PREFIX = "opt/target/"
+from .protocol import Array
 
-Array = np.ndarray[Any, Any]
+ORIGINAL_PREFIX = "opt/target/"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of array is stored outside and by us."""
+    """Layout of one kind of array, outside and ours.
 
-    num_dimensions: int | None  # outside; None = any
+    Attributes:
+        num_dimensions: Dimensions of the outside array; None = any.
+        to_ours: Function from the outside array to ours.
+        to_source: Function from our array and the number of attention heads to the outside array.
+    """
+
+    num_dimensions: int | None
     to_ours: Callable[[Array], Array]
-    to_source: Callable[[Array, int], Array]  # second argument: number of attention heads
+    to_source: Callable[[Array, int], Array]
 
 
 _SAME = Layout(None, lambda a: a, lambda a, heads: a)
@@ -71,7 +76,7 @@ def _dense(
 
 
 def _rename_table() -> list[tuple[str, str, str, str]]:
-    """Rows (original, pyiqa, ours, layout); {i} counts blocks from 0, {stage} counts encoder stages from 1."""
+    """Make rows (original, pyiqa, ours, layout); {i} counts blocks from 0, {stage} counts encoder stages from 1."""
     embeddings, layer = "musiq.embeddings", "musiq.encoder.layers.{i}"
     stem, unit = f"{embeddings}.patch_encoder", f"{embeddings}.patch_encoder.stages.{{i}}"
     rows = [("conv_root/kernel", "conv_root.weight", f"{stem}.stem_conv.weight", "conv")]
@@ -133,9 +138,9 @@ def rename(name: str, *, source: int, target: int) -> tuple[str, str] | None:
     """Translate one name.
 
     Args:
-        name: A name in the source column, without the prefix `opt/target/`.
-        source: `ORIGINAL`, `PYIQA` or `OURS`.
-        target: Likewise.
+        name: Name in the source column, without the prefix `opt/target/`.
+        source: Column of the name: `ORIGINAL`, `PYIQA` or `OURS`.
+        target: Column to translate to, one of the same three.
 
     Returns:
         The name in the target column and its layout, or None if the table does not know it.
@@ -150,11 +155,11 @@ def rename(name: str, *, source: int, target: int) -> tuple[str, str] | None:
 
 
 def to_ours(arrays: Mapping[str, Array], *, source: int) -> tuple[dict[str, Array], list[str]]:
-    """Outside arrays to our names and layouts.
+    """Translate outside arrays to our names and layouts.
 
     Args:
-        arrays: By their names in the source column, without prefix and without optimizer state.
-        source: `ORIGINAL` or `PYIQA`.
+        arrays: Arrays by their names in the source column, without prefix and without optimizer state.
+        source: Column of the names, `ORIGINAL` or `PYIQA`.
 
     Returns:
         Our arrays, views where possible, and the sorted names that the table does not know or whose arrays have a
@@ -173,12 +178,12 @@ def to_ours(arrays: Mapping[str, Array], *, source: int) -> tuple[dict[str, Arra
 def from_ours(
     arrays: Mapping[str, Array], *, target: int, num_attention_heads: int
 ) -> tuple[dict[str, Array], list[str]]:
-    """Our arrays to outside names, without prefix, and layouts.
+    """Translate our arrays to outside names, without prefix, and layouts.
 
     Args:
-        arrays: By our names.
-        target: `ORIGINAL` or `PYIQA`.
-        num_attention_heads: The original splits attention kernels by heads.
+        arrays: Arrays by our names.
+        target: Column to translate to, `ORIGINAL` or `PYIQA`.
+        num_attention_heads: Number of heads by which the original splits attention kernels.
 
     Returns:
         Outside arrays, views where possible, and the sorted names that the table does not know.
@@ -199,10 +204,10 @@ def account(
     """Compare outside arrays with what a model needs, by the outside names and layouts.
 
     Args:
-        arrays: By their names in the source column.
-        source: `ORIGINAL` or `PYIQA`.
+        arrays: Arrays by their names in the source column.
+        source: Column of the names, `ORIGINAL` or `PYIQA`.
         expected: Shapes of the model's parameters, by our names.
-        num_attention_heads: Of the model.
+        num_attention_heads: Attention heads of the model.
 
     Returns:
         One line per array that is missing, unknown, or of a wrong shape or type; empty if every one is accounted for.
@@ -228,6 +233,14 @@ def account(
 
 
 def ours_to_original(arrays: Mapping[str, Array], *, num_attention_heads: int) -> tuple[dict[str, Array], list[str]]:
-    """`from_ours` for an npz file: with the prefix `opt/target/`, contiguous."""
+    """Translate our arrays for an npz file of the original; see `from_ours`.
+
+    Args:
+        arrays: Arrays by our names.
+        num_attention_heads: Number of heads by which the original splits attention kernels.
+
+    Returns:
+        Contiguous arrays under names with the prefix `opt/target/`, and the sorted names that the table does not know.
+    """
     original, unknown = from_ours(arrays, target=ORIGINAL, num_attention_heads=num_attention_heads)
     return {ORIGINAL_PREFIX + name: np.ascontiguousarray(array) for name, array in original.items()}, unknown

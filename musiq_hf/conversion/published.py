@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ten published checkpoints: where they are, and what is known about them.
+"""Table of the ten published checkpoints: their addresses, and the little that is known about each.
 
 The addresses are those that google-research/musiq gives. The real files were never converted so far: the converter is
 tested on checkpoints of the same names, shapes and layouts.
@@ -22,14 +22,14 @@ PREFIX = "musiq-"
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What a published checkpoint was trained on.
+    """Data set behind a published checkpoint.
 
     Attributes:
         file: Name of the checkpoint's file.
-        training_data: One or two sentences.
+        training_data: One or two sentences about the data.
         recipe: Fine-tuning as the paper states it (section 4.2).
-        score_range: Of the opinion scores, None if the head predicts none, or a distribution that has its own.
-        notes: What a user of this variant must know.
+        score_range: Lowest and highest opinion score. None if the head predicts none, or a distribution with its own.
+        notes: Sentences that a user of this variant must know.
     """
 
     file: str
@@ -101,19 +101,19 @@ PUBLISHED = tuple(f"{name}{suffix}" for name in DATASETS for suffix in ("", SING
 
 
 def published_name(name: str) -> str | None:
-    """The short form of a published name, `koniq` for `musiq-koniq` or `you/musiq-koniq`; None if it is not one."""
+    """Return the short form of a published name, `koniq` for `you/musiq-koniq`; None if it is not one."""
     short = name.rsplit("/", 1)[-1].removeprefix(PREFIX)
     return short if short in PUBLISHED else None
 
 
 def dataset_of(name: str) -> Dataset | None:
-    """What the published checkpoint of that name was trained on; None if the name is not a published one."""
+    """Return the data set behind the published checkpoint of that name; None if the name is not a published one."""
     short = published_name(name)
     return None if short is None else DATASETS[short.removesuffix(SINGLE_SUFFIX)]
 
 
 def url_of(name: str, *, location: str = LOCATION) -> str:
-    """Public address of a published checkpoint, by its short name."""
+    """Return the public address of a published checkpoint, by its short name."""
     folder = SINGLE_FOLDER if name.endswith(SINGLE_SUFFIX) else ""
     return location + folder + DATASETS[name.removesuffix(SINGLE_SUFFIX)].file
 
@@ -132,8 +132,8 @@ def download(name: str, *, location: str = LOCATION) -> Path:
     """Fetch a published checkpoint into the Hugging Face cache, unless it is there already.
 
     Args:
-        name: Its short name, one of `PUBLISHED`.
-        location: Where the files lie.
+        name: Short name of the checkpoint, one of `PUBLISHED`.
+        location: Address of the folder that holds the files.
 
     Returns:
         The file.

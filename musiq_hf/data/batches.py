@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of scored pictures, opened."""
+"""Rows of scored pictures, opened, cut and padded to batches."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from ..pictures.opening import Preset, open_picture
+import torch
+from PIL import Image
+from transformers.image_processing_utils import BatchFeature
+
+from ..models.protocol import Feature, QualityProcessor, TrainingView
+from ..pictures.opening import Preset, describe, open_picture, shrink_shorter_side, to_rgb_tensor
+
+WHOLE_PICTURE = TrainingView()
 
 
 def open_row(row: dict[str, Any], preset: Preset = "default") -> Any:
@@ -21,3 +29,69 @@ def open_row(row: dict[str, Any], preset: Preset = "default") -> Any:
         name = row["image"]["path"] or "picture in the data set"
         raise ValueError(f"{name}: the box {box} must lie inside of its {width}x{height} pixels. Check the labels.")
     return picture.crop((left, top, right, bottom))
+
+
+def cut_picture(processor: QualityProcessor, image: Image.Image, view: TrainingView = WHOLE_PICTURE) -> Feature:
+    """Turn an opened picture into a feature.
+
+    Args:
+        processor: Image processor of the model.
+        image: Picture in any colour mode.
+        view: Part of the picture that is seen; the whole one by default.
+
+    Returns:
+        The feature, without a batch axis.
+
+    Raises:
+        ValueError: If the picture cannot be used; the message names it.
+    """
+    try:
+        pixels = to_rgb_tensor(image, do_convert_rgb=processor.do_convert_rgb, keep_uint8=True)
+        return view.cut(processor, pixels)
+    except ValueError as error:
+        raise ValueError(f"Picture ({describe(image)}): {error}") from error
+
+
+def pad_features(
+    processor: QualityProcessor, features: Sequence[Feature], *, length: int | None = None
+) -> BatchFeature:
+    """Batch features, and count their tokens.
+
+    Args:
+        processor: Image processor of the model.
+        features: One of each picture.
+        length: Tokens to pad to; None pads to the longest of the batch.
+
+    Returns:
+        The batch, with `num_tokens`, int64, shape (batch_size,), beside the arguments of the model.
+    """
+    padding = "longest" if length is None else "max_length"
+    batch = processor.pad(features, padding=padding, max_length=length)
+    batch["num_tokens"] = torch.tensor([processor.num_tokens(feature) for feature in features])
+    return batch
+
+
+class QualityCollator:
+    """Collator of rows of pictures and scores to padded batches of whole pictures.
+
+    Args:
+        processor: Image processor of the model.
+        shorter_side: Shorter side to which pictures are shrunk first, in pixels; None keeps their size.
+        preset: How files become pixels; see `musiq_hf.pictures.opening`.
+    """
+
+    def __init__(self, processor: QualityProcessor, *, shorter_side: int | None = None, preset: Preset = "default"):
+        self.processor = processor
+        self.shorter_side = shorter_side
+        self.preset = preset
+
+    def open(self, row: dict[str, Any]) -> tuple[Image.Image, Any]:
+        """Open the picture of a row, shrunk as asked for, and read its score or distribution."""
+        image, label = open_row(row, self.preset), row["distribution"] if "distribution" in row else row["mos"]
+        return image if self.shorter_side is None else shrink_shorter_side(image, self.shorter_side), label
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        opened = [self.open(row) for row in rows]
+        batch = pad_features(self.processor, [cut_picture(self.processor, image) for image, _ in opened])
+        batch["labels"] = torch.tensor([label for _, label in opened], dtype=torch.float32)
+        return batch

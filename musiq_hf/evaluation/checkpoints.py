@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..common.checks import check_counts
 from ..common.devices import without_accelerator
+from ..data.batches import QualityCollator
 from ..data.loading import load_data
 from ..data.splits import choose_groups, choose_split
 from ..metrics.correlation import MIN_PICTURES, OVERALL
@@ -25,7 +26,6 @@ from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
 from ..pictures.opening import Preset, check_preset
 from ..scoring.loading import load_scorer
 from ..scoring.signature import make_signature
-from ..training.collators import QualityCollator
 
 if TYPE_CHECKING:
     import datasets
@@ -114,6 +114,7 @@ def predict(
     scores, logits = [], []
     disable = None if accelerator.is_main_process else True  # None: unless in a terminal
     for batch in tqdm(loader, desc="scoring", unit="batch", disable=disable):
+        batch.pop("num_tokens")
         batch.pop("labels")  # no loss is wanted, and a head of another kind could not compute it
         output = model(**batch)
         gathered = accelerator.gather_for_metrics((output.scores, output.logits))

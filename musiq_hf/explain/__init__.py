@@ -2,9 +2,8 @@
 """Explanations of a score: quality map, attention, curves, and a report of them."""
 
 from .curves import plot_aspect_ratios, plot_degradations
-from .figures import plot_quality_map
-from .musiq import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid
-from .quality_map import QualityMap, quality_map
+from .figures import QualityMap, plot_quality_map
+from .musiq import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid, quality_map
 from .report import make_report
 
 __all__ = [

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..models.protocol import QualityModel, QualityProcessor
 from ..pictures.degradations import FAULTS, to_rgb_picture
 from ..pictures.opening import load_image
 from ..scoring.engine import score_pictures
@@ -23,9 +22,7 @@ RATIOS = (1 / 2, 9 / 16, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 16 / 9, 2)
 SCORE_LABEL = "score, MOS points"
 
 
-def _score_copies(
-    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, pictures: Iterable[Image.Image]
-) -> list[float]:
+def _score_copies(model: QualityModel, processor: QualityProcessor, pictures: Iterable[Image.Image]) -> list[float]:
     scores = []
     for row in score_pictures(pictures, model=model, processor=processor):
         if row.score is None:
@@ -49,8 +46,8 @@ def _of_ratio(image: Image.Image, ratio: float, area: float) -> tuple[Image.Imag
 
 
 def plot_aspect_ratios(
-    model: MusiqForImageQualityAssessment,
-    processor: MusiqImageProcessor,
+    model: QualityModel,
+    processor: QualityProcessor,
     image: Any,
     *,
     ratios: Sequence[float] = RATIOS,
@@ -104,7 +101,7 @@ def _fraction(ratio: float) -> Fraction:
     return Fraction(ratio).limit_denominator(20)
 
 
-def plot_degradations(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, image: Any) -> "Figure":
+def plot_degradations(model: QualityModel, processor: QualityProcessor, image: Any) -> "Figure":
     """Score of the picture with blur, noise and JPEG artefacts of rising strength.
 
     Args:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of what MUSIQ sees in a picture and why a score is what it is (figures 2 to 5 of the paper).
+"""Figures for any model: what they are drawn with, and the map of a picture's quality.
 
 Every function returns a matplotlib figure, to be saved or shown by the caller, and leaves pyplot and its settings
 alone. Needs the extra `explain`.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,7 @@ import torch
 from PIL import Image
 
 from ..common.extras import require
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..scoring.engine import read_pixels
-from .quality_map import QualityMap
+from ..pictures.decoding import Decoder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +22,26 @@ if TYPE_CHECKING:
 MAX_LABELLED = 12  # cells along a side, above which numbers would cover each other
 PANEL = 4.6  # inches
 MAX_SHOWN = 1200  # pixels of a longer side: more would only make the files large
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityMap:
+    """How the score of a picture depends on its regions.
+
+    Attributes:
+        score: Of the whole picture, in MOS points.
+        deltas: Score with the region left out minus `score`, in MOS points, float64, shape (rows, cols): above 0
+            where the region lowers the score. Exactly 0 where a cell holds no patch.
+        num_patches: Patches that each region holds, of all scales together, int64, shape (rows, cols).
+        height: Rows of the picture, in pixels, divided evenly among the rows of the grid.
+        width: Columns of the picture, in pixels, divided evenly among the columns of the grid.
+    """
+
+    score: float
+    deltas: np.ndarray
+    num_patches: np.ndarray
+    height: int
+    width: int
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -54,7 +73,7 @@ def plot_quality_map(quality_map: QualityMap, image: Any) -> "Figure":
     """A quality map over its picture, beside the picture.
 
     Args:
-        quality_map: Of `musiq_hf.explain.quality_map.quality_map`.
+        quality_map: Map to draw.
         image: The same picture: path, URL, PIL image, array or tensor.
 
     Returns:
@@ -64,7 +83,7 @@ def plot_quality_map(quality_map: QualityMap, image: Any) -> "Figure":
         ValueError: If the picture has another size than that of the map, or cannot be used.
         ImportError: If matplotlib is missing.
     """
-    pixels = read_pixels(image, MusiqImageProcessor())
+    pixels = Decoder()(image)
     height, width, (rows, cols) = quality_map.height, quality_map.width, quality_map.deltas.shape
     if pixels.shape[:2] != (height, width):
         raise ValueError(

@@ -1,25 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One page of HTML, figures included, about the score of one picture."""
+"""Report on the score of one picture: a page of HTML, figures included."""
 
 import base64
 import html
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..models.protocol import QualityModel, QualityProcessor
 from ..scoring.engine import PictureScore, score_pictures
 from ..version import __version__
-from .curves import plot_aspect_ratios, plot_degradations
-from .figures import plot_quality_map
-from .musiq import plot_attention, plot_hash_similarity, plot_pyramid
-from .quality_map import patch_layouts, quality_map
+from .musiq import EXPLAINER
+from .sections import Explainer, Section, general_sections
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,18 +30,8 @@ STYLE = (
 )
 
 
-class Section(NamedTuple):
-    """A figure of the page.
-
-    Attributes:
-        title: Heading.
-        text: What the figure shows, in a sentence or two.
-        draw: Makes the figure.
-    """
-
-    title: str
-    text: str
-    draw: Callable[[], "Figure"]
+# What a family adds to the sections of any model.
+EXPLAINERS: Mapping[str, Explainer] = {"musiq": EXPLAINER}
 
 
 def check_report_path(path: str | os.PathLike[str]) -> Path:
@@ -59,83 +46,36 @@ def check_report_path(path: str | os.PathLike[str]) -> Path:
     return checked
 
 
-def _sections(
-    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, image: Image.Image
-) -> Iterator[Section]:
-    """The figures that this checkpoint allows."""
-    yield Section(
-        "Quality map",
-        "The score of the picture without the patches of one region, at every scale, minus the score with them: red "
-        "regions lower the score, blue ones raise it. Each number is exact; they need not add up.",
-        lambda: plot_quality_map(quality_map(model, processor, image), image),
-    )
-    yield Section(
-        "Attention",
-        "From where the CLS token, of which the score is made, takes what it knows: above, its attention in the last "
-        "block, mean of heads; below, attention rollout through all blocks. Attention says where the model looks, not "
-        "whether that raises or lowers the score.",
-        lambda: plot_attention(model, processor, image),
-    )
-    yield Section(
-        "Degradation",
-        "The score of copies of this picture that are blurred, noisy or compressed, more and more so to the right: "
-        "a picture in good order should lose points.",
-        lambda: plot_degradations(model, processor, image),
-    )
-    yield Section(
-        "Aspect ratio",
-        "The score of the whole picture squeezed to other aspect ratios, and of crops that have them without "
-        "distortion, all of one area.",
-        lambda: plot_aspect_ratios(model, processor, image),
-    )
-    yield Section(
-        "Multi-scale pyramid",
-        "What the model reads: the picture at every scale, cut into patches (thin lines). Gray borders are padding; "
-        "patches inside of one yellow frame, numbered by row and column, share a position.",
-        lambda: plot_pyramid(processor, image),
-    )
-    if model.config.spatial_embedding == "hash":
-        yield Section(
-            "Spatial embedding",
-            "Cosine similarity of the vectors that stand for positions in the picture, each with all others, in its "
-            "place. A property of the checkpoint, the same for every picture.",
-            lambda: plot_hash_similarity(model),
-        )
+def _sections(model: QualityModel, processor: QualityProcessor, image: Image.Image) -> Iterator[Section]:
+    """Yield the figures of the family, if it has any, then those of any model."""
+    if model.config.model_type in EXPLAINERS:
+        yield from EXPLAINERS[model.config.model_type].sections(model, processor, image)
+    yield from general_sections(model, processor, image)
 
 
-def _score(
-    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, image: Image.Image, name: str
-) -> PictureScore:
+def _score(model: QualityModel, processor: QualityProcessor, image: Image.Image, name: str) -> PictureScore:
     row = next(iter(score_pictures([(name, image)], model=model, processor=processor)))
     if row.score is None:
         raise ValueError(f"{name}: {row.error}")
     return row
 
 
-def _range_of(model: MusiqForImageQualityAssessment) -> str:
+def _describe_range(model: QualityModel) -> str:
     span = model.config.answer_range
     return "range not noted in the checkpoint" if span is None else f"on a scale of {span[0]:g} to {span[1]:g}"
 
 
 def _facts(
-    model: MusiqForImageQualityAssessment,
-    processor: MusiqImageProcessor,
-    row: PictureScore,
-    checkpoint: str,
-    signature: str,
+    model: QualityModel, processor: QualityProcessor, row: PictureScore, checkpoint: str, signature: str
 ) -> dict[str, str]:
-    """What stands in the table at the head, by name."""
+    """Return the lines of the table at the head, by name."""
     assert row.width is not None and row.height is not None  # it has a score, so it could be read
-    layouts = patch_layouts(row.height, row.width, processor)
-    patches = (
-        f"{layout.count} ({'native' if layout.is_native else f'resized to {layout.width} x {layout.height}'})"
-        for layout in layouts
-    )
     deviation = "" if row.std is None else f", standard deviation of the predicted distribution {row.std:.2f}"
+    explainer = EXPLAINERS.get(model.config.model_type)
     return {
-        "Score": f"{row.score:.2f} MOS points, {_range_of(model)}{deviation}",
+        "Score": f"{row.score:.2f} MOS points, {_describe_range(model)}{deviation}",
         "Picture": f"{row.width} x {row.height} pixels",
-        "Patches": ", ".join(patches),
+        **({} if explainer is None else explainer.facts(processor, row.height, row.width)),
         "Checkpoint": checkpoint,
         "Signature": signature,
     }
@@ -149,8 +89,8 @@ def _picture_tag(figure: "Figure", title: str) -> str:
 
 
 def make_report(
-    model: MusiqForImageQualityAssessment,
-    processor: MusiqImageProcessor,
+    model: QualityModel,
+    processor: QualityProcessor,
     image: Image.Image,
     *,
     name: str,

@@ -3,11 +3,11 @@
 
 from .card_updates import update_card
 from .checkpoints import save_checkpoint
-from .model_card import MusiqModelCard
+from .model_card import CheckpointCard
 from .publishing import add_remote_code
 
 __all__ = [
-    "MusiqModelCard",
+    "CheckpointCard",
     "add_remote_code",
     "save_checkpoint",
     "update_card",

@@ -10,7 +10,7 @@ from ..common.files import read_json, write_json, write_text
 from ..metrics.correlation import OVERALL
 from ..metrics.reports import SUMMARY
 from ..models.musiq.configuration_musiq import MusiqConfig
-from .model_card import MusiqModelCard
+from .model_card import CheckpointCard
 
 _CARD_KEYS = ("signatures", "num_pictures", OVERALL, "groups", "intervals", "targets", "faults", "half_size", SUMMARY)
 _UNKNOWN = "Not noted with these files."
@@ -44,7 +44,7 @@ def update_card(directory: str | Path, report: Mapping[str, Any], *, title: str 
     metrics = read_json(stored) if stored.is_file() else {}
     name = title or f"{report['data']}, {report['split']}"
     metrics[name] = {key: report[key] for key in _CARD_KEYS if key in report}
-    text = MusiqModelCard(
+    text = CheckpointCard(
         name=directory.name,
         config=MusiqConfig.from_pretrained(directory),
         source=_UNKNOWN,

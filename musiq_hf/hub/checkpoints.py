@@ -10,12 +10,12 @@ import torch
 from transformers import PreTrainedModel
 
 from ..common.files import read_json, write_json
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..models.protocol import QualityProcessor
 
 
 def save_checkpoint(
     model: PreTrainedModel,
-    processor: MusiqImageProcessor,
+    processor: QualityProcessor,
     output_dir: str | Path,
     *,
     dtype: str,
@@ -24,11 +24,11 @@ def save_checkpoint(
     """Write config, weights and preprocessor config, each under a temporary name first.
 
     Args:
-        model: What to save; its own weights are left alone.
-        processor: Saved beside it.
-        output_dir: Made if missing; other files in it are kept.
-        dtype: "float32" or "float16", of the file; config.json says float32, so that it loads as float32.
-        weights: By name; None = the model's own. Sharded training gathers them first.
+        model: Model to save; its own weights are left alone.
+        processor: Image processor saved beside it.
+        output_dir: Folder, made if missing; other files in it are kept.
+        dtype: Type of the weights in the file, "float32" or "float16"; config.json says float32 either way.
+        weights: Weights by name; None = the model's own. Sharded training gathers them first.
     """
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)

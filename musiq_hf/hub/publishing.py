@@ -1,42 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make a checkpoint directory load without this package, under `trust_remote_code=True`.
 
-The flat `*_musiq.py` files go beside the weights, and the two JSON files say which classes in them to use. Where
-`musiq_hf` is imported its own classes are used and neither matters.
+The flat files of the family (`*_musiq.py`, say) go beside the weights, and the two JSON files say which classes in
+them to use. Where `musiq_hf` is imported its own classes are used and neither matters.
 """
 
+import inspect
 import os
 import shutil
 from pathlib import Path
 
-from ..common.files import PACKAGE, read_json, write_json
+from ..common.files import read_json, write_json
+from ..models import FAMILIES
 from ..models.auto import TASK
-
-_MODELING = "modeling_musiq"
-# Which Auto classes load which model class.
-_AUTO_MODELS = {
-    "MusiqForImageQualityAssessment": ("AutoModel", "AutoModelForImageClassification"),
-    "MusiqForImageClassification": ("AutoModel", "AutoModelForImageClassification"),
-    "MusiqModel": ("AutoModel",),
-}
+from ..models.protocol import Family
 
 
-def _auto_map(architecture: str) -> dict[str, str]:
-    models = {auto: f"{_MODELING}.{architecture}" for auto in _AUTO_MODELS[architecture]}
-    return {"AutoConfig": "configuration_musiq.MusiqConfig"} | models
+def _classes(family: Family) -> dict[str, tuple[type, tuple[str, ...]]]:
+    """Return the model classes of a family by name, each with the Auto classes that load it."""
+    heads = [kind for kind in (family.quality, family.classifier) if kind is not None]
+    classes = {kind.__name__: (kind, ("AutoModel", "AutoModelForImageClassification")) for kind in heads}
+    return classes | {kind.__name__: (kind, ("AutoModel",)) for kind in family.others}
+
+
+def _file_and_class(kind: type) -> str:
+    """Return what an `auto_map` holds: the file and the name of a class."""
+    return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
+
+
+def _family_with(architecture: str | None, config_file: Path) -> Family:
+    """Return the family that has a model class of this name, or raise a ValueError if none has."""
+    known = {name: family for family in FAMILIES.values() for name in _classes(family)}
+    if architecture not in known:
+        raise ValueError(
+            f"`architectures` in {config_file} must name one of {sorted(known)}, got {architecture}. "
+            "Save the model with `save_pretrained`."
+        )
+    return known[architecture]
 
 
 def add_remote_code(directory: str | Path) -> list[str]:
     """Add code files, `auto_map` and `custom_pipelines` to a saved checkpoint; doing it again renews them.
 
     Args:
-        directory: Holds config.json and, as a rule, preprocessor_config.json.
+        directory: Folder with config.json and, as a rule, preprocessor_config.json.
 
     Returns:
         Names of the code files.
 
     Raises:
-        ValueError: If there is no config.json, or it does not name one of MUSIQ's model classes.
+        ValueError: If there is no config.json, or it does not name a model class of one of the families.
     """
     directory = Path(directory)
     config_file, processor_file = directory / "config.json", directory / "preprocessor_config.json"
@@ -44,25 +57,23 @@ def add_remote_code(directory: str | Path) -> list[str]:
         raise ValueError(f"{directory} holds no config.json. Save model and image processor there first.")
     config = read_json(config_file)
     architecture = (config.get("architectures") or [None])[0]
-    if architecture not in _AUTO_MODELS:
-        raise ValueError(
-            f"`architectures` in {config_file} must name one of {sorted(_AUTO_MODELS)}, got {architecture}. "
-            "Save the model with `save_pretrained`."
-        )
+    family = _family_with(architecture, config_file)
     # Code first: a directory that names files which are not there does not load at all.
-    sources = sorted((PACKAGE / "models" / "musiq").glob("*_musiq.py"))
+    sources = sorted(Path(inspect.getfile(family.config)).parent.glob(f"*_{family.name}.py"))
     for source in sources:
         temporary = directory / f".{source.name}.tmp"
         shutil.copyfile(source, temporary)
         os.replace(temporary, directory / source.name)
-    config["auto_map"] = _auto_map(architecture)
-    if architecture == "MusiqForImageQualityAssessment":
+    model, autos = _classes(family)[architecture]
+    config["auto_map"] = {"AutoConfig": _file_and_class(family.config)} | dict.fromkeys(autos, _file_and_class(model))
+    pipeline = f"pipeline_{family.name}"
+    if model is family.quality and f"{pipeline}.py" in [source.name for source in sources]:
         # Transformers looks the class under "pt" up among its own, so it cannot be ours.
-        impl = "pipeline_musiq.ImageQualityAssessmentPipeline"
+        impl = f"{pipeline}.ImageQualityAssessmentPipeline"
         config["custom_pipelines"] = {TASK: {"impl": impl, "pt": ["AutoModelForImageClassification"], "type": "image"}}
     write_json(config_file, config)
     if processor_file.is_file():
         processor = read_json(processor_file)
-        processor["auto_map"] = {"AutoImageProcessor": "image_processing_musiq.MusiqImageProcessor"}
+        processor["auto_map"] = {"AutoImageProcessor": _file_and_class(family.processor)}
         write_json(processor_file, processor)
     return [source.name for source in sources]

@@ -9,14 +9,11 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAuto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .musiq.configuration_musiq import MusiqConfig
-from .musiq.image_processing_musiq import MusiqImageProcessor
-from .musiq.modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqModel
+from . import FAMILIES
 from .musiq.pipeline_musiq import ImageQualityAssessmentPipeline
+from .protocol import Family
 
 TASK = "image-quality-assessment"
-
-
 # The small checkpoint that comes with the package: what the pipeline loads without a `model`.
 DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "musiq-tiny-biq2021"
 
@@ -27,17 +24,25 @@ class AutoModelForImageQualityAssessment(_BaseAutoModelClass):
     _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
 
 
-def register() -> None:
-    """Make MUSIQ known to `AutoModel` and its relatives and to `pipeline`; doing it twice does no harm."""
-    quality, classification = MusiqForImageQualityAssessment, MusiqForImageClassification
-    AutoConfig.register("musiq", MusiqConfig, exist_ok=True)
+def register_family(family: Family) -> None:
+    """Make a family known to `AutoModel` and its relatives; doing it twice does no harm."""
+    heads = tuple(kind for kind in (family.quality, family.classifier) if kind is not None)
+    AutoConfig.register(family.name, family.config, exist_ok=True)
     # Of several classes Transformers picks the one that config.json names, else the first.
-    AutoModel.register(MusiqConfig, (quality, classification, MusiqModel), exist_ok=True)
-    AutoModelForImageClassification.register(MusiqConfig, (quality, classification), exist_ok=True)
-    AutoModelForImageQualityAssessment.register(MusiqConfig, quality, exist_ok=True)
+    AutoModel.register(family.config, (*heads, *family.others), exist_ok=True)
+    if heads:
+        AutoModelForImageClassification.register(family.config, heads, exist_ok=True)
+    if family.quality is not None:
+        AutoModelForImageQualityAssessment.register(family.config, family.quality, exist_ok=True)
     # One torch-native class serves both keys; with "pil" alone a warning appears wherever torchvision is installed.
-    backends = {"pil": MusiqImageProcessor, "torchvision": MusiqImageProcessor}
-    AutoImageProcessor.register(MusiqConfig, image_processor_classes=backends, exist_ok=True)
+    backends = {"pil": family.processor, "torchvision": family.processor}
+    AutoImageProcessor.register(family.config, image_processor_classes=backends, exist_ok=True)
+
+
+def register() -> None:
+    """Make all families known to the Auto classes, and the task to `pipeline`; doing it twice does no harm."""
+    for family in FAMILIES.values():
+        register_family(family)
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(
             TASK,

@@ -147,9 +147,9 @@ class TrainingView:
     def check(self, processor: Any) -> None:
         """Raise a ValueError if this view cannot be had with a processor."""
 
-    def max_tokens(self, processor: Any) -> int | None:
-        """Return the most tokens that `cut` gives; None if there is no bound."""
-        return None
+    def max_tokens(self, processor: Any) -> int:
+        """Return the most tokens that `cut` gives, or raise a ValueError that says what would bound them."""
+        raise ValueError("`fixed_shapes` needs a bound on the tokens of a picture, which this family does not have.")
 
     def count_tokens(self, processor: Any, height: int, width: int) -> int:
         """Return the tokens that `cut` gives for a picture of this size, in pixels."""
@@ -166,6 +166,7 @@ class CardText:
         score: Sentences about the meaning of the score.
         intended: Sentences about the intended use.
         limits: Markdown list of limits and bias.
+        patents: Sentence about patents on the method, after a blank or a line break; empty if none are known.
         citation: BibTeX entries.
         tags: Tags of the Hub.
     """
@@ -177,6 +178,7 @@ class CardText:
     limits: str
     citation: str
     tags: tuple[str, ...]
+    patents: str = ""
 
 
 def describe_score(config: QualityConfig) -> str:
@@ -208,7 +210,8 @@ class Family:
         quality: Class of the model with a quality head, see `QualityModel`; None for a family without one.
         classifier: Class of the model with a head for classes; None for a family without one.
         others: Further classes of models.
-        view: What a training step sees of a picture.
+        processor_fields: Settings of the image processor alone that are part of the architecture.
+        view: Part of a picture that a training step sees.
         parts: Function from a model to its parts that can be frozen, by name. "head" is always among them; its last
             module is the linear layer that gives the logits.
         lora_targets: Names of the linear layers to which low-rank additions are made.
@@ -224,6 +227,7 @@ class Family:
     quality: type[PreTrainedModel] | None
     classifier: type[PreTrainedModel] | None = None
     others: tuple[type[PreTrainedModel], ...] = ()
+    processor_fields: tuple[str, ...] = ()
     view: type[TrainingView] = TrainingView
     parts: Callable[[Any], Mapping[str, Sequence[nn.Module]]]
     lora_targets: tuple[str, ...] = ()

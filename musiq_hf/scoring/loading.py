@@ -9,10 +9,13 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from ..common.files import data_directory
 from ..models.musiq.configuration_musiq import MusiqConfig
 from ..models.musiq.image_processing_musiq import MusiqImageProcessor
 from ..models.musiq.modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment
 
+FROM_SCRATCH = "scratch:"
+CONFIGURATIONS = data_directory("checkpoints")
 Model = MusiqForImageQualityAssessment | MusiqForImageClassification
 
 
@@ -43,7 +46,7 @@ def load_checkpoint(name: str) -> tuple[Model, MusiqImageProcessor]:
 
 def has_weights(name: str) -> bool:
     """Whether a checkpoint has weights; a directory may hold a configuration alone."""
-    directory = Path(name)
+    directory = Path(resolve_model(name))
     files = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
     return not directory.is_dir() or any((directory / file).exists() for file in files)
 
@@ -54,6 +57,7 @@ def load_config(name: str) -> MusiqConfig:
     Raises:
         ValueError: If there is no such checkpoint, or it is no MUSIQ.
     """
+    name = resolve_model(name)
     if "/" not in str(name) and not Path(name).exists():
         raise ValueError(f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}).")
     try:
@@ -90,3 +94,19 @@ def load_for_inference(
     processor = AutoImageProcessor.from_pretrained(name)
     processor.check_config(model.config)
     return model.eval(), processor
+
+
+def resolve_model(name: str) -> str:
+    """Return the directory of a packaged configuration for "scratch:musiq-tiny" and the like, other names as they are.
+
+    The prefix says aloud that training starts from random weights, though published weights of that name may exist.
+
+    Raises:
+        ValueError: If there is no such configuration.
+    """
+    if not str(name).startswith(FROM_SCRATCH):
+        return name
+    known = sorted(path.name for path in CONFIGURATIONS.iterdir())
+    if name.removeprefix(FROM_SCRATCH) not in known:
+        raise ValueError(f"There is no configuration for {name!r}. Choose {FROM_SCRATCH} with {', '.join(known)}.")
+    return str(CONFIGURATIONS / name.removeprefix(FROM_SCRATCH))

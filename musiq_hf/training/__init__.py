@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training: settings, recipes, fine-tuning and pre-training."""
 
-from .finetuning import finetune
-from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
-from .pretraining_quality import PretrainSettings, pretrain_quality
-from .recipes import load_settings
-from .repeated_runs import repeat_runs
+from typing import TYPE_CHECKING, Any
+
+from .recipes import load_settings, run_with_settings
 from .settings import FinetuneSettings
+
+if TYPE_CHECKING:
+    from .finetuning import finetune
+    from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
+    from .pretraining_quality import PretrainSettings, pretrain_quality
+    from .repeated_runs import repeat_runs
 
 __all__ = [
     "FinetuneSettings",
@@ -17,4 +21,19 @@ __all__ = [
     "pretrain_imagenet",
     "pretrain_quality",
     "repeat_runs",
+    "run_with_settings",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what trains when it is first asked for: settings and their help do without the Trainer."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .finetuning import finetune
+    from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
+    from .pretraining_quality import PretrainSettings, pretrain_quality
+    from .repeated_runs import repeat_runs
+
+    found = (finetune, ImageNetSettings, pretrain_imagenet, PretrainSettings, pretrain_quality, repeat_runs)
+    globals().update({value.__name__: value for value in found})
+    return globals()[name]

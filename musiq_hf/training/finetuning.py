@@ -18,24 +18,24 @@ from transformers.utils import logging
 
 from ..common.extras import require
 from ..common.files import write_json
-from ..data.checks import num_patches_of, readable_rows
+from ..data.batches import QualityCollator
+from ..data.checks import count_tokens_of_rows, readable_rows
 from ..data.loading import load_data
 from ..data.splits import choose_groups, split_data
 from ..hub.checkpoints import save_checkpoint
-from ..hub.model_card import MusiqModelCard
+from ..hub.model_card import CheckpointCard
 from ..hub.publishing import add_remote_code
 from ..metrics.correlation import MIN_PICTURES, quality_metrics
 from ..metrics.distributions import opinion_scores
 from ..metrics.reports import quality_report
-from ..models.musiq.configuration_musiq import MusiqConfig
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
-from ..scoring.loading import has_weights, load_config
+from ..models import family_of
+from ..scoring.loading import has_weights, load_config, load_scorer, resolve_model
 from ..scoring.verification import write_self_test
-from .collators import QualityCollator
+from .collators import Augmentation, TrainingCollator
 from .losses import pairwise_rank_loss, plcc_loss, rank_loss
 from .settings import FinetuneSettings
 from .starting import add_lora, freeze, load_model, load_processor, merge_lora, normalize_scores
-from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer, num_processes
+from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer, num_processes
 
 if TYPE_CHECKING:
     import datasets
@@ -97,24 +97,22 @@ def _make_trainer(
         raise ValueError("`degrade_fraction` lowers opinion scores, but these data have distributions. Leave it out.")
     elif settings.score_range is not None:
         raise ValueError(f"Scores of distributions lie between 1 and {num_labels}. Leave `score_range` out.")
-    check_fixed_shapes(settings, processor, train)
+    view = settings.training_view(family_of(model.config))
+    length = fixed_length(settings, processor, view, train)
     if settings.freeze is not None:
         freeze(model, settings.freeze)
     if settings.group_by_length:
-        lengths = num_patches_of(
-            train, processor, limits=settings.patch_limits(processor), shorter_side=settings.shorter_side
-        )
+        lengths = count_tokens_of_rows(train, processor, view=view, shorter_side=settings.shorter_side)
         train = train.add_column("length", lengths)
-    collator = QualityCollator(
-        processor,
+    augmentation = Augmentation(
         flip=True,
         degrade_fraction=settings.degrade_fraction,
         worst_score=min(scores),
-        limits=settings.patch_limits(processor),
         min_crop=settings.min_crop,
-        shorter_side=settings.shorter_side,
         fault_pairs=settings.fault_pairs,
-        fixed_length=settings.fixed_shapes,
+    )
+    collator = TrainingCollator(
+        processor, view=view, augmentation=augmentation, shorter_side=settings.shorter_side, length=length
     )
     deviation = float(np.std(scores)) or 1.0
     return make_trainer(
@@ -148,18 +146,20 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
         num_pictures: Pictures that it was trained on.
         report: What `finetune` returns.
     """
-    config = MusiqConfig.from_pretrained(settings.output_dir)
-    recipe = asdict(settings) | {"schedule": "cosine", "augmentation": "flips"}
+    config = load_config(settings.output_dir)
+    recipe = asdict(settings) | asdict(settings.training_view(family_of(config)))
+    recipe |= {"schedule": "cosine", "augmentation": "flips"}
     recipe |= {"processes": num_processes()} if num_processes() > 1 else {}
-    unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
+    unsaid = {"data", "output_dir", "model", "view", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}
     named = ", ".join(f"{key} {value}" for key, value in said.items())
     start = "the weights of" if has_weights(settings.model) else "random weights in the configuration"
-    card = MusiqModelCard(
+    beginning = Path(resolve_model(settings.model)).name
+    card = CheckpointCard(
         name=Path(settings.output_dir).name,
         config=config,
-        source=f"Trained with `examples/finetune.py` of musiq_hf, from {start} `{Path(settings.model).name}`.",
+        source=f"Trained with `examples/finetune.py` of musiq_hf, from {start} `{beginning}`.",
         training_data=f"{settings.data_description or Path(settings.data).name + ':'} {num_pictures:,} pictures.",
         recipe=f"Settings: {named}.",
         metrics=report,
@@ -243,7 +243,7 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
         add_remote_code(settings.output_dir)
     trainer.accelerator.wait_for_everyone()
     # What is published is what the files give, not what was in memory.
-    stored = MusiqForImageQualityAssessment.from_pretrained(settings.output_dir)
+    stored, _ = load_scorer(settings.output_dir)
     if trainer.is_world_process_zero():
         write_self_test(stored, trainer.processing_class, settings.output_dir)
     trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)

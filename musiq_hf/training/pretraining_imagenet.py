@@ -26,15 +26,14 @@ from ..common.files import write_json
 from ..data.splits import split_data
 from ..hub.checkpoints import save_checkpoint
 from ..hub.publishing import add_remote_code
-from ..models.musiq.configuration_musiq import MusiqConfig
-from ..models.musiq.modeling_musiq import MusiqForImageClassification
+from ..models import family_of
 from ..pictures.augmentations import check_rand_augment
 from ..scoring.loading import has_weights, load_checkpoint, load_config
 from ..scoring.verification import write_self_test
-from .collators_imagenet import ClassificationCollator, MixupCollator
-from .settings import RunSettings
-from .starting import load_processor
-from .trainer import QualityTrainer, check_fixed_shapes, find_last_checkpoint, make_trainer
+from .collators_imagenet import ClassificationCollator, Mixing, MixupCollator
+from .settings import OPTIMIZERS, RunSettings, needed, other_default, setting
+from .starting import check_architecture, load_processor
+from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer
 
 if TYPE_CHECKING:
     import datasets
@@ -46,32 +45,35 @@ logger = logging.get_logger(__name__)
 
 @dataclass(kw_only=True)
 class ImageNetSettings(RunSettings):
-    """Settings of `pretrain_imagenet`; those of every run are in `RunSettings`, here with the paper's values.
+    """Settings of `pretrain_imagenet`; those of every run are in `RunSettings`, here with the paper's values."""
 
-    Attributes:
-        data: Folder `train/<class>/picture.jpg`, with `validation/<class>` if there is one, or a data set id on the
-            Hub with columns `image` and `label`.
-        batch_size: Pictures per step and device; even, because mixup pairs them. The paper's 4096 are this times
-            devices times `gradient_accumulation_steps`.
-        optimizer: "adamw", "adam" or "sgd". The paper's "Adam [...] 0.1 weight decay" is AdamW: the Adam of its
-            library (Flax) decays weights directly, in proportion to the learning rate.
-        min_crop_area: Smallest part of a picture's area in a random crop; with mixup, of the area that fits into both
-            pictures of a pair.
-        num_operations: RandAugment's N, operations per picture; 0 leaves RandAugment out.
-        magnitude: RandAugment's M, in 0..30.
-        mixup_alpha: Shares of mixup are drawn from Beta(alpha, alpha); 0 leaves mixup out.
-    """
-
-    data: str
-    epochs: float = 300
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
-    warmup_fraction: float = 0.1
-    min_crop_area: float = 0.08
-    num_operations: int = 2
-    magnitude: float = 15.0
-    mixup_alpha: float = 0.2
+    data: str = needed(
+        "Folder `train/<class>/picture.jpg`, with `validation/<class>` if there is one, or a data set id "
+        "on the Hub with columns `image` and `label`."
+    )
+    epochs: float = other_default(RunSettings, "epochs", 300)
+    batch_size: int = setting(
+        64,
+        "Pictures per step and device; even, because mixup pairs them. The paper's 4096 are this times devices times "
+        "`gradient_accumulation_steps`.",
+    )
+    optimizer: str = setting(
+        "adamw",
+        'The paper\'s "Adam [...] 0.1 weight decay" is "adamw": the Adam of its library (Flax) decays weights '
+        "directly, in proportion to the learning rate.",
+        choices=OPTIMIZERS,
+    )
+    learning_rate: float = other_default(RunSettings, "learning_rate", 1e-3)
+    weight_decay: float = other_default(RunSettings, "weight_decay", 0.1)
+    warmup_fraction: float = other_default(RunSettings, "warmup_fraction", 0.1)
+    min_crop_area: float = setting(
+        0.08,
+        "Smallest part of a picture's area in a random crop; with mixup, of the area that fits into both pictures of "
+        "a pair.",
+    )
+    num_operations: int = setting(2, "RandAugment's N, operations per picture; 0 leaves RandAugment out.")
+    magnitude: float = setting(15.0, "RandAugment's M, in 0..30.")
+    mixup_alpha: float = setting(0.2, "Shares of mixup are drawn from Beta(alpha, alpha); 0 leaves mixup out.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,34 +138,38 @@ def load_labelled_images(data: str) -> "datasets.DatasetDict":
     return splits.select_columns(["image", "label"]).cast_column("image", datasets.Image(decode=False))
 
 
-def load_classifier(
-    name: str, class_names: Sequence[str], *, architecture: Mapping[str, Any]
-) -> MusiqForImageClassification:
-    """A classifier from a checkpoint, or with fresh weights from a directory that holds only a configuration.
+def load_classifier(name: str, class_names: Sequence[str], *, architecture: Mapping[str, Any]) -> Any:
+    """Load a classifier of a checkpoint, or make one with fresh weights from a configuration alone.
 
     Weights that do not fit (a head for other classes) are made anew.
 
     Args:
         name: Checkpoint, or directory with a config.json.
-        class_names: In the order of the labels.
+        class_names: Names of the classes, in the order of the labels.
         architecture: Fields of the configuration to change; those of the image processor alone are passed over.
 
+    Returns:
+        The model.
+
     Raises:
-        ValueError: If the checkpoint is no MUSIQ, or its configuration does not allow the changes.
+        ValueError: If the checkpoint is of no family with a classifier, or its configuration does not allow the
+            changes.
     """
     config = load_config(name)
+    family = family_of(config)
+    if family.classifier is None:
+        raise ValueError(f"{name}: a {family.name} model has no head for classes, so it cannot be trained on them.")
+    check_architecture(family, architecture)
     values = config.to_diff_dict() | {key: value for key, value in architecture.items() if key in config.to_dict()}
     # What a quality model says about its score has no meaning for classes, and their number follows from their names.
     for field in ("score_offset", "score_scale", "score_range", "problem_type", "architectures", "num_labels"):
         values.pop(field, None)
     values |= {"id2label": dict(enumerate(class_names)), "label2id": {label: i for i, label in enumerate(class_names)}}
-    config = MusiqConfig(**values)
+    config = family.config(**values)
     if not has_weights(name):
         logger.warning("%s holds no weights: training starts from random ones.", name)
-        return MusiqForImageClassification(config)
-    return MusiqForImageClassification.from_pretrained(
-        name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
-    )
+        return family.classifier(config)
+    return family.classifier.from_pretrained(name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
 
 
 def _best_classes(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -180,8 +186,7 @@ def _make_trainer(
     names = train.features["label"].names
     model = load_classifier(settings.model, names, architecture=settings.architecture)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
-    check_fixed_shapes(settings, processor, train)
-    limits = settings.patch_limits(processor)
+    view = settings.training_view(family_of(model.config))
     return make_trainer(
         settings,
         best_metric="top1_accuracy",
@@ -191,15 +196,17 @@ def _make_trainer(
         processing_class=processor,
         data_collator=MixupCollator(
             processor,
+            view=view,
             num_labels=len(names),
-            limits=limits,
-            min_crop_area=settings.min_crop_area,
-            num_operations=settings.num_operations,
-            magnitude=settings.magnitude,
-            mixup_alpha=settings.mixup_alpha,
-            fixed_length=settings.fixed_shapes,
+            mixing=Mixing(
+                min_crop_area=settings.min_crop_area,
+                num_operations=settings.num_operations,
+                magnitude=settings.magnitude,
+                mixup_alpha=settings.mixup_alpha,
+            ),
+            length=fixed_length(settings, processor, view, train),
         ),
-        eval_collator=ClassificationCollator(processor, limits=limits, seed=settings.seed),
+        eval_collator=ClassificationCollator(processor, view=view, seed=settings.seed),
         compute_metrics=_compute_metrics,
         preprocess_logits_for_metrics=_best_classes,
     )

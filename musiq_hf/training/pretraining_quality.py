@@ -6,7 +6,6 @@ pre-trains on ImageNet classes, section 4.2). Each sample is a random crop at tw
 which of the two is better is known without asking anyone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,20 @@ from transformers import EvalPrediction, set_seed
 from transformers.image_processing_utils import BatchFeature
 
 from ..common.files import write_json
+from ..data.batches import WHOLE_PICTURE, cut_picture, pad_features
 from ..data.loading import load_pictures
 from ..hub.checkpoints import save_checkpoint
 from ..hub.publishing import add_remote_code
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ..models import family_of
+from ..models.protocol import QualityProcessor, TrainingView
 from ..pictures.degradations import to_rgb_picture
 from ..pictures.fault_pairs import KINDS, fault_pair
 from ..pictures.opening import open_picture
 from ..pictures.synthetic import make_picture
-from .collators import make_padder, random_sequence
 from .losses import rank_loss
-from .settings import RunSettings
-from .starting import load_model, load_processor
-from .trainer import check_fixed_shapes, find_last_checkpoint, make_trainer
+from .settings import RunSettings, needed, setting
+from .starting import last_layer, load_model, load_processor
+from .trainer import find_last_checkpoint, fixed_length, make_trainer
 
 MADE_UP_UNIT = (50.0, 20.0)  # mean and deviation of the scores: ranking gives no opinion scores
 METRICS = ("loss", "pair_accuracy", "kind_accuracy", "strength_error")
@@ -41,45 +40,41 @@ METRICS = ("loss", "pair_accuracy", "kind_accuracy", "strength_error")
 
 @dataclass(kw_only=True)
 class PretrainSettings(RunSettings):
-    """Settings of `pretrain_quality`; those of every run are in `RunSettings`.
+    """Settings of `pretrain_quality`; those of every run are in `RunSettings`."""
 
-    Attributes:
-        data: A folder of pictures, or what `load_scored_images` reads, of which the train pictures are used.
-        image_root: Directory that the paths of a CSV start from.
-        self_made: Number of self-made pictures (`musiq_hf.pictures.synthetic`) added to them.
-        batch_size: Pairs per step and device.
-        holdout_fraction: Part of the pictures held out to choose the best epoch.
-    """
-
-    data: str
-    image_root: str | None = None
-    self_made: int = 0
-    batch_size: int = 8
-    holdout_fraction: float = 0.05
+    data: str = needed(
+        "A folder of pictures, or what `load_scored_images` reads, of which the train pictures are used."
+    )
+    image_root: str | None = setting(
+        None, "Directory that the paths of a table start from; None = the table's own directory."
+    )
+    self_made: int = setting(0, "Number of self-made pictures (`musiq_hf.pictures.synthetic`) added to them.")
+    batch_size: int = setting(8, "Pairs per step and device.")
+    holdout_fraction: float = setting(0.05, "Part of the pictures held out to choose the best epoch.")
 
 
 class DegradationCollator:
-    """Pictures to batches of pairs: sequence 2i is crop i with weaker faults, 2i + 1 the same with stronger ones.
+    """Collator of pictures to batches of pairs of crops: 2i has weaker faults, 2i + 1, the same crop, stronger ones.
 
     Args:
-        processor: Cuts and pads.
-        limits: At most so many random patches per scale; None keeps all (see `subset_patches`).
-        seed: None draws anew every time; a number makes the pairs a function of the row, for evaluation.
-        fixed_length: Pad to the most patches that `limits` allow, not to the longest of the batch.
+        processor: Image processor of the model.
+        view: Part of a picture that a step sees.
+        seed: Number that makes the pairs a function of the row, for evaluation; None draws anew every time.
+        length: Tokens to which every batch is padded; None pads to the longest of the batch.
     """
 
     def __init__(
         self,
-        processor: MusiqImageProcessor,
+        processor: QualityProcessor,
         *,
-        limits: Sequence[int | None],
+        view: TrainingView,
         seed: int | None = None,
-        fixed_length: bool = False,
+        length: int | None = None,
     ):
         self.processor = processor
-        self.pad = make_padder(processor, limits, fixed_length=fixed_length)
-        self.limits = limits
+        self.view = view
         self.seed = seed
+        self.length = length
 
     def _pair(self, row: dict[str, Any]) -> tuple[list[Image.Image], list[list[float]]]:
         if row["picture_seed"] is not None:
@@ -95,41 +90,49 @@ class DegradationCollator:
                 if self.seed is not None:
                     torch.default_generator.manual_seed(self.seed + row["index"])
                 pair, values = self._pair(row)
-                features += [random_sequence(self.processor, picture, self.limits) for picture in pair]
+                features += [cut_picture(self.processor, picture, self.view) for picture in pair]
             strengths += values
-        batch = self.pad(features)
+        batch = pad_features(self.processor, features, length=self.length)
         batch["labels"] = torch.tensor(strengths).view(len(rows), 2, len(KINDS))
         return batch
 
 
 class DegradationModel(nn.Module):
-    """A MUSIQ whose score ranks pairs, with a second head on the CLS token for kind and strength of the faults.
+    """Quality model whose score ranks pairs, with a second head for kind and strength of the faults.
 
-    Only the MUSIQ is kept after training.
+    The second head reads what the head of the model reads. Only the quality model is kept after training.
+
+    Args:
+        quality: Quality model with one label.
     """
 
     # The Trainer would otherwise rescale the mean loss by the number of processes or accumulation steps.
     accepts_loss_kwargs = False
 
-    def __init__(self, quality: MusiqForImageQualityAssessment):
+    def __init__(self, quality: Any):
         super().__init__()
         self.quality = quality
-        self.fault_head = nn.Linear(quality.config.hidden_size, 2 * len(KINDS))
+        first: Any = family_of(quality.config).parts(quality)["head"][0]
+        self.fault_head = nn.Linear(first.in_features, 2 * len(KINDS))
+        self._pooled = torch.empty(0)
+        first.register_forward_pre_hook(self._keep_pooled)
+
+    def _keep_pooled(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._pooled = inputs[0]
 
     def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Three losses, equally weighted.
+        """Compute three losses, equally weighted.
 
         Args:
             labels: Strengths, 0 = fault absent, shape (num_pairs, 2, number of kinds).
-            **inputs: What the MUSIQ takes, for 2 * num_pairs pictures.
+            **inputs: Batch of 2 * num_pairs pictures, as the quality model takes it.
 
         Returns:
             `loss`; `logits` (num_pairs, 2, 1 + 2 * number of kinds): rank score, kinds, strengths.
         """
-        pooled = self.quality.musiq(**inputs).pooler_output
-        # (2 * num_pairs, D) -> (num_pairs, 2, D)
-        pooled = pooled.view(len(labels), 2, -1)
-        ranks = self.quality.head(pooled)
+        # (2 * num_pairs, 1) -> (num_pairs, 2, 1), and likewise of what the head reads
+        ranks = self.quality(**inputs).logits.view(len(labels), 2, -1)
+        pooled = self._pooled.view(len(labels), 2, -1)
         kinds, strengths = self.fault_head(pooled).chunk(2, dim=-1)
         present = labels > 0
         loss = F.binary_cross_entropy_with_logits(kinds, present.to(kinds.dtype)) * len(KINDS) ** 0.5
@@ -162,11 +165,13 @@ def _rows(settings: PretrainSettings) -> Any:
     return pictures.add_column("index", list(range(len(pictures))))
 
 
-def _standardize_head(weights: dict[str, torch.Tensor], ranks: np.ndarray) -> None:
-    """Logits in deviations of the held-out rank scores, so that fine-tuning can carry the head to opinion scores."""
-    scale, bias = float(ranks.std()) or 1.0, weights["head.classifier.bias"]
-    weights["head.classifier.bias"] = (bias - float(ranks.mean())) / scale
-    weights["head.classifier.weight"] = weights["head.classifier.weight"] / scale
+def _standardize_head(model: Any, weights: dict[str, torch.Tensor], ranks: np.ndarray) -> None:
+    """Put logits into deviations of the held-out rank scores, so that fine-tuning can carry them to opinion scores."""
+    layer = last_layer(model)
+    name = next(name for name, module in model.named_modules() if module is layer)
+    scale, bias = float(ranks.std()) or 1.0, weights[f"{name}.bias"]
+    weights[f"{name}.bias"] = (bias - float(ranks.mean())) / scale
+    weights[f"{name}.weight"] = weights[f"{name}.weight"] / scale
 
 
 def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
@@ -186,16 +191,16 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     parts = _rows(settings).train_test_split(test_size=settings.holdout_fraction, seed=settings.seed)
     model = load_model(settings.model, architecture=settings.architecture)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
-    check_fixed_shapes(settings, processor, parts["train"])
-    limits = settings.patch_limits(processor)
+    view = settings.training_view(family_of(model.config))
+    length = fixed_length(settings, processor, view, parts["train"])
     trainer = make_trainer(
         settings,
         best_metric="pair_accuracy",
         model=DegradationModel(model),
         train_dataset=parts["train"],
         eval_dataset=parts["test"],
-        data_collator=DegradationCollator(processor, limits=limits, fixed_length=settings.fixed_shapes),
-        eval_collator=DegradationCollator(processor, limits=[None] * len(limits), seed=settings.seed),
+        data_collator=DegradationCollator(processor, view=view, length=length),
+        eval_collator=DegradationCollator(processor, view=WHOLE_PICTURE, seed=settings.seed),
         compute_metrics=_compute_metrics,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -204,7 +209,7 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     report = {name: value for name, value in held_out.metrics.items() if name.removeprefix("eval_") in METRICS}
     weights = trainer.trained_weights("quality.")
     if trainer.is_world_process_zero():
-        _standardize_head(weights, held_out.predictions[..., 0])
+        _standardize_head(model, weights, held_out.predictions[..., 0])
         model.config.score_offset, model.config.score_scale = MADE_UP_UNIT
         save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
         add_remote_code(settings.output_dir)

@@ -1,39 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a recipe, `--set` overrides and command-line arguments to the settings of a run."""
+"""From a recipe, `--set` overrides and command-line arguments to the settings of a run.
+
+The view of a training step has its own fields, another set for each family. Recipes, overrides and arguments name them
+beside the settings, and they are gathered in `RunSettings.view`.
+"""
 
 import argparse
-import dataclasses
-import inspect
 import re
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers import HfArgumentParser
 
 from ..common.arguments import parse_arguments, run_command
 from ..common.files import data_directory
+from ..models import FAMILIES
 from .settings import RunSettings
 from .starting import architecture_fields
 
 RECIPES = data_directory("recipes")
 Settings = TypeVar("Settings", bound=RunSettings)
-
-
-def _describe(kind: type[RunSettings]) -> dict[str, str]:
-    """Help texts, from the "Attributes" of the class and its bases, so that they stand in one place."""
-    texts: dict[str, str] = {}
-    for owner in reversed(kind.__mro__):
-        attributes = inspect.cleandoc(owner.__doc__ or "").partition("Attributes:\n")[2]
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, flags=re.MULTILINE):
-            texts[name] = " ".join(text.split())
-    return texts
+# Settings that gather fields of a family. Command lines and `--set` name the fields instead.
+GATHERED = ("architecture", "view")
+METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL"}
 
 
 def read_recipe(recipe: str) -> dict[str, Any]:
-    """The settings in a YAML file.
+    """Read the settings in a YAML file.
 
     Args:
         recipe: Path of a file, or the name of one of the package's recipes, "koniq" say.
@@ -54,49 +51,98 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     return values
 
 
+def _family_fields() -> dict[str, dict[str, Any]]:
+    """Return the types of the fields that each setting of `GATHERED` may name, of all families together."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in GATHERED}
+    for family in FAMILIES.values():
+        kinds = {"architecture": architecture_fields(family), "view": get_type_hints(family.view)}
+        for setting, types_by_name in kinds.items():
+            for name, kind in types_by_name.items():
+                found[setting][name] = found[setting].get(name, kind) | kind
+    return found
+
+
+def _merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Join values by name, those of later sources in place of earlier ones; fields of a view move into `view`."""
+    merged: dict[str, Any] = {}
+    gathered: dict[str, dict[str, Any]] = {name: {} for name in GATHERED}
+    of_views = _family_fields()["view"]
+    for source in sources:
+        for name in GATHERED:
+            value = source.get(name)
+            gathered[name] |= {} if value is None else _convert(name, value, Mapping)
+        gathered["view"] |= {name: value for name, value in source.items() if name in of_views}
+        merged |= {name: value for name, value in source.items() if name not in of_views}
+    return merged | gathered
+
+
 def _parse_overrides(kind: type[RunSettings], overrides: Sequence[str]) -> dict[str, Any]:
-    """`name=value` texts, values as in YAML; fields of the configuration go to `architecture`."""
-    settings = {item.name for item in dataclasses.fields(kind)}
+    """Read texts `name=value`, values as in YAML; fields of the architecture are gathered in `architecture`."""
+    known = _family_fields()
+    settings = {item.name for item in fields(kind)} | known["view"].keys()
     values: dict[str, Any] = {}
+    architecture: dict[str, Any] = {}
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"`--set` takes name=value, got {text!r}.")
+        if name not in settings | known["architecture"].keys():
+            raise ValueError(f"`--set {name}=...`: neither a setting of the run nor a field of the configuration.")
         try:
-            parsed = yaml.safe_load(value)
+            (values if name in settings else architecture)[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"`--set {text}`: the value is not valid YAML, close its brackets and quotes.") from error
-        if name in settings:
-            values[name] = parsed
-        elif name in architecture_fields():
-            values.setdefault("architecture", {})[name] = parsed
-        else:
-            raise ValueError(f"`--set {name}=...`: neither a setting of the run nor a field of the configuration.")
-    return values
+    return _merge(values, {"architecture": architecture})
 
 
-def _check_type(name: str, value: Any, annotation: Any) -> Any:
-    """The value, integers widened to float and lists to tuples where those are asked for."""
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the only type."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Return whether a value has a type, or can be widened to it: integers to float, lists to tuples."""
+    origin, arguments = get_origin(kind) or kind, get_args(kind)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple and isinstance(value, list | tuple):
+        wanted = arguments[:1] * len(value) if ... in arguments else arguments
+        return len(value) == len(wanted) and all(map(_is_of, value, wanted))
+    if origin is Mapping:
+        return isinstance(value, Mapping)
+    return type(value) is origin or (origin is float and type(value) is int)
+
+
+def _convert(name: str, value: Any, annotation: Any) -> Any:
+    """Return a value, integers widened to float and lists to tuples where those are asked for.
+
+    Raises:
+        ValueError: If it is of another type.
+    """
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value):
         value = float(value)  # YAML reads 1e-4 as text
-    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    for choice in allowed:
-        origin = typing.get_origin(choice) or choice
-        if origin is typing.Literal and value in typing.get_args(choice):
-            return value
-        if origin is list and isinstance(value, list):
-            return value
-        if origin is tuple and isinstance(value, list | tuple) and len(value) == len(typing.get_args(choice)):
-            return tuple(value)
-        if origin is Mapping and isinstance(value, dict):
-            return value
-        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if origin in (int, str, bool, type(None)) and type(value) is origin:
-            return value
-    options = [str(value) for choice in allowed for value in typing.get_args(choice) if isinstance(value, str)]
+    allowed = _alternatives(annotation)
+    for kind in allowed:
+        if _is_of(value, kind):
+            origin = get_origin(kind) or kind
+            return origin(value) if origin in (float, tuple) else value
+    options = [str(option) for kind in allowed for option in get_args(kind) if isinstance(option, str)]
     wanted = " or ".join(options) or (annotation.__name__ if isinstance(annotation, type) else str(annotation))
     raise ValueError(f"`{name}` must be {wanted}, got {value!r}.")
+
+
+def _convert_gathered(setting: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields in a setting of `GATHERED`, of their types.
+
+    Raises:
+        ValueError: If no family has a field of such a name, or a value is of another type.
+    """
+    for name in values:
+        if name not in known:
+            raise ValueError(
+                f"`{setting}` names {name}, which is no field of it. Known are {', '.join(sorted(known))}."
+            )
+    return {name: _convert(name, value, known[name]) for name, value in values.items()}
 
 
 def load_settings(
@@ -107,7 +153,9 @@ def load_settings(
     arguments: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Settings from, in rising precedence: the class's defaults, `defaults`, a recipe, overrides, arguments.
+    """Make settings from, in rising precedence: the class's defaults, `defaults`, a recipe, overrides, arguments.
+
+    All of these may name fields of a family's view beside the settings.
 
     Args:
         kind: `FinetuneSettings`, `PretrainSettings`, ...
@@ -119,51 +167,77 @@ def load_settings(
     Raises:
         ValueError: If a name is unknown, a value is of the wrong type, or a needed one is missing.
     """
-    hints = typing.get_type_hints(kind)
-    values: dict[str, Any] = {}
     from_recipe = read_recipe(recipe) if recipe else {}
-    for source in (defaults or {}, from_recipe, _parse_overrides(kind, overrides), arguments or {}):
-        architecture = values.get("architecture", {}) | (source.get("architecture") or {})
-        values |= source
-        values["architecture"] = architecture
-    unknown = sorted(set(values) - set(hints))
+    values = _merge(defaults or {}, from_recipe, _parse_overrides(kind, overrides), arguments or {})
+    hints, of_families = get_type_hints(kind), _family_fields()
+    unknown = sorted(values.keys() - hints.keys())
     if unknown:
-        raise ValueError(f"Unknown settings {', '.join(unknown)}. Known are {', '.join(sorted(hints))}.")
-    fields = architecture_fields()
-    for name, value in values.get("architecture", {}).items():
-        if name in fields:  # others are refused by the settings themselves
-            _check_type(name, value, fields[name])
-    needed = [item.name for item in dataclasses.fields(kind) if item.default is item.default_factory is not None]
-    missing = [name for name in needed if name not in values]
-    if missing:
-        raise ValueError(f"--{missing[0]} is needed: {_describe(kind)[missing[0]]}")
-    return kind(**{name: _check_type(name, value, hints[name]) for name, value in values.items()})
+        known = sorted(hints.keys() | of_families["view"].keys())
+        raise ValueError(f"Unknown settings {', '.join(unknown)}. Known are {', '.join(known)}.")
+    for name in GATHERED:
+        values[name] = _convert_gathered(name, values[name], of_families[name])
+    for item in fields(kind):
+        if item.name not in values and item.default is item.default_factory is MISSING:
+            raise ValueError(f"--{item.name} is needed: {item.metadata['help']}")
+    return kind(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
 
 
-def add_settings(parser: argparse.ArgumentParser, kind: type[RunSettings]) -> None:
-    """Give a parser `--recipe`, `--set` and one argument per setting; those not given are absent from the result."""
-    parser.add_argument("--recipe", help="YAML file with settings, or the name of one in configuration/recipes")
-    parser.add_argument(
+def _argument(item: Field[Any], annotation: Any) -> tuple[str, Any, Any]:
+    """Return name, type and field of a setting for `HfArgumentParser`; one that is not given is absent."""
+    kind, options = _alternatives(annotation)[0], dict(item.metadata)
+    default = "" if item.default is MISSING or item.default is None else f" (default: {item.default})"
+    options["help"] = (options["help"] + default).replace("%", "%%")
+    if "choices" in options:  # the settings refuse others, with a sentence, wherever they come from
+        options["metavar"] = f"{{{','.join(options.pop('choices'))}}}"
+    if get_origin(kind) is tuple:
+        options["nargs"], kind = len(get_args(kind)), get_args(kind)[0]
+    if kind in METAVARS:
+        options.setdefault("metavar", METAVARS[kind])
+    return item.name, kind, field(default=argparse.SUPPRESS, metadata=options)
+
+
+def settings_parser(kind: type[RunSettings], **options: Any) -> argparse.ArgumentParser:
+    """Make a parser with `--recipe`, `--set` and one argument for each setting and each field of a family's view.
+
+    Those that are not given are absent from the result, so that recipes and defaults can fill their places.
+
+    Args:
+        kind: Class of the settings.
+        **options: Further arguments of the parser, `description` say.
+    """
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--recipe", help="YAML file with settings, or the name of one in configuration/recipes")
+    first.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting or the configuration"
     )
-    texts, hints = _describe(kind), typing.get_type_hints(kind)
-    for item in dataclasses.fields(kind):
-        if item.name == "architecture":  # --set names its fields
-            continue
-        annotation = hints[item.name]
-        choices = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-        default = "" if item.default is dataclasses.MISSING or item.default is None else f" (default: {item.default})"
-        options: dict[str, Any] = {
-            "default": argparse.SUPPRESS,
-            "help": (texts[item.name] + default).replace("%", "%%"),
-        }
-        if bool in choices:
-            options["action"] = argparse.BooleanOptionalAction if item.default else "store_true"
-        elif typing.get_origin(choices[0]) is tuple:
-            options |= {"type": float, "nargs": len(typing.get_args(choices[0]))}
-        else:
-            options["type"] = choices[0]
-        parser.add_argument(f"--{item.name}", **options)
+    hints, view_hints = get_type_hints(kind), _family_fields()["view"]
+    of_views = {item.name: item for family in FAMILIES.values() for item in fields(family.view)}
+    settings = [_argument(item, hints[item.name]) for item in fields(kind) if item.name not in GATHERED]
+    views = [_argument(item, view_hints[name]) for name, item in of_views.items()]
+    group = {"_argument_group_name": "what a training step sees, by the family of the model"}
+    return HfArgumentParser(
+        [make_dataclass("Arguments", settings), make_dataclass("ViewArguments", views, namespace=group)],
+        parents=[first],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+
+
+def settings_from_arguments(arguments: Mapping[str, Any], kind: type[Settings], **defaults: Any) -> Settings:
+    """Make settings from what a parser of `settings_parser` parsed.
+
+    Args:
+        arguments: Arguments by name; those of other purposes are passed over.
+        kind: Class of the settings.
+        **defaults: Values of the script's own, in place of the class's.
+
+    Raises:
+        ValueError: As `load_settings`.
+    """
+    names = {item.name for item in fields(kind)} | _family_fields()["view"].keys()
+    given = {name: value for name, value in arguments.items() if name in names}
+    recipe, overrides = arguments["recipe"], arguments["set"]
+    return load_settings(kind, recipe=recipe, overrides=overrides, arguments=given, defaults=defaults)
 
 
 def run_with_settings(
@@ -175,27 +249,18 @@ def run_with_settings(
     example: str,
     **defaults: Any,
 ) -> int:
-    """The body of a script whose arguments are the settings of a run.
+    """Run a script whose arguments are the settings of a run.
 
     Args:
-        name: Of the script.
+        name: Name of the script.
         run: Takes the settings and returns the report.
-        kind: Of the settings.
-        description: Of the script, above the arguments in its help.
+        kind: Class of the settings.
+        description: Description of the script, above the arguments in its help.
         example: Command line that would work.
-        **defaults: Of the script, in place of the class's.
+        **defaults: Values of the script's own, in place of the class's.
 
     Returns:
         Exit code, see `run_command`.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_settings(parser, kind)
-    arguments = parse_arguments(parser)
+    arguments = vars(parse_arguments(settings_parser(kind, description=description)))
     return run_command(name, lambda: run(settings_from_arguments(arguments, kind, **defaults)), example=example)
-
-
-def settings_from_arguments(arguments: argparse.Namespace, kind: type[Settings], **defaults: Any) -> Settings:
-    """Settings from what a parser with `add_settings` parsed, and a script's own defaults."""
-    names = {item.name for item in dataclasses.fields(kind)}
-    given = {name: value for name, value in vars(arguments).items() if name in names}
-    return load_settings(kind, recipe=arguments.recipe, overrides=arguments.set, arguments=given, defaults=defaults)

@@ -1,168 +1,229 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of training runs: plain fields that recipes, command lines and Python code name alike."""
+"""Settings of training runs: plain fields that recipes, command lines and Python code name alike.
+
+The help text of a field stands in its metadata: `--help` of a command shows it, and so does
+`{field.name: field.metadata["help"] for field in dataclasses.fields(FinetuneSettings)}`.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..common.checks import check_choice, check_counts
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from .starting import architecture_fields, resolve_model
+from ..models.protocol import Family, TrainingView
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
-FREEZABLE = ("patch_encoder", "encoder")
-SAVE_DTYPES = ("float32", "float16")
+
+
+def setting(default: Any, text: str, **options: Any) -> Any:
+    """Make a field of settings.
+
+    Args:
+        default: Value where none is given.
+        text: Help text, sentences.
+        **options: Further options of the argument, as `argparse` names them: `choices`, or a `metavar` for each of
+            several values.
+    """
+    return field(default=default, metadata={"help": text, **options})
+
+
+def needed(text: str) -> Any:
+    """Make a field of settings that has no default, with its help text."""
+    return field(metadata={"help": text})
+
+
+def other_default(kind: type, name: str, default: Any) -> Any:
+    """Make a field like that of another class of settings, with another default.
+
+    Args:
+        kind: Class that has the field.
+        name: Name of the field.
+        default: Value where none is given.
+    """
+    (original,) = (item for item in fields(kind) if item.name == name)
+    return field(default=default, metadata=original.metadata)
+
+
+def check_not_negative(settings: Any, *names: str) -> None:
+    """Raise a ValueError if one of these settings is below 0."""
+    for name in names:
+        if getattr(settings, name) < 0:
+            raise ValueError(f"`{name}` must be at least 0, got {getattr(settings, name)}.")
+
+
+def check_fractions(settings: Any, *names: str) -> None:
+    """Raise a ValueError if one of these settings lies outside of [0, 1); None stands for no fraction."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"`{name}` must lie in [0, 1), got {value}.")
+
+
+def check_choices(settings: Any) -> None:
+    """Raise a ValueError if a setting is none of its field's choices."""
+    for item in fields(settings):
+        if "choices" in item.metadata:
+            check_choice(item.name, getattr(settings, item.name), item.metadata["choices"])
 
 
 @dataclass(kw_only=True)
 class RunSettings:
-    """Settings of every training run.
+    """Settings of every training run; the help texts are in the metadata of the fields."""
 
-    Attributes:
-        output_dir: Where model, processor, metrics and the Trainer's checkpoints go.
-        model: Checkpoint to start from. A directory with a config.json but without weights is trained from scratch,
-            and so is a configuration of the package, named as in "scratch:musiq-tiny".
-        architecture: Fields of `MusiqConfig` and `MusiqImageProcessor` that differ from those of `model`; weights that
-            no longer fit are made anew.
-        epochs: Passes over the training pictures.
-        max_steps: Stop after so many optimizer steps; None = after `epochs`.
-        batch_size: Pictures per step and device.
-        gradient_accumulation_steps: Steps whose gradients are averaged before the weights move.
-        eval_batch_size: Pictures per evaluation step and device.
-        optimizer: "adamw" (decoupled weight decay), "adam" (weight decay in the gradient) or "sgd".
-        momentum: Of SGD.
-        learning_rate: Peak of the cosine schedule.
-        weight_decay: Of the weights; biases and normalisation layers have none.
-        warmup_fraction: Part of the steps over which the learning rate rises.
-        max_grad_norm: Gradients are scaled down to this norm; 0 leaves them alone.
-        bf16: Whether to compute in bfloat16 where autocast allows it; weights stay float32.
-        native_patches: Random subset of at most so many native patches per picture and step (the paper trains with
-            512, which it does not say how to choose); None trains on all, at any cost in memory.
-        resized_patches: Likewise of every resized copy; a few fixed patches are learnt by heart otherwise.
-        fixed_shapes: Pad every training batch to one length and drop a smaller last one, for XLA and `torch.compile`;
-            needs `native_patches`. Evaluation reads whole pictures, padded to the longest of a batch.
-        holdout_fraction: Part of the training pictures held out to choose the best epoch.
-        early_stopping: Stop after so many epochs without a better one; None never does.
-        save_dtype: "float32" or "float16", of the weights file only; the model computes in float32 either way.
-        seed: Of initial weights, order, flips and held-out pictures.
-        num_workers: Processes that decode pictures; 0 decodes in the main one.
-        report_to: "none", "tensorboard" or "trackio".
-        resume: Continue from the last checkpoint in `output_dir`.
-    """
-
-    output_dir: str
-    model: str
-    architecture: Mapping[str, Any] = field(default_factory=dict)
-    epochs: float = 10
-    max_steps: int | None = None
-    batch_size: int = 16
-    gradient_accumulation_steps: int = 1
-    eval_batch_size: int = 8
-    optimizer: str = "adamw"
-    momentum: float = 0.9
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.05
-    warmup_fraction: float = 0.05
-    max_grad_norm: float = 1.0
-    bf16: bool = False
-    native_patches: int | None = 512
-    resized_patches: int | None = None
-    fixed_shapes: bool = False
-    holdout_fraction: float | None = None
-    early_stopping: int | None = None
-    save_dtype: str = "float32"
-    seed: int = 0
-    num_workers: int = 0
-    report_to: str = "none"
-    resume: bool = False
+    output_dir: str = needed("Folder for model, processor, metrics and the Trainer's checkpoints.")
+    model: str = needed(
+        "Checkpoint to start from. A directory with a config.json but without weights is trained from "
+        'scratch, and so is a configuration of the package, named as in "scratch:musiq-tiny".'
+    )
+    architecture: Mapping[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Fields of the configuration and of the image processor that differ from those of `model`; "
+            "weights that no longer fit are made anew."
+        },
+    )
+    view: Mapping[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "Fields of the family's `TrainingView` that differ from its defaults."},
+    )
+    epochs: float = setting(10, "Passes over the training pictures.")
+    max_steps: int | None = setting(None, "Stop after so many optimizer steps; None = after `epochs`.")
+    batch_size: int = setting(16, "Pictures per step and device.")
+    gradient_accumulation_steps: int = setting(1, "Steps whose gradients are averaged before the weights move.")
+    eval_batch_size: int = setting(8, "Pictures per evaluation step and device.")
+    optimizer: str = setting(
+        "adamw",
+        '"adamw" (decoupled weight decay), "adam" (weight decay in the gradient) or "sgd".',
+        choices=OPTIMIZERS,
+    )
+    momentum: float = setting(0.9, "Momentum of SGD.")
+    learning_rate: float = setting(1e-4, "Peak of the cosine schedule.")
+    weight_decay: float = setting(0.05, "Decay of the weights; biases and normalisation layers have none.")
+    warmup_fraction: float = setting(0.05, "Part of the steps over which the learning rate rises.")
+    max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 leaves them alone.")
+    bf16: bool = setting(False, "Compute in bfloat16 where autocast allows it; weights stay float32.")
+    fixed_shapes: bool = setting(
+        False,
+        "Pad every training batch to one length and drop a smaller last one, for XLA and `torch.compile`; needs a "
+        "bound on the patches of a picture. Evaluation reads whole pictures, padded to the longest of a batch.",
+    )
+    holdout_fraction: float | None = setting(None, "Part of the training pictures held out to choose the best epoch.")
+    early_stopping: int | None = setting(None, "Stop after so many epochs without a better one; None never does.")
+    save_dtype: str = setting(
+        "float32",
+        '"float32" or "float16", of the weights file only; the model computes in float32 either way.',
+        choices=("float32", "float16"),
+    )
+    seed: int = setting(0, "Seed of initial weights, order, flips and held-out pictures.")
+    num_workers: int = setting(0, "Processes that decode pictures; 0 decodes in the main one.")
+    report_to: str = setting(
+        "none", "Tracker that the losses are reported to.", choices=("none", "tensorboard", "trackio")
+    )
+    resume: bool = setting(False, "Continue from the last checkpoint in `output_dir`.")
 
     def __post_init__(self) -> None:
         """Raise a ValueError for what would otherwise fail after hours."""
-        self.model = resolve_model(self.model)
-        for name in self.architecture:
-            if name not in architecture_fields():
-                raise ValueError(f"`architecture` names {name}, which is no field of MUSIQ's architecture.")
         if not self.epochs > 0:
             raise ValueError(f"`epochs` must be positive, got {self.epochs}.")
-        counts = ("max_steps", "batch_size", "gradient_accumulation_steps", "eval_batch_size", "early_stopping")
-        check_counts(self, *counts, "native_patches", "resized_patches")
-        if self.holdout_fraction is not None and not 0 <= self.holdout_fraction < 1:
-            raise ValueError(f"`holdout_fraction` must lie in [0, 1), got {self.holdout_fraction}.")
-        for name in ("learning_rate", "weight_decay", "num_workers", "max_grad_norm"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
-        for name in ("warmup_fraction", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
-        check_choice("save_dtype", self.save_dtype, SAVE_DTYPES)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("report_to", self.report_to, ("none", "tensorboard", "trackio"))
+        check_counts(
+            self, "max_steps", "batch_size", "gradient_accumulation_steps", "eval_batch_size", "early_stopping"
+        )
+        check_not_negative(self, "learning_rate", "weight_decay", "num_workers", "max_grad_norm")
+        check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction")
+        check_choices(self)
 
-    def patch_limits(self, processor: MusiqImageProcessor) -> list[int | None]:
-        """`native_patches` and `resized_patches` in the order of the processor's scales."""
-        resized = [self.resized_patches] * len(processor.longer_side_lengths)
-        return resized + [self.native_patches] * processor.use_native_resolution
+    def training_view(self, family: Family) -> TrainingView:
+        """Make what a training step sees of a picture from `view`.
+
+        Raises:
+            ValueError: If the family's view has no such field, or refuses a value.
+        """
+        known = [item.name for item in fields(family.view)]
+        unknown = sorted(set(self.view) - set(known))
+        if unknown:
+            raise ValueError(
+                f"`view` names {', '.join(unknown)}, which training of a {family.name} model does not have. It has "
+                f"{', '.join(known) or 'no such settings'}."
+            )
+        return family.view(**self.view)
 
 
 @dataclass(kw_only=True)
 class FinetuneSettings(RunSettings):
-    """Settings of `finetune`; those of every run are in `RunSettings`.
+    """Settings of `finetune`; those of every run are in `RunSettings`. The metadata of the fields holds the help."""
 
-    Attributes:
-        data: CSV (`image,mos[,split][,group]`), imagefolder, parquet, WebDataset or Hub id, or what `dataset` needs.
-        dataset: Reader of `data`: "scores" for the above, or a name in `musiq_hf.data.DATA_SETS` ("koniq", say).
-        image_root: Directory that the paths of a table start from; None = the table's own.
-        split_seed: Of the protocol's random split; None = the split that the data name, or the official one.
-        group_by: Column whose values are measured on their own as well; None = `group` if there is one, "none" = off.
-        shorter_side: Shrink pictures to this shorter side, in pixels, before anything else; None = native size.
-        min_crop: Train on random windows whose sides are at least this part of the picture's; 1 = whole pictures.
-        degrade_fraction: Part of the training pictures that are blurred, made noisy or compressed, with a lowered
-            score, in each epoch; a rule of ours (`musiq_hf.pictures.degradations`) for data without such faults. The
-            paper has none.
-        fault_pairs: Pairs of copies with weaker and stronger made faults per step and device, at most one of a picture
-            of the batch; which of the two is better is known without a score, and a loss ranks them. Keeps what
-            `pretrain_quality` taught.
-        plcc_weight: Weight of a loss on the correlation within the batch, added to L1 or EMD; the paper has none.
-        rank_weight: Weight of a loss on all pairs of the batch, likewise.
-        freeze: Leave "patch_encoder" (residual network and projection) or "encoder" (all but the head) as they are.
-        lora_rank: Train low-rank additions to the attention's projections and the head instead of all weights (needs
-            peft); they are merged before saving.
-        group_by_length: Put pictures with about as many patches into one batch, for less padding.
-        skip_bad_images: Leave out pictures that cannot be decoded, or are too long and thin to be cut, and name them;
-            otherwise the first one is an error.
-        holdout_fraction: Part of the train split held out to choose the best epoch, so that `validation` is read only
-            once, at the end. 0 chooses on `validation`. None = 0 if there is a `validation` split, else a tenth.
-        score_range: Lowest and highest possible score, noted in the configuration.
-        data_description: What pictures and scores are, in sentences, for the model card; None names `data` alone.
-    """
-
-    data: str
-    dataset: str = "scores"
-    image_root: str | None = None
-    split_seed: int | None = None
-    group_by: str | None = None
-    shorter_side: int | None = None
-    min_crop: float = 1.0
-    degrade_fraction: float = 0.0
-    fault_pairs: int = 0
-    plcc_weight: float = 0.0
-    rank_weight: float = 0.0
-    freeze: str | None = None
-    lora_rank: int | None = None
-    group_by_length: bool = False
-    skip_bad_images: bool = False
-    score_range: tuple[float, float] | None = None
-    data_description: str | None = None
+    data: str = needed(
+        "CSV (`image,mos[,split][,group]`), imagefolder, parquet, WebDataset or Hub id, or what `dataset` needs."
+    )
+    dataset: str = setting(
+        "scores",
+        'Reader of `data`: "scores" for the above, or a name in `musiq_hf.data.DATA_SETS` ("koniq", say).',
+    )
+    image_root: str | None = setting(
+        None, "Directory that the paths of a table start from; None = the table's own directory."
+    )
+    split_seed: int | None = setting(
+        None, "Seed of the protocol's random split; None = the split that the data name, or the official one."
+    )
+    group_by: str | None = setting(
+        None, 'Column whose values are measured on their own as well; None = `group` if there is one, "none" = off.'
+    )
+    shorter_side: int | None = setting(
+        None, "Shrink pictures to this shorter side, in pixels, before anything else; None = native size."
+    )
+    min_crop: float = setting(
+        1.0, "Train on random windows whose sides are at least this part of the picture's; 1 = whole pictures."
+    )
+    degrade_fraction: float = setting(
+        0.0,
+        "Part of the training pictures that are blurred, made noisy or compressed, with a lowered score, in each "
+        "epoch; a rule of ours (`musiq_hf.pictures.degradations`) for data without such faults. The paper has none.",
+    )
+    fault_pairs: int = setting(
+        0,
+        "Pairs of copies with weaker and stronger made faults per step and device, at most one of a picture of the "
+        "batch; which of the two is better is known without a score, and a loss ranks them. Keeps what "
+        "`pretrain_quality` taught.",
+    )
+    plcc_weight: float = setting(
+        0.0, "Weight of a loss on the correlation within the batch, added to L1 or EMD; the paper has none."
+    )
+    rank_weight: float = setting(
+        0.0, "Weight of a loss on all pairs of the batch, added to L1 or EMD; the paper has none."
+    )
+    freeze: str | None = setting(
+        None,
+        'Part of the model that stays as it is, as its family names it; of MUSIQ "patch_encoder" (residual network '
+        'and projection) or "encoder" (all but the head).',
+    )
+    lora_rank: int | None = setting(
+        None,
+        "Train low-rank additions to the attention's projections and the head instead of all weights (needs peft); "
+        "they are merged before saving.",
+    )
+    group_by_length: bool = setting(False, "Put pictures with about as many patches into one batch, for less padding.")
+    skip_bad_images: bool = setting(
+        False,
+        "Leave out pictures that cannot be decoded, or are too long and thin to be cut, and name them; otherwise the "
+        "first one is an error.",
+    )
+    holdout_fraction: float | None = setting(
+        None,
+        "Part of the train split held out to choose the best epoch, so that `validation` is read only once, at the "
+        "end. 0 chooses on `validation`. None = 0 if there is a `validation` split, else a tenth.",
+    )
+    score_range: tuple[float, float] | None = setting(
+        None, "Lowest and highest possible score, noted in the configuration.", metavar=("LOW", "HIGH")
+    )
+    data_description: str | None = setting(
+        None, "What pictures and scores are, in sentences, for the model card; None names `data` alone."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("plcc_weight", "rank_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
+        check_not_negative(self, "plcc_weight", "rank_weight")
         check_counts(self, "shorter_side", "lora_rank")
         if not 0 <= self.fault_pairs <= self.batch_size:
             raise ValueError(f"`fault_pairs` must lie between 0 and `batch_size`, got {self.fault_pairs}.")
-        if self.freeze is not None:
-            check_choice("freeze", self.freeze, FREEZABLE)
-            if self.lora_rank is not None:
-                raise ValueError("`lora_rank` already leaves all other weights alone. Leave out `freeze`.")
+        if self.freeze is not None and self.lora_rank is not None:
+            raise ValueError("`lora_rank` already leaves all other weights alone. Leave out `freeze`.")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to a model before and after training: where it starts, what of it is trained, how it is saved."""
+"""Start of training: the model and its image processor, the unit of its scores, and what of it is trained."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,45 +11,35 @@ from transformers import AutoImageProcessor
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..common.extras import require
-from ..common.files import data_directory
-from ..models.musiq.configuration_musiq import MusiqConfig
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
-from ..scoring.loading import has_weights, load_config
+from ..models import family_of
+from ..models.protocol import Family
+from ..scoring.loading import has_weights, load_config, resolve_model
 
-FROM_SCRATCH = "scratch:"
-CONFIGURATIONS = data_directory("checkpoints")
 logger = logging.get_logger(__name__)
 
 
-def architecture_fields() -> dict[str, Any]:
-    """Names and types of what makes up a MUSIQ; training sets the unit of the score itself."""
-    own = MusiqConfig.__annotations__.items()
-    return {name: kind for name, kind in own if not name.startswith(("score_", "model_type"))} | {
-        "resize_mode": Literal["arp", "square"]
+def architecture_fields(family: Family) -> dict[str, Any]:
+    """Return names and types of what makes up a model of a family; training sets the unit of a score itself."""
+    shown = family.processor.valid_kwargs.__annotations__
+    own = family.config.__annotations__.items()
+    return {name: shown[name] for name in family.processor_fields} | {
+        name: kind for name, kind in own if not name.startswith(("score_", "model_type"))
     }
 
 
-def resolve_model(name: str) -> str:
-    """The directory of a packaged configuration for "scratch:musiq-tiny" and the like; other names as they are.
-
-    The prefix says aloud that training starts from random weights, though published weights of that name may exist.
-
-    Raises:
-        ValueError: If there is no such configuration.
-    """
-    if not name.startswith(FROM_SCRATCH):
-        return name
-    known = sorted(path.name for path in CONFIGURATIONS.iterdir())
-    if name.removeprefix(FROM_SCRATCH) not in known:
-        raise ValueError(f"There is no configuration for {name!r}. Choose {FROM_SCRATCH} with {', '.join(known)}.")
-    return str(CONFIGURATIONS / name.removeprefix(FROM_SCRATCH))
+def check_architecture(family: Family, names: Iterable[str]) -> None:
+    """Raise a ValueError if a name is no field of a family's architecture."""
+    known = architecture_fields(family)
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"`architecture` names {name}, which is no field of a {family.name} model. Known are "
+                f"{', '.join(sorted(known))}."
+            )
 
 
-def load_model(
-    name: str, *, architecture: Mapping[str, Any] | None = None, num_labels: int = 1
-) -> MusiqForImageQualityAssessment:
-    """A quality model from a checkpoint, or with fresh weights from a directory that holds only a configuration.
+def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_labels: int = 1) -> Any:
+    """Load a quality model of a checkpoint, or make one with fresh weights from a configuration alone.
 
     Weights that do not fit (a head with another number of labels, an embedding of another grid) are made anew.
 
@@ -58,10 +48,19 @@ def load_model(
         architecture: Fields of the configuration to change; those of the image processor alone are passed over.
         num_labels: 1 = an opinion score, more = a distribution over so many score values.
 
+    Returns:
+        The model, see `musiq_hf.models.protocol.QualityModel`.
+
     Raises:
-        ValueError: If the checkpoint is no MUSIQ, or its configuration does not allow the changes.
+        ValueError: If the checkpoint is of no family with a quality head, or its configuration does not allow the
+            changes.
     """
+    name = resolve_model(name)
     config = load_config(name)
+    family = family_of(config)
+    check_architecture(family, architecture or {})
+    if family.quality is None:
+        raise ValueError(f"{name}: a {family.name} model has no quality head, so it cannot be trained on scores.")
     # A label of its own per score value; Transformers counts the labels by these names.
     names = {0: "MOS"} if num_labels == 1 else {i: str(i + 1) for i in range(num_labels)}
     changes: dict[str, Any] = {"id2label": names, "label2id": {label: i for i, label in names.items()}}
@@ -69,44 +68,53 @@ def load_model(
     changes |= {field: value for field, value in (architecture or {}).items() if field in known}
     if not has_weights(name):
         logger.warning("%s holds no %s: training starts from random weights.", name, SAFE_WEIGHTS_NAME)
-        return MusiqForImageQualityAssessment(MusiqConfig(**(config.to_diff_dict() | changes)))
+        return (family.start or family.quality)(family.config(**(config.to_diff_dict() | changes)))
     if config.num_labels != num_labels:
         changes["problem_type"] = "regression" if num_labels == 1 else None
         changes |= {"score_offset": 0.0, "score_scale": 1.0, "score_range": None}
     changes["ignore_mismatched_sizes"] = config.num_labels != num_labels or bool(architecture)
-    return MusiqForImageQualityAssessment.from_pretrained(name, dtype=torch.float32, **changes)
+    return family.quality.from_pretrained(name, dtype=torch.float32, **changes)
 
 
-def load_processor(name: str, config: MusiqConfig | None, *, architecture: Mapping[str, Any]) -> MusiqImageProcessor:
-    """The image processor of a checkpoint with the same changes as its configuration, checked against that.
+def load_processor(name: str, config: Any | None, *, architecture: Mapping[str, Any]) -> Any:
+    """Load the image processor of a checkpoint, with the same changes as its configuration, checked against that.
 
-    None leaves out the check, before there is a model.
+    Args:
+        name: Checkpoint, or directory with a preprocessor_config.json.
+        config: Configuration of the model; None leaves out the check, before there is a model.
+        architecture: Fields to change; those of the configuration alone are passed over.
+
+    Returns:
+        The processor, see `musiq_hf.models.protocol.QualityProcessor`.
     """
-    changes = {field: value for field, value in architecture.items() if hasattr(MusiqImageProcessor, field)}
-    processor = AutoImageProcessor.from_pretrained(name, **changes)
+    known = family_of(load_config(name) if config is None else config).processor
+    changes = {field: value for field, value in architecture.items() if hasattr(known, field)}
+    processor = AutoImageProcessor.from_pretrained(resolve_model(name), **changes)
     if config is not None:
         processor.check_config(config)
     return processor
 
 
+def last_layer(model: Any) -> nn.Linear:
+    """Return the linear layer that gives the logits of a quality model."""
+    layer = family_of(model.config).parts(model)["head"][-1]
+    assert isinstance(layer, nn.Linear)  # see `Family.parts`
+    return layer
+
+
 @torch.no_grad()
-def normalize_scores(
-    model: MusiqForImageQualityAssessment,
-    labels: Sequence[float],
-    *,
-    score_range: tuple[float, float] | None = None,
-) -> None:
+def normalize_scores(model: Any, labels: Sequence[float], *, score_range: tuple[float, float] | None = None) -> None:
     """Set `score_offset` and `score_scale` to mean and deviation of the labels, so that logits are in deviations.
 
     A head that is in deviations already, of other labels, is kept: what was good stays good, in the new unit. A head
     in MOS points (a published checkpoint) is carried over by mapping its `score_range` to the range of the labels.
 
     Args:
-        model: With one label; changed in place.
+        model: Quality model with one label; changed in place.
         labels: Opinion scores of the training pictures.
         score_range: Lowest and highest possible score of the new unit; noted in the configuration.
     """
-    config, head = model.config, model.head.classifier
+    config, head = model.config, last_layer(model)
     offset, scale = float(np.mean(labels)), float(np.std(labels)) or 1.0
     head_is_fresh = not head.weight.any() and not head.bias.any()
     if (config.score_offset, config.score_scale) == (0, 1) and not head_is_fresh:
@@ -118,43 +126,52 @@ def normalize_scores(
         head.weight.mul_(ratio / scale)
     config.score_offset, config.score_scale = offset, scale
     config.score_range = None if score_range is None else list(score_range)
-    config.validate_architecture()
 
 
-def freeze(model: MusiqForImageQualityAssessment, part: str) -> None:
-    """Exclude a part from training.
+def freeze(model: Any, part: str) -> None:
+    """Exclude a part of a model from training.
 
     Args:
-        model: Changed in place.
-        part: "patch_encoder" (residual network and projection of the patches) or "encoder" (all but the head).
+        model: Quality model; changed in place.
+        part: Name of one of the parts of its family, "encoder" say; the head cannot be frozen.
+
+    Raises:
+        ValueError: If the family has no such part.
     """
-    embeddings = model.musiq.embeddings
-    frozen: list[nn.Module] = [model.musiq]
-    if part == "patch_encoder":
-        frozen = [embeddings.patch_projection]
-        if embeddings.patch_encoder is not None:
-            frozen.append(embeddings.patch_encoder)
-    for module in frozen:
+    parts = {name: modules for name, modules in family_of(model.config).parts(model).items() if name != "head"}
+    if part not in parts:
+        raise ValueError(f"`freeze` must be {' or '.join(map(repr, parts))}, got {part!r}.")
+    for module in parts[part]:
         module.requires_grad_(False)
 
 
-def add_lora(model: MusiqForImageQualityAssessment, rank: int) -> nn.Module:
-    """Low-rank additions (Hu et al., 2022) to the attention's projections; they and the head are trained, no more.
+def add_lora(model: Any, rank: int) -> nn.Module:
+    """Add low-rank matrices (Hu et al., 2022) to the linear layers that the family names; train them and the head.
 
     Args:
-        model: Wrapped, and changed in place.
-        rank: Of the additions; their scale is 1.
+        model: Quality model; wrapped, and changed in place.
+        rank: Rank of the additions; their scale is 1.
 
     Returns:
         A peft model; `merge_lora` gives the plain one back.
+
+    Raises:
+        ValueError: If the family names no layers for it.
+        ImportError: If peft is missing.
     """
     peft = require("peft", extra="train")
-    projections = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=projections, modules_to_save=["head"])
+    family = family_of(model.config)
+    if not family.lora_targets:
+        raise ValueError(f"`lora_rank`: a {family.name} model names no layers for low-rank additions. Leave it out.")
+    head = {id(module) for module in family.parts(model)["head"]}
+    trained = [name for name, module in model.named_modules() if id(module) in head]
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=list(family.lora_targets), modules_to_save=trained
+    )
     return peft.get_peft_model(model, config)
 
 
-def merge_lora(model: nn.Module) -> MusiqForImageQualityAssessment:
-    """The plain model, low-rank additions (if there are any) added to the weights."""
+def merge_lora(model: nn.Module) -> Any:
+    """Return the plain model, low-rank additions (if there are any) added to the weights."""
     merge: Any = getattr(model, "merge_and_unload", lambda: model)
     return merge()

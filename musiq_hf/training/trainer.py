@@ -18,7 +18,8 @@ from transformers.utils import logging
 from ..common.devices import without_accelerator
 from ..common.extras import require
 from ..common.files import read_json, write_json
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
+from ..models.protocol import QualityProcessor, TrainingView
+from ..scoring.loading import resolve_model
 from .settings import RunSettings
 
 logger = logging.get_logger(__name__)
@@ -83,12 +84,13 @@ class QualityTrainer(Trainer):
         return self._for_evaluation(super().get_test_dataloader, test_dataset)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        num_tokens = inputs.pop("num_tokens")
         if not model.training:
             return super().compute_loss(model, inputs, *args, **kwargs)
         pairs = inputs.pop("pairs", None)
-        # CLS and real patches; on this process and device.
-        for mask in (part["pixel_attention_mask"] for part in (inputs, pairs) if part is not None):
-            self.tokens += len(mask) + mask.sum()
+        self.tokens += num_tokens.sum()  # of this process and device
+        if pairs is not None:
+            self.tokens += pairs.pop("num_tokens").sum()
         kwargs["return_outputs"] = True
         loss, outputs = super().compute_loss(model, inputs, *args, **kwargs)
         if self.extra_loss is not None:
@@ -216,19 +218,25 @@ def num_processes() -> int:
 def _fixed_settings(settings: RunSettings) -> dict[str, Any]:
     """What a resumed run must have in common with its beginning, as JSON gives it back."""
     values = asdict(settings) | {"num_processes": num_processes()}
-    values["model"] = Path(settings.model).name  # the file may be published: no private paths
+    values["model"] = Path(resolve_model(settings.model)).name  # the file may be published: no private paths
     return {name: value for name, value in json.loads(json.dumps(values)).items() if name not in FREE}
 
 
-def check_fixed_shapes(settings: RunSettings, processor: MusiqImageProcessor, rows: Sized) -> None:
-    """Raise a ValueError if batches of one length are asked for and cannot be made from these training pictures."""
+def fixed_length(settings: RunSettings, processor: QualityProcessor, view: TrainingView, rows: Sized) -> int | None:
+    """Return the tokens to which every training batch is padded; None if batches may differ.
+
+    Raises:
+        ValueError: If the view does not fit the processor, or batches of one length are asked for and cannot be made
+            from these training pictures.
+    """
+    view.check(processor)
     if not settings.fixed_shapes:
-        return
-    if processor.use_native_resolution and settings.native_patches is None:
-        raise ValueError("`fixed_shapes` needs a bound on the native patches. Set `native_patches` (512, say).")
+        return None
+    length = view.max_tokens(processor)
     needed = settings.batch_size * num_processes()
     if len(rows) < needed:
         raise ValueError(f"`fixed_shapes` needs a full batch of {needed} pictures, got {len(rows)}.")
+    return length
 
 
 def _finished_checkpoint(output: Path) -> Path | None:

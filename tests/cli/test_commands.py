@@ -13,7 +13,7 @@ from PIL import Image
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor
 from musiq_hf.common.arguments import parse_arguments
-from musiq_hf.hub.model_card import MusiqModelCard
+from musiq_hf.hub.model_card import CheckpointCard
 from musiq_hf.scoring.signature import make_signature
 from musiq_hf.scoring.verification import OFFICIAL_PICTURES, SELF_TEST, write_self_test
 
@@ -130,7 +130,7 @@ def test_verify_needs_something_to_check(checkpoint, capsys, tmp_path):
 def test_info_tells_what_a_checkpoint_is(checkpoint, tiny_model, capsys):
     model = tiny_model(score_range=(0, 100))
     known = {"source": "Here.", "training_data": "None.", "recipe": "None."}
-    MusiqModelCard(name="musiq-koniq", config=model.config, **known).save(checkpoint)
+    CheckpointCard(name="musiq-koniq", config=model.config, **known).save(checkpoint)
     code, printed, _ = musiq(capsys, "info", checkpoint)
     lines = dict(line.split("  ", 1) for line in printed.splitlines())
     assert code == 0

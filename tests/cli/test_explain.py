@@ -16,7 +16,7 @@ from PIL import Image
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor
 from musiq_hf.cli import explain
 from musiq_hf.common.files import write_text
-from musiq_hf.explain.report import _range_of, _sections, check_report_path, make_report
+from musiq_hf.explain.report import _describe_range, _sections, check_report_path, make_report
 
 pytest.importorskip("matplotlib")
 
@@ -81,10 +81,10 @@ def test_the_page_is_whole_and_needs_no_other_file(picture, checkpoint, tiny_mod
         f"a <b>.png: {score:.2f}",
         "Quality map",
         "Attention",
-        "Degradation",
-        "Aspect ratio",
         "Multi-scale pyramid",
         "Spatial embedding",
+        "Degradation",
+        "Aspect ratio",
     ]
     assert [image["alt"] for image in page.pictures] == page.headings[1:]
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
@@ -125,7 +125,7 @@ def test_what_depends_on_the_checkpoint_is_left_out_without_it(tiny_model, pictu
     model = tiny_model(spatial_embedding="none")
     sections = _sections(model, MusiqImageProcessor.from_config(model.config), picture)
     assert "Spatial embedding" not in [section.title for section in sections]
-    assert _range_of(model) == "range not noted in the checkpoint"
+    assert _describe_range(model) == "range not noted in the checkpoint"
 
 
 def test_a_page_replaces_the_old_one_whole_or_not_at_all(tmp_path, monkeypatch):

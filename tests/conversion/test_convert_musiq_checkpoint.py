@@ -13,18 +13,21 @@ import numpy as np
 import pytest
 import torch
 from fake_hub import TOKEN, FakeHub
-from huggingface_hub import HfApi, ModelCard, constants
+from huggingface_hub import CheckpointCard, HfApi, constants
 from isolated import run_isolated
 from places import ROOT
 from transformers import AutoImageProcessor, AutoModel
 
 from musiq_hf import MusiqForImageClassification
 from musiq_hf.common.files import read_json
+from musiq_hf.conversion import command
 from musiq_hf.conversion import convert_musiq_checkpoint as converter
 from musiq_hf.conversion.checkpoints import read_checkpoint
-from musiq_hf.conversion.convert_musiq_checkpoint import convert, main, to_original
+from musiq_hf.conversion.command import main
+from musiq_hf.conversion.convert_musiq_checkpoint import convert
 from musiq_hf.conversion.infer_config import Flags
 from musiq_hf.conversion.key_mapping import ORIGINAL, PYIQA, from_ours, to_ours
+from musiq_hf.conversion.original import to_original
 
 CONFIGURATIONS = ROOT / "configuration" / "checkpoints"
 PICTURE = "p12_27x192"
@@ -151,7 +154,7 @@ def test_directory_holds_weights_configs_card_and_code(converted):
     assert files == data | code
     config = read_json(conversion.directory / "config.json")
     assert config["dtype"] == "float32" and config["architectures"] == ["MusiqForImageQualityAssessment"]
-    card = ModelCard.load(conversion.directory / "README.md").content
+    card = CheckpointCard.load(conversion.directory / "README.md").content
     digest = hashlib.sha256(conversion.checkpoint.path.read_bytes()).hexdigest()
     assert digest in card and f"{conversion.largest_difference:.1e}" in card and "# tiny10" in card
 
@@ -360,8 +363,8 @@ def test_wheel_layout_runs_and_its_directory_loads_as_remote_code(tmp_path, capf
     ignore = shutil.ignore_patterns("__pycache__", "checkpoints")
     shutil.copytree(ROOT / "musiq_hf", site / "musiq_hf", ignore=ignore)
     path = save_npz(tmp_path / "tiny10.npz", golden.checkpoint_arrays("tiny10"))
-    command = [sys.executable, "-m", "musiq_hf.conversion.convert_musiq_checkpoint", path, tmp_path / "out"]
-    done = subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=300)
+    words = [sys.executable, "-m", "musiq_hf.cli", "convert", path, tmp_path / "out"]
+    done = subprocess.run(words, cwd=site, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "56 with 285,134 parameters" in done.stdout and done.stderr == ""
     result = run_isolated(
@@ -379,8 +382,8 @@ def test_wheel_layout_runs_and_its_directory_loads_as_remote_code(tmp_path, capf
 @pytest.mark.slow
 def test_module_runs_in_a_clone(tmp_path):
     path = golden.DIRECTORY / "golden" / "ckpt_tiny10.npz"
-    command = [sys.executable, "-m", "conversion.convert_musiq_checkpoint", path, tmp_path / "out"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    words = [sys.executable, "-m", "conversion.convert_musiq_checkpoint", path, tmp_path / "out"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "written" in done.stdout and done.stderr == ""
 
 
@@ -393,8 +396,8 @@ def test_push_uploads_the_directory(converted, monkeypatch, capsys):
     directory = converted("tiny10").directory
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with FakeHub() as hub:
-        monkeypatch.setattr(converter, "HfApi", functools.partial(HfApi, endpoint=hub.url, token=TOKEN))
-        assert converter.push(directory, "someone/musiq-mine") == f"{hub.url}/someone/musiq-mine"
+        monkeypatch.setattr(command, "HfApi", functools.partial(HfApi, endpoint=hub.url, token=TOKEN))
+        assert command.push(directory, "someone/musiq-mine") == f"{hub.url}/someone/musiq-mine"
         pushed = hub.files("someone/musiq-mine")
     assert {name: pushed[name] for name in pushed if name != ".gitattributes"} == {
         path.name: path.read_bytes() for path in directory.iterdir()
@@ -405,7 +408,7 @@ def test_push_uploads_the_directory(converted, monkeypatch, capsys):
 def test_failed_push_keeps_the_directory(tmp_path, monkeypatch, capsys, repo_id):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with FakeHub() as hub:
-        monkeypatch.setattr(converter, "HfApi", functools.partial(HfApi, endpoint=hub.url, token="hf_wrong"))
+        monkeypatch.setattr(command, "HfApi", functools.partial(HfApi, endpoint=hub.url, token="hf_wrong"))
         path = golden.DIRECTORY / "golden" / "ckpt_tiny10.npz"
         status, error = run(capsys, path, tmp_path / "out", "--push_to_hub", repo_id)
     assert status == 2 and f"{repo_id} could not be pushed (" in error and "push it later" in error
@@ -420,7 +423,7 @@ def test_published_name_is_downloaded_and_names_the_checkpoint(monkeypatch, tmp_
     assert "# musiq-ava\n" in (tmp_path / "out" / "README.md").read_text()
     (tmp_path / "ava").write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)  # a file of that name comes first
-    assert converter.resolve("ava") == (Path("ava"), None)
+    assert command.resolve("ava") == (Path("ava"), None)
 
 
 def test_the_way_back_takes_no_argument_of_the_way_there(tmp_path, capsys):

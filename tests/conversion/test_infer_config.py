@@ -7,7 +7,7 @@ from places import ROOT
 from transformers import AutoConfig, AutoImageProcessor
 
 from musiq_hf.common.files import read_json
-from musiq_hf.conversion.convert_musiq_checkpoint import write_configs
+from musiq_hf.conversion.directories import write_configs
 from musiq_hf.conversion.infer_config import Flags, infer_config
 from musiq_hf.conversion.key_mapping import ORIGINAL, to_ours
 from musiq_hf.conversion.published import PUBLISHED, dataset_of

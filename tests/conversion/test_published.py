@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 from musiq_hf.conversion import published
-from musiq_hf.conversion.convert_musiq_checkpoint import main
+from musiq_hf.conversion.command import main
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
-from musiq_hf.data.checks import num_patches_of
+from musiq_hf.data.checks import count_tokens_of_rows
 from musiq_hf.data.loading import load_data, load_pictures, load_scored_images
+from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.pictures.finding import find_pictures
 from musiq_hf.pictures.opening import open_picture
-from musiq_hf.training.collators import QualityCollator
+from musiq_hf.training.collators import Augmentation, TrainingCollator
 from musiq_hf.training.finetuning import _load_parts
 from musiq_hf.training.settings import FinetuneSettings
 
@@ -303,11 +304,11 @@ def test_pictures_of_a_folder_are_those_that_can_be_opened(folder):
 LENGTHS = {
     "plain": ({}, {}, {}),
     "native_limit": ({"max_native_patches": 6}, {}, {}),
-    "subsets": ({}, {"limits": [3, None, 9]}, {}),
-    "both": ({"max_native_patches": 6}, {"limits": [None, 4, 9]}, {}),
+    "subsets": ({}, {"native_patches": 9}, {}),
+    "both": ({"max_native_patches": 6}, {"resized_patches": 4, "native_patches": 9}, {}),
     "shrunk": ({}, {}, {"shorter_side": 25}),
-    "all": ({"max_native_patches": 11}, {"limits": [2, 5, 10]}, {"shorter_side": 33}),
-    "no_native": ({"use_native_resolution": False}, {"limits": [2, None]}, {}),
+    "all": ({"max_native_patches": 11}, {"resized_patches": 3, "native_patches": 10}, {"shorter_side": 33}),
+    "no_native": ({"use_native_resolution": False}, {"resized_patches": 2}, {}),
     "square": ({"resize_mode": "square"}, {}, {"shorter_side": 25}),
 }
 
@@ -322,9 +323,10 @@ def test_counted_patches_are_the_lengths_of_the_training_sequences(tmp_path, own
         lines.append(f"{index}.png,{index}")
     rows = load_scored_images(write_csv(tmp_path, "\n".join(lines) + "\n"))["train"]
     processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[16, 24], **own)
-    collate = QualityCollator(processor, **subsets, **shrinking)
+    view = MusiqTrainingView(**({"native_patches": None} | subsets))
+    collate = TrainingCollator(processor, view=view, augmentation=Augmentation(), **shrinking)
     lengths = [int(collate([row])["pixel_attention_mask"].sum()) for row in rows]
-    assert num_patches_of(rows, processor, **subsets, **shrinking) == lengths
+    assert count_tokens_of_rows(rows, processor, view=view, **shrinking) == lengths
     assert len(set(lengths)) > 1 or subsets
 
 
@@ -333,8 +335,8 @@ def test_patches_of_boxes_are_counted(tmp_path):
     rows = load_scored_images(write_csv(tmp_path, "image,mos\n0.png,1\n0.png,1\n"))["train"]
     rows = rows.add_column("box", [[0, 0, 16, 8], None])
     processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[])
-    assert num_patches_of(rows, processor) == [2, 64]
-    assert num_patches_of(rows, processor, shorter_side=16) == [2, 4]
+    assert count_tokens_of_rows(rows, processor) == [2, 64]
+    assert count_tokens_of_rows(rows, processor, shorter_side=16) == [2, 4]
 
 
 def test_pictures_that_cannot_be_counted_are_named(tmp_path):
@@ -342,7 +344,7 @@ def test_pictures_that_cannot_be_counted_are_named(tmp_path):
     rows = load_scored_images(write_csv(tmp_path, "image,mos\n0.png,1\n"))["train"]
     processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[16])
     with pytest.raises(ValueError, match="0.png: not a picture that Pillow can read"):
-        num_patches_of(rows, processor)
+        count_tokens_of_rows(rows, processor)
     Image.new("RGB", (200, 1)).save(tmp_path / "0.png")
     with pytest.raises(ValueError, match="0.png, 200x1 pixels: its aspect ratio is too extreme"):
-        num_patches_of(rows, processor)
+        count_tokens_of_rows(rows, processor)

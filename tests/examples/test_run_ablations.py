@@ -12,6 +12,7 @@ from places import ROOT
 from musiq_hf.data.batches import open_row
 from musiq_hf.data.loading import load_data
 from musiq_hf.metrics.correlation import MEAN_OF_GROUPS
+from musiq_hf.models import family_of
 from musiq_hf.training.recipes import load_settings
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import load_model, load_processor
@@ -38,8 +39,8 @@ def test_every_variant_is_another_network_that_its_processor_fits(script):
         )
         model = load_model(settings.model, architecture=settings.architecture)
         processor = load_processor(settings.model, model.config, architecture=settings.architecture)
-        tokens = sum(limit for limit in settings.patch_limits(processor))
-        assert tokens == 48
+        view = settings.training_view(family_of(model.config))
+        assert sum(view.limits(processor)) == 48
         assert settings.fault_pairs == 0 and settings.degrade_fraction == 0
         seen.add((model.config.to_json_string(), processor.resize_mode))
     assert len(seen) == 7  # two variants differ in their start, two in their data

@@ -11,10 +11,11 @@ from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.explain.curves import plot_aspect_ratios, plot_degradations
-from musiq_hf.explain.figures import plot_quality_map
+from musiq_hf.explain.figures import QualityMap, plot_quality_map
 from musiq_hf.explain.musiq import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid
-from musiq_hf.explain.quality_map import QualityMap, make_inputs, patch_layouts, quality_map, read_pixels
+from musiq_hf.explain.musiq.quality_map import make_inputs, patch_layouts, quality_map
 from musiq_hf.pictures.degradations import gaussian_blur
+from musiq_hf.scoring.engine import read_pixels
 
 pytest.importorskip("matplotlib")
 
@@ -40,7 +41,7 @@ def score_of(model, processor, picture):
 
 
 def test_attention_and_rollout_are_those_of_eager_attention(tiny_model, picture, monkeypatch):
-    monkeypatch.setattr("musiq_hf.explain.musiq.QUERIES", 7)
+    monkeypatch.setattr("musiq_hf.explain.musiq.figures.QUERIES", 7)
     model = tiny_model(num_hidden_layers=3)
     processor = MusiqImageProcessor.from_config(model.config)
     inputs = make_inputs(read_pixels(picture, processor), processor)

@@ -11,14 +11,15 @@ from isolated import run_isolated, save_checkpoints, save_picture
 from PIL import Image
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.hub.model_card import MusiqModelCard
+from musiq_hf.hub.model_card import CheckpointCard
 
 QUALITY = "MusiqForImageQualityAssessment"
 
 # What an author does: push a model, upload a published directory, check its card, convert and push.
 AUTHOR = """
 import musiq_hf
-from musiq_hf.conversion.convert_musiq_checkpoint import main, to_original
+from musiq_hf.conversion.command import main
+from musiq_hf.conversion.original import to_original
 from huggingface_hub import HfApi, ModelCard
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoints(folder, tiny_model, tiny_config):
     checkpoints = save_checkpoints(folder, tiny_model, tiny_config)
-    card = MusiqModelCard(
+    card = CheckpointCard(
         name="someone/published",
         config=MusiqConfig.from_pretrained(checkpoints["published"]),
         source="Random numbers.",

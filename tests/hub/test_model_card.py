@@ -7,7 +7,7 @@ from fake_hub import check_card
 from huggingface_hub import ModelCard
 
 from musiq_hf import MusiqConfig
-from musiq_hf.hub.model_card import MusiqModelCard
+from musiq_hf.hub.model_card import CheckpointCard
 
 SECTIONS = [
     "How to use it",
@@ -36,7 +36,7 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def card():
-    return MusiqModelCard(
+    return CheckpointCard(
         name="someone/musiq-mine",
         config=MusiqConfig(architectures=["MusiqForImageQualityAssessment"], score_range=(0, 100)),
         source="Trained from random weights with `musiq_hf`.",

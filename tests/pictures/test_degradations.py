@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 
 from musiq_hf.models.musiq.image_processing_musiq import MusiqImageProcessor
+from musiq_hf.models.protocol import TrainingView
 from musiq_hf.pictures.degradations import DEGRADATIONS, apply_degradations, degrade, degrade_at_random, severity
 from musiq_hf.pictures.synthetic import make_picture
-from musiq_hf.training.collators import QualityCollator
+from musiq_hf.training.collators import Augmentation, TrainingCollator
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
@@ -66,11 +67,13 @@ def test_collator_degrades_the_given_fraction(tmp_path):
     rows = [{"image": {"path": str(tmp_path / "p.png"), "bytes": None}, "mos": 80.0}] * 60
     processor = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16])
     torch.manual_seed(0)
-    labels = QualityCollator(processor, degrade_fraction=0.5, worst_score=10)(rows)["labels"]
+    how = Augmentation(degrade_fraction=0.5, worst_score=10)
+    labels = TrainingCollator(processor, view=TrainingView(), augmentation=how)(rows)["labels"]
     assert 15 < int((labels < 80).sum()) < 45
-    assert (QualityCollator(processor)(rows)["labels"] == 80).all()
+    plain = TrainingCollator(processor, view=TrainingView(), augmentation=Augmentation())
+    assert (plain(rows)["labels"] == 80).all()
     with pytest.raises(ValueError, match="`degrade_fraction` must lie in \\[0, 1\\], got 2"):
-        QualityCollator(processor, degrade_fraction=2)
+        Augmentation(degrade_fraction=2)
 
 
 @pytest.mark.parametrize("kind", DEGRADATIONS)

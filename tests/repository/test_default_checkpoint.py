@@ -14,7 +14,9 @@ from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment
 
 PICTURES = ROOT / "examples" / "pictures"
 README = (ROOT / "README.md").read_text()
-WORDS = " ".join(README.split())  # without line ends
+USAGE = (ROOT / "docs" / "usage.md").read_text()
+CHECKPOINTS = (ROOT / "docs" / "checkpoints.md").read_text()
+FINETUNING = (ROOT / "docs" / "finetuning.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +54,44 @@ def test_sharp_is_above_blurred_is_above_blurred_and_noisy(scorer, name):
     assert blurred > noisy + 1
 
 
-def test_readme_shows_the_scores_that_the_demo_prints(scorer):
-    rows = re.findall(r"^examples/pictures/(\S+\.jpg) +(\d+)x(\d+) +([\d.]+)$", README, flags=re.MULTILINE)
-    assert sorted(row[0] for row in rows) == sorted(path.name for path in PICTURES.glob("*.jpg"))
+@pytest.fixture(scope="module")
+def scores(scorer):
+    return {path.name: scorer(str(path))["score"] for path in PICTURES.glob("*.jpg")}
+
+
+def test_readme_shows_the_sample_pictures_with_their_scores(scores):
+    pictures = re.findall(r'src="examples/pictures/(\S+\.jpg)"', README)
+    shown = re.findall(r"\*\*([\d.]+)\*\*", README)
+    assert sorted(pictures) == sorted(scores)
+    for name, score in zip(pictures, shown, strict=True):
+        assert scores[name] == pytest.approx(float(score), abs=0.15)
+    assert f'astronaut_sharp.jpg")["score"], 1))  # {shown[pictures.index("astronaut_sharp.jpg")]} of 100' in README
+
+
+def test_usage_shows_what_the_demo_prints(scores):
+    rows = re.findall(r"^examples/pictures/(\S+\.jpg) +(\d+)x(\d+) +([\d.]+)$", USAGE, flags=re.MULTILINE)
+    assert sorted(row[0] for row in rows) == sorted(scores)
     for name, width, height, score in rows:
         assert Image.open(PICTURES / name).size == (int(width), int(height))
-        assert scorer(str(PICTURES / name))["score"] == pytest.approx(float(score), abs=0.15)
+        assert scores[name] == pytest.approx(float(score), abs=0.15)
 
 
-def test_readme_and_cards_say_what_was_measured():
+def test_usage_shows_what_the_command_prints(scores):
+    rows = re.findall(r"^ +([\d.]+) +([\d.]+) +\d+x\d+  examples/pictures/(\S+\.jpg)$", USAGE, flags=re.MULTILINE)
+    assert sorted(row[2] for row in rows) == sorted(scores)
+    for score, position, name in rows:
+        assert scores[name] == pytest.approx(float(score), abs=0.15)
+        assert scores[name] / 100 == pytest.approx(float(position), abs=0.0075)
+
+
+def test_documents_and_cards_say_what_was_measured():
     metrics = json.loads((DEFAULT_CHECKPOINT / "metrics.json").read_text())["validation"]
     card = (DEFAULT_CHECKPOINT / "README.md").read_text()
-    overall, groups = metrics["overall"]["srcc"], metrics["groups"]
-    assert f"SRCC {overall:.3f} overall and {groups['mean within groups']['srcc']:.3f} on average" in WORDS
-    assert overall >= 0.80 and groups["mean within groups"]["srcc"] >= 0.63
-    subsets = " / ".join(f"{groups[name]['srcc']:.2f}" for name in sorted(groups) if name.startswith("ss"))
-    assert subsets in WORDS
-    assert f"| all | {overall:.4f} |" in card
+    overall, groups = metrics["overall"], metrics["groups"]
+    measured = f"SRCC {overall['srcc']:.3f} overall and {groups['mean within groups']['srcc']:.3f} on average"
+    assert all(measured in " ".join(text.split()) for text in (README, CHECKPOINTS))  # without line ends
+    assert overall["srcc"] >= 0.80 and groups["mean within groups"]["srcc"] >= 0.63
+    assert " / ".join(f"{groups[name]['srcc']:.2f}" for name in sorted(groups) if name.startswith("ss")) in CHECKPOINTS
+    assert f"| {overall['srcc']:.3f} / {overall['plcc']:.3f}, the embedded checkpoint |" in FINETUNING
+    assert f"| all | {overall['srcc']:.4f} |" in card
     assert (ROOT / "MODEL_CARD.md").read_text() == card

@@ -7,11 +7,19 @@ import torch
 from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
+from musiq_hf.data.batches import QualityCollator
 from musiq_hf.data.loading import load_scored_images
+from musiq_hf.models.musiq.family import MusiqTrainingView
+from musiq_hf.models.protocol import TrainingView
 from musiq_hf.pictures.augmentations import random_crop
-from musiq_hf.training.collators import QualityCollator
+from musiq_hf.training.collators import Augmentation, TrainingCollator
 
 PROCESSOR = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16])
+
+
+def training(view: TrainingView | None = None, **augmentation) -> TrainingCollator:
+    whole = view or TrainingView()
+    return TrainingCollator(PROCESSOR, view=whole, augmentation=Augmentation(**augmentation))
 
 
 @pytest.fixture
@@ -35,9 +43,15 @@ def test_collator_pads_like_the_processor_and_adds_labels(folder):
     assert batch["labels"].tolist() == [10, 20, 30, 40]
 
 
+def test_tokens_are_counted_picture_by_picture(folder):
+    batch = training(MusiqTrainingView(native_patches=5), fault_pairs=1)(rows_of(folder))
+    for part in (batch, batch["pairs"]):
+        assert part["num_tokens"].tolist() == part["pixel_attention_mask"].sum(dim=1).tolist()
+
+
 def test_native_subset_keeps_the_resized_scales_and_changes_from_step_to_step(folder):
     torch.manual_seed(0)
-    collator, rows = QualityCollator(PROCESSOR, limits=[None, 5]), rows_of(folder)
+    collator, rows = training(MusiqTrainingView(native_patches=5)), rows_of(folder)
     first, second = collator(rows), collator(rows)
     for batch in (first, second):
         native = (batch["scale_position_ids"] == 1) & (batch["pixel_attention_mask"] == 1)
@@ -50,7 +64,10 @@ def test_native_subset_keeps_the_resized_scales_and_changes_from_step_to_step(fo
 
 def test_native_subset_larger_than_the_picture_keeps_all(folder):
     rows = rows_of(folder)
-    full, subset = QualityCollator(PROCESSOR)(rows), QualityCollator(PROCESSOR, limits=[1000, 1000])(rows)
+    full, subset = (
+        QualityCollator(PROCESSOR)(rows),
+        training(MusiqTrainingView(native_patches=1000, resized_patches=1000))(rows),
+    )
     torch.testing.assert_close(subset["pixel_values"], full["pixel_values"], atol=0, rtol=0)
 
 
@@ -59,7 +76,7 @@ def test_flip_mirrors_the_picture_before_patching(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "p.png")
     row = {"image": {"path": str(tmp_path / "p.png"), "bytes": None}, "mos": 1.0}
     torch.manual_seed(0)
-    flipping = QualityCollator(PROCESSOR, flip=True)
+    flipping = training(flip=True)
     seen = [flipping([row])["pixel_values"] for _ in range(12)]
     plain, mirrored = PROCESSOR(pixels)["pixel_values"], PROCESSOR(pixels[:, ::-1])["pixel_values"]
     matches = [torch.equal(values, mirrored) for values in seen]
@@ -68,7 +85,7 @@ def test_flip_mirrors_the_picture_before_patching(tmp_path):
 
 
 def test_every_scale_has_its_own_limit(folder):
-    batch = QualityCollator(PROCESSOR, limits=[2, 3])(rows_of(folder))
+    batch = training(MusiqTrainingView(resized_patches=2, native_patches=3))(rows_of(folder))
     for scale, limit in enumerate((2, 3)):
         chosen = (batch["scale_position_ids"] == scale) & (batch["pixel_attention_mask"] == 1)
         assert chosen.sum(dim=1).tolist() == [limit] * 4
@@ -86,19 +103,19 @@ def test_random_crop_is_a_window_of_the_asked_size():
 
 def test_pairs_of_copies_lie_beside_the_batch_and_leave_it_alone(folder):
     torch.manual_seed(0)
-    rows, limits = rows_of(folder), [None, 3]
-    batch = QualityCollator(PROCESSOR, fault_pairs=3, limits=limits)(rows)
+    rows = rows_of(folder)
+    batch = training(MusiqTrainingView(native_patches=3), fault_pairs=3)(rows)
     assert batch["labels"].tolist() == [10, 20, 30, 40]
     assert batch["pixel_values"].shape[0] == 4
     assert batch["pairs"]["pixel_values"].shape[0] == 6
     assert (batch["pairs"]["scale_position_ids"] == 1).logical_and(batch["pairs"]["pixel_attention_mask"] == 1).sum(
         dim=1
     ).tolist() == [3] * 6
-    assert "pairs" not in QualityCollator(PROCESSOR)(rows)
+    assert "pairs" not in training()(rows)
     # A last batch may be smaller than the number of pairs.
-    assert QualityCollator(PROCESSOR, fault_pairs=3)(rows[:1])["pairs"]["pixel_values"].shape[0] == 2
+    assert training(fault_pairs=3)(rows[:1])["pairs"]["pixel_values"].shape[0] == 2
 
 
 def test_wrong_collator_settings_are_refused():
     with pytest.raises(ValueError, match=r"`min_crop` must lie in \(0, 1\], got 0"):
-        QualityCollator(PROCESSOR, min_crop=0)
+        Augmentation(min_crop=0)

@@ -13,7 +13,11 @@ from places import ROOT
 from transformers import AutoModelForImageClassification
 
 from musiq_hf import MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.training.collators_imagenet import ClassificationCollator, MixupCollator, mix_pair
+from musiq_hf.data.batches import cut_picture
+from musiq_hf.models import FAMILIES
+from musiq_hf.models.musiq.family import MusiqTrainingView
+from musiq_hf.models.protocol import TrainingView
+from musiq_hf.training.collators_imagenet import ClassificationCollator, Mixing, MixupCollator, mix_pair
 from musiq_hf.training.pretraining_imagenet import (
     ImageNetSettings,
     load_classifier,
@@ -52,8 +56,11 @@ def processor() -> MusiqImageProcessor:
     return MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16])
 
 
-def collator(processor, **changes) -> MixupCollator:
-    return MixupCollator(processor, **({"num_labels": 3, "limits": [None, None]} | PLAIN | changes))
+WHOLE = TrainingView()
+
+
+def collator(processor, *, view: TrainingView = WHOLE, length: int | None = None, **changes) -> MixupCollator:
+    return MixupCollator(processor, view=view, num_labels=3, mixing=Mixing(**(PLAIN | changes)), length=length)
 
 
 def uniform_row(level: int, label: int, tmp_path: Path, size=(30, 20)) -> dict:
@@ -66,13 +73,12 @@ def uniform_row(level: int, label: int, tmp_path: Path, size=(30, 20)) -> dict:
 def seen(monkeypatch) -> list[Image.Image]:
     """The pictures that the collators hand to the processor."""
     pictures: list[Image.Image] = []
-    original = MusiqImageProcessor.__call__
 
-    def spy(processor, picture, *args, **kwargs):
+    def spy(processor, picture, view):
         pictures.append(picture)
-        return original(processor, picture, *args, **kwargs)
+        return cut_picture(processor, picture, view)
 
-    monkeypatch.setattr(MusiqImageProcessor, "__call__", spy)
+    monkeypatch.setattr("musiq_hf.training.collators_imagenet.cut_picture", spy)
     return pictures
 
 
@@ -167,11 +173,12 @@ def test_half_of_the_pictures_are_mirrored(processor, tmp_path, seen):
 def test_patches_are_limited_per_scale_and_to_one_length_if_asked_for(processor, tmp_path):
     rows = [uniform_row(90, 0, tmp_path, (90, 60))] * 2
     torch.manual_seed(0)
-    batch = collator(processor, limits=[None, 5], min_crop_area=1.0)(rows)
+    batch = collator(processor, view=MusiqTrainingView(native_patches=5), min_crop_area=1.0)(rows)
     native = (batch["scale_position_ids"] == 1) & (batch["pixel_attention_mask"] == 1)
     assert native.sum(dim=1).tolist() == [5, 5]
     small = [uniform_row(90, 0, tmp_path, (9, 9))] * 2
-    fixed = collator(processor, limits=[None, 5], fixed_length=True)
+    view = MusiqTrainingView(native_patches=5)
+    fixed = collator(processor, view=view, length=view.max_tokens(processor))
     assert [fixed(rows_)["pixel_values"].shape[1] for rows_ in (rows, small)] == [4 + 5, 4 + 5]
     assert processor.max_native_patches is None
 
@@ -179,7 +186,7 @@ def test_patches_are_limited_per_scale_and_to_one_length_if_asked_for(processor,
 def test_undecodable_pictures_stop_with_their_name(processor, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     row = {"image": {"path": str(tmp_path / "broken.jpg"), "bytes": None}, "label": 0}
-    for collate in (collator(processor), ClassificationCollator(processor, limits=[None, None], seed=0)):
+    for collate in (collator(processor), ClassificationCollator(processor, view=WHOLE, seed=0)):
         with pytest.raises(ValueError, match=r"broken\.jpg: not a picture that Pillow can read"):
             collate([row])
 
@@ -192,7 +199,7 @@ def test_pictures_too_narrow_to_resize_are_named(processor, tmp_path):
 
 def test_evaluation_reads_whole_pictures_the_same_way_in_any_batch(processor, folder):
     rows = list(load_labelled_images(str(folder))["train"])
-    collate = ClassificationCollator(processor, limits=[None, 6], seed=3)
+    collate = ClassificationCollator(processor, view=MusiqTrainingView(native_patches=6), seed=3)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     batch, alone = collate(rows), collate(rows[5:6])
@@ -200,7 +207,7 @@ def test_evaluation_reads_whole_pictures_the_same_way_in_any_batch(processor, fo
     assert batch["labels"].tolist() == [row["label"] for row in rows]
     length = alone["pixel_values"].shape[1]
     torch.testing.assert_close(batch["pixel_values"][5:6, :length], alone["pixel_values"], atol=0, rtol=0)
-    everything = ClassificationCollator(processor, limits=[None, None], seed=3)(rows)
+    everything = ClassificationCollator(processor, view=WHOLE, seed=3)(rows)
     picture = Image.open(rows[2]["image"]["path"])
     assert int(everything["pixel_attention_mask"][2].sum()) == len(processor(picture)["pixel_values"][0])
 
@@ -325,7 +332,8 @@ def test_recipe_and_defaults_have_the_settings_of_the_paper():
     recipe = load_settings(ImageNetSettings, recipe="imagenet_pretrain", arguments=needed)
     assert recipe.batch_size * recipe.gradient_accumulation_steps * 8 == 4096  # on eight devices
     for made in (recipe, ImageNetSettings(**needed)):
-        assert (made.epochs, made.learning_rate, made.weight_decay, made.native_patches) == (300, 1e-3, 0.1, 512)
+        assert (made.epochs, made.learning_rate, made.weight_decay) == (300, 1e-3, 0.1)
+        assert made.training_view(FAMILIES["musiq"]).native_patches == 512
         assert (made.num_operations, made.magnitude, made.mixup_alpha, made.min_crop_area) == (2, 15, 0.2, 0.08)
         assert made.optimizer == "adamw"
 

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModel
 
 from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.pictures.degradations import DEGRADATIONS
 from musiq_hf.pictures.synthetic import make_picture
 from musiq_hf.training.pretraining_quality import (
@@ -30,7 +31,7 @@ def photos(tmp_path_factory) -> str:
 
 def test_batches_hold_pairs_and_evaluation_repeats_them(photos):
     rows = [{"image": None, "picture_seed": 3, "index": 0}, {"image": None, "picture_seed": 4, "index": 1}]
-    collator = DegradationCollator(PROCESSOR, limits=[3, 5], seed=1)
+    collator = DegradationCollator(PROCESSOR, view=MusiqTrainingView(resized_patches=3, native_patches=5), seed=1)
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
     first, second = collator(rows), collator(rows)
@@ -43,7 +44,7 @@ def test_batches_hold_pairs_and_evaluation_repeats_them(photos):
     alone = collator(rows[1:])  # the batch around a row does not matter
     for name in first:
         assert torch.equal(alone[name], first[name][-len(alone[name]) :])
-    training = DegradationCollator(PROCESSOR, limits=[3, 5])
+    training = DegradationCollator(PROCESSOR, view=MusiqTrainingView(resized_patches=3, native_patches=5))
     assert not torch.equal(training(rows)["labels"], training(rows)["labels"])
 
 
@@ -58,7 +59,7 @@ def test_pretraining_saves_a_model_to_fine_tune_from(photos, tiny_config, tmp_pa
         self_made=1,
         epochs=1,
         batch_size=2,
-        native_patches=12,
+        view={"native_patches": 12},
         holdout_fraction=0.5,
     )
     report = pretrain_quality(settings)
@@ -82,7 +83,7 @@ def test_head_comes_out_in_deviations(tiny_model, pictures):
     inputs = MusiqImageProcessor.from_config(model.config)(pictures)
     before = model(**inputs).logits.detach().numpy()[:, 0]
     weights = model.state_dict()
-    _standardize_head(weights, before)
+    _standardize_head(model, weights, before)
     model.load_state_dict(weights)
     after = model(**inputs).logits.detach().numpy()[:, 0]
     np.testing.assert_allclose(after, (before - before.mean()) / before.std(), atol=1e-5)

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-import argparse
 import dataclasses
+import subprocess
+import sys
+from dataclasses import dataclass, field
 
 import pytest
+from places import ROOT
 
+from musiq_hf.models import FAMILIES
+from musiq_hf.models.protocol import TrainingView
+from musiq_hf.training.pretraining_imagenet import ImageNetSettings
 from musiq_hf.training.pretraining_quality import PretrainSettings
-from musiq_hf.training.recipes import RECIPES, add_settings, load_settings, read_recipe, settings_from_arguments
+from musiq_hf.training.recipes import RECIPES, load_settings, read_recipe, settings_from_arguments, settings_parser
 from musiq_hf.training.settings import FinetuneSettings
-from musiq_hf.training.starting import load_model, load_processor
+from musiq_hf.training.starting import architecture_fields, check_architecture, load_model, load_processor
 
 NEEDED = {"data": "scores.csv", "model": "scratch:musiq-tiny", "output_dir": "runs"}
 FINETUNING = sorted(path.stem for path in RECIPES.glob("*.yaml") if "pretrain" not in path.stem)
@@ -118,10 +124,10 @@ def test_precedence_rises_from_recipe_over_overrides_to_arguments(tmp_path):
         ({"arguments": {"data": "scores.csv", "output_dir": "runs"}}, "--model is needed: Checkpoint to start from"),
         ({"arguments": NEEDED | {"speed": 3}}, "Unknown settings speed. Known are"),
         ({"arguments": NEEDED | {"architecture": {"depth": 3}}}, "`architecture` names depth, which is no field"),
-        (
-            {"arguments": NEEDED | {"model": "scratch:musiq-huge"}},
-            "no configuration for 'scratch:musiq-huge'",
-        ),
+        ({"arguments": NEEDED | {"architecture": 3}}, "`architecture` must be Mapping, got 3"),
+        ({"arguments": NEEDED | {"view": {"crops": 3}}}, "`view` names crops, which is no field of it. Known are"),
+        ({"arguments": NEEDED | {"native_patches": "few"}}, "`native_patches` must be .*int.*, got 'few'"),
+        ({"arguments": NEEDED | {"score_range": ["low", "high"]}}, r"`score_range` must be .*, got \['low', 'high'\]"),
         ({"arguments": NEEDED | {"optimizer": "lion"}}, "`optimizer` must be 'adamw' or 'adam' or 'sgd', got 'lion'"),
         ({"arguments": NEEDED | {"lora_rank": 4, "freeze": "encoder"}}, "Leave out `freeze`"),
         ({"arguments": NEEDED | {"holdout_fraction": 1.5}}, r"`holdout_fraction` must lie in \[0, 1\), got 1.5"),
@@ -143,21 +149,77 @@ def test_a_recipe_must_be_a_mapping(tmp_path, text, message):
         read_recipe(str(tmp_path / "wrong.yaml"))
 
 
-@pytest.mark.parametrize("kind", [FinetuneSettings, PretrainSettings])
+def test_numbers_without_a_point_are_numbers_of_the_architecture_too():
+    settings = load_settings(FinetuneSettings, overrides=["layer_norm_eps=1e-5"], arguments=NEEDED)
+    assert load_model(settings.model, architecture=settings.architecture).config.layer_norm_eps == 1e-5
+
+
+@pytest.mark.parametrize("kind", [FinetuneSettings, PretrainSettings, ImageNetSettings])
 def test_every_setting_is_an_argument_with_a_help_text(kind):
-    parser = argparse.ArgumentParser()
-    add_settings(parser, kind)
+    parser = settings_parser(kind)
     actions = {action.dest: action for action in parser._actions}
-    names = {item.name for item in dataclasses.fields(kind)} - {"architecture"}
+    names = {item.name for item in dataclasses.fields(kind)} - {"architecture", "view"}
+    names |= {item.name for family in FAMILIES.values() for item in dataclasses.fields(family.view)}
     assert names <= set(actions)
     assert all(actions[name].help for name in names)
+    assert all(item.metadata["help"] for item in dataclasses.fields(kind))
+
+
+def test_help_texts_survive_an_interpreter_without_docstrings():
+    words = [sys.executable, "-OO", "-m", "musiq_hf.cli", "finetune", "--help"]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    shown = " ".join(result.stdout.split())
+    assert "Passes over the training pictures. (default: 10)" in shown
+    assert "Random subset of at most so many native patches per picture and step" in shown
+
+
+def parse(*words: str) -> FinetuneSettings:
+    arguments = vars(settings_parser(FinetuneSettings).parse_args(words))
+    return settings_from_arguments(arguments, FinetuneSettings, **({"data": "d", "model": "m", "output_dir": "o"}))
 
 
 def test_arguments_become_settings():
-    parser = argparse.ArgumentParser()
-    add_settings(parser, FinetuneSettings)
     words = ["--data", "a.csv", "--score_range", "0", "100", "--bf16", "--set", "hash_grid_size=5", "--epochs", "2"]
-    settings = settings_from_arguments(parser.parse_args(words), FinetuneSettings, model="m", output_dir="o")
+    settings = parse(*words)
     assert (settings.score_range, settings.bf16, settings.epochs) == ((0, 100), True, 2)
-    assert settings.architecture == {"hash_grid_size": 5}
+    assert settings.architecture == {"hash_grid_size": 5} and settings.data == "a.csv"
     assert settings.batch_size == FinetuneSettings.batch_size
+    assert not parse("--bf16", "false").bf16
+
+
+def test_settings_of_a_training_step_go_to_the_view(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("native_patches: 3\nview:\n  resized_patches: 4\n")
+    assert parse().view == {}
+    assert parse("--recipe", str(recipe)).view == {"native_patches": 3, "resized_patches": 4}
+    assert parse("--recipe", str(recipe), "--native_patches", "5").view == {"native_patches": 5, "resized_patches": 4}
+    words = ("--set", "native_patches=6", "--set", "resized_patches=null")
+    settings = parse("--recipe", str(recipe), *words)
+    assert settings.view == {"native_patches": 6, "resized_patches": None}
+    view = settings.training_view(FAMILIES["musiq"])
+    assert (view.native_patches, view.resized_patches) == (6, None)
+
+
+def test_views_of_all_families_share_the_arguments(monkeypatch):
+    @dataclass(kw_only=True)
+    class CropView(TrainingView):
+        crop_size: int = field(default=224, metadata={"help": "Side of a random crop, in pixels."})
+        native_patches: float = field(default=0.5, metadata={"help": "Part of the patches."})
+
+    toy = dataclasses.replace(FAMILIES["musiq"], name="toy", view=CropView)
+    monkeypatch.setitem(FAMILIES, "toy", toy)
+    settings = parse("--crop_size", "32", "--set", "native_patches=0.25")
+    assert settings.view == {"crop_size": 32, "native_patches": 0.25}
+    assert settings.training_view(toy).crop_size == 32
+    with pytest.raises(ValueError, match="names crop_size, which training of a musiq model does not have"):
+        settings.training_view(FAMILIES["musiq"])
+
+
+def test_architecture_is_checked_against_the_family_of_the_model(monkeypatch):
+    toy = dataclasses.replace(FAMILIES["musiq"], name="toy")
+    monkeypatch.setitem(FAMILIES, "toy", toy)
+    check_architecture(toy, ["hash_grid_size", "resize_mode"])
+    assert {"padding", "do_convert_rgb", "score_scale", "model_type"}.isdisjoint(architecture_fields(toy))
+    with pytest.raises(ValueError, match="`architecture` names depth, which is no field of a toy model. Known are"):
+        check_architecture(toy, ["depth"])

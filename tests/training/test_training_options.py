@@ -14,9 +14,10 @@ from PIL import Image
 from transformers import AutoModel, TrainingArguments
 
 from musiq_hf import MusiqImageProcessor
-from musiq_hf.data.checks import num_patches_of, readable_rows
+from musiq_hf.data.checks import count_tokens_of_rows, readable_rows
 from musiq_hf.data.loading import load_scored_images
-from musiq_hf.training.collators import QualityCollator
+from musiq_hf.models.musiq.family import MusiqTrainingView
+from musiq_hf.training.collators import Augmentation, TrainingCollator
 from musiq_hf.training.finetuning import _pair_loss, finetune
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import add_lora, freeze, load_model, merge_lora
@@ -141,7 +142,7 @@ def test_nothing_readable_is_an_error(photos):
 def test_patches_are_counted_from_the_heads_of_the_files(photos):
     rows = load_scored_images(str(photos / "scores.csv"))["train"]
     processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[16])
-    counted = num_patches_of(rows, processor)
+    counted = count_tokens_of_rows(rows, processor)
     made = [processor(cell["path"])["pixel_values"].shape[1] for cell in rows["image"]]
     assert counted == made and len(set(made)) > 1
 
@@ -150,14 +151,14 @@ def test_patches_are_counted_from_the_heads_of_the_files(photos):
     "changes",
     [
         {"group_by_length": True},
-        {"fixed_shapes": True, "native_patches": 6},
+        {"fixed_shapes": True, "view": {"native_patches": 6}},
         {"bf16": True},
         {"plcc_weight": 0.5, "rank_weight": 0.5},
         {"optimizer": "sgd"},
         {"optimizer": "adam", "max_steps": 2},
-        {"shorter_side": 12, "min_crop": 0.6, "resized_patches": 2},
+        {"shorter_side": 12, "min_crop": 0.6, "view": {"resized_patches": 2}},
         {"early_stopping": 1, "report_to": "tensorboard"},
-        {"fault_pairs": 2, "fixed_shapes": True, "native_patches": 6},
+        {"fault_pairs": 2, "fixed_shapes": True, "view": {"native_patches": 6}},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -209,11 +210,13 @@ def test_published_files_name_no_folder_of_this_machine(photos, blank):
 
 
 def test_card_says_seed_and_what_is_on(photos, blank):
-    finetune(settings(photos, blank, weight_decay=0.0, fault_pairs=1, warmup_fraction=0.0))
+    finetune(
+        settings(photos, blank, weight_decay=0.0, fault_pairs=1, warmup_fraction=0.0, view={"native_patches": 48})
+    )
     card = (photos / "out/README.md").read_text()
-    for said in ("seed 0", "weight_decay 0.0", "fault_pairs 1", "warmup_fraction 0.0"):
+    for said in ("seed 0", "weight_decay 0.0", "fault_pairs 1", "warmup_fraction 0.0", "native_patches 48"):
         assert said in card
-    for unsaid in ("plcc_weight", "degrade_fraction", "bf16", "freeze", "processes"):
+    for unsaid in ("plcc_weight", "degrade_fraction", "bf16", "freeze", "processes", "resized_patches", "view"):
         assert unsaid not in card
 
 
@@ -230,7 +233,7 @@ def test_processes_draw_other_random_numbers():
 def test_full_batches_are_counted_over_all_processes(photos, blank, monkeypatch):
     monkeypatch.setattr("musiq_hf.training.trainer.num_processes", lambda: 2)
     with pytest.raises(ValueError, match="needs a full batch of 16 pictures, got 12"):
-        finetune(settings(photos, blank, fixed_shapes=True, native_patches=6, batch_size=8))
+        finetune(settings(photos, blank, fixed_shapes=True, view={"native_patches": 6}, batch_size=8))
 
 
 def test_few_pictures_to_choose_on_are_warned_of(photos, blank, caplog):
@@ -254,8 +257,15 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fixed_shapes": True, "native_patches": None}, "`fixed_shapes` needs a bound on the native patches"),
+        (
+            {"fixed_shapes": True, "view": {"native_patches": None}},
+            "`fixed_shapes` needs a bound on the native patches",
+        ),
         ({"architecture": {"hash_gird_size": 3}}, "`architecture` names hash_gird_size, which is no field"),
+        ({"view": {"crop_size": 3}}, "`view` names crop_size, .* a musiq model does not have. It has native_patches"),
+        ({"view": {"native_patches": 0}}, "`native_patches` must be at least 1, got 0"),
+        ({"freeze": "tail"}, "`freeze` must be 'patch_encoder' or 'encoder', got 'tail'"),
+        ({"model": "scratch:musiq-huge"}, "There is no configuration for 'scratch:musiq-huge'"),
         ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
         ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),
         ({"model": "no-such-model"}, "no-such-model: no such directory, and ids on the Hub have an owner"),
@@ -287,14 +297,19 @@ def test_fixed_shapes_compile_once_for_all_batches(tiny_model, tmp_path):
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend=counter)
     generator = np.random.default_rng(0)
-    collator = QualityCollator(processor, flip=True, limits=[None, 12], fixed_length=True)
+    view = MusiqTrainingView(native_patches=12)
+    collator = TrainingCollator(
+        processor, view=view, augmentation=Augmentation(flip=True), length=view.max_tokens(processor)
+    )
     for step in range(50):
         rows = []
         for index, size in enumerate(generator.integers(16, 60, (3, 2))):
             path = tmp_path / f"{step}-{index}.png"
             Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
             rows.append({"image": {"path": str(path), "bytes": None}, "mos": float(index)})
-        compiled(**collator(rows)).loss.backward()
+        batch = collator(rows)
+        del batch["num_tokens"]
+        compiled(**batch).loss.backward()
     assert counter.frame_count == 1
 
 

@@ -23,6 +23,10 @@ CITATION = """\
   note      = {arXiv:2108.05997}
 }"""
 
+PATENTS = """\
+ The method is covered by Google patents US11887270B2 and US12217382B2; this is information, not
+legal advice."""
+
 _LIMITS_OPINIONS = """\
 - Opinion scores are averages over particular observers, displays and instructions. They carry the taste of those
   people and of those who chose the pictures: subjects, places, cameras and styles that are rare in the training data
@@ -91,12 +95,14 @@ class MusiqTrainingView(TrainingView):
     def cut(self, processor: MusiqImageProcessor, pixels: torch.Tensor) -> Feature:
         return subset_patches(processor.cut(pixels), self.limits(processor))
 
-    def max_tokens(self, processor: MusiqImageProcessor) -> int | None:
+    def max_tokens(self, processor: MusiqImageProcessor) -> int:
         resized = sum((-(-side // processor.patch_size)) ** 2 for side in processor.longer_side_lengths)
         if not processor.use_native_resolution:
             return resized
         bounds = [bound for bound in (self.native_patches, processor.max_native_patches) if bound is not None]
-        return resized + min(bounds) if bounds else None
+        if not bounds:
+            raise ValueError("`fixed_shapes` needs a bound on the native patches. Set `native_patches` (512, say).")
+        return resized + min(bounds)
 
     def count_tokens(self, processor: MusiqImageProcessor, height: int, width: int) -> int:
         counts = processor.count_patches(height, width)
@@ -135,6 +141,7 @@ def card(config: MusiqConfig) -> CardText:
             "your own pictures first."
         ),
         limits=_LIMITS_CLASSIFICATION if is_classifier else _LIMITS_OPINIONS,
+        patents=PATENTS,
         citation=CITATION,
         tags=("musiq", "image-quality-assessment", "arxiv:2108.05997"),
     )
@@ -171,6 +178,7 @@ MUSIQ = Family(
     quality=MusiqForImageQualityAssessment,
     classifier=MusiqForImageClassification,
     others=(MusiqModel,),
+    processor_fields=("resize_mode",),
     view=MusiqTrainingView,
     parts=parts,
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),

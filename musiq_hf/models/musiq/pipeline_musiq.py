@@ -12,11 +12,11 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.image_processing_utils import BatchFeature
 from transformers.utils import ModelOutput
 
-from .image_loading_musiq import load_image
+from .image_loading_musiq import describe, load_image, to_rgb_tensor
 
 
 class ImageQualityAssessmentPipeline(Pipeline):
-    """Score pictures with `MusiqForImageQualityAssessment`.
+    """Pipeline that scores pictures with a checkpoint that has a quality head, of MUSIQ or of another family.
 
     >>> from transformers import pipeline
     >>> import musiq_hf
@@ -38,13 +38,13 @@ class ImageQualityAssessmentPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if not hasattr(self.model, "scores_from_logits"):
+        if not hasattr(self.model, "std_from_logits"):
             raise ValueError(
-                f"A checkpoint of MusiqForImageQualityAssessment is needed, got {type(self.model).__name__}. "
+                f"A checkpoint with a quality head is needed, got {type(self.model).__name__}. "
                 "An ImageNet checkpoint has no quality head: fine-tune it first."
             )
-        if not hasattr(self.image_processor, "check_config"):
-            raise ValueError(f"A MusiqImageProcessor is needed, got {type(self.image_processor).__name__}.")
+        if not (hasattr(self.image_processor, "check_config") and hasattr(self.image_processor, "cut")):
+            raise ValueError(f"The image processor of the model is needed, got {type(self.image_processor).__name__}.")
         self.image_processor.check_config(self.model.config)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
@@ -84,13 +84,23 @@ class ImageQualityAssessmentPipeline(Pipeline):
         return super().__call__(inputs, **kwargs)
 
     def preprocess(self, image: Any, timeout: float | None = None) -> BatchFeature:
-        """One picture to a batch of one unpadded sequence."""
+        """Turn one picture into a batch of one."""
+        processor = self.image_processor
         if isinstance(image, np.ndarray | torch.Tensor):
             if image.ndim == 4:
                 raise ValueError(f"One picture was expected, got an array of shape {tuple(image.shape)}: pass a list.")
         else:
             image = load_image(image, timeout=timeout)
-        return self.image_processor(image, padding="longest", return_tensors="pt")
+        try:
+            pixels = to_rgb_tensor(
+                image,
+                input_data_format=getattr(processor, "input_data_format", None),
+                do_convert_rgb=processor.do_convert_rgb,
+                keep_uint8=True,
+            )
+            return processor.pad([processor.cut(pixels)], padding="longest")
+        except ValueError as error:
+            raise ValueError(f"Picture ({describe(image)}): {error}") from error
 
     def get_iterator(self, inputs: Any, num_workers: int, batch_size: int, *parameters: Any) -> Any:
         """The base iterator, with batches padded by the image processor: the base would concatenate them unpadded."""

@@ -6,7 +6,7 @@ from places import ROOT
 from transformers import AutoConfig
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.training.starting import resolve_model
+from musiq_hf.scoring.loading import resolve_model
 
 
 def test_defaults_are_the_published_three_scale_model():

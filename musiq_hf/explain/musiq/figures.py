@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
-from ..models.musiq.patching_musiq import hash_positions
-from ..scoring.engine import check_model, read_pixels
-from .figures import MAX_LABELLED, PANEL, new_figure, panel_height, show_gray, shown_pixels
+from ...models.musiq.image_processing_musiq import MusiqImageProcessor
+from ...models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ...models.musiq.patching_musiq import hash_positions
+from ...scoring.engine import check_model, read_pixels
+from ..figures import MAX_LABELLED, PANEL, new_figure, panel_height, show_gray, shown_pixels
 from .quality_map import PatchLayout, make_inputs, patch_layouts
 
 if TYPE_CHECKING:

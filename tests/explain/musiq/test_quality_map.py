@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from musiq_hf import MusiqImageProcessor
-from musiq_hf.explain.quality_map import QualityMap, make_inputs, patch_layouts, quality_map, read_pixels
+from musiq_hf.explain.figures import QualityMap
+from musiq_hf.explain.musiq.quality_map import make_inputs, patch_layouts, quality_map
 from musiq_hf.models.musiq.patching_musiq import extract_patches, patch_grids
+from musiq_hf.scoring.engine import read_pixels
 
 HEIGHT, WIDTH = 45, 70
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..models.musiq.image_processing_musiq import MusiqImageProcessor
-from ..models.musiq.modeling_musiq import MusiqForImageQualityAssessment
-from ..models.musiq.patching_musiq import num_patches, scaled_sizes
-from ..scoring.engine import check_model, cut_pixels, read_pixels
+from ...models.musiq.image_processing_musiq import MusiqImageProcessor
+from ...models.musiq.modeling_musiq import MusiqForImageQualityAssessment
+from ...models.musiq.patching_musiq import num_patches, scaled_sizes
+from ...scoring.engine import check_model, read_pixels
+from ..figures import QualityMap
 
 MAX_CELLS = 12  # along a side, unless the caller asks for more
 MAX_TOKENS = 16_384
@@ -72,26 +73,6 @@ class PatchLayout:
         return (row[:, None] * cols + col[None, :]).flatten()[: self.count]
 
 
-@dataclass(frozen=True, kw_only=True)
-class QualityMap:
-    """How the score of a picture depends on its regions.
-
-    Attributes:
-        score: Of the whole picture, in MOS points.
-        deltas: Score with the region left out minus `score`, in MOS points, float64, shape (rows, cols): above 0
-            where the region lowers the score. Exactly 0 where a cell holds no patch.
-        num_patches: Patches that each region holds, of all scales together, int64, shape (rows, cols).
-        height: Rows of the picture, in pixels, divided evenly among the rows of the grid.
-        width: Columns of the picture, in pixels, divided evenly among the columns of the grid.
-    """
-
-    score: float
-    deltas: np.ndarray
-    num_patches: np.ndarray
-    height: int
-    width: int
-
-
 def patch_layouts(height: int, width: int, processor: MusiqImageProcessor) -> list[PatchLayout]:
     """The patches of every scale of a picture, in the order of the sequence.
 
@@ -131,7 +112,7 @@ def patch_layouts(height: int, width: int, processor: MusiqImageProcessor) -> li
 
 def make_inputs(pixels: torch.Tensor, processor: MusiqImageProcessor) -> dict[str, torch.Tensor]:
     """What the model reads of `read_pixels`' answer: a batch of one, without padding, on the device of the pixels."""
-    return {name: values[None] for name, values in cut_pixels(pixels, processor).items()}
+    return {name: values[None] for name, values in processor.cut(pixels).items()}
 
 
 def _scores(

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversion as a command: the words of `musiq convert` and of the doors, read and obeyed in one way.
+
+The converter is chosen by who recognises the file, and for the way back by the family of the directory.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.utils import httpx
+from transformers import AutoConfig
+from transformers.utils import logging
+
+from ..common.arguments import parse_arguments
+from . import CONVERTERS, converter_of_config, converter_of_file
+from .directories import check_directory
+from .protocol import Converter
+
+DOOR = "python -m conversion.convert_musiq_checkpoint"
+EXAMPLES = """\
+{command} koniq_ckpt.npz musiq-koniq
+{command} koniq musiq-koniq
+{command} musiq-koniq back.npz --to_original
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionJob:
+    """One conversion, as the user asks for it.
+
+    Attributes:
+        checkpoint: File, published name or, for the way back, Hugging Face directory.
+        output: Directory to write, or file for the way back.
+        name: Name of the checkpoint on its card; None = the published name, or the file's.
+        push_to_hub: Id of the Hub repository to upload to; None uploads nothing.
+        to_original: True converts back.
+        arguments: Options of the converters that the user gave, by name.
+    """
+
+    checkpoint: str
+    output: Path
+    name: str | None = None
+    push_to_hub: str | None = None
+    to_original: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def describe(command: str) -> str:
+    """Write the description of a command: what can be converted, and examples."""
+    accepted = "; or ".join(converter.accepts for converter in CONVERTERS.values())
+    return f"Convert {accepted}, to a Hugging Face directory, and back.\n\n{EXAMPLES.format(command=command)}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every conversion, and the options of all converters."""
+    add = parser.add_argument
+    names = ", ".join(name for converter in CONVERTERS.values() for name in converter.published)
+    add("checkpoint", help=f"file, or a published name to download: {names}")
+    add("output", help="new directory; with --to_original the new file")
+    add("--name", help="in the card; a published one adds what is known (default: the published name, or the file's)")
+    add("--push_to_hub", metavar="REPO_ID", help="upload the directory")
+    add("--to_original", action="store_true", help="the other way: a Hugging Face directory to the original's file")
+    for converter in CONVERTERS.values():
+        converter.add_arguments(parser)
+
+
+def default_options(converter: Converter) -> dict[str, Any]:
+    """Return the options of a converter and their defaults, by name."""
+    parser = argparse.ArgumentParser(add_help=False)
+    converter.add_arguments(parser)
+    return vars(parser.parse_args([]))
+
+
+def read_job(words: Mapping[str, Any]) -> ConversionJob:
+    """Make a job of parsed words.
+
+    Args:
+        words: Values of `add_arguments` by name; others are not looked at.
+    """
+    options = {name: value for one in CONVERTERS.values() for name, value in default_options(one).items()}
+    return ConversionJob(
+        checkpoint=words["checkpoint"],
+        output=Path(words["output"]),
+        name=words["name"],
+        push_to_hub=words["push_to_hub"],
+        to_original=words["to_original"],
+        arguments={name: words[name] for name, default in options.items() if words[name] != default},
+    )
+
+
+def resolve(checkpoint: str) -> tuple[Path, str | None]:
+    """Find the file to convert, and download it if its name is a published one.
+
+    Args:
+        checkpoint: Path of a file, which comes first, or a published name.
+
+    Returns:
+        The file and, if it was downloaded, the name of the checkpoint.
+
+    Raises:
+        FileNotFoundError: If it is neither a file nor a published name.
+        ConnectionError: If the download fails.
+    """
+    path, converters = Path(checkpoint), CONVERTERS.values()
+    if path.is_file():
+        return path, None
+    for converter in converters:
+        fetched = converter.fetch(checkpoint)
+        if fetched is not None:
+            return fetched
+    if path.is_dir():
+        endings = dict.fromkeys(ending for converter in converters for ending in converter.endings)
+        raise FileNotFoundError(f"{path} is a directory. Give the {' or '.join(endings)} file, or add --to_original.")
+    names = ", ".join(name for converter in converters for name in converter.published)
+    raise FileNotFoundError(f"{path}: no such file, and not one of the published names {names}.")
+
+
+def check_arguments(job: ConversionJob, path: Path, converter: Converter) -> None:
+    """Raise a ValueError if options were given that another converter than that of the file understands."""
+    foreign = [f"`--{name}`" for name in job.arguments if name not in default_options(converter)]
+    if foreign:
+        raise ValueError(
+            f"{path} is a {converter.family} checkpoint, whose converter has no {', '.join(foreign)}. Leave that out."
+        )
+
+
+def push(directory: Path, repo_id: str) -> str:
+    """Upload a converted directory to the Hub.
+
+    Args:
+        directory: Directory to upload.
+        repo_id: Id of the repository, which is made if it is missing.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        ConnectionError: If that fails, for whatever reason.
+    """
+    api = HfApi()
+    try:
+        url = api.create_repo(repo_id, exist_ok=True)
+        api.upload_folder(repo_id=url.repo_id, folder_path=directory)
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ConnectionError(
+            f"{repo_id} could not be pushed ({reason}). {directory} is complete: push it later."
+        ) from error
+    return str(url)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Hide the bars for reading weights, which last a moment; those of up- and downloads stay."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
+
+
+def _run_back(job: ConversionJob) -> None:
+    generic = ("name", "push_to_hub")
+    given = [*(name for name in generic if getattr(job, name) is not None), *job.arguments]
+    if given:
+        raise ValueError(f"`--to_original` takes no other argument, got --{', --'.join(given)}. Leave them out.")
+    directory = Path(job.checkpoint)
+    check_directory(directory)
+    converter = converter_of_config(AutoConfig.from_pretrained(directory))
+    count = converter.to_original(directory, job.output)
+    print(f"written   {job.output}, {count} arrays")
+
+
+def run_job(job: ConversionJob) -> None:
+    """Convert, and print the report.
+
+    Raises:
+        ValueError: If no converter takes the file, or the one that does refuses it or an argument.
+        OSError: If there is no such file, or it cannot be down- or uploaded.
+    """
+    if job.to_original:
+        _run_back(job)
+        return
+    path, name = resolve(job.checkpoint)
+    converter = converter_of_file(path)
+    check_arguments(job, path, converter)
+    with _no_progress_bars():
+        conversion = converter.convert(path, job.output, name=job.name or name, arguments=job.arguments)
+    print(conversion.report())
+    if job.push_to_hub:
+        print(f"pushed    {push(job.output, job.push_to_hub)}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of the doors in `conversion`."""
+    parser = argparse.ArgumentParser(description=describe(DOOR), formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and convert, for the doors in `conversion`.
+
+    Args:
+        argv: Words of the command line; None reads them.
+
+    Returns:
+        0, or 2 after one sentence for a mistake in the arguments or the file.
+    """
+    job = read_job(vars(parse_arguments(build_parser(), argv)))
+    try:
+        run_job(job)
+    except (ValueError, OSError) as error:
+        print(f"convert: {error}", file=sys.stderr)
+        return 2
+    return 0

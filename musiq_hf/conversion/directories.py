@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Directories of converted checkpoints: written whole or not at all, loaded again and compared."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..common.files import read_json, write_json
+from ..hub.publishing import add_remote_code
+from ..models import family_of
+from ..scoring.verification import write_self_test
+
+TOLERANCE = 1e-5  # of the logits; reloading changes nothing, so this allows for other kernels only
+PICTURE_SIZES = ((120, 160), (64, 64))  # of random pictures, in pixels; the smaller one is padded in the batch
+
+
+def check_free(output: Path) -> None:
+    """Raise a ValueError if an output exists and is not an empty directory."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists and is not an empty directory. Choose another, or remove it first.")
+
+
+def check_directory(directory: Path) -> None:
+    """Raise a ValueError if a path is not a Hugging Face directory."""
+    if not (directory / "config.json").is_file():
+        raise ValueError(f"{directory} is not a Hugging Face directory: it holds no config.json.")
+
+
+@contextmanager
+def _new_directory(output: Path) -> Iterator[Path]:
+    """Make a sibling that becomes `output` at the end, or vanishes if anything fails."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if output.exists():
+            output.rmdir()
+        os.replace(temporary, output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_configs(config: PreTrainedConfig, directory: Path) -> None:
+    """Write config.json and preprocessor_config.json, as `configuration/checkpoints` has them."""
+    config.save_pretrained(directory)
+    processor: Any = family_of(config).processor
+    processor.from_config(config).save_pretrained(directory)
+    content = read_json(directory / "config.json") | {"dtype": "float32"}
+    if content.get("id2label", {}).get("0") == "LABEL_0":
+        # A thousand lines of names that say nothing; Transformers makes them from the number.
+        del content["id2label"], content["label2id"]
+        content["num_labels"] = config.num_labels
+    write_json(directory / "config.json", content)
+
+
+@torch.inference_mode()
+def measure_difference(first: Any, second: Any, processor: Any) -> float:
+    """Measure how far two models of one configuration differ on a batch of seeded random pictures.
+
+    Args:
+        first: Model in evaluation mode.
+        second: Model in evaluation mode.
+        processor: Image processor of both.
+
+    Returns:
+        The largest absolute difference of a logit; NaN if one is not finite.
+    """
+    generator = torch.Generator().manual_seed(0)
+    pictures = [torch.rand((height, width, 3), generator=generator) for height, width in PICTURE_SIZES]
+    batch = processor.pad([processor.cut(picture) for picture in pictures], padding="longest")
+    logits = [model(**batch).logits for model in (first, second)]
+    return float((logits[0] - logits[1]).abs().max())
+
+
+def write_checkpoint(
+    model: PreTrainedModel,
+    output: Path,
+    *,
+    check_weights: Callable[[PreTrainedModel], None],
+    write_card: Callable[[Path, float], object],
+) -> float:
+    """Write a model with all that belongs to it, load that and compare; a failure leaves nothing behind.
+
+    Args:
+        model: Model in float32, in evaluation mode.
+        output: Directory to write, which must not exist, or be empty.
+        check_weights: Function that raises a ValueError unless a loaded model gives back the source's arrays.
+        write_card: Function of the directory and the largest difference of a logit.
+
+    Returns:
+        The largest difference of a logit between the model and the loaded one.
+
+    Raises:
+        ValueError: If the two differ, or the processor does not fit.
+    """
+    with _new_directory(output) as temporary:
+        model.save_pretrained(temporary)
+        write_configs(model.config, temporary)
+        add_remote_code(temporary)
+        reloaded = type(model).from_pretrained(temporary).eval()
+        processor: Any = family_of(model.config).processor.from_pretrained(temporary)
+        difference = measure_difference(model, reloaded, processor)
+        if not difference <= TOLERANCE:  # also for NaN
+            raise ValueError(
+                f"The written files give other logits than the arrays: largest difference {difference}. Are all of "
+                "the source's numbers finite?"
+            )
+        check_weights(reloaded)
+        processor.check_config(reloaded.config)
+        write_self_test(reloaded, processor, temporary)
+        write_card(temporary, difference)
+    return difference

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversion of MUSIQ back: a Hugging Face directory to the `.npz` that the original's program reads."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+
+from ..models.musiq.configuration_musiq import MusiqConfig
+from .directories import check_directory
+from .key_mapping import ours_to_original
+from .protocol import Array
+from .weights import MODELS, parameter_shapes
+
+ORIGINAL_GROUPS, ORIGINAL_EPSILON = 32, 1e-6  # fixed in the original's code
+
+
+def _load_strictly(directory: Path) -> tuple[MusiqConfig, dict[str, Array]]:
+    """Load configuration and float32 weights of a directory: every weight that the model has, and no other."""
+    check_directory(directory)
+    config = MusiqConfig.from_pretrained(directory)
+    architecture = (config.architectures or [None])[0]
+    if architecture not in MODELS:
+        raise ValueError(f"`architectures` in {directory} must name one of {sorted(MODELS)}, got {architecture}.")
+    state: dict[str, Array] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        state |= {name: tensor.float().numpy() for name, tensor in load_file(file).items()}
+    found, expected = {name: array.shape for name, array in state.items()}, parameter_shapes(config)
+    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    if wrong:
+        raise ValueError(
+            f"The weights in {directory} do not fit its config.json: missing, extra or misshapen {wrong}."
+        )
+    return config, state
+
+
+def _check_expressible(config: MusiqConfig) -> None:
+    """Raise a ValueError if the original's program cannot compute such a model."""
+    fixed = {"patch_encoder_groups": ORIGINAL_GROUPS, "layer_norm_eps": ORIGINAL_EPSILON}
+    wrong = {name: getattr(config, name) for name, value in fixed.items() if getattr(config, name) != value}
+    if config.patch_encoder == "linear":
+        wrong.pop("patch_encoder_groups", None)
+    if config.spatial_embedding not in ("hash", "sinusoid"):
+        wrong["spatial_embedding"] = config.spatial_embedding
+    if wrong:
+        raise ValueError(
+            f"The original's program has no {wrong}: it needs {fixed} and hashed or sinusoid positions. "
+            "Such a checkpoint cannot be converted to its format."
+        )
+
+
+def to_original(directory: Path, output: Path) -> int:
+    """Write the original's `.npz` from a Hugging Face directory.
+
+    `score_offset` and `score_scale`, which the original does not know, are worked into the head.
+
+    Args:
+        directory: Directory that holds config.json and weights.
+        output: File to write, which must not exist.
+
+    Returns:
+        The number of arrays.
+
+    Raises:
+        ValueError: If there is no such directory, the weights do not fit, the original cannot express the model, or
+            the output exists.
+    """
+    if output.exists():
+        raise ValueError(f"{output} exists. Choose another name, or remove it first.")
+    config, state = _load_strictly(directory)
+    _check_expressible(config)
+    if (config.score_offset, config.score_scale) != (0, 1):
+        weight, bias = (state[f"head.classifier.{name}"].astype(np.float64) for name in ("weight", "bias"))
+        state["head.classifier.weight"] = (weight * config.score_scale).astype(np.float32)
+        state["head.classifier.bias"] = (bias * config.score_scale + config.score_offset).astype(np.float32)
+    arrays, _ = ours_to_original(state, num_attention_heads=config.num_attention_heads)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(arrays)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One list of promises for every model family: MUSIQ, and a toy that shows what a second family costs."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from isolated import run_isolated
+from PIL import Image
+from toy_family.family import TOY
+from transformers import AutoImageProcessor, AutoModel, pipeline
+
+from musiq_hf.cli import main
+from musiq_hf.explain.report import make_report
+from musiq_hf.hub.publishing import add_remote_code
+from musiq_hf.models import FAMILIES, family_of
+from musiq_hf.models.auto import AutoModelForImageQualityAssessment, register_family
+from musiq_hf.models.protocol import Family
+from musiq_hf.scoring import load_quality, make_signature, score_pictures
+from musiq_hf.scoring.verification import write_self_test
+
+SIZES = ((30, 41), (17, 60), (48, 24))
+ALL = {**FAMILIES, "toy": TOY}
+
+
+@dataclass
+class Case:
+    """A family with a small model and where they are saved."""
+
+    family: Family
+    model: Any
+    processor: Any
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.family.name
+
+
+def tiny_settings(name: str, tiny_config: Callable[..., Any]) -> dict[str, Any]:
+    if name != "musiq":
+        return {}
+    own = tiny_config()
+    return {field: getattr(own, field) for field in type(own).__annotations__ if field != "model_type"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy():
+    """Let the package know the toy, as one line in FAMILIES would."""
+    FAMILIES["toy"] = TOY
+    register_family(TOY)
+    yield
+    del FAMILIES["toy"]
+
+
+@pytest.fixture(scope="module", params=ALL)
+def case(request, tiny_config, tmp_path_factory) -> Case:
+    family = ALL[request.param]
+    torch.manual_seed(0)
+    settings = tiny_settings(family.name, tiny_config) | {"score_range": [0, 100], "score_scale": 20.0}
+    model = family.quality(family.config(**settings)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    processor = family.processor.from_config(model.config)
+    folder = tmp_path_factory.mktemp(family.name) / "checkpoint"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    add_remote_code(folder)
+    write_self_test(model, processor, folder)
+    return Case(family, model, processor, folder)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Twelve small pictures, and a table of their scores."""
+    folder, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    lines = ["image,mos,split"]
+    for index in range(12):
+        level = 20 + 18 * index
+        values = generator.integers(0, level, (24 + index, 30, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{index}.png")
+        lines.append(f"{index}.png,{8 * index},{'train' if index < 8 else 'validation'}")
+    (folder / "scores.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def pictures() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8) for size in SIZES]
+
+
+@torch.no_grad()
+def scores_of(case: Case, features: list[dict[str, torch.Tensor]], **padding: Any) -> list[float]:
+    return case.model(**case.processor.pad(features, **({"padding": "longest"} | padding))).scores.tolist()
+
+
+def test_a_picture_has_one_score_alone_and_in_a_batch(case):
+    features = [case.processor.cut(picture) for picture in pictures()]
+    alone = [scores_of(case, [feature])[0] for feature in features]
+    assert scores_of(case, features) == pytest.approx(alone, abs=1e-4)
+    length = max(map(case.processor.num_tokens, features)) + 3
+    assert scores_of(case, features, padding="max_length", max_length=length) == pytest.approx(alone, abs=1e-4)
+    assert len({round(score, 2) for score in alone}) == len(alone)
+
+
+def test_tokens_are_known_without_cutting(case):
+    for picture in pictures():
+        feature = case.processor.cut(picture)
+        assert case.processor.count_tokens(*picture.shape[:2]) == case.processor.num_tokens(feature)
+        view = case.family.view()
+        assert view.count_tokens(case.processor, *picture.shape[:2]) == case.processor.num_tokens(
+            view.cut(case.processor, picture)
+        )
+
+
+def test_bytes_and_floats_are_one_picture(case):
+    (picture, *_) = pictures()
+    as_float = scores_of(case, [case.processor.cut(picture.float() / 255)])
+    assert as_float == pytest.approx(scores_of(case, [case.processor.cut(picture)]), abs=1e-3)
+
+
+def test_a_checkpoint_is_loaded_by_every_way(case):
+    expected = scores_of(case, [case.processor.cut(picture) for picture in pictures()])
+    for auto in (AutoModel, AutoModelForImageQualityAssessment):
+        model = auto.from_pretrained(case.folder).eval()
+        assert type(model) is case.family.quality and family_of(model.config) is FAMILIES[case.name]
+    assert type(AutoImageProcessor.from_pretrained(case.folder)) is case.family.processor
+    model, processor = load_quality(str(case.folder))
+    processor.check_config(model.config)
+    rows = list(score_pictures([picture.numpy() for picture in pictures()], model=model, processor=processor))
+    assert [row.score for row in rows] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_pipeline_scores(case, photos):
+    scorer = pipeline("image-quality-assessment", model=str(case.folder))
+    answer = scorer([str(photos / "3.png"), str(photos / "9.png")], batch_size=2)
+    model, processor = load_quality(str(case.folder))
+    files = [photos / "3.png", photos / "9.png"]
+    rows = list(score_pictures(files, model=model, processor=processor))
+    assert [own["score"] for own in answer] == pytest.approx([row.score for row in rows], abs=1e-4)
+
+
+def test_remote_code_scores_in_a_fresh_process(case, photos, tmp_path):
+    script = f"""
+processor = AutoImageProcessor.from_pretrained({str(case.folder)!r}, trust_remote_code=True)
+model = AutoModel.from_pretrained({str(case.folder)!r}, trust_remote_code=True).eval()
+picture = torch.arange(30 * 41 * 3, dtype=torch.uint8).view(30, 41, 3)
+with torch.no_grad():
+    scores = model(**processor.pad([processor.cut(picture)], padding="longest")).scores
+result |= {{"scores": scores.tolist(), "module": type(model).__module__}}
+"""
+    picture = torch.arange(30 * 41 * 3, dtype=torch.uint8).view(30, 41, 3)
+    found = run_isolated(script, home=tmp_path, cwd=tmp_path, picture=photos / "3.png", package=False)
+    assert found["module"].startswith("transformers_modules.")
+    assert found["scores"] == pytest.approx(scores_of(case, [case.processor.cut(picture)]), abs=1e-4)
+
+
+def test_the_command_scores_and_signs(case, photos, tmp_path):
+    output = tmp_path / "scores.csv"
+    assert main(["score", str(photos / "3.png"), "-m", str(case.folder), "-o", str(output)]) == 0
+    (row,) = csv.DictReader(output.read_text().splitlines())
+    assert row["error"] == "" and 0 <= float(row["score_0_1"]) <= 1
+    model, processor = load_quality(str(case.folder))
+    assert row["signature"] == make_signature(model, processor, checkpoint=str(case.folder))
+
+
+def test_the_signature_moves_with_every_field(case):
+    def sign() -> str:
+        return make_signature(case.model, case.processor, checkpoint="x")
+
+    plain = sign()
+    for owner in (case.model.config, case.processor):
+        for name, value in owner.signature_fields().items():
+            changed = value + 1 if isinstance(value, int | float) and not isinstance(value, bool) else "other"
+            setattr(owner, name, changed)
+            assert sign() != plain, name
+            setattr(owner, name, value)
+    assert sign() == plain
+
+
+def test_the_self_test_holds_until_a_weight_changes(case, tmp_path, capsys):
+    assert main(["verify", str(case.folder)]) == 0
+    model, processor = load_quality(str(case.folder))
+    with torch.no_grad():
+        next(iter(family_of(model.config).parts(model)["head"])).bias.add_(1.0)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "self_test.json").write_bytes((case.folder / "self_test.json").read_bytes())
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+def finetune(case: Case, photos: Path, output: Path, *words: str) -> int:
+    command = ["finetune", "--data", str(photos / "scores.csv"), "--model", str(case.folder), "--epochs", "1"]
+    command += ["--output_dir", str(output), "--batch_size", "4", "--score_range", "0", "100", *words]
+    return main(command)
+
+
+def test_two_steps_of_training_are_saved_with_card_and_self_test(case, photos, tmp_path):
+    assert finetune(case, photos, tmp_path / "out") == 0
+    model, _ = load_quality(str(tmp_path / "out"))
+    assert type(model) is case.family.quality and model.config.score_range == [0, 100]
+    before = case.model.state_dict()
+    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    card = (tmp_path / "out" / "README.md").read_text()
+    text = case.family.card(model.config)
+    assert text.summary in card and text.citation in card and "## Evaluation" in card
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert state["global_step"] == 2
+
+
+def test_training_goes_on_where_it_stopped(case, photos, tmp_path):
+    assert finetune(case, photos, tmp_path / "whole", "--epochs", "2") == 0
+    assert finetune(case, photos, tmp_path / "parts", "--epochs", "2", "--max_steps", "2") == 0
+    settings = tmp_path / "parts" / "run_settings.json"
+    settings.write_text(settings.read_text().replace('"max_steps": 2', '"max_steps": null'))
+    assert finetune(case, photos, tmp_path / "parts", "--epochs", "2", "--resume") == 0
+    steps = json.loads((tmp_path / "parts" / "trainer_state.json").read_text())["global_step"]
+    assert steps == json.loads((tmp_path / "whole" / "trainer_state.json").read_text())["global_step"] == 4
+
+
+def test_every_part_but_the_head_can_be_frozen(case, photos, tmp_path):
+    for part in set(case.family.parts(case.model)) - {"head"}:
+        assert finetune(case, photos, tmp_path / part, "--freeze", part) == 0
+        trained, _ = load_quality(str(tmp_path / part))
+        for old, new in zip(case.family.parts(case.model)[part], case.family.parts(trained)[part], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(old.parameters(), new.parameters(), strict=True))
+
+
+def test_a_report_explains_a_score(case, photos):
+    pytest.importorskip("matplotlib")
+    with Image.open(photos / "3.png") as image:
+        page, score = make_report(
+            case.model, case.processor, image.copy(), name="3.png", checkpoint="x", signature="y"
+        )
+    assert f"{score:.2f} MOS points, on a scale of 0 to 100" in page and "Degradation" in page
+
+
+def test_the_model_can_be_exported_as_a_graph(case):
+    batch = dict(case.processor.pad([case.processor.cut(pictures()[0])], padding="longest"))
+    program = torch.export.export(case.model, (), batch)
+    torch.testing.assert_close(program.module()(**batch)["scores"], case.model(**batch).scores)
+
+
+def test_no_part_of_another_family_is_asked_for(case):
+    with pytest.raises(ValueError, match="checkpoint was expected, got one of type 'vit'"):
+        family_of(type("Other", (), {"model_type": "vit"})())
