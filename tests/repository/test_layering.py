@@ -374,8 +374,9 @@ def test_examples_import_public_names_only():
 def test_doors_of_the_converters_import_their_main_only():
     broken = []
     for path in outside("conversion"):
-        homes = (f"{PACKAGE.name}.conversion", f"{PACKAGE.name}.conversion.{path.stem}")
-        broken += [str(item) for item, _ in own_imports(path) if item.name != "main" or item.module not in homes]
+        for item, target in own_imports(path):
+            if item.name != "main" or folder_of(target) != "conversion":
+                broken.append(str(item))
     check(broken)
 
 
