@@ -24,23 +24,24 @@ VERBS = set(
     Assert Assign Attach Attend Average Batch Begin Bin Bind Blend Block Blur Bound Bring Build Cache Calculate
     Calibrate Call Cast Change Check Choose Classify Clear Climb Clip Close Collate Collect Combine Compare Compile
     Complete Compose Compress Compute Condense Configure Confirm Connect Continue Convert Convolve Copy Correct
-    Count Cover Create Crop Cut Deal Decide Declare Decode Decompose Decorate Define Degrade Delete Derive Describe
-    Detach Detect Determine Disable Discard Distort Divide Do Double Download Draw Drop Embed Emit Enable Encode
-    End Enlarge Enter Estimate Evaluate Exclude Execute Expand Explain Export Extract Fail Feed Fetch Fill Filter
-    Find Fine-tune Finish Fit Fix Flatten Flip Fold Follow Forget Format Freeze Gather Generate Get Give Go Group
-    Guess Halve Hand Hash Hold Identify Ignore Import Include Index Infer Initialise Insert Inspect Install
-    Interleave Interpolate Interpret Invert Iterate Join Keep Label Launch Leave Let Limit Link List Load Locate
-    Lock Log Look Lower Make Map Mark Mask Match Measure Merge Mirror Mix Move Multiply Name Normalise Normalize
-    Note Notice Number Offer Omit Open Order Outline Overlay Overwrite Pack Pad Parse Pass Patch Perform Permute
-    Pick Place Plan Plot Point Pool Posterise Pre-train Predict Prefix Prepare Preserve Print Process Produce
-    Project Protect Publish Pull Push Put Quantise Query Quote Raise Rank Reach Read Rebuild Receive Recognise
-    Record Reduce Refer Refuse Register Reject Release Remember Remove Rename Render Reorder Repeat Replace Report
-    Represent Request Require Resample Rescale Reset Reshape Resize Resolve Restore Resume Retry Return Reverse
-    Rewrite Rotate Round Run Sample Save Say Scale Scan Score Screen Search Select Send Separate Serve Set Share
-    Sharpen Shift Shorten Show Shrink Shuffle Sign Simulate Skip Slice Smooth Solve Sort Split Spread Stack Start
-    Stop Store Stream Stretch Strip Subtract Sum Summarise Summarize Synthesise Take Tell Test Tile Time Tokenise
-    Track Train Transform Translate Transpose Trim Truncate Try Turn Unfreeze Unpack Update Upload Use Validate
-    Verify View Visit Vote Wait Walk Warm Warn Watch Weigh Weight Whiten Wrap Write Yield Zero
+    Count Cover Create Crop Crossfade Cut Deal Decide Declare Decode Decompose Decorate Define Degrade Delete
+    Derive Describe Detach Detect Determine Disable Discard Distort Divide Do Double Download Draw Drop Embed Emit
+    Enable Encode End Enlarge Enter Estimate Evaluate Exclude Execute Expand Explain Export Expose Extract Fail
+    Feed Fetch Fill Filter Find Fine-tune Finish Fit Fix Flatten Flip Fold Follow Forget Format Freeze Gather
+    Generate Get Give Go Group Guess Halve Hand Hash Hide Hold Identify Ignore Import Include Index Infer
+    Initialise Insert Inspect Install Interleave Interpolate Interpret Invert Iterate Join Keep Label Launch Leave
+    Let Limit Link List Load Locate Lock Log Look Lower Make Map Mark Mask Match Measure Merge Mirror Mix Move
+    Multiply Name Normalise Normalize Note Notice Number Observe Offer Omit Open Order Outline Overlay Overwrite
+    Pack Pad Paint Parse Part Pass Patch Pause Perform Permute Pick Place Plan Plot Point Pool Posterise Pre-train
+    Predict Prefix Prepare Preserve Print Process Produce Project Protect Publish Pull Push Put Quantise Query
+    Quote Raise Rank Reach Read Rebuild Receive Recognise Record Reduce Refer Refuse Register Reject Release
+    Remember Remove Rename Render Reorder Repeat Replace Report Represent Request Require Resample Rescale Reset
+    Reshape Resize Resolve Restore Resume Retry Return Reveal Reverse Rewrite Rotate Round Run Sample Save Say
+    Scale Scan Score Screen Search Select Send Separate Serve Set Share Sharpen Shift Shorten Show Shrink Shuffle
+    Sign Simulate Skip Slice Smooth Solve Sort Split Spot Spread Stack Start Stop Store Stream Stretch Strip
+    Subtract Sum Summarise Summarize Synthesise Take Tell Test Tile Time Tokenise Track Train Transform Translate
+    Transpose Trim Truncate Try Turn Unfreeze Unpack Update Upload Use Validate Verify View Visit Vote Wait Walk
+    Warm Warn Watch Weigh Weight Whiten Wrap Write Yield Zero
     """.split()
 )
 # Those of them that are nouns too: "Score pictures" is a command, "Score of a picture" is not.
@@ -48,10 +49,11 @@ NOUNS_TOO = set(
     """
     Answer Average Batch Bin Block Blur Bound Call Cast Change Check Collate Copy Count Crop Cut Download Draw End
     Estimate Export Filter Fit Fold Format Group Hash Index Label Limit Link List Load Lock Log Look Map Mark Mask
-    Match Measure Mirror Mix Move Name Note Number Offer Order Outline Overlay Pad Pass Patch Pick Place Plan Plot
-    Point Pool Process Project Query Quote Rank Record Release Report Request Return Round Run Sample Scale Score
-    Screen Search Set Share Shift Sign Slice Sort Split Spread Stack Start Stop Store Stream Stretch Sum Test Tile
-    Time Track Train Transform Update Upload Use View Visit Vote Walk Watch Weight Wrap Yield Zero
+    Match Measure Mirror Mix Move Name Note Number Offer Order Outline Overlay Pad Paint Part Pass Patch Pause Pick
+    Place Plan Plot Point Pool Process Project Query Quote Rank Record Release Report Request Return Round Run
+    Sample Scale Score Screen Search Set Share Shift Sign Slice Sort Split Spot Spread Stack Start Stop Store
+    Stream Stretch Sum Test Tile Time Track Train Transform Update Upload Use View Visit Vote Walk Watch Weight
+    Wrap Yield Zero
     """.split()
 )
 AFTER_A_NOUN = {
