@@ -26,8 +26,8 @@ from benchmarks.inputs import (
 from benchmarks.measure import DTYPES, interleave, ratio
 from benchmarks.operations import picture_operations
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.metrics.correlation import quality_metrics
-from musiq_hf.pictures.finding import find_pictures
+from musiq_hf.metrics import quality_metrics
+from musiq_hf.pictures import find_pictures
 
 NUM_SINGLES = 5
 RANGE = 100.0  # of the embedded checkpoint's scores

@@ -11,8 +11,8 @@ from PIL import Image
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.models.musiq.patching_musiq import hash_positions, patch_grids
-from musiq_hf.pictures.synthetic import make_picture
-from musiq_hf.scoring.engine import score_pictures
+from musiq_hf.pictures import make_picture
+from musiq_hf.scoring import score_pictures
 
 Features = dict[str, torch.Tensor]
 Size = tuple[int, int]  # width and height, in pixels

@@ -11,7 +11,7 @@ from PIL import Image
 
 from musiq_hf.common.arguments import parse_arguments
 from musiq_hf.common.extras import require
-from musiq_hf.pictures.degradations import degrade
+from musiq_hf.pictures import degrade
 
 BLUR_SIGMA = 1.5  # pixels
 NOISE_SIGMA = 25  # gray levels of 255

@@ -43,6 +43,10 @@ def check_card(content: str) -> list[str]:
         return [f"invalid YAML: {error}"]
     if not isinstance(head, dict):
         return ["the metadata is not a mapping"]
+    return [*_check_fields(head), *_check_results(head)]
+
+
+def _check_fields(head: dict[str, Any]) -> list[str]:
     errors = [
         f'"{name}" must be a list of strings'
         for name in ("tags", "datasets", "metrics")
@@ -52,6 +56,11 @@ def check_card(content: str) -> list[str]:
         errors.append(f'"pipeline_tag" {head["pipeline_tag"]} is not a task of the Hub')
     if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", str(head.get("license", "other"))):
         errors.append(f'"license" {head["license"]} is not a licence identifier')
+    return errors
+
+
+def _check_results(head: dict[str, Any]) -> list[str]:
+    errors = []
     for entry in head.get("model-index") or []:
         for result in entry.get("results") or [{}]:
             if not {"task", "dataset", "metrics"} <= set(result):

@@ -10,7 +10,6 @@ from PIL import Image
 
 from benchmarks import check, gpu, report
 from benchmarks.results import add_section, find_row, read_all, read_results
-from benchmarks.training_step import VARIANTS
 
 # -- results
 
@@ -204,10 +203,3 @@ def test_the_points_of_the_plot_are_sorted(tmp_path):
     lines = report.growth_lines(read_results(write_results(tmp_path / "bench.json")))
     assert set(lines) == {"ours float32", "pyiqa float32"}
     assert [point[0] for point in lines["ours float32"]] == [6.0, 12.0]
-
-
-def test_every_variant_of_training_says_what_it_switches():
-    assert all(VARIANTS[name][0] == name.split(",")[0] for name in VARIANTS)
-    assert {name for name, (_, checkpointing, _) in VARIANTS.items() if checkpointing} == {
-        name for name in VARIANTS if name.endswith("checkpointing")
-    }

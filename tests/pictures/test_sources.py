@@ -368,3 +368,22 @@ def test_a_lazy_picture_travels_undecoded_and_is_read_where_it_is_opened(tmp_pat
     os.remove(tmp_path / "a.png")
     with pytest.raises(ValueError, match="a.png: no such file"):
         copy.open()
+
+
+def test_a_folder_is_walked_beforehand_only_for_a_named_column(place, monkeypatch):
+    write(place / "photos" / "deep" / "a.png")
+    listed, scandir = [], os.scandir
+
+    def listing(path):
+        listed.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", listing)
+    check_sources(["photos"])
+    check_sources(["photos"], columns=Columns())
+    assert listed == []
+    for columns in (Columns("other"), Columns(key="other")):
+        listed.clear()
+        with pytest.raises(ValueError, match=r"names a column \('other'\) of a table or data set, but none is given"):
+            check_sources(["photos"], columns=columns)
+        assert listed == ["photos", os.path.join("photos", "deep")]

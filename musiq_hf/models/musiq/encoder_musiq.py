@@ -95,7 +95,7 @@ class MusiqAttention(nn.Module):
             return self.o_proj(output.flatten(-2)[None]), None
         if cls_only and attention_mask is not None:
             attention_mask = attention_mask[:, :, :1]
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         output, weights = attention(
