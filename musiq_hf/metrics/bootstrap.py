@@ -12,11 +12,11 @@ _VALUES_PER_CHUNK = 1_000_000  # of the bootstrap, to bound its memory
 
 
 def _resampled_ranks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean ranks within resamples, without sorting each of them.
+    """Compute mean ranks within resamples, without sorting each of them.
 
     Args:
         values: Shape (num_pictures,).
-        counts: How often each resample holds each picture, shape (num_resamples, num_pictures).
+        counts: Number of times that each resample holds each picture, shape (num_resamples, num_pictures).
 
     Returns:
         Ranks minus their mean, shape (num_resamples, num_pictures), and whether a resample holds more than one value,
@@ -33,7 +33,7 @@ def _resampled_ranks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray
 def _resampled_correlations(
     predicted: np.ndarray, wanted: np.ndarray, *, num_resamples: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """SRCC and PLCC of draws with replacement, shape (2, num_resamples); 0 for draws with a constant side."""
+    """Compute SRCC and PLCC of draws with replacement, shape (2, num_resamples); 0 for draws with a constant side."""
     count, results = len(predicted), []
     values = [side - side.mean() for side in (predicted, wanted)]
     rows_per_chunk = max(1, _VALUES_PER_CHUNK // count)
@@ -60,21 +60,21 @@ def bootstrap_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, dict[str, list[float]]]:
-    """Percentile bootstrap intervals of SRCC and PLCC: what another draw of pictures could have given.
+    """Compute percentile bootstrap intervals of SRCC and PLCC: what another draw of pictures could have given.
 
     They say nothing about another training run; for that see `musiq_hf.training.repeated_runs.repeat_runs`.
 
     Args:
         predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
-        targets: Opinion scores, alike.
+        targets: Opinion scores, shape (num_pictures,), finite.
         groups: Name of each picture's group; None leaves the interval of the mean within groups out.
         num_resamples: Draws with replacement, >= 1. A constant draw counts with the correlation 0.
         confidence: Part of the draws that an interval covers, in (0, 1).
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
-        {"overall": {"srcc": [low, high], "plcc": [low, high]}} and, of the groups of at least 3 pictures if there is
-        one, `MEAN_OF_GROUPS` alike; there the draws stay within each group, so that its size stays what it is.
+        {"overall": {"srcc": [low, high], "plcc": [low, high]}}. If a group has at least 3 pictures, `MEAN_OF_GROUPS`
+        has the same form; there the draws stay within each group, so that its size stays what it is.
 
     Raises:
         ValueError: As `quality_metrics` and `grouped_metrics`, or if an argument is out of its range.

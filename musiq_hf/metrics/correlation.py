@@ -30,7 +30,7 @@ Values = Sequence[float] | np.ndarray
 
 
 def evaluate_module_path() -> str:
-    """Folder for `evaluate.load`, in a clone as in an installed package."""
+    """Return the folder for `evaluate.load`, in a clone as in an installed package."""
     return str(Path(__file__).parent / "evaluate_iqa")
 
 
@@ -49,7 +49,7 @@ def check_pairs(predictions: Values, targets: Values) -> tuple[np.ndarray, np.nd
 
 
 def _correlate(correlation: Callable[..., Any], predicted: np.ndarray, wanted: np.ndarray) -> float:
-    """One of SciPy's correlations; 0 where it is undefined."""
+    """Compute one of SciPy's correlations; 0 where it is undefined."""
     if np.ptp(predicted) == 0 or np.ptp(wanted) == 0:
         return 0.0
     value = float(correlation(predicted, wanted).statistic)
@@ -74,14 +74,14 @@ def logistic_curve(predictions: Values, parameters: Sequence[float]) -> np.ndarr
 
 
 def fit_logistic(predictions: Values, targets: Values) -> tuple[float, float, float, float] | None:
-    """Least-squares fit of `logistic_curve` to opinion scores.
+    """Fit `logistic_curve` to opinion scores by least squares.
 
     It starts from the best of a grid of centres and widths, with the ends solved exactly for each. The widest of them
     is nearly a straight line, so the fit is never worse than one.
 
     Args:
         predictions: Shape (num_pictures,), at least 3, finite.
-        targets: Opinion scores, alike.
+        targets: Opinion scores, shape (num_pictures,), finite.
 
     Returns:
         The four parameters, or None if there is nothing to fit: fewer than 5 pictures (four parameters pass through
@@ -124,12 +124,12 @@ def fit_logistic(predictions: Values, targets: Values) -> tuple[float, float, fl
 
 
 def _width(log_width: float) -> float:
-    """Positive whatever the optimiser tries, and neither 0 nor infinite."""
+    """Return a width that is positive whatever the optimiser tries, and neither 0 nor infinite."""
     return float(np.exp(min(max(log_width, -12.0), 12.0)))
 
 
 def _logistic_starts(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-    """The best (upper, lower, centre, log width) of a grid, in standard deviations, best first."""
+    """Return the best (upper, lower, centre, log width) of a grid, in standard deviations, best first."""
     starts = []
     for centre in np.quantile(x, (0.1, 0.3, 0.5, 0.7, 0.9)):
         for width in (0.1, 0.3, 1.0, 3.0, 10.0):
@@ -144,13 +144,13 @@ def _logistic_starts(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
 
 
 def logistic_plcc(predictions: Values, targets: Values) -> float:
-    """PLCC after `fit_logistic`, as LoDa and most of the field report it.
+    """Compute PLCC after `fit_logistic`, as LoDa and most of the field report it.
 
     The curve may fall, so predictions in reversed order get a high figure as well: read it beside SRCC.
 
     Args:
         predictions: Shape (num_pictures,), at least 3, finite.
-        targets: Opinion scores, alike.
+        targets: Opinion scores, shape (num_pictures,), finite.
 
     Returns:
         In [0, 1]; the raw PLCC where `fit_logistic` finds no curve; 0 if a side is constant.
@@ -166,11 +166,11 @@ def logistic_plcc(predictions: Values, targets: Values) -> float:
 
 
 def quality_metrics(predictions: Values, targets: Values) -> dict[str, float]:
-    """SRCC, PLCC, KRCC and RMSE between predictions and opinion scores.
+    """Compute SRCC, PLCC, KRCC and RMSE between predictions and opinion scores.
 
     Args:
         predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
-        targets: Opinion scores, alike.
+        targets: Opinion scores, shape (num_pictures,), finite.
 
     Returns:
         "srcc", "plcc" (of the raw predictions), "plcc_logistic" (see `logistic_plcc`) and "krcc" (tau-b) in [-1, 1],
@@ -191,7 +191,7 @@ def quality_metrics(predictions: Values, targets: Values) -> dict[str, float]:
 
 
 def group_members(predicted: np.ndarray, wanted: np.ndarray, groups: Sequence[str]) -> dict[str, np.ndarray]:
-    """{group: mask of its pictures} of the groups that are large enough, sorted."""
+    """Return {group: mask of its pictures} of the groups that are large enough, sorted."""
     names = np.asarray(groups)
     if not len(names) == len(predicted) == len(wanted):
         raise ValueError(
@@ -203,13 +203,13 @@ def group_members(predicted: np.ndarray, wanted: np.ndarray, groups: Sequence[st
 
 
 def grouped_metrics(predictions: Values, targets: Values, groups: Sequence[str]) -> dict[str, dict[str, float]]:
-    """`quality_metrics` within each group of at least 3 pictures, and their mean over those groups.
+    """Compute `quality_metrics` within each group of at least 3 pictures, and their mean over those groups.
 
     Knowing only the group can already correlate with the scores, so the mean within groups is the stricter figure.
 
     Args:
         predictions: Predicted scores, shape (num_pictures,).
-        targets: Opinion scores, alike.
+        targets: Opinion scores, shape (num_pictures,), finite.
         groups: Name of each picture's group.
 
     Returns:

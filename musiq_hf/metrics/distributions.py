@@ -9,7 +9,7 @@ AVA_THRESHOLD = 5.0  # on 1..10: pictures above it count as good
 
 
 def opinion_scores(labels: Values) -> np.ndarray:
-    """One opinion score per picture: as given, or the expectation of a distribution over the score values 1..n.
+    """Return one opinion score per picture: as given, or the expectation of a distribution over the score values 1..n.
 
     Args:
         labels: Shape (num_pictures,), in MOS points, or counts or fractions, shape (num_pictures, num_bins).
@@ -24,11 +24,11 @@ def opinion_scores(labels: Values) -> np.ndarray:
 
 
 def distribution_metrics(predicted: np.ndarray, wanted: np.ndarray, *, exponent: float = 2.0) -> dict[str, float]:
-    """What is reported on AVA beside the correlations, for score distributions over 1..num_bins.
+    """Compute what papers report on AVA beside the correlations, for score distributions over 1..num_bins.
 
     Args:
         predicted: Counts or probabilities >= 0, shape (num_pictures, num_bins).
-        wanted: Those of the observers, alike.
+        wanted: Counts or fractions of the observers, shape (num_pictures, num_bins).
         exponent: r of the earth mover's distance (eq. 3 of the paper).
 
     Returns:
