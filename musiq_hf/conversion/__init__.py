@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import family_of
-from .convert_musiq_checkpoint import MUSIQ_CONVERTER
+from .musiq import MUSIQ_CONVERTER
 from .protocol import Checkpoint, Conversion, Converter
 
 # By the name of their family; of several that recognise a file, the first converts it.

@@ -21,12 +21,12 @@ from transformers import AutoImageProcessor, AutoModel
 from musiq_hf import MusiqForImageClassification
 from musiq_hf.common.files import read_json
 from musiq_hf.conversion import command
-from musiq_hf.conversion import convert_musiq_checkpoint as converter
+from musiq_hf.conversion import musiq as converter
 from musiq_hf.conversion.checkpoints import read_checkpoint
 from musiq_hf.conversion.command import main
-from musiq_hf.conversion.convert_musiq_checkpoint import convert
 from musiq_hf.conversion.infer_config import Flags
 from musiq_hf.conversion.key_mapping import ORIGINAL, PYIQA, from_ours, to_ours
+from musiq_hf.conversion.musiq import convert
 from musiq_hf.conversion.original import to_original
 
 CONFIGURATIONS = ROOT / "configuration" / "checkpoints"

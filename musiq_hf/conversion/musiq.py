@@ -2,7 +2,6 @@
 """Converter of MUSIQ: the original's `.npz` or pyiqa's `.pth` to a Hugging Face directory, and back."""
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -149,8 +148,3 @@ class MusiqConverter:
 
 
 MUSIQ_CONVERTER = MusiqConverter()
-
-if __name__ == "__main__":
-    from .command import main  # here, since the command imports the table that holds this converter
-
-    sys.exit(main())
