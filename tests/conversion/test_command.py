@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,8 +8,9 @@ import golden
 import numpy as np
 import pytest
 import torch
+from toy_family.configuration_toy import ToyConfig
+from toy_family.family import TOY
 
-from musiq_hf import MusiqConfig
 from musiq_hf.cli import main as musiq
 from musiq_hf.conversion import CONVERTERS, Checkpoint, Conversion, command, converter_of_config, converter_of_file
 from musiq_hf.conversion.checkpoints import hash_file, read_names, read_state_dict
@@ -106,15 +106,12 @@ def test_options_of_another_converter_are_refused(toy, tmp_path, capsys):
 
 
 def test_the_way_back_is_chosen_by_the_family_of_the_directory(toy, tmp_path, capsys, monkeypatch):
-    class ToyConfig(MusiqConfig):
-        model_type = "toy"
-
     monkeypatch.setattr(command.AutoConfig, "from_pretrained", lambda directory: ToyConfig())
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "config.json").write_text("{}")
     code, _, errors = run(capsys, tmp_path / "toy", tmp_path / "back", "--to_original")
     assert code == 2 and "got one of type 'toy'" in errors
-    monkeypatch.setitem(FAMILIES, "toy", dataclasses.replace(FAMILIES["musiq"], name="toy"))
+    monkeypatch.setitem(FAMILIES, "toy", TOY)
     code, printed, errors = run(capsys, tmp_path / "toy", tmp_path / "back", "--to_original")
     assert code == 0 and printed == f"written   {tmp_path / 'back'}, 1 arrays\n", errors
     code, _, errors = run(capsys, tmp_path / "toy", tmp_path / "again", "--to_original", "--gain", 3)

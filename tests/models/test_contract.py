@@ -179,9 +179,9 @@ def test_the_signature_moves_with_every_field(case):
     for owner in (case.model.config, case.processor):
         for name, value in owner.signature_fields().items():
             changed = value + 1 if isinstance(value, int | float) and not isinstance(value, bool) else "other"
-            setattr(owner, name, changed)
+            object.__setattr__(owner, name, changed)  # past the checks of the field
             assert sign() != plain, name
-            setattr(owner, name, value)
+            object.__setattr__(owner, name, value)
     assert sign() == plain
 
 
