@@ -33,16 +33,16 @@ def _is_command() -> bool:
 
 if TYPE_CHECKING or not _is_command():
     from .models.auto import DEFAULT_CHECKPOINT, AutoModelForImageQualityAssessment, register
-    from .models.musiq.configuration_musiq import MusiqConfig
-    from .models.musiq.image_processing_musiq import MusiqImageProcessor
-    from .models.musiq.modeling_musiq import (
+    from .models.musiq import (
+        ImageQualityAssessmentPipeline,
+        MusiqConfig,
         MusiqForImageClassification,
         MusiqForImageQualityAssessment,
+        MusiqImageProcessor,
         MusiqImageQualityOutput,
         MusiqModel,
         MusiqPreTrainedModel,
     )
-    from .models.musiq.pipeline_musiq import ImageQualityAssessmentPipeline
 
     register()
 else:
@@ -51,12 +51,10 @@ else:
         """Return one of the names of the package, and register the classes, as importing does elsewhere."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from .models import auto
-        from .models.musiq import configuration_musiq, image_processing_musiq, modeling_musiq, pipeline_musiq
+        from .models import auto, musiq
 
         auto.register()
-        homes = (auto, configuration_musiq, image_processing_musiq, modeling_musiq, pipeline_musiq)
-        return next(getattr(home, name) for home in homes if name in vars(home))
+        return getattr(auto if hasattr(auto, name) else musiq, name)
 
 
 __all__ = [

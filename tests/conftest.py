@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests share: deterministic properties, models that are built once, small models and pictures."""
 
+import json
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from places import ROOT
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 
@@ -23,17 +25,7 @@ if sys.platform != "win32":  # processes that decode are started often: import w
     multiprocessing.set_forkserver_preload(["musiq_hf.pictures.decoding"])
 
 # A model of a few thousand parameters: every kind of layer, nothing of size.
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "patch_encoder_width": 8,
-    "patch_encoder_groups": 4,
-    "patch_size": 8,
-    "hash_grid_size": 4,
-    "longer_side_lengths": (16, 24),
-}
+TINY = json.loads((ROOT / "tests" / "models" / "musiq" / "tiny.json").read_text())
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 
 import csv
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from isolated import run_isolated
 from PIL import Image
+from places import ROOT
 from toy_family.family import TOY
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
@@ -43,11 +43,10 @@ class Case:
         return self.family.name
 
 
-def tiny_settings(name: str, tiny_config: Callable[..., Any]) -> dict[str, Any]:
-    if name != "musiq":
-        return {}
-    own = tiny_config()
-    return {field: getattr(own, field) for field in type(own).__annotations__ if field != "model_type"}
+def tiny_settings(name: str) -> dict[str, Any]:
+    """Read the fields that make the model of a family small, from tests/models/<family>/tiny.json."""
+    path = ROOT / "tests" / "models" / name / "tiny.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,10 +59,10 @@ def toy():
 
 
 @pytest.fixture(scope="module", params=ALL)
-def case(request, tiny_config, tmp_path_factory) -> Case:
+def case(request, tmp_path_factory) -> Case:
     family = ALL[request.param]
     torch.manual_seed(0)
-    settings = tiny_settings(family.name, tiny_config) | {"score_range": [0, 100], "score_scale": 20.0}
+    settings = tiny_settings(family.name) | {"score_range": [0, 100], "score_scale": 20.0}
     model = family.quality(family.config(**settings)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
