@@ -34,10 +34,6 @@ MAX_FILES, MAX_LINES = 16, 500
 
 # Modules that are imported by a name known only when the program runs: file, call, reason.
 IMPORTED_BY_NAME = {
-    (
-        "cli/__init__.py",
-        'importlib.import_module(f".{name}", __name__)',
-    ): "the command that is asked for, and no other",
     ("common/extras.py", "importlib.import_module(module)"): "a third party, which may not be installed",
 }
 
