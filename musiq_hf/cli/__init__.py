@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `musiq` command: one module of this package for each subcommand, imported only if it is the one that is meant.
+"""The `musiq` command: one module of this package for each subcommand, imported only if that subcommand is called.
 
-A module has `add_parser(subparsers, summary)`, which sets the default `run`, and `run(arguments)`, which returns the
-exit code: 0 done, 1 some pictures failed, 2 a mistake.
+Each module has `add_parser(subparsers, summary)`, which sets the default `run`. Its `run(arguments)` returns the exit
+code: 0 done, 1 some pictures failed, 2 a mistake.
 """
 
 import argparse
@@ -24,43 +24,43 @@ examples:
 AddParser = Callable[[Any, str], None]
 
 
-def _score() -> AddParser:
+def _load_score() -> AddParser:
     from .score import add_parser
 
     return add_parser
 
 
-def _explain() -> AddParser:
+def _load_explain() -> AddParser:
     from .explain import add_parser
 
     return add_parser
 
 
-def _info() -> AddParser:
+def _load_info() -> AddParser:
     from .info import add_parser
 
     return add_parser
 
 
-def _verify() -> AddParser:
+def _load_verify() -> AddParser:
     from .verify import add_parser
 
     return add_parser
 
 
-def _convert() -> AddParser:
+def _load_convert() -> AddParser:
     from .convert import add_parser
 
     return add_parser
 
 
-def _evaluate() -> AddParser:
+def _load_evaluate() -> AddParser:
     from .evaluate import add_parser
 
     return add_parser
 
 
-def _finetune() -> AddParser:
+def _load_finetune() -> AddParser:
     from .finetune import add_parser
 
     return add_parser
@@ -68,11 +68,11 @@ def _finetune() -> AddParser:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand, as much as is known of it before its module is imported.
+    """Subcommand, with what is known of it before its module is imported.
 
     Attributes:
         summary: Line about it in the help of `musiq`.
-        load: Function that imports its module, and returns the one there that adds its parser.
+        load: Function that imports its module, and returns the `add_parser` of that module.
         example: Command line that would work, shown below a mistake; None shows none.
     """
 
@@ -81,23 +81,23 @@ class Command:
     example: str | None = None
 
 
-# In the order of the help.
+# The help lists them in this order.
 COMMANDS = {
-    "score": Command("score pictures, folders, archives, tables and data sets", _score),
-    "explain": Command("why a picture has its score: one page of HTML with figures", _explain),
-    "info": Command("what a checkpoint is, and its signature", _info),
-    "verify": Command("whether a checkpoint gives the numbers that it should", _verify),
+    "score": Command("score pictures, folders, archives, tables and data sets", _load_score),
+    "explain": Command("why a picture has its score: one page of HTML with figures", _load_explain),
+    "info": Command("what a checkpoint is, and its signature", _load_info),
+    "verify": Command("whether a checkpoint gives the numbers that it should", _load_verify),
     "convert": Command(
-        "convert a published checkpoint, and back", _convert, "musiq convert koniq_ckpt.npz musiq-koniq"
+        "convert a published checkpoint, and back", _load_convert, "musiq convert koniq_ckpt.npz musiq-koniq"
     ),
     "evaluate": Command(
         "measure checkpoints on scored pictures",
-        _evaluate,
+        _load_evaluate,
         "musiq evaluate --data scores.csv --image_root photos --output report.json",
     ),
     "finetune": Command(
         "train on your own opinion scores",
-        _finetune,
+        _load_finetune,
         "musiq finetune --data scores.csv --image_root photos --output_dir runs/mine",
     ),
 }
@@ -108,7 +108,7 @@ def build_parser(commands: Collection[str] | None = None) -> argparse.ArgumentPa
 
     Args:
         commands: Names of the subcommands that get their arguments, for which their modules are imported. The others
-            have a name and a line of help. None = all get theirs.
+            have a name and a line of help. None = all subcommands get their arguments.
 
     Raises:
         ImportError: If something that one of these modules needs is not installed.
@@ -133,18 +133,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code; a mistake is one sentence on stderr.
 
     Args:
-        argv: Words of the command line after `musiq`; None reads them.
+        argv: Words of the command line after `musiq`; None reads them from `sys.argv`.
 
     Raises:
-        SystemExit: As argparse does, after help (0) or words that it does not understand (2).
+        SystemExit: If argparse prints the help (exit code 0), or does not understand the words (exit code 2).
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    first = next((word for word in words if not word.startswith("-")), "")  # no option before it takes a value
+    # No option before the subcommand takes a value, so the first other word names it.
+    first = next((word for word in words if not word.startswith("-")), "")
     chosen = [first] if first in COMMANDS else []
 
     def run() -> int:
         arguments = parse_arguments(build_parser(chosen), words)
-        from ..models.auto import register  # now that there is something to do: it loads Transformers and PyTorch
+        from ..models.auto import register  # it loads Transformers and PyTorch, which the help does not need
 
         register()
         return int(arguments.run(arguments))

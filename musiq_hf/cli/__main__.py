@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m musiq_hf.cli` is the `musiq` command."""
+"""Entry of `python -m musiq_hf.cli`, which is the `musiq` command."""
 
 import sys
 

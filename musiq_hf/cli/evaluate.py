@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`musiq evaluate`: measure checkpoints on scored pictures, or repeat training over seeds and splits."""
+"""Command `musiq evaluate`: measures checkpoints on scored pictures, or repeats training over seeds and splits."""
 
 import argparse
 from dataclasses import fields
@@ -27,7 +27,7 @@ musiq evaluate --data scores.csv --image_root photos --output report.json
 musiq evaluate --model musiq-koniq musiq-spaq --data koniq.csv mine.csv --ensemble
 accelerate launch -m musiq_hf.cli evaluate --runs 10 --recipe koniq --data koniq10k --output_dir runs/koniq
 """
-# Of one way of use only; None marks what was not given.
+# Arguments of measuring alone, of repeated training alone, and of both. None marks those that were not given.
 MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble")
 REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
 SHARED = ("dataset", "image_root", "group_by", "shorter_side", "num_workers")
@@ -70,7 +70,7 @@ def add_parser(subparsers: Any, summary: str) -> None:
     parser.set_defaults(run=run)
 
 
-def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+def _select_given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
@@ -78,10 +78,10 @@ def measure_checkpoints(arguments: argparse.Namespace) -> ComparisonReport:
     """Measure existing checkpoints, and fill their cards if that is wanted."""
     models = arguments.model or [str(DEFAULT_CHECKPOINT)]
     directories = [check_card_directory(name) for name in models] if arguments.update_card else []
-    settings = EvaluationSettings(models=models, **_given(arguments, "data", *SHARED, *MEASURING))
+    settings = EvaluationSettings(models=models, **_select_given(arguments, "data", *SHARED, *MEASURING))
     reports = evaluate_checkpoints(settings)
     if PartialState().is_main_process:
-        # An ensemble, at the end of the reports, has no card.
+        # Not strict: the reports of an ensemble come last, and it has no card.
         owners = [directory for directory in directories for _ in arguments.data]
         for directory, report in zip(owners, reports, strict=False):
             update_card(directory, report, title=arguments.card_title)
@@ -93,12 +93,12 @@ def repeat_training(arguments: argparse.Namespace) -> RunsReport:
     several = [name for name in ("model", "data") if len(getattr(arguments, name) or []) > 1]
     if several:
         raise ValueError(f"`--runs` trains from one `--{several[0]}`, got several.")
-    given = {name: values[0] for name, values in _given(arguments, "data", "model").items()}
+    given = {name: values[0] for name, values in _select_given(arguments, "data", "model").items()}
     settings = load_settings(
         FinetuneSettings,
         recipe=arguments.recipe,
         overrides=arguments.set or (),
-        arguments=given | _given(arguments, *SHARED, "output_dir"),
+        arguments=given | _select_given(arguments, *SHARED, "output_dir"),
         defaults={"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/repeated"},
     )
     output_dir = Path(settings.output_dir)
@@ -112,7 +112,7 @@ def repeat_training(arguments: argparse.Namespace) -> RunsReport:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Refuse arguments of the other way of use and, before hours of work, a wrong file name."""
+    """Refuse arguments of the other way of use, and a wrong file name before it costs hours of work."""
     if arguments.data is None:
         raise ValueError("--data is needed: pictures with opinion scores.")
     foreign = MEASURING if arguments.runs is not None else REPEATING
@@ -142,6 +142,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: If the arguments or the data are wrong.
     """
-    logging.disable_progress_bar()  # of loading weights; scoring has its own
+    logging.disable_progress_bar()  # it shows the loading of weights; scoring has a bar of its own
     evaluate(arguments)
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`musiq explain`: one page about the score of one picture."""
+"""Command `musiq explain`: writes one page about the score of one picture."""
 
 import argparse
 import os
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         ImportError: If matplotlib is missing.
     """
     path = check_report_path(arguments.output)
-    require("matplotlib.figure", extra="explain")  # now, not after the model has been loaded
+    require("matplotlib.figure", extra="explain")  # fails now, not after the model has been loaded
     image = load_image(arguments.picture)
     if arguments.shorter_side is not None:
         image = shrink_shorter_side(image, arguments.shorter_side)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`musiq finetune`: train on scored pictures; its arguments are the fields of `FinetuneSettings`."""
+"""Command `musiq finetune`: trains on scored pictures; its arguments are the fields of `FinetuneSettings`."""
 
 import argparse
 import sys

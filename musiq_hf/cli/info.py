@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`musiq info`: kind, size and signature of a checkpoint."""
+"""Command `musiq info`: prints kind, size and signature of a checkpoint."""
 
 import argparse
 from pathlib import Path
@@ -31,7 +31,7 @@ def add_parser(subparsers: Any, summary: str) -> None:
 
 
 def find_file(checkpoint: str, name: str) -> Path | None:
-    """Find a file that a checkpoint holds, on the Hub if it is there; None if it holds none."""
+    """Find a file of a checkpoint, in its folder or on the Hub; return None if it has no such file."""
     path = cached_file(
         checkpoint,
         name,
@@ -42,15 +42,15 @@ def find_file(checkpoint: str, name: str) -> Path | None:
     return None if path is None else Path(path)
 
 
-def card_title(checkpoint: str) -> str | None:
-    """Return the first heading of the card of a checkpoint; None without a card."""
+def read_card_title(checkpoint: str) -> str | None:
+    """Read the first heading of the card of a checkpoint; return None without a card."""
     path = find_file(checkpoint, CARD)
     lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
     return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), None)
 
 
 def _describe_answers(model: PreTrainedModel) -> tuple[str, str]:
-    """Return what a model predicts, and the range of its scores."""
+    """Describe what a model predicts, and the range of its scores."""
     config, quality = model.config, family_of(model.config).quality
     if quality is None or not isinstance(model, quality):
         return f"classifier of {config.num_labels} classes; predicts no quality", "none"
@@ -63,7 +63,7 @@ def _describe_answers(model: PreTrainedModel) -> tuple[str, str]:
 
 
 def describe_checkpoint(checkpoint: str) -> dict[str, str]:
-    """Return the lines that are printed, by name.
+    """Return the lines of the table that is printed, by name.
 
     Raises:
         ValueError: If there is no such checkpoint, or it cannot be used.
@@ -73,7 +73,7 @@ def describe_checkpoint(checkpoint: str) -> dict[str, str]:
     facts = family_of(model.config).facts
     has_test = find_file(checkpoint, SELF_TEST) is not None
     return {
-        "card": card_title(checkpoint) or "none",
+        "card": read_card_title(checkpoint) or "none",
         "class": type(model).__name__,
         "predicts": kind,
         "parameters": f"{sum(weight.numel() for weight in model.parameters()):,}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `musiq score`: pictures of any number to a table of scores."""
+"""Command `musiq score`: scores any number of pictures into a table."""
 
 import argparse
 import multiprocessing
@@ -65,8 +65,8 @@ exit code: 0 all scored, 1 some rows are errors, 2 a mistake in the command, 130
 SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
-def shard(text: str) -> Share:
-    """Read `i/n`."""
+def read_shard(text: str) -> Share:
+    """Read `i/n`, the number of a shard and that of all shards."""
     match = SHARD.fullmatch(text)
     index, count = map(int, match.groups()) if match else (1, 0)
     try:
@@ -75,8 +75,8 @@ def shard(text: str) -> Share:
         raise argparse.ArgumentTypeError(f"must be i/n with i from 1 to n, as 3/8, got {text}") from None
 
 
-def weights(text: str) -> tuple[float, ...]:
-    """Read weights between commas."""
+def read_weights(text: str) -> tuple[float, ...]:
+    """Read weights that are separated by commas."""
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -87,7 +87,7 @@ def weights(text: str) -> tuple[float, ...]:
 
 
 def add_parser(subparsers: Any, summary: str) -> None:
-    """Declare the subcommand."""
+    """Add the subcommand."""
     parser = subparsers.add_parser(
         "score",
         help=summary,
@@ -104,7 +104,7 @@ def add_parser(subparsers: Any, summary: str) -> None:
     )
     parser.add_argument(
         "--weights",
-        type=weights,
+        type=read_weights,
         metavar="W,W",
         help="of several checkpoints, for a column `ensemble`",
     )
@@ -119,7 +119,9 @@ def add_parser(subparsers: Any, summary: str) -> None:
     )
     parser.add_argument("--column", metavar="NAME", help="column of tables and data sets with the pictures")
     parser.add_argument("--key", metavar="NAME", help="column of tables and data sets with the keys")
-    parser.add_argument("--shard", type=shard, metavar="i/n", help="score only every n-th input, from the i-th on")
+    parser.add_argument(
+        "--shard", type=read_shard, metavar="i/n", help="score only every n-th input, from the i-th on"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the model (float32)")
@@ -136,7 +138,7 @@ def add_parser(subparsers: Any, summary: str) -> None:
 
 
 def make_job(arguments: argparse.Namespace) -> ScoreJob:
-    """Make a job of the words of the command line."""
+    """Make the job that the parsed command line asks for."""
     return ScoreJob(
         arguments.paths,
         output=arguments.output,
@@ -155,10 +157,10 @@ def make_job(arguments: argparse.Namespace) -> ScoreJob:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Score, and return the exit code."""
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error
+    """Score the pictures, and return the exit code."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only pictures of twice that size are an error
     logging.disable_progress_bar()
-    if sys.platform != "win32":  # what the processes that decode need is imported once for all of them
+    if sys.platform != "win32":  # imports what decoding needs once, for all processes that decode
         multiprocessing.set_forkserver_preload(["__main__", decoding.__name__])
     job = make_job(arguments)
     score = print_scores if job.output is None else write_scores

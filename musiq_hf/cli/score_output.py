@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output of `musiq score`: the table on the terminal, and progress and result of a file on stderr."""
+"""Output of `musiq score`: a table on the terminal or, if a file is written, progress and result on stderr."""
 
 import sys
 import threading
@@ -39,7 +39,7 @@ def print_scores(job: ScoreJob, *, show_progress: bool) -> int:
 
 
 def write_scores(job: ScoreJob, *, show_progress: bool) -> int:
-    """Run a job that writes a file, say on stderr what became of it, and return the exit code."""
+    """Run a job that writes a file, report the result on stderr, and return the exit code."""
     with JobProgress(job, show=show_progress) as progress:
         try:
             result = run_job(job, on_progress=progress)
@@ -55,7 +55,7 @@ def write_scores(job: ScoreJob, *, show_progress: bool) -> int:
 
 
 class JobProgress:
-    """Progress of `run_job` on stderr, from its first call on: a line if it continues, and a bar."""
+    """Progress of `run_job` on stderr, shown from its first call on: a line if it continues a run, and a bar."""
 
     def __init__(self, job: ScoreJob, *, show: bool):
         self.job, self.show = job, show
@@ -83,7 +83,7 @@ def start_bar(job: ScoreJob, num_done: int, *, show: bool) -> Any:
     Args:
         job: Job whose pictures are counted.
         num_done: Pictures that an earlier run has scored.
-        show: Whether the bar is shown where stderr is no terminal, too.
+        show: Whether the bar is shown even where stderr is no terminal.
     """
     if job.preset == "google" and not has_fast_decoder():
         print(
@@ -104,7 +104,7 @@ def start_bar(job: ScoreJob, num_done: int, *, show: bool) -> Any:
     def count() -> None:
         try:
             bar.total = count_pictures(job)
-        except (OSError, ValueError):  # the run meets it too, and says so
+        except (OSError, ValueError):  # the run meets the same error, and reports it
             return
 
     if not bar.disable:
@@ -125,7 +125,7 @@ def _format_line(score: str, position: str, std: str, size: str, key: str) -> st
 
 
 def _format_entry(entry: Entry, models: Sequence[str], *, has_ensemble: bool) -> Iterator[str]:
-    """Yield a picture's lines of the table."""
+    """Yield the lines of a picture in the table."""
     for row, name in zip(entry, models, strict=True):
         size = "" if row.width is None else f"{row.width}x{row.height}"
         score, position, std = (_format_number(value) for value in (row.score, row.score_0_1, row.std))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `musiq verify`: checks that a checkpoint gives the numbers that it should."""
+"""Command `musiq verify`: checks that a checkpoint gives the numbers that it should."""
 
 import argparse
 from pathlib import Path
@@ -56,7 +56,7 @@ def add_parser(subparsers: Any, summary: str) -> None:
 
 
 def find_official_name(checkpoint: str, name: str | None) -> str:
-    """Return the published name of a checkpoint, given or read off its own.
+    """Return the published name of a checkpoint, the given one or that in its own name.
 
     Raises:
         ValueError: If its name is not a published one with official scores.
@@ -71,7 +71,7 @@ def find_official_name(checkpoint: str, name: str | None) -> str:
 
 
 def _render_check(title: str, comparisons: list[Comparison], tolerance: float) -> tuple[str, bool]:
-    """Write one check as Markdown, and say whether all of it is within the tolerance."""
+    """Render one check as Markdown, and return also whether all numbers are within the tolerance."""
     rows = [
         [
             line.name,
@@ -90,9 +90,9 @@ def _render_check(title: str, comparisons: list[Comparison], tolerance: float) -
 def verify(
     model: PreTrainedModel, processor: QualityProcessor, *, checkpoint: str, images: Path | None, name: str | None
 ) -> tuple[str, bool]:
-    """Run the checks and return their tables, and whether all passed.
+    """Run the checks, and return their tables and whether all passed.
 
-    Without a stored self-test there are the official scores alone.
+    Without a stored self-test only the official scores are compared.
 
     Raises:
         ValueError: If there is nothing to check, or pictures are missing.
@@ -110,7 +110,7 @@ def verify(
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print signature and tables; 1 if a number is not the expected one.
+    """Print signature and tables, and return 1 if a number is not the expected one.
 
     Raises:
         ValueError: If there is no such checkpoint or nothing to check, or pictures are missing.

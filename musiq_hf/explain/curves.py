@@ -17,7 +17,7 @@ from .figures import PANEL, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Width to height.
+# Aspect ratios, width to height.
 RATIOS = (1 / 2, 9 / 16, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 16 / 9, 2)
 SCORE_LABEL = "score, MOS points"
 
@@ -31,13 +31,13 @@ def _score_copies(model: QualityModel, processor: QualityProcessor, pictures: It
     return scores
 
 
-def _common_area(width: int, height: int, ratios: Sequence[float]) -> float:
-    """The largest area, in pixels, that a crop of every ratio has room for."""
+def _find_common_area(width: int, height: int, ratios: Sequence[float]) -> float:
+    """Return the largest area, in pixels, that a crop of every ratio has room for."""
     return min(min(width, height * ratio) * min(height, width / ratio) for ratio in ratios)
 
 
-def _of_ratio(image: Image.Image, ratio: float, area: float) -> tuple[Image.Image, Image.Image]:
-    """A centred crop, and the whole picture squeezed, to one aspect ratio and area."""
+def _crop_and_squeeze(image: Image.Image, ratio: float, area: float) -> tuple[Image.Image, Image.Image]:
+    """Return a centred crop and the whole picture squeezed, both of one aspect ratio and area in pixels."""
     width = min(max(1, round(math.sqrt(area * ratio))), image.width)
     height = min(max(1, round(math.sqrt(area / ratio))), image.height)
     left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -52,43 +52,43 @@ def plot_aspect_ratios(
     *,
     ratios: Sequence[float] = RATIOS,
 ) -> "Figure":
-    """Score against aspect ratio at one area (figure 3): squeezed copies of the picture, and crops of it.
+    """Plot the score against the aspect ratio at one area (figure 3), for squeezed copies and for crops.
 
-    Squeezing distorts, which a model that keeps aspect ratios can see; crops show the same things undistorted, and
-    fewer of them.
+    A model that keeps aspect ratios can see the distortion of a squeezed copy. A crop is not distorted, but shows less
+    of the picture.
 
     Args:
-        model: In evaluation mode, on its device.
-        processor: One that agrees with the model.
+        model: Model in evaluation mode, on its device.
+        processor: Processor that agrees with the model.
         image: One picture: path, URL or PIL image.
-        ratios: Width to height, above 0.
+        ratios: Ratios of width to height, at least one, above 0.
 
     Returns:
-        A curve for squeezed copies and one for crops, and the score and ratio of the picture itself.
+        Figure with a curve for squeezed copies, one for crops, and a mark for the picture itself.
 
     Raises:
-        ValueError: If there is no ratio or one is not above 0, the picture cannot be used or a copy is too long and
-            thin, the model is training, or model and processor disagree.
+        ValueError: If there is no ratio, one is not above 0, or a copy is too long and thin. Also if the picture
+            cannot be used, the model is training, or model and processor disagree.
         ImportError: If matplotlib is missing.
     """
     if not ratios or not all(math.isfinite(ratio) and ratio > 0 for ratio in ratios):
         raise ValueError(f"`ratios` must be one or more numbers above 0, width to height, got {tuple(ratios)}.")
     whole, ratios = to_rgb_picture(load_image(image)), sorted(ratios)
-    area = _common_area(*whole.size, ratios)
+    area = _find_common_area(*whole.size, ratios)
 
-    def copies() -> Iterator[Image.Image]:
+    def make_copies() -> Iterator[Image.Image]:
         for ratio in ratios:
-            yield from _of_ratio(whole, ratio, area)
+            yield from _crop_and_squeeze(whole, ratio, area)
         yield whole
 
-    *scores, own = _score_copies(model, processor, copies())
+    *scores, own = _score_copies(model, processor, make_copies())
     figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
     axes.plot(ratios, scores[1::2], "o-", label="whole picture squeezed")
     axes.plot(ratios, scores[0::2], "s-", label="middle cropped")
     axes.plot([whole.width / whole.height], [own], "k*", markersize=12, label="picture itself, full size")
     axes.set_xscale("log")
-    axes.set_xticks(ratios, [f"{part.numerator}:{part.denominator}" for part in map(_fraction, ratios)])
+    axes.set_xticks(ratios, [f"{part.numerator}:{part.denominator}" for part in map(_find_fraction, ratios)])
     axes.minorticks_off()
     side = math.sqrt(area)
     axes.set(xlabel=f"width : height of copies with the area of {side:.0f} x {side:.0f} pixels", ylabel=SCORE_LABEL)
@@ -97,20 +97,20 @@ def plot_aspect_ratios(
     return figure
 
 
-def _fraction(ratio: float) -> Fraction:
+def _find_fraction(ratio: float) -> Fraction:
     return Fraction(ratio).limit_denominator(20)
 
 
 def plot_degradations(model: QualityModel, processor: QualityProcessor, image: Any) -> "Figure":
-    """Score of the picture with blur, noise and JPEG artefacts of rising strength.
+    """Plot the score of the picture with blur, noise and JPEG artefacts of rising strength.
 
     Args:
-        model: In evaluation mode, on its device.
-        processor: One that agrees with the model.
+        model: Model in evaluation mode, on its device.
+        processor: Processor that agrees with the model.
         image: One picture: path, URL or PIL image.
 
     Returns:
-        One panel for each fault, from the picture as it is to the strongest.
+        Figure with one panel for each fault, from the picture as it is to the strongest fault.
 
     Raises:
         ValueError: If the picture cannot be used, the model is training, or model and processor disagree.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures for any model: what they are drawn with, and the map of a picture's quality.
+"""Figures for any model: tools to draw them, and the map of a picture's quality.
 
 Every function returns a matplotlib figure, to be saved or shown by the caller, and leaves pyplot and its settings
-alone. Needs the extra `explain`.
+alone. The extra `explain` is needed.
 """
 
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MAX_LABELLED = 12  # cells along a side, above which numbers would cover each other
-PANEL = 4.6  # inches
-MAX_SHOWN = 1200  # pixels of a longer side: more would only make the files large
+MAX_LABELLED = 12  # largest number of cells along a side: numbers in more would cover each other
+PANEL = 4.6  # width of a panel, in inches
+MAX_SHOWN = 1200  # largest number of pixels along a side: more would only make the files large
 
 
 @dataclass(frozen=True, kw_only=True)
 class QualityMap:
-    """How the score of a picture depends on its regions.
+    """Effect of each region of a picture on its score.
 
     Attributes:
-        score: Of the whole picture, in MOS points.
+        score: Score of the whole picture, in MOS points.
         deltas: Score with the region left out minus `score`, in MOS points, float64, shape (rows, cols): above 0
             where the region lowers the score. Exactly 0 where a cell holds no patch.
         num_patches: Patches that each region holds, of all scales together, int64, shape (rows, cols).
@@ -45,12 +45,12 @@ class QualityMap:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure, in inches, that belongs to no window."""
+    """Make an empty figure that belongs to no window; width and height are in inches."""
     return require("matplotlib.figure", extra="explain").Figure(figsize=(width, height), layout="constrained")
 
 
-def shown_pixels(pixels: torch.Tensor) -> np.ndarray:
-    """(height, width, 3) pixels as uint8, not larger than worth showing."""
+def shrink_pixels(pixels: torch.Tensor) -> np.ndarray:
+    """Return (height, width, 3) pixels as uint8, shrunk so that no side has more than `MAX_SHOWN`."""
     if pixels.dtype != torch.uint8:
         pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
     image = Image.fromarray(pixels.cpu().contiguous().numpy())
@@ -59,25 +59,25 @@ def shown_pixels(pixels: torch.Tensor) -> np.ndarray:
 
 
 def show_gray(axes: Any, shown: np.ndarray, height: int, width: int) -> None:
-    """The picture in pale gray, in coordinates of its pixels, as ground for a map."""
+    """Show the picture in pale gray as the ground of a map; the coordinates are pixels of the picture."""
     axes.imshow(shown.mean(axis=-1), cmap="gray", vmin=-80, vmax=255, extent=(0, width, height, 0))
     axes.set(xticks=[], yticks=[])
 
 
-def panel_height(height: int, width: int) -> float:
-    """Inches of a panel as wide as `PANEL`, within reason for long and thin pictures."""
+def choose_panel_height(height: int, width: int) -> float:
+    """Return the height, in inches, of a panel as wide as `PANEL`, limited for long and thin pictures."""
     return min(max(PANEL * height / width, 1.5), 2 * PANEL)
 
 
 def plot_quality_map(quality_map: QualityMap, image: Any) -> "Figure":
-    """A quality map over its picture, beside the picture.
+    """Plot a quality map over its picture, beside the picture.
 
     Args:
         quality_map: Map to draw.
         image: The same picture: path, URL, PIL image, array or tensor.
 
     Returns:
-        Red where a region lowers the score, blue where it raises it, with the numbers where they fit.
+        Figure that is red where a region lowers the score and blue where it raises it, with numbers where they fit.
 
     Raises:
         ValueError: If the picture has another size than that of the map, or cannot be used.
@@ -89,9 +89,9 @@ def plot_quality_map(quality_map: QualityMap, image: Any) -> "Figure":
         raise ValueError(
             f"The map belongs to a picture of {width}x{height} pixels, got one of {pixels.shape[1]}x{pixels.shape[0]}."
         )
-    figure = new_figure(2 * PANEL * 1.3 + 0.6, 1.3 * panel_height(height, width) + 0.5)
+    figure = new_figure(2 * PANEL * 1.3 + 0.6, 1.3 * choose_panel_height(height, width) + 0.5)
     left, right = figure.subplots(1, 2)
-    shown = shown_pixels(pixels)
+    shown = shrink_pixels(pixels)
     left.imshow(shown)
     left.set(xticks=[], yticks=[])
     left.set_title(f"score {quality_map.score:.2f}", fontsize=10)

@@ -16,7 +16,7 @@ from ..models.protocol import QualityModel, QualityProcessor
 from ..scoring.engine import PictureScore, score_pictures
 from ..version import __version__
 from .musiq import EXPLAINER
-from .sections import Explainer, Section, general_sections
+from .sections import Explainer, Section, make_general_sections
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,12 +30,12 @@ STYLE = (
 )
 
 
-# What a family adds to the sections of any model.
+# Part of a report that each family adds to that of any model, by `model_type`.
 EXPLAINERS: Mapping[str, Explainer] = {"musiq": EXPLAINER}
 
 
 def check_report_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a report, or a ValueError if no report can be written there."""
+    """Return the path of a report, or raise a ValueError if no report can be written there."""
     checked = Path(path)
     if checked.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{checked}: a report is HTML. Give it a name that ends in .html.")
@@ -46,14 +46,14 @@ def check_report_path(path: str | os.PathLike[str]) -> Path:
     return checked
 
 
-def _sections(model: QualityModel, processor: QualityProcessor, image: Image.Image) -> Iterator[Section]:
+def _make_sections(model: QualityModel, processor: QualityProcessor, image: Image.Image) -> Iterator[Section]:
     """Yield the figures of the family, if it has any, then those of any model."""
     if model.config.model_type in EXPLAINERS:
         yield from EXPLAINERS[model.config.model_type].sections(model, processor, image)
-    yield from general_sections(model, processor, image)
+    yield from make_general_sections(model, processor, image)
 
 
-def _score(model: QualityModel, processor: QualityProcessor, image: Image.Image, name: str) -> PictureScore:
+def _score_picture(model: QualityModel, processor: QualityProcessor, image: Image.Image, name: str) -> PictureScore:
     row = next(iter(score_pictures([(name, image)], model=model, processor=processor)))
     if row.score is None:
         raise ValueError(f"{name}: {row.error}")
@@ -65,10 +65,10 @@ def _describe_range(model: QualityModel) -> str:
     return "range not noted in the checkpoint" if span is None else f"on a scale of {span[0]:g} to {span[1]:g}"
 
 
-def _facts(
+def _list_facts(
     model: QualityModel, processor: QualityProcessor, row: PictureScore, checkpoint: str, signature: str
 ) -> dict[str, str]:
-    """Return the lines of the table at the head, by name."""
+    """Return the lines of the table at the head of the page, by name."""
     assert row.width is not None and row.height is not None  # it has a score, so it could be read
     deviation = "" if row.std is None else f", standard deviation of the predicted distribution {row.std:.2f}"
     explainer = EXPLAINERS.get(model.config.model_type)
@@ -81,7 +81,7 @@ def _facts(
     }
 
 
-def _picture_tag(figure: "Figure", title: str) -> str:
+def _render_figure(figure: "Figure", title: str) -> str:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -100,28 +100,28 @@ def make_report(
     """Score a picture and explain the score.
 
     Args:
-        model: In evaluation mode, on its device.
-        processor: One that agrees with the model.
-        image: The picture, upright.
-        name: What to call it.
-        checkpoint: What to call the model.
-        signature: Of scores made with it.
+        model: Model in evaluation mode, on its device.
+        processor: Processor that agrees with the model.
+        image: Picture, upright.
+        name: Name of the picture on the page.
+        checkpoint: Name of the model on the page.
+        signature: Signature of scores made with the model.
 
     Returns:
-        The page, which needs no other file, and the score in MOS points.
+        Page of HTML, which needs no other file, and the score in MOS points.
 
     Raises:
         ValueError: If the picture cannot be used, the model is training, or model and processor disagree.
         ImportError: If matplotlib is missing.
     """
     with torch.inference_mode():
-        row = _score(model, processor, image, name)
+        row = _score_picture(model, processor, image, name)
         sections = "\n".join(
             f"<h2>{html.escape(section.title)}</h2>\n<p>{html.escape(section.text)}</p>\n"
-            f"{_picture_tag(section.draw(), section.title)}"
-            for section in _sections(model, processor, image)
+            f"{_render_figure(section.draw(), section.title)}"
+            for section in _make_sections(model, processor, image)
         )
-    facts = _facts(model, processor, row, checkpoint, signature)
+    facts = _list_facts(model, processor, row, checkpoint, signature)
     table = "\n".join(
         f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in facts.items()
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sections of a report: those of any model, and the type of those that a family adds."""
+"""Sections of a report: those for any model, and the type of those that a family adds."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Section(NamedTuple):
 
     Attributes:
         title: Heading.
-        text: Sentence or two on what the figure shows.
+        text: One or two sentences on what the figure shows.
         draw: Function that makes the figure.
     """
 
@@ -41,7 +41,7 @@ class Explainer:
     facts: Callable[[Any, int, int], Mapping[str, str]]
 
 
-def general_sections(model: QualityModel, processor: QualityProcessor, image: Image.Image) -> Iterator[Section]:
+def make_general_sections(model: QualityModel, processor: QualityProcessor, image: Image.Image) -> Iterator[Section]:
     """Yield the sections that any model allows: its score over degraded copies, and over aspect ratios."""
     yield Section(
         "Degradation",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports added to the model card and metrics.json of a checkpoint that exists."""
+"""Addition of reports to the model card and metrics.json of a checkpoint that exists."""
 
 import re
 from dataclasses import replace
@@ -16,7 +16,10 @@ _UNKNOWN = "Not noted with these files."
 
 
 def check_card_directory(directory: str | Path) -> Path:
-    """Return the directory of a checkpoint, or raise a ValueError if it has no card to update; for commands, early."""
+    """Return the directory of a checkpoint, or raise a ValueError if its card cannot be updated.
+
+    Commands call this before they measure anything.
+    """
     if not (Path(directory) / "config.json").is_file():
         raise ValueError(
             f"The card of {directory} cannot be updated: that needs a local directory with a config.json. "
@@ -31,15 +34,15 @@ def update_card(directory: str | Path, report: Report, *, title: str | None = No
     Args:
         directory: Folder of the checkpoint. Without a README.md a whole card is written.
         report: Report of `evaluate_checkpoints`, `measure_robustness` or `repeat_runs`; the latter two need a title.
-        title: Name of the entry; one of the same name is replaced. None = "<data>, <split>": "validation" alone is
-            what training calls its own validation split.
+        title: Name of the entry; one of the same name is replaced. None = "<data>, <split>", which never replaces the
+            entry "validation" that training writes about its own split.
 
     Raises:
         ValueError: If the directory holds no checkpoint, its metrics.json is damaged, or a title is missing.
     """
     directory = check_card_directory(directory)
     readme, stored = directory / "README.md", read_metrics(directory)
-    metrics = replace(stored, reports={**stored.reports, title or _default_title(report): report.for_card()})
+    metrics = replace(stored, reports={**stored.reports, title or _make_title(report): report.for_card()})
     text = CheckpointCard(
         name=directory.name,
         config=AutoConfig.from_pretrained(directory),
@@ -54,7 +57,7 @@ def update_card(directory: str | Path, report: Report, *, title: str | None = No
     write_metrics(directory, metrics)
 
 
-def _default_title(report: Report) -> str:
+def _make_title(report: Report) -> str:
     if isinstance(report, QualityReport) and report.data is not None:
         return f"{report.data}, {report.split}"
     raise ValueError("The report does not say what it was measured on. Give a `title` for the card.")

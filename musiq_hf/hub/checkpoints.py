@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints on disk, written whole or not at all."""
+"""Writing of checkpoints, each file whole or not at all."""
 
 import os
 import tempfile
@@ -24,11 +24,11 @@ def save_checkpoint(
     """Write config, weights and preprocessor config, each under a temporary name first.
 
     Args:
-        model: Model to save; its own weights are left alone.
-        processor: Image processor saved beside it.
+        model: Model to save; its own weights stay as they are.
+        processor: Image processor that is saved beside it.
         output_dir: Folder, made if missing; other files in it are kept.
         dtype: Type of the weights in the file, "float32" or "float16"; config.json says float32 either way.
-        weights: Weights by name; None = the model's own. Sharded training gathers them first.
+        weights: Weights by name; None = the model's own. Sharded training gathers them first and gives them here.
     """
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)

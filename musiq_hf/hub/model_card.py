@@ -94,18 +94,18 @@ class CheckpointCard:
     """Model card of a checkpoint; what is not given here follows from the configuration and its family.
 
     Attributes:
-        name: Of the checkpoint, a Hub id or directory name.
-        config: Of the model; `architectures` tells a quality head from an ImageNet one.
-        source: Where the weights come from, in sentences.
-        training_data: What it was trained on, in sentences.
-        recipe: How it was trained, in sentences.
+        name: Name of the checkpoint, a Hub id or directory name.
+        config: Configuration of the model; its `architectures` tell a quality head from an ImageNet one.
+        source: Sentences that say where the weights come from.
+        training_data: Sentences on the data that the checkpoint was trained on.
+        recipe: Sentences that say how it was trained.
         source_sha256: Hash of the file that the weights were converted from.
-        metrics: {name: report}: what `finetune` returns, by split, and what was measured later, by a title.
+        metrics: Reports by name: those that `finetune` returns by split, those that were measured later by a title.
         largest_difference: Largest absolute difference of the logits in the check of a conversion.
-        notes: What a user of this checkpoint must know beside the limits of all.
+        notes: Sentences that a user of this checkpoint must know, beside the limits of its whole family.
         license: SPDX identifier, lower case, as the Hub writes it.
         datasets: Hub ids of the data sets, for the head of the card.
-        tags: Further tags.
+        tags: Tags in addition to those of the family.
     """
 
     name: str
@@ -123,12 +123,12 @@ class CheckpointCard:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether the checkpoint classifies (ImageNet) and predicts no quality."""
+        """True if the checkpoint classifies (ImageNet) and predicts no quality."""
         classifier = family_of(self.config).classifier
         return classifier is not None and classifier.__name__ in (self.config.architectures or [])
 
     def render(self) -> str:
-        """Write the whole card, Markdown with a YAML head."""
+        """Render the whole card, as Markdown with a YAML head."""
         text = family_of(self.config).card(self.config)
         head = ModelCardData(
             license=self.license,
@@ -145,29 +145,29 @@ class CheckpointCard:
             score=text.score,
             intended=text.intended,
             preprocessing=text.preprocessing,
-            source=self._source(),
+            source=self._render_source(),
             training=f"{self.training_data}\n\n{self.recipe}",
             evaluation=render_evaluation(self.metrics),
-            limits=self._limits(text.limits),
-            check=self._check(),
+            limits=self._render_limits(text.limits),
+            check=self._render_check(),
             license=self.license,
             patents=text.patents,
             citation=text.citation,
         )
 
     def save(self, directory: str | Path) -> Path:
-        """Write README.md into the directory of the checkpoint; returns its path."""
+        """Write README.md into the directory of the checkpoint, and return its path."""
         path = Path(directory) / "README.md"
         path.write_text(self.render(), encoding="utf-8")
         return path
 
-    def _source(self) -> str:
+    def _render_source(self) -> str:
         return self.source if self.source_sha256 is None else f"{self.source}\n\nSHA-256: `{self.source_sha256}`"
 
-    def _limits(self, common: str) -> str:
+    def _render_limits(self, common: str) -> str:
         return "\n".join([*(f"- {note}" for note in self.notes), common])
 
-    def _check(self) -> str:
+    def _render_check(self) -> str:
         if self.largest_difference is None:
             return "These weights were not converted from another format."
         return (

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a checkpoint directory load without this package, under `trust_remote_code=True`.
+"""Remote code, which lets a checkpoint directory load without this package, under `trust_remote_code=True`.
 
-The flat files of the family (`*_musiq.py`, say) go beside the weights, and the two JSON files say which classes in
-them to use. Where `musiq_hf` is imported its own classes are used and neither matters.
+The flat files of the family (`*_musiq.py`, say) are copied beside the weights. The two JSON files say which classes
+in them to use. Where `musiq_hf` is imported, its own classes are used instead.
 """
 
 import inspect
@@ -16,21 +16,21 @@ from ..models.auto import TASK
 from ..models.protocol import Family
 
 
-def _classes(family: Family) -> dict[str, tuple[type, tuple[str, ...]]]:
+def _list_classes(family: Family) -> dict[str, tuple[type, tuple[str, ...]]]:
     """Return the model classes of a family by name, each with the Auto classes that load it."""
     heads = [kind for kind in (family.quality, family.classifier) if kind is not None]
     classes = {kind.__name__: (kind, ("AutoModel", "AutoModelForImageClassification")) for kind in heads}
     return classes | {kind.__name__: (kind, ("AutoModel",)) for kind in family.others}
 
 
-def _file_and_class(kind: type) -> str:
-    """Return what an `auto_map` holds: the file and the name of a class."""
+def _name_class(kind: type) -> str:
+    """Return the entry of a class in an `auto_map`: its file and its name."""
     return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
 
 
-def _family_with(architecture: str | None, config_file: Path) -> Family:
+def _find_family(architecture: str | None, config_file: Path) -> Family:
     """Return the family that has a model class of this name, or raise a ValueError if none has."""
-    known = {name: family for family in FAMILIES.values() for name in _classes(family)}
+    known = {name: family for family in FAMILIES.values() for name in _list_classes(family)}
     if architecture not in known:
         raise ValueError(
             f"`architectures` in {config_file} must name one of {sorted(known)}, got {architecture}. "
@@ -40,7 +40,7 @@ def _family_with(architecture: str | None, config_file: Path) -> Family:
 
 
 def add_remote_code(directory: str | Path) -> list[str]:
-    """Add code files, `auto_map` and `custom_pipelines` to a saved checkpoint; doing it again renews them.
+    """Add code files, `auto_map` and `custom_pipelines` to a saved checkpoint, or renew them.
 
     Args:
         directory: Folder with config.json and, as a rule, preprocessor_config.json.
@@ -57,15 +57,15 @@ def add_remote_code(directory: str | Path) -> list[str]:
         raise ValueError(f"{directory} holds no config.json. Save model and image processor there first.")
     config = read_json(config_file)
     architecture = (config.get("architectures") or [None])[0]
-    family = _family_with(architecture, config_file)
+    family = _find_family(architecture, config_file)
     # Code first: a directory that names files which are not there does not load at all.
     sources = sorted(Path(inspect.getfile(family.config)).parent.glob(f"*_{family.name}.py"))
     for source in sources:
         temporary = directory / f".{source.name}.tmp"
         shutil.copyfile(source, temporary)
         os.replace(temporary, directory / source.name)
-    model, autos = _classes(family)[architecture]
-    config["auto_map"] = {"AutoConfig": _file_and_class(family.config)} | dict.fromkeys(autos, _file_and_class(model))
+    model, autos = _list_classes(family)[architecture]
+    config["auto_map"] = {"AutoConfig": _name_class(family.config)} | dict.fromkeys(autos, _name_class(model))
     pipeline = f"pipeline_{family.name}"
     if model is family.quality and f"{pipeline}.py" in [source.name for source in sources]:
         # Transformers looks the class under "pt" up among its own, so it cannot be ours.
@@ -74,6 +74,6 @@ def add_remote_code(directory: str | Path) -> list[str]:
     write_json(config_file, config)
     if processor_file.is_file():
         processor = read_json(processor_file)
-        processor["auto_map"] = {"AutoImageProcessor": _file_and_class(family.processor)}
+        processor["auto_map"] = {"AutoImageProcessor": _name_class(family.processor)}
         write_json(processor_file, processor)
     return [source.name for source in sources]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engine of all scores: pictures decoded ahead, batched by a budget of tokens, answered in order.
+"""Engine of all scores: it decodes pictures ahead, batches them by a budget of tokens, and answers in order.
 
 A picture that cannot be read or scored becomes a row with its error, and the stream goes on.
 """
@@ -20,10 +20,13 @@ from ..models.protocol import Feature, QualityModel, QualityProcessor
 from ..pictures.decoding import Decoder, decode_ahead
 from ..pictures.opening import Preset, check_preset
 
-# Tokens of a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for each other.
+# Largest number of tokens in a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for
+# each other.
 MAX_TOKENS = {"cpu": 1, "other": 65_536}
-MAX_ROWS = 4096  # rows that wait for a batch: errors need no token
-Result = tuple[float | None, float | None, str | None, tuple[float, ...] | None]  # see `PictureScore`
+# Largest number of rows that wait for a batch. A row with an error has no tokens, so `MAX_TOKENS` does not limit it.
+MAX_ROWS = 4096
+# Score, standard deviation, error and logits of a `PictureScore`.
+Result = tuple[float | None, float | None, str | None, tuple[float, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def read_pixels(image: Any, processor: QualityProcessor) -> torch.Tensor:
     """Return the pixels of one picture as the processor reads it.
 
     Returns:
-        Shape (height, width, 3), uint8, or float32 in [0, 1].
+        Pixels of shape (height, width, 3), uint8, or float32 in [0, 1].
 
     Raises:
         ValueError: If the picture cannot be used.
@@ -72,7 +75,7 @@ def read_pixels(image: Any, processor: QualityProcessor) -> torch.Tensor:
 def make_decoder(
     processor: QualityProcessor, *, preset: Preset = "default", shorter_side: int | None = None
 ) -> Decoder:
-    """Return what turns pictures into pixels for this processor."""
+    """Return the decoder that turns pictures into pixels for this processor."""
     return Decoder(
         preset=preset,
         shorter_side=shorter_side,
@@ -82,7 +85,7 @@ def make_decoder(
 
 
 def run_model(model: PreTrainedModel, processor: QualityProcessor, features: Sequence[Feature]) -> Any:
-    """Return what a model answers for pictures of any sizes, padded to the longest of them.
+    """Run a model on pictures of any sizes, padded to the longest of them.
 
     Gradients flow from the answer to the features, unless the caller has turned them off.
 
@@ -94,7 +97,7 @@ def run_model(model: PreTrainedModel, processor: QualityProcessor, features: Seq
     return model(**processor.pad(features, padding="longest").to(model.device))
 
 
-def _score(model: QualityModel, processor: QualityProcessor, features: list[Feature]) -> list[Result]:
+def _score_batch(model: QualityModel, processor: QualityProcessor, features: list[Feature]) -> list[Result]:
     with torch.inference_mode():
         output = run_model(model, processor, features)
     scores, deviations = output.scores.tolist(), model.std_from_logits(output.logits)
@@ -104,9 +107,9 @@ def _score(model: QualityModel, processor: QualityProcessor, features: list[Feat
 
 
 def _score_within_memory(model: QualityModel, processor: QualityProcessor, features: list[Feature]) -> list[Result]:
-    """Return score, standard deviation and error of every feature; a batch that does not fit is halved."""
+    """Return the result of every feature; a batch that does not fit into memory is halved."""
     try:
-        return _score(model, processor, features)
+        return _score_batch(model, processor, features)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -145,10 +148,10 @@ def score_pictures(
         pictures: Paths, URLs, base64 texts, PIL images, arrays or tensors, or pairs (key, picture).
         model: Model in evaluation mode, on its device.
         processor: Processor that agrees with the model.
-        **options: See `score_with_several`, also for the errors.
+        **options: Keywords of `score_with_several`, which describes them and the errors.
 
     Yields:
-        One `PictureScore` for each picture; with `error` in place of `score` if it cannot be read or scored.
+        One `PictureScore` for each picture, with `error` in place of `score` if it cannot be read or scored.
     """
     return (row for (row,) in score_with_several(pictures, [(model, processor)], **options))
 
@@ -171,26 +174,27 @@ def score_with_several(
 
     Args:
         pictures: Paths, URLs, base64 texts, PIL images, arrays or tensors, or pairs (key, picture). Without a key a
-            path is its own, and anything else is called by its number in the stream, from 0.
+            path is its own key, and anything else has its number in the stream, from 0.
         scorers: Models in evaluation mode, on their devices, and a processor that agrees with each.
         max_tokens: Tokens (patches) of a batch, padding counted; a longer picture goes alone. None: one picture at a
             time on a CPU, 65,536 tokens elsewhere.
         max_pictures: Pictures of a batch, at most.
         num_workers: Threads or processes that decode.
-        in_processes: Whether processes decode, not threads. A fast device needs them to be fed, and a file that
-            crashes its decoder costs them its row alone. A script that asks for them must start with
-            `if __name__ == "__main__":`.
+        in_processes: Whether processes decode, not threads. Threads are too slow for a fast device. A file that
+            crashes its decoder costs a process one row, but ends a run with threads. A script that asks for processes
+            must start with `if __name__ == "__main__":`.
         shorter_side: Shrink files and PIL images to this shorter side, in pixels, first; None keeps their size.
-        preset: How files become pixels: "default", or "google", the published program's way (see `pictures.opening`).
+        preset: Way in which files become pixels: "default", or "google" as in the published program; see
+            `pictures.opening`.
 
     Yields:
-        For each picture a row of each scorer, in the scorers' order.
+        Rows of one picture, one of each scorer, in the order of the scorers.
 
     Raises:
         ValueError: If settings are out of range, a model is training, model and processor disagree, or processors do
             not read pictures alike.
-        TypeError: If something is no picture at all. Like an error of `pictures` itself it comes after the rows of
-            what was read before.
+        TypeError: If something is no picture at all. Like an error that `pictures` itself raises, it comes after the
+            rows of the pictures before it.
     """
     counts = {"max_tokens": max_tokens, "max_pictures": max_pictures}
     for name, value in (counts | {"num_workers": num_workers, "shorter_side": shorter_side}).items():
@@ -212,7 +216,7 @@ def score_with_several(
 
 
 class _Batch:
-    """Rows of one model that wait, in order, for a batch of their features to be full."""
+    """Rows of one model that wait, in order, until a batch of their features is full."""
 
     def __init__(self, model: QualityModel, processor: QualityProcessor, max_tokens: int | None, max_pictures: int):
         self.model, self.processor, self.max_pictures = model, processor, max_pictures
@@ -223,7 +227,7 @@ class _Batch:
     def add(self, key: Any, decoded: Future[Any]) -> Iterator[PictureScore]:
         """Take one more picture, and yield the rows that are done."""
         row, feature = _make_feature(key, decoded, self.model.device, self.processor)
-        del decoded
+        del decoded  # it holds the pixels, which need no memory while a batch is scored
         if feature is not None:
             length = self.processor.num_tokens(feature)
             if self.count and max(self.longest, length) * (self.count + 1) > self.max_tokens:
@@ -237,7 +241,7 @@ class _Batch:
             yield from self.flush()
 
     def flush(self) -> Iterator[PictureScore]:
-        """Yield all rows, with the results of those that have a feature; none is left."""
+        """Yield all rows that wait, after scoring those that have a feature."""
         rows, self.rows, self.count, self.longest = self.rows, [], 0, 0
         features = [feature for _, feature in rows if feature is not None]
         results = iter(_score_within_memory(self.model, self.processor, features) if features else ())
@@ -259,12 +263,12 @@ def _score_in_order(
             try:
                 key, future = next(decoded)
                 shares = [future] * len(batches)
-                del future  # it holds the pixels, of which the last batch lets go before it scores
+                del future  # it holds the pixels, which the last batch frees before it scores
                 for batch, rows in zip(batches, done, strict=True):
                     rows.extend(batch.add(key, shares.pop()))
             except StopIteration:
                 break
-            except Exception as error:  # of the source; what came before it is not lost
+            except Exception as error:  # raised by the source: the rows of the pictures before it come first
                 failure = error
             yield from _take_finished(done)
         for batch, rows in zip(batches, done, strict=True):

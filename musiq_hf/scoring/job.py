@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs: pictures of any number to a table of scores, which a kill at any moment does not harm.
+"""Jobs that score any number of pictures into a table, and that may be killed at any moment.
 
 Rows go to a journal beside the output, from which the same job continues. Shards and the processes of one launch
-share the pictures. Without an output the rows come as a stream. Both take the same way through the engine.
+share the pictures. Without an output the rows come as a stream. Both use the same engine.
 """
 
 import itertools
@@ -35,7 +35,7 @@ from .journal import (
 from .rows import Entry, Scorers
 
 DTYPES = ("float32", "bfloat16")
-DECODING_PROCESSES = 8  # at most, for an accelerator
+DECODING_PROCESSES = 8  # largest number of them, for an accelerator
 MADE_ALREADY = "{} exists already. Add --overwrite, choose another name, or delete it."
 
 
@@ -69,7 +69,7 @@ def find_launched_share() -> Share:
 
 
 def are_weights(values: Sequence[float]) -> bool:
-    """Return whether numbers can be the weights of an ensemble: finite, from 0 on, not all 0."""
+    """Return whether numbers can be the weights of an ensemble: finite, not negative, and not all 0."""
     return all(math.isfinite(value) and value >= 0 for value in values) and any(values)
 
 
@@ -89,7 +89,7 @@ class ScoreJob:
         overwrite: Whether the output is replaced if it exists.
         models: Checkpoints, folders or Hub ids; all of them score what is decoded once.
         weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
-        preset: How files become pixels; see `pictures.opening`.
+        preset: Way in which files become pixels; see `pictures.opening`.
         shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one.
         dtype: Type of the weights of the models, "float32" or "bfloat16".
@@ -99,7 +99,7 @@ class ScoreJob:
 
     Raises:
         ValueError: If a setting is out of range, or two contradict each other. Paths, checkpoints and the device are
-            looked at when the job runs.
+            checked when the job runs.
     """
 
     paths: Sequence[str]
@@ -148,7 +148,7 @@ class ScoreJob:
             raise ValueError(f"`weights` must be numbers from 0 on, not all 0, got {list(weights)}.")
 
     def _check_share(self) -> None:
-        """Raise a ValueError for what the processes of one launch cannot do."""
+        """Raise a ValueError if the job asks the processes of one launch for what they cannot do."""
         count, refusal = find_launched_share().count, "cannot be used by the {} processes of one launch."
         if count > 1 and not self.share.is_launched:
             raise ValueError(f"--shard {refusal.format(count)} Each of them scores its share anyway.")
@@ -161,7 +161,7 @@ class ScoreJob:
 
     @property
     def table(self) -> Path | None:
-        """File of the table, which a shard calls by its number as well; None without an output."""
+        """File of the table, with the number of the shard in its name if it is one; None without an output."""
         if self.output is None:
             return None
         path = Path(self.output)
@@ -170,7 +170,7 @@ class ScoreJob:
 
     @property
     def journals(self) -> list[Path]:
-        """Files with the rows so far, of each process that writes the table; none without an output."""
+        """Files with the rows so far, one of each process that writes the table; empty without an output."""
         return (
             [] if self.table is None else name_journals(self.table, self.share.count if self.share.is_launched else 1)
         )
@@ -187,8 +187,8 @@ class JobResult(NamedTuple):
     Attributes:
         state: "written": the table is there. "waiting": this process of a launch is done, and the last one makes the
             table. "found": when this process of a launch began, the table was there already.
-        pictures: Number of pictures of the table that is written; else None.
-        errors: Number of these with a row that is an error; else None.
+        pictures: Number of pictures in the table; None unless this process has written it.
+        errors: Number of these pictures with an error in one of their rows; None unless `pictures` is known.
     """
 
     state: Literal["written", "waiting", "found"]
@@ -198,11 +198,11 @@ class JobResult(NamedTuple):
 
 @dataclass(frozen=True)
 class RowStream:
-    """Rows of a job as they come, for each picture a tuple with the row of each checkpoint; iterate over it once.
+    """Rows of a job as they come: for each picture a tuple with the row of each checkpoint. Iterate over it once.
 
     Attributes:
         models: Names of the checkpoints, in the order of the rows.
-        signatures: Signatures of their scores.
+        signatures: Signatures of their scores, in the same order.
         rows: The rows; closing this generator ends the threads or processes that decode.
     """
 
@@ -214,7 +214,7 @@ class RowStream:
         return self.rows
 
     def close(self) -> None:
-        """End the stream before its end."""
+        """Stop the stream early, and with it the threads or processes that decode."""
         self.rows.close()
 
 
@@ -222,7 +222,7 @@ def count_pictures(job: ScoreJob) -> int | None:
     """Count the pictures of a job's share without reading them; None if a data set does not say how many it has.
 
     Raises:
-        ValueError: As `run_job`, for the paths.
+        ValueError: If a path does not exist, or cannot hold pictures.
     """
     count = count_sources(job.paths, columns=job.columns)
     return None if count is None else len(range(job.share.index - 1, count, job.share.count))
@@ -239,7 +239,7 @@ def score_rows(job: ScoreJob) -> RowStream:
         job: Job without `output`.
 
     Returns:
-        The rows; a picture that cannot be read or scored has its error in them.
+        Stream of the rows; a picture that cannot be read or scored has its error in them.
 
     Raises:
         ValueError: If the job has an output, a path or a checkpoint does not exist or cannot be used, or the device
@@ -255,20 +255,21 @@ def score_rows(job: ScoreJob) -> RowStream:
 def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = None) -> JobResult:
     """Score the pictures of a job into its table, or continue a run that was interrupted.
 
-    The table is that of a run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or `max_tokens`) the
-    last digits can differ. An interruption, by Ctrl-C say, passes through and leaves the journal.
+    The table is that of a run that was never interrupted, bit by bit on a CPU. With batches (on a
+    GPU, or with `max_tokens`) the last digits can differ. An interruption, such as Ctrl-C, is raised to the caller and
+    leaves the journal.
 
     Args:
         job: Job with `output`.
-        on_progress: Function that is called with the numbers of pictures before the first one, those of an earlier run
-            counted, and after each.
+        on_progress: Function that is called with the numbers of pictures, once before the first and after each. The
+            pictures of an earlier run count.
 
     Returns:
-        State and numbers; pictures that cannot be read or scored are rows with their error, and counted.
+        State and numbers. A picture that cannot be read or scored has a row with its error, and counts.
 
     Raises:
-        ValueError: If the job has no output, the output exists, an unfinished run had other settings or pictures, or
-            a path, a checkpoint or the device cannot be used.
+        ValueError: If the job has no output, the output exists, or an unfinished run had other settings or pictures.
+            Also if a path, a checkpoint or the device cannot be used.
     """
     table, path = job.table, job.journal
     if table is None or path is None:
@@ -282,7 +283,7 @@ def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = Non
         if not journal.is_finished:
             if _is_made(table, job):
                 return JobResult("found")
-            _fill(journal, job, scorers, on_progress or (lambda totals: None))
+            _score_missing(journal, job, scorers, on_progress or (lambda totals: None))
     totals = write_output(table, job.journals, temporary=Path(f"{path}.tmp"))
     return JobResult("waiting") if totals is None else JobResult("written", *totals)
 
@@ -302,9 +303,9 @@ def _load_scorers(job: ScoreJob) -> Scorers:
 def _choose_workers(num_workers: int | None, device: torch.device) -> ScoringOptions:
     """Choose how many threads or processes decode for a device."""
     if num_workers is None and device.type == "cpu":
-        return {"num_workers": 2, "in_processes": False}  # it is not fast enough to wait for them
+        return {"num_workers": 2, "in_processes": False}  # two threads decode faster than it scores
     if num_workers is None:
-        # Of the cores that this job may use, where the system tells them, a share for each of its processes.
+        # The processes of one launch share the cores that this job may use; not every system tells which these are.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         num_workers = min(DECODING_PROCESSES, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     return {"num_workers": num_workers, "in_processes": True}
@@ -317,7 +318,7 @@ def _find_pictures(job: ScoreJob) -> Iterator[tuple[str, Any]]:
 
 
 def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:
-    """List what must be the same when a run is continued."""
+    """List the settings that must be the same when a run is continued."""
     return {
         "paths": job.paths,
         "column": job.columns.picture,
@@ -333,16 +334,16 @@ def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:
 
 
 def _is_made(table: Path, job: ScoreJob) -> bool:
-    """Return whether a launch has nothing left to do; for a single process a table that is there is a mistake."""
+    """Return whether the table of a launch is made already; raise a ValueError if that of a single process is."""
     if job.overwrite or not table.exists():
         return False
     if not job.share.is_launched:
         raise ValueError(MADE_ALREADY.format(table))
-    return True  # a restarted launch had only its file to make, and another process was faster
+    return True  # after a restart of the launch another process has made it from the finished journals
 
 
-def _fill(journal: Journal, job: ScoreJob, scorers: Scorers, on_progress: Callable[[Totals], None]) -> None:
-    """Score what a journal lacks."""
+def _score_missing(journal: Journal, job: ScoreJob, scorers: Scorers, on_progress: Callable[[Totals], None]) -> None:
+    """Score the pictures that a journal lacks."""
     on_progress(Totals(journal.pictures, journal.errors))
     with closing(scorers.score(journal.skip_done(_find_pictures(job)))) as entries:
         for entry in entries:

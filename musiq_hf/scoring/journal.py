@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of scores on disk, made by runs that may be killed at any moment.
 
-While a run goes on, its rows stand in a journal beside the output: a line of settings, then a line for each row,
-written whole or cut off. The output is made of the journal at the end and put in its place by one rename.
+While a run goes on, its rows stand in a journal beside the output: a line of settings, then a line for each picture.
+A kill can only cut off the last line. At the end the output is made of the journal and put in its place by one rename.
 """
 
 import csv
@@ -19,21 +19,21 @@ from .rows import Entry, ScoreRow
 
 try:
     import fcntl
-except ImportError:  # Windows: there two runs at once on one output go unnoticed
+except ImportError:  # Windows has no fcntl: two runs at once on one output go unnoticed there
     fcntl = None  # type: ignore[assignment]
 
 COLUMNS = ("key", "width", "height", "score", "score_0_1", "std", "model", "signature", "error")
-ENSEMBLE = "ensemble"  # one more column, for several checkpoints with weights
+ENSEMBLE = "ensemble"  # additional column, for several checkpoints with weights
 MAGIC = '{"journal_of": "musiq score"'
-ROWS_OF_GROUP = 10_000  # rows of a group of a parquet file
+ROWS_OF_GROUP = 10_000  # rows in a row group of a parquet file
 
 
 class Totals(NamedTuple):
-    """Numbers of pictures of a table, or of a part of it.
+    """Numbers of pictures in a table, or in a part of it.
 
     Attributes:
         pictures: Number of pictures that have rows.
-        errors: Number of these with a row that is an error.
+        errors: Number of these pictures with an error in one of their rows.
     """
 
     pictures: int
@@ -71,7 +71,7 @@ def check_no_other_journal(output: Path, journals: Sequence[Path]) -> None:
 
 
 class Journal:
-    """Rows of a run so far, continued if there are any; one process at a time.
+    """Rows of a run so far, which the next run continues; one process at a time writes them.
 
     Args:
         path: File of the journal, made with its folder if missing. A torn last line is cut off.
@@ -79,11 +79,11 @@ class Journal:
 
     Attributes:
         pictures: Number of pictures that are scored.
-        errors: Number of these with a row that is an error.
+        errors: Number of these pictures with an error in one of their rows.
         is_finished: Whether no picture is missing.
 
     Raises:
-        ValueError: If the journal is of other settings, no journal at all, or another run is writing it.
+        ValueError: If the journal has other settings, the file is no journal, or another run is writing it.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
@@ -102,7 +102,7 @@ class Journal:
             raise
 
     def _lock(self) -> None:
-        """Lock the file until it is closed, by whatever ends the process."""
+        """Lock the file until it is closed, or the process ends in any way."""
         try:
             if fcntl is not None:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,7 +112,7 @@ class Journal:
             pass  # some network file systems have no locks
 
     def _read(self, settings: dict[str, Any]) -> int:
-        """Count the rows, check the settings, and return where the part that is whole ends, in bytes."""
+        """Count the rows, check the settings, and return the length of the undamaged part, in bytes."""
         self._file.seek(0)
         head = self._file.readline()
         if not head.startswith(MAGIC.encode()[: len(head)]):
@@ -144,13 +144,13 @@ class Journal:
 
     def _write(self, entry: Any) -> None:
         self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()  # to the system, where it outlives this process
+        self._file.flush()  # the system keeps it even if this process is killed
 
     def skip_done(self, sources: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         """Yield the sources that have no row yet.
 
         Raises:
-            ValueError: If those that have one are not what the rows are about.
+            ValueError: If the sources at the start are not the pictures that the rows are about.
         """
         with open(self.path, "rb") as file:
             for entry in itertools.islice(_read_entries(file), self.pictures):
@@ -176,14 +176,14 @@ class Journal:
         self.is_finished = True
 
     def close(self) -> None:
-        """Let another process continue; a journal without rows is removed."""
+        """Close the file, so that another process can continue, and remove a journal without rows."""
         self._file.close()
         if not self.pictures and not self.is_finished:
             self.path.unlink(missing_ok=True)
 
 
 def _describe_difference(old: Any, new: Any) -> str:
-    """Describe in what two values of a setting differ; of signatures only the parts that do."""
+    """Describe how two values of a setting differ; of signatures, name only the parts that do."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         old, new = next(pair for pair in zip(old, new, strict=True) if pair[0] != pair[1])
         parts = [pair for pair in zip(str(old).split("|"), str(new).split("|"), strict=False) if pair[0] != pair[1]]
@@ -196,7 +196,7 @@ def _has_error(entry: Entry) -> bool:
 
 
 def _parse(line: bytes) -> Entry | Totals | None:
-    """Parse a line of a journal; None if it is torn or damaged."""
+    """Parse a line of a journal; return None if it is torn or damaged."""
     try:
         content = json.loads(line) if line.endswith(b"\n") else None
         if isinstance(content, dict):
@@ -207,7 +207,7 @@ def _parse(line: bytes) -> Entry | Totals | None:
 
 
 def _read_entries(file: IO[bytes]) -> Iterator[Entry]:
-    """Yield what an open journal holds, picture by picture."""
+    """Yield the rows that an open journal holds, picture by picture."""
     next(file, None)
     for line in file:
         entry = _parse(line)
@@ -217,10 +217,10 @@ def _read_entries(file: IO[bytes]) -> Iterator[Entry]:
 
 
 def _read_totals(journal: Path) -> Totals | None:
-    """Read the totals of a finished journal; None of an unfinished or missing one."""
+    """Read the totals of a finished journal; return None if it is unfinished or missing."""
     try:
         with open(journal, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 200))  # its last line is shorter
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 200))  # the last line is shorter
             lines = file.readlines()
     except FileNotFoundError:
         return None
@@ -229,15 +229,15 @@ def _read_totals(journal: Path) -> Totals | None:
 
 
 def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> Totals | None:
-    """Make the output of finished journals, and remove these.
+    """Make the output of finished journals, and remove the journals.
 
     Args:
         output: File of the table, replaced if it exists.
-        journals: Journals of all processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
+        journals: Journals of all n processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
         temporary: File in which the output is written before it is renamed; no other process may use it.
 
     Returns:
-        The numbers of pictures; None if a process is still at work, or another one has made the output.
+        Numbers of pictures; None if a process is still at work, or another one has made the output.
     """
     totals = [_read_totals(journal) for journal in journals]
     finished = [part for part in totals if part is not None]
@@ -248,11 +248,11 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
             files = [stack.enter_context(open(journal, "rb")) for journal in journals]
             head = json.loads(files[0].readline())
             files[0].seek(0)
-            rows = _complete(_take_turns([_read_entries(file) for file in files]), head)
+            rows = _complete_rows(_take_turns([_read_entries(file) for file in files]), head)
             columns = COLUMNS if head["weights"] is None else (*COLUMNS, ENSEMBLE)
             WRITERS[output.suffix.lower()](temporary, columns, (row[: len(columns)] for row in rows))
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # before the journals go
+            os.fsync(file.fileno())  # it must be on the disk before the journals are removed
         os.replace(temporary, output)
     except FileNotFoundError:
         if len(journals) > 1 and output.exists():
@@ -264,7 +264,7 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
 
 
 def _take_turns(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
-    """Yield one picture of each in turn, until one has no more."""
+    """Yield the rows of one picture from each reader in turn, until a reader has no more."""
     for reader in itertools.cycle(readers):
         entry = next(reader, None)
         if entry is None:
@@ -272,8 +272,8 @@ def _take_turns(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
         yield entry
 
 
-def _complete(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield all rows with all columns."""
+def _complete_rows(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield each row with its model and signature, in the order of the columns."""
     for entry in entries:
         for row, model, signature in zip(entry, head["models"], head["signatures"], strict=True):
             *numbers, error, ensemble = row

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that are to be used as they are: model and image processor, checked against each other."""
+"""Loading of finished checkpoints: model and image processor, checked against each other."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def load_quality(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[PreT
         dtype: Type of the weights; layers that a model keeps in float32 stay in it.
 
     Returns:
-        The model, in evaluation mode on the CPU, see `models.protocol.QualityModel`, and its processor.
+        The model (see `models.protocol.QualityModel`), in evaluation mode on the CPU, and its processor.
 
     Raises:
         ValueError: If there is no such checkpoint, it has no weights or predicts no quality, or model and processor
@@ -36,7 +36,7 @@ def load_quality(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[PreT
 
 
 def load_with_head(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Load model, float32, and processor of a checkpoint that predicts quality or classifies.
+    """Load model (in float32) and processor of a checkpoint that predicts quality or classifies.
 
     Args:
         name: Directory or Hub id.
@@ -98,10 +98,10 @@ def load_config(name: str) -> PreTrainedConfig:
 
 
 def _load_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Load whichever model a checkpoint holds, in evaluation mode."""
+    """Load the model that a checkpoint holds, of any class, in evaluation mode."""
     if not has_weights(name):
         raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
-    load_config(name)  # says in a sentence if there is no such checkpoint
+    load_config(name)  # raises one clear sentence if there is no such checkpoint
     return AutoModel.from_pretrained(name, dtype=dtype).eval()
 
 
@@ -113,7 +113,7 @@ def _load_processor(name: str, model: PreTrainedModel) -> BaseImageProcessor:
 
 
 def resolve_model(name: str) -> str:
-    """Return the directory of a packaged configuration for "scratch:musiq-tiny" and the like, other names as they are.
+    """Return the directory of a packaged configuration ("scratch:musiq-tiny", say), and any other name as it is.
 
     The prefix says aloud that training starts from random weights, though published weights of that name may exist.
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores as a loss, and as a metric over many pictures: for generators, restoration and video.
 
-The numbers are those of image processor and model, and gradients flow to the pixels. The model learns nothing here;
-`model.requires_grad_(False)` spares the gradients of its weights.
+The scores are those of image processor and model, and gradients flow to the pixels. The model itself is not trained
+here; `model.requires_grad_(False)` saves the work for gradients of its weights.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ from .engine import check_model, read_pixels, run_model
 
 
 def _read_differentiable(picture: Any, processor: QualityProcessor, input_data_format: str | None) -> torch.Tensor:
-    """Return pixels (height, width, 3); gradients flow from them to those of a float tensor."""
+    """Return pixels (height, width, 3), through which gradients reach a float tensor."""
     if not isinstance(picture, torch.Tensor):
         return read_pixels(picture, processor)
     layout = input_data_format or getattr(processor, "input_data_format", None)
     return to_rgb_tensor(picture, input_data_format=layout, do_convert_rgb=processor.do_convert_rgb, keep_uint8=True)
 
 
-def _cut(
+def _cut_pictures(
     pictures: Sequence[Any], processor: QualityProcessor, *, first: int = 0, input_data_format: str | None = None
 ) -> list[Feature]:
     """Cut pictures; a ValueError names the one that cannot be used, counted from `first`."""
@@ -37,11 +37,11 @@ def _cut(
     return features
 
 
-def _split(images: Any) -> Iterator[Any]:
-    """Yield single pictures of a picture, of an array or a tensor of several, or of lists of them."""
+def _split_pictures(images: Any) -> Iterator[Any]:
+    """Yield the single pictures of one picture, of an array or a tensor of several, or of a list of these."""
     if isinstance(images, list | tuple):
         for image in images:
-            yield from _split(image)
+            yield from _split_pictures(image)
     elif isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
         yield from images
     else:
@@ -79,14 +79,14 @@ def score_pixels(
             sizes.
 
     Returns:
-        Scores in MOS points, shape (batch,), float32, on the model's device: those of the same pictures from files,
-        up to 1e-5 of the range of scores.
+        Scores in MOS points, shape (batch,), float32, on the model's device. They equal those of the same pictures
+        from files, up to 1e-5 of the range of scores.
 
     Raises:
         ValueError: If pixels have a wrong shape or type or leave 0..1, or the model is in training mode.
     """
     check_model(model, processor)
-    features = _cut(_list_pictures(images), processor, input_data_format="channels_first")
+    features = _cut_pictures(_list_pictures(images), processor, input_data_format="channels_first")
     return run_model(model, processor, features).scores
 
 
@@ -99,7 +99,7 @@ class QualityMetric:
     >>> metric.compute()
     tensor(63.2)
 
-    Gradients flow from `compute` to pictures that ask for them; of others nothing but their score is kept.
+    Gradients flow from `compute` to pictures that require them; of others only the score is kept.
 
     Args:
         model: Model in evaluation mode, on its device.
@@ -121,34 +121,35 @@ class QualityMetric:
         """Score more pictures.
 
         Args:
-            images: A picture, a list of pictures of any sizes, or an array or tensor with four axes, frames first:
-                paths, URLs, PIL images, arrays and tensors.
+            images: A picture, a list of pictures of any sizes, or an array or tensor with four axes, frames first. A
+                picture is a path, URL, PIL image, array or tensor.
 
         Raises:
-            ValueError: If a picture cannot be used, or the model has been put into training mode; nothing is added.
+            ValueError: If a picture cannot be used, or the model has been put into training mode. No picture of this
+                call is added then.
         """
         check_model(self.model, self.processor)
-        pictures = list(_split(images))
+        pictures = list(_split_pictures(images))
         if not pictures:
             raise ValueError("At least one picture is needed, got an empty list.")
         wanted = any(isinstance(picture, torch.Tensor) and picture.requires_grad for picture in pictures)
         with torch.set_grad_enabled(wanted and torch.is_grad_enabled()):
             starts = range(0, len(pictures), self.batch_size)
-            scores = [self._score(pictures[start : start + self.batch_size], start) for start in starts]
+            scores = [self._score_batch(pictures[start : start + self.batch_size], start) for start in starts]
         self._scores += scores
 
-    def _score(self, pictures: Sequence[Any], first: int) -> torch.Tensor:
+    def _score_batch(self, pictures: Sequence[Any], first: int) -> torch.Tensor:
         """Score one batch, whose first picture has the number `first`."""
-        return run_model(self.model, self.processor, _cut(pictures, self.processor, first=first)).scores
+        return run_model(self.model, self.processor, _cut_pictures(pictures, self.processor, first=first)).scores
 
     def compute(self) -> torch.Tensor:
         """Return the mean score of all pictures since the start or the last `reset`.
 
         Returns:
-            MOS points, float32, without axes.
+            Mean in MOS points, a float32 tensor without axes.
 
         Raises:
-            ValueError: If there are none.
+            ValueError: If there is no picture.
         """
         if not self._scores:
             raise ValueError("There is no picture to average over. Call `update` first.")

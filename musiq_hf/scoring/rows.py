@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a table, of one checkpoint or of several that score the same pictures."""
+"""Rows of a table of scores, of one checkpoint or of several that score the same pictures."""
 
 import math
 from collections.abc import Generator, Iterator, Sequence
@@ -40,22 +40,22 @@ class ScoreRow(NamedTuple):
     ensemble: float | None = None
 
 
-Entry = tuple[ScoreRow, ...]  # one picture: a row for each checkpoint
+Entry = tuple[ScoreRow, ...]  # rows of one picture, one of each checkpoint
 
 
 class Scorers:
-    """Checkpoints on one device, which score what is decoded once.
+    """Checkpoints on one device, all of which score a picture that is decoded once.
 
     Args:
         checkpoints: Folders or Hub ids.
-        device: Device on which they score.
-        dtype: Type of their weights.
-        weights: Weight of each in the ensemble; None makes none.
-        **options: See `score_with_several`.
+        device: Device on which the checkpoints score.
+        dtype: Type of the weights of the models.
+        weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
+        **options: Keywords of `score_with_several`, which describes them.
 
     Attributes:
         names: Names of the checkpoints, as a table calls them.
-        signatures: Signatures of their scores.
+        signatures: Signatures of their scores, in the same order.
 
     Raises:
         ValueError: If a checkpoint cannot be used, or an ensemble cannot be made of them.
@@ -96,7 +96,7 @@ class Scorers:
             sources: Keys and pictures.
 
         Yields:
-            For each picture the rows of the checkpoints, in their order.
+            Rows of one picture, in the order of the checkpoints.
         """
         for results in score_with_several(sources, self._scorers, **self._options):
             rows = [make_row(result, known) for result, known in zip(results, self._ranges, strict=True)]
@@ -105,7 +105,7 @@ class Scorers:
 
 
 def name_checkpoint(checkpoint: str) -> str:
-    """Return what a table calls a checkpoint: as it was given; the embedded one by its name."""
+    """Return the name of a checkpoint in a table: as it was given, or the short name of the embedded one."""
     return DEFAULT_CHECKPOINT.name if checkpoint == str(DEFAULT_CHECKPOINT) else checkpoint
 
 
@@ -121,7 +121,7 @@ def make_row(result: PictureScore, score_range: Range | None) -> ScoreRow:
 
 
 def _find_position(score: float, score_range: Range) -> float:
-    """Return the position of a score in a range: 0 at its low end, 1 at its high end, beyond these outside of it."""
+    """Return the position of a score in a range: 0 at its low end, 1 at its high end, not clipped."""
     low, high = score_range
     return (score - low) / (high - low)
 
@@ -129,10 +129,12 @@ def _find_position(score: float, score_range: Range) -> float:
 def average_positions(
     rows: Sequence[ScoreRow], ranges: Sequence[Range | None], weights: Sequence[float]
 ) -> float | None:
-    """Compute the weighted mean of the rows' positions in their ranges, where checkpoints of different units meet.
+    """Compute the weighted mean of the rows' positions in their ranges.
+
+    Scores of checkpoints may have different units, positions have none.
 
     Returns:
-        Not clipped, so that pictures beyond a range keep their order; None if a score is missing.
+        Mean, not clipped, so that pictures beyond a range keep their order; None if a score or a range is missing.
     """
     total = 0.0
     for row, score_range, weight in zip(rows, ranges, weights, strict=True):

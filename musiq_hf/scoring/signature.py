@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signatures of scores: one line that says what they were made with, as sacreBLEU prints one with every BLEU.
 
-Two scores are comparable if their signatures are equal. A signature depends on what changes a score, and on nothing
-else: neither on the folder of a checkpoint nor on the layout of its files.
+Two scores are comparable if their signatures are equal. A signature depends only on what changes a score, so neither
+on the folder of a checkpoint nor on the layout of its files.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from ..models.protocol import QualityModel, QualityProcessor
 from ..pictures.opening import Preset, describe_decoder
 from ..version import __version__
 
-DIGITS = 8  # digits of a hash: two of a hundred checkpoints share one with a probability of one in a million
+DIGITS = 8  # digits of a hash: that two of a hundred checkpoints share one has a probability of one in a million
 
 
 def _normalize(value: Any) -> Any:
-    """Return a value in one form, come from Python or from JSON: tuples are lists, whole floats integers."""
+    """Return a value in the form that Python and JSON share: tuples become lists, whole floats integers."""
     if isinstance(value, list | tuple):
         return [_normalize(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -35,8 +35,8 @@ def _encode(settings: Mapping[str, Any]) -> bytes:
 def hash_weights(model: QualityModel) -> str:
     """Return the hexadecimal SHA-256 of names, shapes and values of all weights, as float32.
 
-    The fields of the configuration that shape no weight but change a score (the number of attention heads, say, or the
-    scale of the scores) are part of it. Computed anew each time.
+    The hash covers also the fields of the configuration that shape no weight but change a score. Examples are the
+    number of attention heads and the scale of the scores. It is computed anew each time.
 
     Raises:
         ValueError: If weights are not in memory.
@@ -56,21 +56,21 @@ def hash_preprocessing(processor: QualityProcessor, *, shorter_side: int | None 
 
     Args:
         processor: Processor of the model.
-        shorter_side: Length to which pictures were shrunk first, in pixels; None if they were not.
+        shorter_side: Shorter side to which pictures were shrunk first, in pixels; None if they were not.
     """
     settings = processor.signature_fields() | {"shorter_side": shorter_side}
     return hashlib.sha256(_encode(settings)).hexdigest()
 
 
 def _name_checkpoint(checkpoint: str) -> str:
-    """Return the name of a folder without the path to it, or an id on the Hub, free of what separates the parts."""
+    """Return the name of a folder or an id on the Hub, without the signs that separate the parts of a signature."""
     path = Path(checkpoint)
     name = path.resolve().name if path.exists() else checkpoint
     return re.sub(r"[\s|:]+", "_", name)
 
 
 def _join_dtypes(model: QualityModel) -> str:
-    """Return the types of the weights: some layers stay in float32 in models of half precision."""
+    """Return the types of the weights; in models of half precision some layers stay in float32."""
     kinds = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()}
     return "+".join(sorted(kinds))
 
@@ -83,7 +83,7 @@ def make_signature(
     shorter_side: int | None = None,
     preset: Preset = "default",
 ) -> str:
-    """Write in one line what scores are made with.
+    """Write the signature of scores, one line that says what they are made with.
 
     >>> make_signature(model, processor, checkpoint="musiq-koniq")
     'musiq-koniq|weights:1a2b3c4d|preset:default|preprocessing:5e6f7a8b|decoder:Pillow-13.0.0|dtype:float32|...'
@@ -91,14 +91,14 @@ def make_signature(
     Args:
         model: Model with its weights, on any device.
         processor: Processor of the model.
-        checkpoint: Folder or Hub id that both were loaded from; of a folder the name counts, not the path.
-        shorter_side: Length to which pictures are shrunk first, in pixels; None if they are not.
-        preset: How files become pixels.
+        checkpoint: Folder or Hub id that both were loaded from. The name of a folder counts, its path does not.
+        shorter_side: Shorter side to which pictures are shrunk first, in pixels; None if they are not.
+        preset: Way in which files become pixels; see `pictures.opening`.
 
     Returns:
-        Name of the checkpoint, hash of the weights, preset, hash of the preprocessing, decoder of picture files, type
-        of the weights, and versions of `musiq_hf` and `torch`. Equal for equal ones, in every process and on every
-        machine.
+        Name of the checkpoint, hash of the weights, preset, hash of the preprocessing, and decoder of picture files.
+        Type of the weights, and versions of `musiq_hf` and `torch`, follow. Equal parts make equal signatures, in
+        every process and on every machine.
 
     Raises:
         ValueError: If weights are not in memory.

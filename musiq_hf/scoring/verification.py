@@ -23,12 +23,12 @@ from .engine import read_pixels, run_model
 from .loading import is_classifier
 
 SELF_TEST = "self_test.json"
-NAMES = ("smooth", "grainy", "edges")  # names of its pictures
-TOLERANCE = 1e-4  # share of the range of scores; what float32 differs by from one machine to another is far below
-# Share of the range of scores. Which decoder the official scores came through is not known: the authors' program reads
-# JPEG with the fast inverse cosine transform, Pillow with the accurate one, and the two differ by up to 18 levels of
-# 255 in a pixel. Measured on models with random weights, scores then move by about half a percent of their spread over
-# pictures. Another resize than the published one moves some of the five by 1.35 points of 100, and is found.
+NAMES = ("smooth", "grainy", "edges")  # names of its three pictures
+TOLERANCE = 1e-4  # share of the range of scores; scores in float32 differ far less from one machine to another
+# Share of the range of scores. It is not known which decoder made the official scores: the authors' program reads JPEG
+# with the fast inverse cosine transform, Pillow with the accurate one, and the two differ by up to 18 levels of 255 in
+# a pixel. Measured on models with random weights, scores then move by about half a percent of their spread
+# over pictures. A resize other than the published one moves some of the five by 1.35 points of 100, and is found.
 OFFICIAL_TOLERANCE = 5e-3
 OFFICIAL_PICTURES = ("I03", "I04", "I06", "I08", "I19")
 # Scores of the authors' program for the five pictures, 512 x 384 pixels, in ResultsCalibra/dist_dir of IQA-PyTorch
@@ -42,12 +42,12 @@ OFFICIAL_SCORES = {
 
 
 class Comparison(NamedTuple):
-    """Line of a check.
+    """Comparison of an expected number with the one that a checkpoint answers.
 
     Attributes:
         name: Name of the picture.
-        expected: Number that the checkpoint should answer, see `answer`.
-        got: Number that it answers.
+        expected: Number that the checkpoint should answer; see `answer`.
+        got: Number that the checkpoint answers.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Comparison(NamedTuple):
 def make_self_test_pictures() -> dict[str, np.ndarray]:
     """Make three pictures by name, uint8 (height, width, 3): smooth, grainy and with edges, of three aspect ratios.
 
-    Whole numbers only, so that every machine makes the same bytes.
+    The formulas use whole numbers only, so that every machine makes the same bytes.
     """
 
     def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,12 +84,12 @@ def answer(model: PreTrainedModel, processor: QualityProcessor, picture: np.ndar
     """Compute one number for a picture that depends on all that a model computes.
 
     Args:
-        model: PreTrainedModel with a quality head, or a classifier, in evaluation mode.
+        model: Model with a quality head, or a classifier, in evaluation mode.
         processor: Processor of the model.
         picture: Array (height, width, 3), or a PIL image.
 
     Returns:
-        The score in MOS points, or, of a classifier, the logarithm of the sum of the exponentials of its logits.
+        Score in MOS points; for a classifier, the logarithm of the sum of the exponentials of its logits.
     """
     output = run_model(model, processor, [processor.cut(read_pixels(picture, processor))])
     scores = getattr(output, "scores", None)
@@ -97,7 +97,7 @@ def answer(model: PreTrainedModel, processor: QualityProcessor, picture: np.ndar
 
 
 def answer_width(model: PreTrainedModel) -> float:
-    """Return the width of the range of answers, the unit of tolerances: that of scores in MOS points, or 1."""
+    """Return the width of the range of answers, the unit of tolerances: in MOS points, or 1 for a classifier."""
     if is_classifier(model):
         return 1.0
     low, high = model.config.answer_range or (0, abs(model.config.score_scale))
@@ -108,7 +108,7 @@ def write_self_test(model: PreTrainedModel, processor: QualityProcessor, folder:
     """Store what a checkpoint answers for the three pictures, beside its weights.
 
     Args:
-        model: PreTrainedModel in evaluation mode, float32.
+        model: Model in evaluation mode, float32.
         processor: Processor of the model.
         folder: Folder of the checkpoint.
 
@@ -136,13 +136,12 @@ def run_self_test(model: PreTrainedModel, processor: QualityProcessor, folder: s
     """Compare what a checkpoint answers with what it answered when its self_test.json was written.
 
     Args:
-        model: PreTrainedModel in evaluation mode.
+        model: Model in evaluation mode.
         processor: Processor of the model.
         folder: Folder that holds self_test.json.
 
     Returns:
-        Line (name, expected, got) of each of the three pictures; right are those within `TOLERANCE` times
-        `answer_width`.
+        Comparison for each of the three pictures; an answer is right within `TOLERANCE` times `answer_width`.
 
     Raises:
         ValueError: If there is no self_test.json, or it is damaged, or the model is in training mode.
@@ -162,7 +161,7 @@ def run_self_test(model: PreTrainedModel, processor: QualityProcessor, folder: s
     return [Comparison(name, expected[name], got[name]) for name in NAMES]
 
 
-def _find_official(folder: Path) -> Mapping[str, Path]:
+def _find_official_pictures(folder: Path) -> Mapping[str, Path]:
     """Find the five pictures in a folder, by name, whatever their format."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder. Give one with {', '.join(OFFICIAL_PICTURES)}.")
@@ -181,24 +180,23 @@ def compare_with_official(
 ) -> list[Comparison]:
     """Compare scores of a converted checkpoint with those of the authors' program for five pictures.
 
-    Files become pixels as in that program, JPEG files exactly so with simplejpeg.
+    Files become pixels as in that program; for JPEG files this is exact only with simplejpeg.
 
     Args:
-        model: PreTrainedModel in evaluation mode.
+        model: Model in evaluation mode.
         processor: Processor of the model.
-        name: Published name, "koniq" say.
+        name: Published name, such as "koniq".
         folder: Folder that holds the five pictures.
 
     Returns:
-        Line (name, expected, got) of each of the five; right are those within `OFFICIAL_TOLERANCE` times
-        `answer_width`.
+        Comparison for each of the five; a score is right within `OFFICIAL_TOLERANCE` times `answer_width`.
 
     Raises:
         ValueError: If no official scores are known for that name, or pictures are missing.
     """
     if name not in OFFICIAL_SCORES:
         raise ValueError(f"Official scores are known for {', '.join(OFFICIAL_SCORES)}, got {name!r}.")
-    pictures = _find_official(Path(folder))
+    pictures = _find_official_pictures(Path(folder))
     scores = dict(zip(OFFICIAL_PICTURES, OFFICIAL_SCORES[name], strict=True))
     return [
         Comparison(key, scores[key], answer(model, processor, open_picture(path, "google")))

@@ -16,7 +16,7 @@ from PIL import Image
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor
 from musiq_hf.cli import explain
 from musiq_hf.common.files import write_text
-from musiq_hf.explain.report import _describe_range, _sections, check_report_path, make_report
+from musiq_hf.explain.report import _describe_range, _make_sections, check_report_path, make_report
 
 pytest.importorskip("matplotlib")
 
@@ -103,7 +103,7 @@ def test_the_page_is_whole_and_needs_no_other_file(picture, checkpoint, tiny_mod
 @pytest.fixture
 def no_figures(monkeypatch):
     """Pages of text alone, made in no time."""
-    monkeypatch.setattr("musiq_hf.explain.report._sections", lambda *_: iter(()))
+    monkeypatch.setattr("musiq_hf.explain.report._make_sections", lambda *_: iter(()))
 
 
 def test_a_smaller_copy_is_explained_on_demand(no_figures, picture, checkpoint, tmp_path):
@@ -123,7 +123,7 @@ def test_a_distribution_has_a_deviation_and_its_own_range(no_figures, tiny_model
 
 def test_what_depends_on_the_checkpoint_is_left_out_without_it(tiny_model, picture):
     model = tiny_model(spatial_embedding="none")
-    sections = _sections(model, MusiqImageProcessor.from_config(model.config), picture)
+    sections = _make_sections(model, MusiqImageProcessor.from_config(model.config), picture)
     assert "Spatial embedding" not in [section.title for section in sections]
     assert _describe_range(model) == "range not noted in the checkpoint"
 

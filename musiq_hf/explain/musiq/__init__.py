@@ -13,10 +13,10 @@ from .figures import cls_attention, plot_attention, plot_hash_similarity, plot_p
 from .quality_map import patch_layouts, quality_map
 
 
-def sections(
+def make_sections(
     model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, image: Image.Image
 ) -> Iterator[Section]:
-    """Yield the sections that a checkpoint allows."""
+    """Yield the sections that a checkpoint of MUSIQ allows."""
     yield Section(
         "Quality map",
         "The score of the picture without the patches of one region, at every scale, minus the score with them: red "
@@ -45,8 +45,8 @@ def sections(
         )
 
 
-def facts(processor: MusiqImageProcessor, height: int, width: int) -> dict[str, str]:
-    """Return how many patches of each scale are read of a picture of this size, in pixels."""
+def describe_patches(processor: MusiqImageProcessor, height: int, width: int) -> dict[str, str]:
+    """Describe how many patches of each scale are read of a picture of this size, in pixels."""
     patches = (
         f"{layout.count} ({'native' if layout.is_native else f'resized to {layout.width} x {layout.height}'})"
         for layout in patch_layouts(height, width, processor)
@@ -54,7 +54,7 @@ def facts(processor: MusiqImageProcessor, height: int, width: int) -> dict[str, 
     return {"Patches": ", ".join(patches)}
 
 
-EXPLAINER = Explainer(sections=sections, facts=facts)
+EXPLAINER = Explainer(sections=make_sections, facts=describe_patches)
 
 __all__ = [
     "EXPLAINER",

@@ -11,22 +11,22 @@ from ...models.musiq.image_processing_musiq import MusiqImageProcessor
 from ...models.musiq.modeling_musiq import MusiqForImageQualityAssessment
 from ...models.musiq.patching_musiq import hash_positions
 from ...scoring.engine import check_model, read_pixels
-from ..figures import MAX_LABELLED, PANEL, new_figure, panel_height, show_gray, shown_pixels
+from ..figures import MAX_LABELLED, PANEL, choose_panel_height, new_figure, show_gray, shrink_pixels
 from .quality_map import PatchLayout, make_inputs, patch_layouts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUERIES = 256  # rows of an attention matrix at a time
+QUERIES = 256  # rows of an attention matrix that are computed at a time
 POSITIONED = ("hash", "sinusoid")  # spatial embeddings over the cells of the hash grid
 
 
-def _scale_name(layout: PatchLayout) -> str:
+def _name_scale(layout: PatchLayout) -> str:
     return "native" if layout.is_native else f"longer side {max(layout.height, layout.width)}"
 
 
 def _assemble(patches: torch.Tensor, layout: PatchLayout) -> torch.Tensor:
-    """Patches as the model reads them back to one padded picture, in [0, 1]; what was cut off is white."""
+    """Assemble the patches that the model reads to one padded picture, in [0, 1]; what was cut off is white."""
     size = layout.patch_size
     whole = patches.new_ones((layout.rows * layout.cols, patches.shape[-1]))
     whole[: layout.count] = patches
@@ -35,8 +35,8 @@ def _assemble(patches: torch.Tensor, layout: PatchLayout) -> torch.Tensor:
     return (grid.reshape(layout.rows * size, layout.cols * size, 3) + 1) / 2
 
 
-def _runs(cells: np.ndarray) -> list[tuple[int, int, int]]:
-    """(first, end, value) of every run of equal neighbours."""
+def _find_runs(cells: np.ndarray) -> list[tuple[int, int, int]]:
+    """Return (first, end, value) of every run of equal neighbours; `end` belongs to the next run."""
     starts = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(cells)]
     return [(first, end, int(cells[first])) for first, end in zip(starts, starts[1:], strict=False)]
 
@@ -44,7 +44,7 @@ def _runs(cells: np.ndarray) -> list[tuple[int, int, int]]:
 def _draw_hash_cells(axes: Any, layout: PatchLayout, grid_size: int) -> None:
     """Outline the patches that share a spatial embedding, and number their cell (row, column)."""
     cells = hash_positions(layout.rows, layout.cols, grid_size).view(layout.rows, layout.cols).numpy()
-    rows, cols = _runs(cells[:, 0] // grid_size), _runs(cells[0] % grid_size)
+    rows, cols = _find_runs(cells[:, 0] // grid_size), _find_runs(cells[0] % grid_size)
     size = layout.patch_size
     style = {"colors": "yellow", "linewidth": 1.3}
     axes.hlines([first * size for first, _, _ in rows[1:]], 0, layout.cols * size, **style)
@@ -66,15 +66,16 @@ def _draw_hash_cells(axes: Any, layout: PatchLayout, grid_size: int) -> None:
 
 
 def plot_pyramid(processor: MusiqImageProcessor, image: Any) -> "Figure":
-    """The multi-scale representation (figure 2): every scale as it is read, with its patches and hash cells.
+    """Plot the multi-scale representation (figure 2): every scale as it is read, with its patches and hash cells.
 
     Args:
-        processor: Cuts the picture.
+        processor: Processor that cuts the picture.
         image: One picture: path, URL, PIL image, array or tensor.
 
     Returns:
-        One panel for each scale. Thin lines are patches, thick ones the cells of the hash-based spatial embedding,
-        numbered by row and column; gray borders are padding, and white is what `max_native_patches` cuts off.
+        Figure with one panel for each scale. Thin lines are patches, thick ones the cells of the hash-based spatial
+        embedding, numbered by row and column. Gray borders are padding, and white is what `max_native_patches` cuts
+        off.
 
     Raises:
         ValueError: If the picture cannot be used.
@@ -83,13 +84,13 @@ def plot_pyramid(processor: MusiqImageProcessor, image: Any) -> "Figure":
     pixels = read_pixels(image, processor)
     layouts = patch_layouts(pixels.shape[0], pixels.shape[1], processor)
     patches = make_inputs(pixels, processor)["pixel_values"][0]
-    tallest = max(panel_height(layout.rows, layout.cols) for layout in layouts)
+    tallest = max(choose_panel_height(layout.rows, layout.cols) for layout in layouts)
     figure = new_figure(PANEL * len(layouts), tallest + 0.8)
     parts = patches.split([layout.count for layout in layouts])
     for axes, part, layout in zip(figure.subplots(1, len(layouts), squeeze=False)[0], parts, layouts, strict=True):
         size = layout.patch_size
         height, width = layout.rows * size, layout.cols * size
-        axes.imshow(shown_pixels(_assemble(part, layout)), extent=(0, width, height, 0))
+        axes.imshow(shrink_pixels(_assemble(part, layout)), extent=(0, width, height, 0))
         thin = {"colors": "white", "linewidth": 0.4, "alpha": 0.8}
         axes.hlines(np.arange(1, layout.rows) * size, 0, width, **thin)
         axes.vlines(np.arange(1, layout.cols) * size, 0, height, **thin)
@@ -97,7 +98,7 @@ def plot_pyramid(processor: MusiqImageProcessor, image: Any) -> "Figure":
             _draw_hash_cells(axes, layout, processor.hash_grid_size)
         cut = f", the first {layout.count} read" if layout.count < layout.rows * layout.cols else ""
         axes.set_title(
-            f"{_scale_name(layout)}: {layout.width} x {layout.height} pixels\n"
+            f"{_name_scale(layout)}: {layout.width} x {layout.height} pixels\n"
             f"{layout.cols} x {layout.rows} patches of {size} pixels{cut}",
             fontsize=10,
         )
@@ -106,15 +107,15 @@ def plot_pyramid(processor: MusiqImageProcessor, image: Any) -> "Figure":
 
 
 def _attend(layer: Any, states: torch.Tensor, receivers: torch.Tensor) -> torch.Tensor:
-    """What each token gets of the attention that some tokens give, mean of heads.
+    """Compute the attention that each token gets from some of the tokens, as the mean of the heads.
 
     Args:
         layer: Block of the model.
-        states: What it reads, shape (length, hidden_size).
-        receivers: Weight of each token's attention, shape (length,); rows of weight 0 are not computed.
+        states: Hidden states that the block reads, shape (length, hidden_size).
+        receivers: Weight of the attention that each token gives, shape (length,). Rows of weight 0 are not computed.
 
     Returns:
-        Sum over tokens of weight times attention, shape (length,).
+        Sum of weight times attention over the tokens that give it, shape (length,).
     """
     attention = layer.attention
     normed = layer.layernorm_before(states)
@@ -134,19 +135,19 @@ def _attend(layer: Any, states: torch.Tensor, receivers: torch.Tensor) -> torch.
 def cls_attention(
     model: MusiqForImageQualityAssessment, inputs: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How much of CLS comes from each patch, in two ways.
+    """Compute how much of CLS comes from each patch, in two ways.
 
-    Computed from the hidden states, a few rows at a time, so that neither eager attention nor the memory of whole
-    attention matrices is needed.
+    Both come from the hidden states, a few rows at a time. Neither eager attention nor memory for whole attention
+    matrices is needed.
 
     Args:
-        model: In evaluation mode.
-        inputs: Of one picture, a batch of one without padding.
+        model: Model in evaluation mode.
+        inputs: Inputs of one picture: a batch of one, without padding.
 
     Returns:
-        Attention that CLS gives in the last block, mean of heads, and attention rollout (Abnar and Zuidema, 2020): the
-        product over all blocks of half the attention, mean of heads, and half the identity, which stands for the
-        residual connection. Both float32, shape (1 + sequence_length,), CLS first, with the sum 1.
+        Attention that CLS gives in the last block, and attention rollout (Abnar and Zuidema, 2020). Rollout is the
+        product over all blocks of `(attention + identity) / 2`, where the identity stands for the residual connection.
+        Attention is the mean of the heads. Both are float32, shape (1 + sequence_length,), CLS first, with the sum 1.
     """
     states = model.musiq(**inputs, output_hidden_states=True, return_dict=True).hidden_states
     rollout = torch.zeros(states[0].shape[1], device=states[0].device)
@@ -161,7 +162,7 @@ def cls_attention(
 
 
 def _draw_attention(axes: Any, values: torch.Tensor, layout: PatchLayout, height: int, width: int) -> None:
-    """One scale's attention over the picture, patch by patch, in coordinates of the picture's pixels."""
+    """Draw the attention to the patches of one scale over the picture, in coordinates of the picture's pixels."""
     flat = np.full(layout.rows * layout.cols, np.nan)
     flat[: layout.count] = values.cpu().numpy()
     size, down, across = layout.patch_size, height / layout.height, width / layout.width
@@ -172,24 +173,25 @@ def _draw_attention(axes: Any, values: torch.Tensor, layout: PatchLayout, height
         -layout.top * down,
     )
     grid = flat.reshape(layout.rows, layout.cols)
-    # Where there is little attention the picture shows through; the root keeps what is weak from vanishing.
+    # The picture shows through where attention is weak; the root keeps weak attention visible.
     cover = 0.9 * np.sqrt(np.nan_to_num(grid) / max(float(np.nanmax(grid)), 1e-12))
     axes.imshow(grid, cmap="YlOrRd", vmin=0, alpha=cover, extent=extent, interpolation="nearest")
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 
 def plot_attention(model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, image: Any) -> "Figure":
-    """Attention of CLS to the patches of each scale, over the picture (figure 4).
+    """Plot the attention of CLS to the patches of each scale, over the picture (figure 4).
 
     Args:
-        model: In evaluation mode, on its device.
-        processor: One that agrees with the model.
+        model: Model in evaluation mode, on its device.
+        processor: Processor that agrees with the model.
         image: One picture: path, URL, PIL image, array or tensor.
 
     Returns:
-        A column for the picture and for each scale; above, attention in the last block, mean of heads, as in the
-        paper; below, attention rollout over all blocks. Red is much, no colour none; every panel has its own range,
-        and its title says which share of all attention to patches the scale gets.
+        Figure with a column for the picture and one for each scale. The upper row shows attention in the last block,
+        mean of the heads, as in the paper. The lower row shows attention rollout over all blocks. Red is much
+        attention, no colour is none, and every panel has its own range. The title of a panel says which share of all
+        attention to patches its scale gets.
 
     Raises:
         ValueError: If the picture cannot be used, the model is training, or model and processor disagree.
@@ -200,8 +202,8 @@ def plot_attention(model: MusiqForImageQualityAssessment, processor: MusiqImageP
     height, width = pixels.shape[:2]
     layouts = patch_layouts(height, width, processor)
     kinds = zip(("last block", "rollout"), cls_attention(model, make_inputs(pixels, processor)), strict=True)
-    figure = new_figure(PANEL * (1 + len(layouts)), 2 * panel_height(height, width) + 0.8)
-    shown = shown_pixels(pixels)
+    figure = new_figure(PANEL * (1 + len(layouts)), 2 * choose_panel_height(height, width) + 0.8)
+    shown = shrink_pixels(pixels)
     for panels, (name, attention) in zip(figure.subplots(2, 1 + len(layouts)), kinds, strict=True):
         panels[0].imshow(shown)
         panels[0].set(xticks=[], yticks=[])
@@ -212,18 +214,18 @@ def plot_attention(model: MusiqForImageQualityAssessment, processor: MusiqImageP
             show_gray(axes, shown, height, width)
             _draw_attention(axes, part, layout, height, width)
             share = (part.sum() / patches.sum()).item()
-            axes.set_title(f"{name}, {_scale_name(layout)}: {share:.0%} of attention to patches", fontsize=10)
+            axes.set_title(f"{name}, {_name_scale(layout)}: {share:.0%} of attention to patches", fontsize=10)
     return figure
 
 
 def plot_hash_similarity(model: MusiqForImageQualityAssessment) -> "Figure":
-    """Cosine similarity of the hash-based spatial embeddings with each other (figure 5), for any grid.
+    """Plot the cosine similarity of the hash-based spatial embeddings with each other (figure 5), for any grid.
 
     Args:
-        model: With a learned embedding of the cells of a G x G grid.
+        model: Model with a learned embedding of the cells of a G x G grid.
 
     Returns:
-        G x G panels, one for each cell, in the places of the cells: the similarity of its vector with all G x G.
+        Figure with G x G panels, one in the place of each cell: the similarity of its vector with all G x G vectors.
 
     Raises:
         ValueError: If the model has another spatial embedding.
@@ -238,7 +240,7 @@ def plot_hash_similarity(model: MusiqForImageQualityAssessment) -> "Figure":
     size = model.config.hash_grid_size
     vectors = torch.nn.functional.normalize(embedding.weight.detach().float(), dim=-1)
     similarity = (vectors @ vectors.T).cpu().numpy().reshape(size, size, size, size)
-    # One pixel between panels: (row, col, row, col) -> (row, size + 1, col, size + 1)
+    # One pixel separates the panels: (row, col, row, col) -> (row, size + 1, col, size + 1)
     mosaic = np.full((size, size + 1, size, size + 1), np.nan)
     mosaic[:, :size, :, :size] = similarity.transpose(0, 2, 1, 3)
     side = size * (size + 1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a score comes from: how it moves when the patches of a region are left out at every scale (section 3.2).
+"""Map of a picture's quality: how its score moves without the patches of one region, at every scale (section 3.2).
 
-Exact, not an approximation by gradients or attention: the model reads the picture again without the patches, as it
-would read padding. Patches are embedded once; only the Transformer runs for every region.
+The map is exact, not an approximation by gradients or attention: the model reads the picture again with these patches
+masked like padding. Patches are embedded once; only the Transformer runs for every region.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from ...models.musiq.patching_musiq import num_patches, scaled_sizes
 from ...scoring.engine import check_model, read_pixels
 from ..figures import QualityMap
 
-MAX_CELLS = 12  # along a side, unless the caller asks for more
-MAX_TOKENS = 16_384
+MAX_CELLS = 12  # largest number of cells along a side, unless the caller asks for more
+MAX_TOKENS = 16_384  # patches that go through the Transformer at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchLayout:
-    """Where the patches of one scale lie on the picture.
+    """Layout of the patches of one scale on the picture.
 
     Attributes:
         height: Rows of the picture at this scale, in pixels.
         width: Columns of the picture at this scale, in pixels.
-        rows: Patch rows.
-        cols: Patch columns.
+        rows: Rows of patches.
+        cols: Columns of patches.
         patch_size: Side P of a patch, in pixels.
         count: Patches in the sequence, in raster order: fewer than `rows * cols` where `max_native_patches` cuts.
         is_native: Whether this is the picture itself, not a resized copy.
@@ -54,32 +54,33 @@ class PatchLayout:
         return (self.cols * self.patch_size - self.width) // 2
 
     def cells(self, rows: int, cols: int) -> np.ndarray:
-        """Which cell of a grid over the picture holds the centre of each patch.
+        """Find the cell of a grid over the picture that holds the centre of each patch.
 
         Args:
             rows: Rows of the grid.
             cols: Columns of the grid.
 
         Returns:
-            int64, shape (count,), row-major. A centre in the padding counts for the nearest cell.
+            Row-major index of the cell of each patch, int64, shape (count,). A centre in the padding counts for the
+            nearest cell.
         """
 
-        def along(count: int, offset: int, length: int, number: int) -> np.ndarray:
+        def find_along(count: int, offset: int, length: int, number: int) -> np.ndarray:
             centers = (np.arange(count) + 0.5) * self.patch_size - offset
             return np.clip(np.floor(centers / length * number).astype(np.int64), 0, number - 1)
 
-        row = along(self.rows, self.top, self.height, rows)
-        col = along(self.cols, self.left, self.width, cols)
+        row = find_along(self.rows, self.top, self.height, rows)
+        col = find_along(self.cols, self.left, self.width, cols)
         return (row[:, None] * cols + col[None, :]).flatten()[: self.count]
 
 
 def patch_layouts(height: int, width: int, processor: MusiqImageProcessor) -> list[PatchLayout]:
-    """The patches of every scale of a picture, in the order of the sequence.
+    """Return the layout of the patches of every scale of a picture, in the order of the sequence.
 
     Args:
         height: Rows of the picture, in pixels.
         width: Columns of the picture, in pixels.
-        processor: Cuts the pictures; its settings count.
+        processor: Processor that cuts the picture; only its settings are used.
 
     Raises:
         ValueError: If a side of a resized copy rounds to 0 pixels.
@@ -111,23 +112,23 @@ def patch_layouts(height: int, width: int, processor: MusiqImageProcessor) -> li
 
 
 def make_inputs(pixels: torch.Tensor, processor: MusiqImageProcessor) -> dict[str, torch.Tensor]:
-    """What the model reads of `read_pixels`' answer: a batch of one, without padding, on the device of the pixels."""
+    """Make the model's inputs of pixels from `read_pixels`: a batch of one, without padding, on their device."""
     return {name: values[None] for name, values in processor.cut(pixels).items()}
 
 
-def _scores(
+def _score_without(
     model: MusiqForImageQualityAssessment, embeddings: torch.Tensor, kept: torch.Tensor, max_tokens: int
 ) -> list[float]:
-    """Scores of one picture, each time with some of its patches left out.
+    """Score one picture several times, each time with some of its patches left out.
 
     Args:
-        model: In evaluation mode.
-        embeddings: Of all patches, CLS first, shape (1, 1 + sequence_length, hidden_size).
-        kept: bool, shape (times, 1 + sequence_length): what is read each time.
-        max_tokens: Tokens that go through the model at a time, or one picture with more.
+        model: Model in evaluation mode.
+        embeddings: Embeddings of all patches, CLS first, shape (1, 1 + sequence_length, hidden_size).
+        kept: Mask of the tokens that are read each time, bool, shape (times, 1 + sequence_length).
+        max_tokens: Tokens that go through the model at a time; a picture with more goes alone.
 
     Returns:
-        In MOS points, one for each row of `kept`.
+        Scores in MOS points, one for each row of `kept`.
     """
     scores: list[float] = []
     for mask in kept.split(max(1, max_tokens // embeddings.shape[1])):
@@ -136,7 +137,7 @@ def _scores(
     return scores
 
 
-def _grid(layouts: list[PatchLayout], rows: int | None, cols: int | None) -> tuple[int, int]:
+def _choose_grid(layouts: list[PatchLayout], rows: int | None, cols: int | None) -> tuple[int, int]:
     smallest = layouts[0]
     rows = min(smallest.rows, MAX_CELLS) if rows is None else rows
     cols = min(smallest.cols, MAX_CELLS) if cols is None else cols
@@ -155,21 +156,21 @@ def quality_map(
 ) -> QualityMap:
     """Leave out the patches of one region after the other, at every scale, and see how the score moves.
 
-    The regions are the cells of a grid over the picture. A patch belongs to the cell that holds its centre; where a
-    cell is smaller than the patches of a scale, it can hold none of them.
+    The regions are the cells of a grid over the picture. A patch belongs to the cell that holds its centre. A cell
+    that is smaller than the patches of a scale can hold none of them.
 
     Args:
-        model: In evaluation mode, on its device.
-        processor: One that agrees with the model.
+        model: Model in evaluation mode, on its device.
+        processor: Processor that agrees with the model.
         image: One picture: path, URL, PIL image, array or tensor.
-        rows: Rows of the grid. None: those of the smallest scale's patches, so that each cell has one of them, but at
-            most 12.
-        cols: Columns of the grid; None likewise.
-        max_tokens: Patches that go through the Transformer at a time, over several regions: fewer need less memory,
-            the map is the same.
+        rows: Rows of the grid. None = the rows of the smallest scale's patches, so that each cell has one of them, but
+            at most 12.
+        cols: Columns of the grid. None = the columns of the smallest scale's patches, but at most 12.
+        max_tokens: Patches that go through the Transformer at a time, over several regions. Fewer need less memory and
+            give the same map.
 
     Returns:
-        The score of the whole, and by how many MOS points it moves without each region.
+        Score of the whole picture, and by how many MOS points it moves without each region.
 
     Raises:
         ValueError: If a number is below 1, one region holds all patches, the picture cannot be used, the model is
@@ -183,7 +184,7 @@ def quality_map(
     height, width = pixels.shape[:2]
     inputs = make_inputs(pixels, processor)
     layouts = patch_layouts(height, width, processor)
-    rows, cols = _grid(layouts, rows, cols)
+    rows, cols = _choose_grid(layouts, rows, cols)
     owners = torch.from_numpy(np.concatenate([layout.cells(rows, cols) for layout in layouts])).to(model.device)
     counts = owners.bincount(minlength=rows * cols)
     if int(counts.max()) == len(owners):
@@ -195,10 +196,10 @@ def quality_map(
         inputs["pixel_values"], inputs["spatial_position_ids"], inputs["scale_position_ids"]
     )
     occupied = counts.nonzero()[:, 0]
-    # One row for the whole picture, which no cell of index -1 owns a part of, and one for each region.
+    # The first row is for the whole picture, as no patch belongs to cell -1; then there is one row for each region.
     left_out = torch.cat((occupied.new_full((1,), -1), occupied))
     kept = torch.nn.functional.pad(owners[None] != left_out[:, None], (1, 0), value=True)
-    score, *without = _scores(model, embeddings, kept, max_tokens)
+    score, *without = _score_without(model, embeddings, kept, max_tokens)
     deltas = np.zeros(rows * cols)
     deltas[occupied.cpu().numpy()] = np.asarray(without) - score
     return QualityMap(
