@@ -59,7 +59,7 @@ class Target:
         return [self.name, f"{sign} {self.style.format(self.goal)}", measured, self.verdict(results)]
 
 
-def _field(section: str, field: str, **wanted: Any) -> Callable[[Results], float | None]:
+def _make_field_reader(section: str, field: str, **wanted: Any) -> Callable[[Results], float | None]:
     """A reader of one number of one row."""
 
     def read(results: Results) -> float | None:
@@ -69,7 +69,7 @@ def _field(section: str, field: str, **wanted: Any) -> Callable[[Results], float
     return read
 
 
-def _speed(size: tuple[int, int], dtype: str) -> Callable[[Results], float | None]:
+def _make_speed_reader(size: tuple[int, int], dtype: str) -> Callable[[Results], float | None]:
     def read(results: Results) -> float | None:
         row = find_row(results, "sizes", width=size[0], height=size[1])
         return row["ratios"][dtype] if row is not None and "ratios" in row else None
@@ -77,7 +77,7 @@ def _speed(size: tuple[int, int], dtype: str) -> Callable[[Results], float | Non
     return read
 
 
-def _smallest_share(dtype: str) -> Callable[[Results], float | None]:
+def _make_share_reader(dtype: str) -> Callable[[Results], float | None]:
     def read(results: Results) -> float | None:
         shares = [row["shares"].get(dtype) for row in section_rows(results, "sizes") if row["tokens"] >= SHARE_FROM]
         return min((share for share in shares if share is not None), default=None)
@@ -85,12 +85,12 @@ def _smallest_share(dtype: str) -> Callable[[Results], float | None]:
     return read
 
 
-def _largest_deviation(results: Results) -> float | None:
+def _find_largest_deviation(results: Results) -> float | None:
     rows = section_rows(results, "sizes")
     return max((row["deviation_from_plain"] for row in rows if "deviation_from_plain" in row), default=None)
 
 
-def _memory_ratio(dtype: str) -> Callable[[Results], float | None]:
+def _make_memory_reader(dtype: str) -> Callable[[Results], float | None]:
     def read(results: Results) -> float | None:
         size = {"width": PYIQA_LARGEST[0], "height": PYIQA_LARGEST[1]}
         ours = find_row(results, "memory", who="ours", dtype=dtype, **size)
@@ -100,58 +100,73 @@ def _memory_ratio(dtype: str) -> Callable[[Results], float | None]:
     return read
 
 
-def _huge_gigabytes(results: Results) -> float | None:
+def _find_huge_gigabytes(results: Results) -> float | None:
     rows = [find_row(results, f"huge {dtype}", width=HUGE[0]) for dtype in SHARE_GOALS]
     return max((row["peak_bytes"] / 1e9 for row in rows if row is not None), default=None)
 
 
-def _best_training_share(results: Results) -> float | None:
+def _find_best_training_share(results: Results) -> float | None:
     rows = [*section_rows(results, "gpu training"), *section_rows(results, "gpu training compiled")]
     return max((row["share"] for row in rows), default=None)
 
 
-def _targets() -> list[Target]:
+def _list_targets() -> list[Target]:
     targets = []
     for dtype, goals in SPEED_GOALS.items():
         for size, goal in goals.items():
             name = f"{dtype}, {size[0]}x{size[1]}: times as fast as pyiqa in float32"
-            targets.append(Target(name, goal, _speed(size, dtype)))
+            targets.append(Target(name, goal, _make_speed_reader(size, dtype)))
     targets.append(
-        Target("float32: deviation from the plain path, in points", 1e-4, _largest_deviation, False, "{:.1e}")
+        Target("float32: deviation from the plain path, in points", 1e-4, _find_largest_deviation, False, "{:.1e}")
     )
     for dtype, goal in SHARE_GOALS.items():
         name = f"{dtype}: share of the rate of a large matrix product, smallest from 1024x768 on"
-        targets.append(Target(name, goal, _smallest_share(dtype)))
+        targets.append(Target(name, goal, _make_share_reader(dtype)))
     targets.append(
-        Target("bfloat16: SRCC against float32, photographs", 0.999, _field("precision", "srcc"), style="{:.4f}")
+        Target(
+            "bfloat16: SRCC against float32, photographs",
+            0.999,
+            _make_field_reader("precision", "srcc"),
+            style="{:.4f}",
+        )
     )
     for dtype in SHARE_GOALS:
         name = f"{dtype}, 4000x3000: peak memory as a part of pyiqa's"
-        targets.append(Target(name, 0.1, _memory_ratio(dtype), False, "{:.3f}"))
-    targets.append(Target("12000x9000: peak memory, GB", 4.0, _huge_gigabytes, False))
+        targets.append(Target(name, 0.1, _make_memory_reader(dtype), False, "{:.3f}"))
+    targets.append(Target("12000x9000: peak memory, GB", 4.0, _find_huge_gigabytes, False))
     for dtype in SHARE_GOALS:
         name = f"{dtype}, batch of mixed sizes: part of the best single size's rate"
-        targets.append(Target(name, 0.95, _field("mixed", "share_of_best_single", dtype=dtype)))
+        targets.append(Target(name, 0.95, _make_field_reader("mixed", "share_of_best_single", dtype=dtype)))
     name = "float32, batch of mixed sizes: change of a score, part of the range"
-    targets.append(Target(name, 1e-5, _field("mixed", "change_of_range", dtype="float32"), False, "{:.1e}"))
+    targets.append(
+        Target(name, 1e-5, _make_field_reader("mixed", "change_of_range", dtype="float32"), False, "{:.1e}")
+    )
     for dtype in SHARE_GOALS:
         name = f"{dtype}, folder of JPEG files: part of the speed of the model alone"
-        targets.append(Target(name, 0.9, _field("folder", "share_of_model_alone", dtype=dtype)))
+        targets.append(Target(name, 0.9, _make_field_reader("folder", "share_of_model_alone", dtype=dtype)))
         name = f"{dtype}, folder of JPEG files: preprocessing, part of the model's time"
-        targets.append(Target(name, 0.03, _field("folder", "preprocessing_share", dtype=dtype), False, "{:.3f}"))
+        targets.append(
+            Target(name, 0.03, _make_field_reader("folder", "preprocessing_share", dtype=dtype), False, "{:.3f}")
+        )
     targets.append(
-        Target("GPU, bfloat16, mixed sizes: times as fast as pyiqa", 20.0, _field("gpu against pyiqa", "ratio"))
+        Target(
+            "GPU, bfloat16, mixed sizes: times as fast as pyiqa",
+            20.0,
+            _make_field_reader("gpu against pyiqa", "ratio"),
+        )
     )
     name = "GPU, bfloat16, packed batches: share of a matrix product's rate"
-    targets.append(Target(name, GPU_SHARE_GOALS["packed batches"], _field("gpu mixed", "share", dtype="bfloat16")))
+    targets.append(
+        Target(name, GPU_SHARE_GOALS["packed batches"], _make_field_reader("gpu mixed", "share", dtype="bfloat16"))
+    )
     name = "GPU, training step: share of a matrix product's rate, best variant"
-    return [*targets, Target(name, GPU_SHARE_GOALS["training"], _best_training_share)]
+    return [*targets, Target(name, GPU_SHARE_GOALS["training"], _find_best_training_share)]
 
 
-TARGETS = _targets()
+TARGETS = _list_targets()
 
 
-def _verdicts(results: Results) -> list[list[str]]:
+def _judge_targets(results: Results) -> list[list[str]]:
     """The cells of every target; a ValueError if nothing was measured, or only in passing."""
     quick = [name for name, part in results["sections"].items() if part.get("settings", {}).get("quick")]
     if quick:
@@ -169,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(parser, argv)
     try:
         results = read_all(arguments.results)
-        rows = _verdicts(results)
+        rows = _judge_targets(results)
     except ValueError as error:
         print(f"benchmarks.check: {error}", file=sys.stderr)
         return 2

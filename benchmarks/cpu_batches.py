@@ -38,11 +38,11 @@ def both_precisions(model: MusiqForImageQualityAssessment) -> dict[str, MusiqFor
     return {"float32": model, "bfloat16": in_type(copy.deepcopy(model), torch.bfloat16)}
 
 
-def _one_by_one(model: MusiqForImageQualityAssessment, features: Sequence[Features]) -> torch.Tensor:
+def _score_one_by_one(model: MusiqForImageQualityAssessment, features: Sequence[Features]) -> torch.Tensor:
     return torch.cat([model(**feature).scores for feature in features])
 
 
-def _times(number: int, model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], object]:
+def _repeat_call(number: int, model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], object]:
     def run() -> None:
         for _ in range(number):
             model(**features)
@@ -50,7 +50,7 @@ def _times(number: int, model: MusiqForImageQualityAssessment, features: Feature
     return run
 
 
-def _batch_rates(
+def _measure_batch_rates(
     model: MusiqForImageQualityAssessment, features: list[Features], settings: Settings
 ) -> dict[str, Any]:
     """Useful operations per second of the batch, and of some of its pictures alone, each repeated to last as long."""
@@ -63,7 +63,7 @@ def _batch_rates(
     done = {"batch": sum(operations)}
     for index in chosen:
         number = max(1, round(done["batch"] / len(chosen) / operations[index]))
-        contenders[f"{counts[index]} patches"] = _times(number, model, features[index])
+        contenders[f"{counts[index]} patches"] = _repeat_call(number, model, features[index])
         done[f"{counts[index]} patches"] = number * operations[index]
     timings = interleave(contenders, repeats=min(settings.repeats, 5), budget=settings.budget)
     per_second = {name: done[name] / timing["median"] for name, timing in timings.items()}
@@ -71,9 +71,9 @@ def _batch_rates(
     return {"timings": timings, "rates": per_second, "share_of_best_single": per_second["batch"] / best}
 
 
-def _deviations(model: MusiqForImageQualityAssessment, features: list[Features]) -> dict[str, float]:
+def _measure_deviations(model: MusiqForImageQualityAssessment, features: list[Features]) -> dict[str, float]:
     """How far scores of a batch are from those of its pictures alone, in MOS points, beside their spread."""
-    alone, together = _one_by_one(model, features), model(**pad_features(features)).scores
+    alone, together = _score_one_by_one(model, features), model(**pad_features(features)).scores
     spread = float(alone.max() - alone.min())
     return {"largest_change": float((alone - together).abs().max()), "spread": spread}
 
@@ -96,9 +96,13 @@ def measure_mixed(settings: Settings) -> dict[str, Any]:
     rows = []
     for dtype in DTYPES:
         with torch.inference_mode():
-            row = {"dtype": dtype, "num_pictures": len(sizes), **_batch_rates(large[dtype], features, settings)}
-            row["random_weights"] = _deviations(large[dtype], features)
-            row["embedded"] = _deviations(small[dtype], real)
+            row = {
+                "dtype": dtype,
+                "num_pictures": len(sizes),
+                **_measure_batch_rates(large[dtype], features, settings),
+            }
+            row["random_weights"] = _measure_deviations(large[dtype], features)
+            row["embedded"] = _measure_deviations(small[dtype], real)
         row["change_of_range"] = row["embedded"]["largest_change"] / RANGE
         rows.append(row)
         print({key: row[key] for key in ("dtype", "share_of_best_single", "change_of_range", "rates")}, flush=True)
@@ -123,7 +127,7 @@ def measure_folder(settings: Settings) -> dict[str, Any]:
     for dtype, model in both_precisions(make_model(config)).items():
         contenders: dict[str, Callable[[], object]] = {
             "end to end": lambda model=model: score_all(files, model=model, processor=processor),  # type: ignore[misc]
-            "model alone": lambda model=model: _one_by_one(model, features),  # type: ignore[misc]
+            "model alone": lambda model=model: _score_one_by_one(model, features),  # type: ignore[misc]
             "decoding": lambda: [_decode(path) for path in files],
             "preprocessing": lambda: [processor(array) for array in arrays],
         }
@@ -138,7 +142,7 @@ def measure_folder(settings: Settings) -> dict[str, Any]:
     return {"rows": rows, "sizes": [list(size) for size in sizes]}
 
 
-def _read(paths: Sequence[Path], processor: MusiqImageProcessor) -> Iterator[Features]:
+def _read_features(paths: Sequence[Path], processor: MusiqImageProcessor) -> Iterator[Features]:
     for path in paths:
         yield dict(processor(path))
 
@@ -161,7 +165,7 @@ def measure_precision(settings: Settings) -> dict[str, Any]:
     models = both_precisions(MusiqForImageQualityAssessment.from_pretrained(DEFAULT_CHECKPOINT).eval())
     scores: dict[str, list[float]] = {dtype: [] for dtype in models}
     with torch.inference_mode():
-        for feature in _read(paths, processor):
+        for feature in _read_features(paths, processor):
             for dtype, model in models.items():
                 scores[dtype].append(float(model(**feature).scores))
     exact, rounded = np.array(scores["float32"]), np.array(scores["bfloat16"])

@@ -62,11 +62,11 @@ class Settings:
         return self.sizes or (sizes[:NUM_QUICK] if self.quick else sizes)
 
 
-def _caller(model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], torch.Tensor]:
+def _make_call(model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], torch.Tensor]:
     return lambda: model(**features).scores
 
 
-def _deviation_from_plain(model: MusiqForImageQualityAssessment, features: Features) -> float:
+def _measure_deviation_from_plain(model: MusiqForImageQualityAssessment, features: Features) -> float:
     """Largest difference of a score between scoring and the plain path, the one that gradients go through."""
     with torch.enable_grad():
         plain = model(**features).scores.detach()
@@ -101,7 +101,7 @@ def _measure_size(
     operations = operations_of_size(config, *size)
     best = {dtype: found[0] for dtype, found in products.items() if found}
     contenders: dict[str, Callable[[], object]] = {}
-    contenders |= {f"ours {dtype}": _caller(model, features) for dtype, model in models.items()}
+    contenders |= {f"ours {dtype}": _make_call(model, features) for dtype, model in models.items()}
     contenders |= {f"product {dtype}": product.run for dtype, product in best.items()}
     row: dict[str, Any] = {"width": size[0], "height": size[1], "tokens": tokens, "operations": operations}
     spec = None
@@ -112,7 +112,7 @@ def _measure_size(
         contenders["pyiqa float32"] = lambda: pyiqa_musiq.score(network, rows)
         row["deviation_from_pyiqa"] = pyiqa_musiq.deviation(models["float32"], network, features)
     if tokens <= FEW_TOKENS:
-        row["deviation_from_plain"] = _deviation_from_plain(models["float32"], features)
+        row["deviation_from_plain"] = _measure_deviation_from_plain(models["float32"], features)
     with torch.inference_mode():
         timings, theirs = _time_size(contenders, spec, settings)
     row["timings"] = timings
@@ -144,29 +144,31 @@ def measure_sizes(settings: Settings) -> dict[str, Any]:
     rows = []
     for size in settings.pick(SIZES):
         rows.append(_measure_size(models, network, products, size, settings))
-        print(_one_line(rows[-1]), flush=True)
+        print(_describe_row(rows[-1]), flush=True)
     notes = {} if network is not None else {"pyiqa": f"not measured; {pyiqa_musiq.INSTALL}"}
     return {"rows": rows, "products": {dtype: rates(found) for dtype, found in products.items()}, "notes": notes}
 
 
-def _one_line(row: dict[str, Any]) -> str:
+def _describe_row(row: dict[str, Any]) -> str:
     times = ", ".join(f"{name} {timing['median']:.3f} s" for name, timing in row["timings"].items())
     return f"{row['width']}x{row['height']}: {times}; ratios {row.get('ratios')}; shares {row['shares']}"
 
 
-def _point_spec(settings: Settings, who: str, dtype: str, size: Size) -> PointSpec:
+def _make_point_spec(settings: Settings, who: str, dtype: str, size: Size) -> PointSpec:
     many = num_tokens(MusiqConfig(**settings.config), *size) >= MANY_TOKENS
     repeats = 0 if many else 3
     return PointSpec(who, dtype, *size, threads=settings.threads, repeats=repeats, config=settings.config)
 
 
-def _points(settings: Settings, contenders: Sequence[tuple[str, str]], sizes: Sequence[Size]) -> list[dict[str, Any]]:
+def _measure_points(
+    settings: Settings, contenders: Sequence[tuple[str, str]], sizes: Sequence[Size]
+) -> list[dict[str, Any]]:
     rows = []
     for size in sizes:
         for who, dtype in contenders:
             if who == "pyiqa" and (size > PYIQA_LARGEST or not pyiqa_musiq.is_installed()):
                 continue
-            spec = _point_spec(settings, who, dtype, size)
+            spec = _make_point_spec(settings, who, dtype, size)
             rows.append({"who": who, "dtype": dtype, "width": size[0], "height": size[1], **point(spec)})
             print({key: rows[-1].get(key) for key in ("who", "dtype", "width", "seconds", "peak_bytes", "error")})
     return rows
@@ -174,14 +176,16 @@ def _points(settings: Settings, contenders: Sequence[tuple[str, str]], sizes: Se
 
 def measure_memory(settings: Settings) -> dict[str, Any]:
     """Peak resident memory above the loaded model, the sequence included, a fresh process per point."""
-    return {"rows": _points(settings, (*CONTENDERS, ("ours from pixels", "float32")), settings.pick(SIZES[1:]))}
+    return {
+        "rows": _measure_points(settings, (*CONTENDERS, ("ours from pixels", "float32")), settings.pick(SIZES[1:]))
+    }
 
 
 def measure_growth(settings: Settings) -> dict[str, Any]:
     """Time and memory against the number of pixels, a fresh process per point, for the plot."""
-    return {"rows": _points(settings, CONTENDERS, settings.pick(GROWTH_SIZES))}
+    return {"rows": _measure_points(settings, CONTENDERS, settings.pick(GROWTH_SIZES))}
 
 
 def measure_huge(settings: Settings, *, dtype: str) -> dict[str, Any]:
     """108 megapixels, preprocessing included: minutes in bfloat16, half an hour and more in float32."""
-    return {"rows": _points(settings, (("ours from pixels", dtype),), settings.sizes or (HUGE,))}
+    return {"rows": _measure_points(settings, (("ours from pixels", dtype),), settings.sizes or (HUGE,))}

@@ -87,7 +87,7 @@ def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     return batches
 
 
-def _pictures(settings: GpuSettings, config: MusiqConfig) -> tuple[list[Features], list[Features], int]:
+def _make_inputs(settings: GpuSettings, config: MusiqConfig) -> tuple[list[Features], list[Features], int]:
     """Single sequences and padded batches on the device, and the operations of one pass over all."""
     features = [make_features(config, *size, seed=seed) for seed, size in enumerate(settings.sizes())]
     lengths = [feature["pixel_values"].shape[1] for feature in features]
@@ -100,11 +100,11 @@ def _pictures(settings: GpuSettings, config: MusiqConfig) -> tuple[list[Features
     return singles, [to_device(batch, device) for batch in batches], operations
 
 
-def _scores(model: MusiqForImageQualityAssessment, batches: Sequence[Features]) -> torch.Tensor:
+def _score_batches(model: MusiqForImageQualityAssessment, batches: Sequence[Features]) -> torch.Tensor:
     return torch.cat([model(**batch).scores for batch in batches])
 
 
-def _peak_gigabytes(function: Callable[[], object], device: str) -> float | None:
+def _measure_peak_gigabytes(function: Callable[[], object], device: str) -> float | None:
     """How far the memory in use on the GPU rises; None on a CPU."""
     if torch.device(device).type != "cuda":
         return None
@@ -128,21 +128,21 @@ def measure_rates(settings: GpuSettings) -> dict[str, Any]:
 def measure_mixed(settings: GpuSettings) -> dict[str, Any]:
     """Ours on batches of mixed sizes and one by one, in bfloat16 and float32, beside a matrix product."""
     config = MusiqConfig(**settings.config)
-    singles, batches, operations = _pictures(settings, config)
+    singles, batches, operations = _make_inputs(settings, config)
     rows = []
     for dtype in ("bfloat16", "float32"):
         model = make_model(config, dtype=DTYPES[dtype], device=settings.device)
         product = measure_products(dtype, sides=(settings.product_side,), device=settings.device)[0]
         contenders: dict[str, Callable[[], object]] = {
-            "batches": lambda model=model: _scores(model, batches),  # type: ignore[misc]
-            "one by one": lambda model=model: _scores(model, singles),  # type: ignore[misc]
+            "batches": lambda model=model: _score_batches(model, batches),  # type: ignore[misc]
+            "one by one": lambda model=model: _score_batches(model, singles),  # type: ignore[misc]
             "product": product.run,
         }
         with torch.inference_mode():
             timings = interleave(
                 contenders, repeats=settings.repeats, warmups=2, device=settings.device, budget=settings.budget
             )
-            peak = _peak_gigabytes(contenders["batches"], settings.device)
+            peak = _measure_peak_gigabytes(contenders["batches"], settings.device)
         rate = operations / timings["batches"]["median"]
         rows.append(
             {
@@ -167,15 +167,15 @@ def measure_against_pyiqa(settings: GpuSettings) -> dict[str, Any]:
         ImportError: If pyiqa is not installed.
     """
     config = MusiqConfig(**settings.config)
-    singles, batches, _ = _pictures(settings, config)
+    singles, batches, _ = _make_inputs(settings, config)
     model = make_model(config, device=settings.device)
     network = pyiqa_musiq.build(model)
     rows = [pyiqa_musiq.sequence(feature, config) for feature in singles]
     exact = make_model(config, device=settings.device)
     in_type(model, torch.bfloat16)
     contenders: dict[str, Callable[[], object]] = {
-        "ours bfloat16": lambda: _scores(model, batches),
-        "ours float32": lambda: _scores(exact, batches),
+        "ours bfloat16": lambda: _score_batches(model, batches),
+        "ours float32": lambda: _score_batches(exact, batches),
         "pyiqa float32": lambda: [pyiqa_musiq.score(network, row) for row in rows],
     }
     with torch.inference_mode():
@@ -183,8 +183,8 @@ def measure_against_pyiqa(settings: GpuSettings) -> dict[str, Any]:
             contenders, repeats=settings.repeats, warmups=2, device=settings.device, budget=settings.budget
         )
         theirs = torch.cat([pyiqa_musiq.score(network, row) for row in rows])
-        deviation = float((_scores(exact, singles) - theirs).abs().max())
-        rounding = float((_scores(model, batches) - _scores(exact, batches)).abs().max())
+        deviation = float((_score_batches(exact, singles) - theirs).abs().max())
+        rounding = float((_score_batches(model, batches) - _score_batches(exact, batches)).abs().max())
     row = {
         "ratio": ratio(timings["pyiqa float32"], timings["ours bfloat16"]),
         "ratio_float32": ratio(timings["pyiqa float32"], timings["ours float32"]),
@@ -199,13 +199,13 @@ def measure_against_pyiqa(settings: GpuSettings) -> dict[str, Any]:
 def measure_end_to_end(settings: GpuSettings) -> dict[str, Any]:
     """From decoded pictures to scores, preprocessing and copies included, in bfloat16."""
     config = MusiqConfig(**settings.config)
-    _, batches, _ = _pictures(settings, config)
+    _, batches, _ = _make_inputs(settings, config)
     model = make_model(config, dtype=torch.bfloat16, device=settings.device)
     processor = MusiqImageProcessor.from_config(config)
     arrays = [make_array(*size, seed=seed) for seed, size in enumerate(settings.sizes())]
     contenders: dict[str, Callable[[], object]] = {
         "end to end": lambda: score_all(arrays, model=model, processor=processor),
-        "model alone": lambda: _scores(model, batches),
+        "model alone": lambda: _score_batches(model, batches),
     }
     with torch.inference_mode():
         timings = interleave(contenders, repeats=settings.repeats, device=settings.device, budget=settings.budget)

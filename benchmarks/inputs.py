@@ -44,7 +44,7 @@ def in_type(model: MusiqForImageQualityAssessment, dtype: torch.dtype) -> MusiqF
     return model
 
 
-def _grids(config: MusiqConfig, width: int, height: int) -> list[tuple[int, int]]:
+def _compute_grids(config: MusiqConfig, width: int, height: int) -> list[tuple[int, int]]:
     return patch_grids(
         height,
         width,
@@ -56,7 +56,7 @@ def _grids(config: MusiqConfig, width: int, height: int) -> list[tuple[int, int]
 
 def num_tokens(config: MusiqConfig, width: int, height: int) -> int:
     """Patches of all scales of a picture, without CLS and without padding."""
-    return sum(rows * columns for rows, columns in _grids(config, width, height))
+    return sum(rows * columns for rows, columns in _compute_grids(config, width, height))
 
 
 def make_features(config: MusiqConfig, width: int, height: int, *, seed: int = 0) -> Features:
@@ -71,7 +71,7 @@ def make_features(config: MusiqConfig, width: int, height: int, *, seed: int = 0
     Returns:
         The four tensors of the processor.
     """
-    grids = _grids(config, width, height)
+    grids = _compute_grids(config, width, height)
     count = sum(rows * columns for rows, columns in grids)
     generator = torch.Generator().manual_seed(seed)
     patches = torch.rand((1, count, config.patch_size**2 * 3), generator=generator)

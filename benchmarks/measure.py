@@ -116,7 +116,7 @@ class Product:
     rate: float
 
 
-def _products(side: int, dtype: torch.dtype, device: str) -> dict[str, Callable[[], object]]:
+def _make_products(side: int, dtype: torch.dtype, device: str) -> dict[str, Callable[[], object]]:
     """The same product through every library at hand: torch.mm's own may be the slow one (MKL on AMD, say)."""
     x, w = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     functions: dict[str, Callable[[], object]] = {f"torch.mm {side}": lambda: torch.mm(x, w)}
@@ -132,7 +132,7 @@ def measure_products(
     """Rates of square matrix products, best first; a library that refuses the type is left out."""
     found = []
     for side in sides:
-        for name, run in _products(side, DTYPES[dtype], device).items():
+        for name, run in _make_products(side, DTYPES[dtype], device).items():
             try:
                 run()
                 seconds = min(time_once(run, device=device) for _ in range(repeats))
@@ -147,14 +147,14 @@ def rates(products: Sequence[Product]) -> dict[str, float]:
     return {product.name: product.rate for product in products}
 
 
-def _status_bytes(field: str) -> int | None:
+def _read_status_bytes(field: str) -> int | None:
     if not STATUS.exists():
         return None
     lines = [line.split() for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:")]
     return int(lines[0][1]) * 1024 if lines else None
 
 
-def _largest_resident() -> int:
+def _read_largest_resident() -> int:
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -181,17 +181,17 @@ def peak_above(function: Callable[[], Any]) -> tuple[Any, int]:
     _return_free_memory()
     try:
         CLEAR_REFS.write_text(RESET_PEAK)
-        before = _status_bytes("VmRSS")
+        before = _read_status_bytes("VmRSS")
     except OSError:
         before = None
     if before is None:
-        largest = _largest_resident()
-        return function(), _largest_resident() - largest
+        largest = _read_largest_resident()
+        return function(), _read_largest_resident() - largest
     result = function()
-    return result, (_status_bytes("VmHWM") or before) - before
+    return result, (_read_status_bytes("VmHWM") or before) - before
 
 
-def _processor_name() -> str:
+def _read_processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -203,7 +203,7 @@ def _processor_name() -> str:
 def describe_machine(device: str = "cpu") -> dict[str, Any]:
     """What a result depends on: processor or GPU, threads, versions, the date, and how busy the machine was."""
     machine: dict[str, Any] = {
-        "processor": _processor_name(),
+        "processor": _read_processor_name(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,

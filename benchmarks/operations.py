@@ -12,7 +12,7 @@ CHANNELS = 3
 STEM_KERNEL = 7
 
 
-def _half(side: int) -> int:
+def _halve(side: int) -> int:
     return -(-side // 2)
 
 
@@ -21,14 +21,14 @@ def patch_operations(config: MusiqConfig) -> int:
     values = config.patch_size**2 * CHANNELS
     if config.patch_encoder == "linear":
         return 2 * values * config.hidden_size
-    width, side = config.patch_encoder_width, _half(config.patch_size)
+    width, side = config.patch_encoder_width, _halve(config.patch_size)
     total = 2 * side**2 * width * STEM_KERNEL**2 * CHANNELS
-    side, channels = _half(side), width
+    side, channels = _halve(side), width
     stages = RESNET_DEPTHS.index(config.patch_encoder_depth) + 1 if config.patch_encoder == "resnet" else 0
     for stage in range(stages):
         inner, outer = width * 2**stage, 4 * width * 2**stage
         total += 2 * side**2 * channels * inner  # 1x1 before the stride
-        side = side if stage == 0 else _half(side)
+        side = side if stage == 0 else _halve(side)
         total += 2 * side**2 * (9 * inner**2 + inner * outer + channels * outer)  # 3x3, 1x1 and the shortcut
         channels = outer
     return total + 2 * side**2 * channels * config.hidden_size

@@ -49,11 +49,11 @@ class PointSpec:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def _model_call(model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], Any]:
+def _make_model_call(model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], Any]:
     return lambda: model(**features)
 
 
-def _scorer(spec: PointSpec) -> Callable[[], Any]:
+def _build_scorer(spec: PointSpec) -> Callable[[], Any]:
     """Build the model; making the input is part of what is returned, so that its memory counts."""
     config = MusiqConfig(**spec.config)
     model = make_model(config)
@@ -67,7 +67,7 @@ def _scorer(spec: PointSpec) -> Callable[[], Any]:
         )
     in_type(model, DTYPES[spec.dtype])
     if spec.who == "ours":
-        return lambda: _model_call(model, make_features(config, spec.width, spec.height))
+        return lambda: _make_model_call(model, make_features(config, spec.width, spec.height))
     processor, picture = MusiqImageProcessor.from_config(config), make_array(spec.width, spec.height)
     return lambda: lambda: score_all([picture], model=model, processor=processor)
 
@@ -86,7 +86,7 @@ def measure_point(spec: PointSpec) -> dict[str, Any]:
     if spec.who == "pyiqa" and spec.dtype != "float32":
         raise ValueError(f"pyiqa is measured in float32 only, got {spec.dtype}.")
     torch.set_num_threads(spec.threads)
-    prepare = _scorer(spec)
+    prepare = _build_scorer(spec)
 
     def first_call() -> tuple[Callable[[], Any], float]:
         call = prepare()

@@ -65,7 +65,7 @@ class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 @contextlib.contextmanager
-def _stand_ins() -> Iterator[None]:
+def _install_stand_ins() -> Iterator[None]:
     """Stand-ins while pyiqa is imported; afterwards nobody else finds them."""
     missing = [name for name in UNUSED if importlib.util.find_spec(name) is None]
     finder = _StandIns(missing)
@@ -99,7 +99,7 @@ def load_architecture() -> types.ModuleType:
     package.__path__ = list(spec.submodule_search_locations)
     package.__spec__ = spec
     sys.modules.setdefault("pyiqa", package)
-    with _stand_ins():
+    with _install_stand_ins():
         return importlib.import_module(name)
 
 

@@ -155,7 +155,7 @@ def push(directory: Path, repo_id: str) -> str:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def _hide_progress_bars() -> Iterator[None]:
     """Hide the bars for reading weights, which last a moment; those of up- and downloads stay."""
     enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -191,7 +191,7 @@ def run_job(job: ConversionJob) -> None:
     path, name = resolve(job.checkpoint)
     converter = converter_of_file(path)
     check_arguments(job, path, converter)
-    with _no_progress_bars():
+    with _hide_progress_bars():
         conversion = converter.convert(path, job.output, name=job.name or name, arguments=job.arguments)
     print(conversion.report())
     if job.push_to_hub:

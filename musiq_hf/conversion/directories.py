@@ -33,7 +33,7 @@ def check_directory(directory: Path) -> None:
 
 
 @contextmanager
-def _new_directory(output: Path) -> Iterator[Path]:
+def _make_directory(output: Path) -> Iterator[Path]:
     """Make a sibling that becomes `output` at the end, or vanishes if anything fails."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
@@ -100,7 +100,7 @@ def write_checkpoint(
     Raises:
         ValueError: If the two differ, or the processor does not fit.
     """
-    with _new_directory(output) as temporary:
+    with _make_directory(output) as temporary:
         model.save_pretrained(temporary)
         write_configs(model.config, temporary)
         add_remote_code(temporary)

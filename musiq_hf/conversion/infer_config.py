@@ -49,7 +49,7 @@ def _count(shapes: Shapes, pattern: str) -> int:
     return 1 + max((int(match[1]) for name in shapes if (match := re.match(pattern, name))), default=-1)
 
 
-def _heads(hidden_size: int, *, from_arrays: int | None, flag: int | None) -> int:
+def _infer_heads(hidden_size: int, *, from_arrays: int | None, flag: int | None) -> int:
     if from_arrays is not None:
         if flag not in (None, from_arrays):
             raise ValueError(
@@ -65,7 +65,7 @@ def _heads(hidden_size: int, *, from_arrays: int | None, flag: int | None) -> in
     return heads
 
 
-def _spatial(shapes: Shapes, *, flag: int | None) -> dict[str, Any]:
+def _infer_spatial(shapes: Shapes, *, flag: int | None) -> dict[str, Any]:
     table = shapes.get(f"{_EMBEDDINGS}.spatial_embedding.weight")
     if table is None:
         return {"spatial_embedding": "sinusoid", "hash_grid_size": 10 if flag is None else flag}
@@ -79,7 +79,7 @@ def _spatial(shapes: Shapes, *, flag: int | None) -> dict[str, Any]:
     return {"spatial_embedding": "hash", "hash_grid_size": side}
 
 
-def _scales(shapes: Shapes, flags: Flags) -> dict[str, Any]:
+def _infer_scales(shapes: Shapes, flags: Flags) -> dict[str, Any]:
     table = shapes.get(f"{_EMBEDDINGS}.scale_embedding.weight")
     native, lengths = flags.use_native_resolution, flags.longer_side_lengths
     if lengths is None:
@@ -102,10 +102,10 @@ def _scales(shapes: Shapes, flags: Flags) -> dict[str, Any]:
     }
 
 
-def _patch_encoder(shapes: Shapes) -> dict[str, Any]:
+def _infer_patch_encoder(shapes: Shapes) -> dict[str, Any]:
     features = shapes[_PROJECTION][1]
     if _STEM not in shapes:
-        return {"patch_encoder": "linear", "patch_size": _patch_size(features, NUM_CHANNELS, reduction=1)}
+        return {"patch_encoder": "linear", "patch_size": _infer_patch_size(features, NUM_CHANNELS, reduction=1)}
     width = shapes[_STEM][0]
     stages = _count(shapes, rf"{re.escape(_EMBEDDINGS)}\.patch_encoder\.stages\.(\d+)\.")
     if stages > len(RESNET_DEPTHS):
@@ -116,10 +116,10 @@ def _patch_encoder(shapes: Shapes) -> dict[str, Any]:
     kind: dict[str, Any] = {"patch_encoder": "conv", "patch_encoder_width": width}
     if stages:
         kind |= {"patch_encoder": "resnet", "patch_encoder_depth": RESNET_DEPTHS[stages - 1]}
-    return kind | {"patch_size": _patch_size(features, channels, reduction=4 * 2**halvings)}
+    return kind | {"patch_size": _infer_patch_size(features, channels, reduction=4 * 2**halvings)}
 
 
-def _patch_size(features: int, channels: int, *, reduction: int) -> int:
+def _infer_patch_size(features: int, channels: int, *, reduction: int) -> int:
     """Infer the side of a patch; several may give one number of features, and then the published one is preferred."""
     if math.ceil(PUBLISHED_PATCH_SIZE / reduction) ** 2 * channels == features:
         return PUBLISHED_PATCH_SIZE
@@ -129,7 +129,7 @@ def _patch_size(features: int, channels: int, *, reduction: int) -> int:
     return side * reduction
 
 
-def _labels(num_labels: int, score_range: Sequence[float] | None) -> dict[str, Any]:
+def _infer_labels(num_labels: int, score_range: Sequence[float] | None) -> dict[str, Any]:
     if num_labels == NUM_IMAGENET_CLASSES:
         return {"num_labels": num_labels}
     names = ["MOS"]
@@ -168,11 +168,11 @@ def infer_config(
         architectures=["MusiqForImageClassification" if is_classifier else "MusiqForImageQualityAssessment"],
         hidden_size=hidden_size,
         num_hidden_layers=_count(shapes, r"musiq\.encoder\.layers\.(\d+)\."),
-        num_attention_heads=_heads(hidden_size, from_arrays=num_attention_heads, flag=flags.num_attention_heads),
+        num_attention_heads=_infer_heads(hidden_size, from_arrays=num_attention_heads, flag=flags.num_attention_heads),
         intermediate_size=shapes[_MLP][0],
         pre_logits_size=shapes.get("head.pre_logits.weight", (None,))[0],
-        **_spatial(shapes, flag=flags.hash_grid_size),
-        **_scales(shapes, flags),
-        **_patch_encoder(shapes),
-        **_labels(num_labels, score_range),
+        **_infer_spatial(shapes, flag=flags.hash_grid_size),
+        **_infer_scales(shapes, flags),
+        **_infer_patch_encoder(shapes),
+        **_infer_labels(num_labels, score_range),
     )

@@ -63,30 +63,32 @@ PYIQA_LAYOUTS = {kind: replace(_SAME, num_dimensions=count) for kind, count in _
 PYIQA_LAYOUTS |= {"same": _SAME, "position_table": _TABLE}
 
 
-def _norm(original: str, pyiqa: str, ours: str, layout: str = "same") -> list[tuple[str, str, str, str]]:
+def _make_norm_rows(original: str, pyiqa: str, ours: str, layout: str = "same") -> list[tuple[str, str, str, str]]:
     pairs = (("scale", "weight"), ("bias", "bias"))
     return [(f"{original}/{a}", f"{pyiqa}.{b}", f"{ours}.{b}", layout) for a, b in pairs]
 
 
-def _dense(
+def _make_dense_rows(
     original: str, pyiqa: str, ours: str, kernel: str = "dense", bias: str = "same"
 ) -> list[tuple[str, str, str, str]]:
     rows = (("kernel", "weight", kernel), ("bias", "bias", bias))
     return [(f"{original}/{a}", f"{pyiqa}.{b}", f"{ours}.{b}", layout) for a, b, layout in rows]
 
 
-def _rename_table() -> list[tuple[str, str, str, str]]:
+def _make_rename_table() -> list[tuple[str, str, str, str]]:
     """Make rows (original, pyiqa, ours, layout); {i} counts blocks from 0, {stage} counts encoder stages from 1."""
     embeddings, layer = "musiq.embeddings", "musiq.encoder.layers.{i}"
     stem, unit = f"{embeddings}.patch_encoder", f"{embeddings}.patch_encoder.stages.{{i}}"
     rows = [("conv_root/kernel", "conv_root.weight", f"{stem}.stem_conv.weight", "conv")]
-    rows += _norm("gn_root", "gn_root", f"{stem}.stem_norm", "group_norm")
+    rows += _make_norm_rows("gn_root", "gn_root", f"{stem}.stem_norm", "group_norm")
     for name, norm in (("conv1", "1"), ("conv2", "2"), ("conv3", "3"), ("conv_proj", "_proj")):
         rows.append(
             (f"block{{stage}}/unit1/{name}/kernel", f"block{{stage}}.{name}.weight", f"{unit}.{name}.weight", "conv")
         )
-        rows += _norm(f"block{{stage}}/unit1/gn{norm}", f"block{{stage}}.gn{norm}", f"{unit}.norm{norm}", "group_norm")
-    rows += _dense("embedding", "embedding", f"{embeddings}.patch_projection")
+        rows += _make_norm_rows(
+            f"block{{stage}}/unit1/gn{norm}", f"block{{stage}}.gn{norm}", f"{unit}.norm{norm}", "group_norm"
+        )
+    rows += _make_dense_rows("embedding", "embedding", f"{embeddings}.patch_projection")
     rows += [
         ("Transformer/cls", "transformer_encoder.cls", f"{embeddings}.cls_token", "same"),
         (
@@ -104,25 +106,29 @@ def _rename_table() -> list[tuple[str, str, str, str]]:
     ]
     block, pyiqa_block = "Transformer/encoderblock_{i}", "transformer_encoder.transformer.encoderblock_{i}"
     attention = f"{block}/MultiHeadDotProductAttention_1"
-    rows += _norm(f"{block}/LayerNorm_0", f"{pyiqa_block}.norm1", f"{layer}.layernorm_before")
+    rows += _make_norm_rows(f"{block}/LayerNorm_0", f"{pyiqa_block}.norm1", f"{layer}.layernorm_before")
     for name in ("query", "key", "value"):
         ours = f"{layer}.attention.{name[0]}_proj"
-        rows += _dense(f"{attention}/{name}", f"{pyiqa_block}.attention.{name}", ours, "heads_out", "heads_bias")
-    rows += _dense(f"{attention}/out", f"{pyiqa_block}.attention.out", f"{layer}.attention.o_proj", "heads_in")
-    rows += _norm(f"{block}/LayerNorm_2", f"{pyiqa_block}.norm2", f"{layer}.layernorm_after")
-    rows += _dense(f"{block}/MlpBlock_3/Dense_0", f"{pyiqa_block}.mlp.fc1", f"{layer}.mlp.fc1")
-    rows += _dense(f"{block}/MlpBlock_3/Dense_1", f"{pyiqa_block}.mlp.fc2", f"{layer}.mlp.fc2")
-    rows += _norm("Transformer/encoder_norm", "transformer_encoder.encoder_norm", "musiq.layernorm")
-    rows += _dense("pre_logits", "pre_logits", "head.pre_logits")
-    return rows + _dense("head", "head", "head.classifier")
+        rows += _make_dense_rows(
+            f"{attention}/{name}", f"{pyiqa_block}.attention.{name}", ours, "heads_out", "heads_bias"
+        )
+    rows += _make_dense_rows(
+        f"{attention}/out", f"{pyiqa_block}.attention.out", f"{layer}.attention.o_proj", "heads_in"
+    )
+    rows += _make_norm_rows(f"{block}/LayerNorm_2", f"{pyiqa_block}.norm2", f"{layer}.layernorm_after")
+    rows += _make_dense_rows(f"{block}/MlpBlock_3/Dense_0", f"{pyiqa_block}.mlp.fc1", f"{layer}.mlp.fc1")
+    rows += _make_dense_rows(f"{block}/MlpBlock_3/Dense_1", f"{pyiqa_block}.mlp.fc2", f"{layer}.mlp.fc2")
+    rows += _make_norm_rows("Transformer/encoder_norm", "transformer_encoder.encoder_norm", "musiq.layernorm")
+    rows += _make_dense_rows("pre_logits", "pre_logits", "head.pre_logits")
+    return rows + _make_dense_rows("head", "head", "head.classifier")
 
 
-RENAMES = _rename_table()
+RENAMES = _make_rename_table()
 ORIGINAL, PYIQA, OURS = 0, 1, 2  # columns of the table
 _LAYOUTS = {ORIGINAL: ORIGINAL_LAYOUTS, PYIQA: PYIQA_LAYOUTS}
 
 
-def _pattern(template: str, column: int) -> re.Pattern[str]:
+def _compile_pattern(template: str, column: int) -> re.Pattern[str]:
     # No leading zeros and no stage 0: two outside names must never stand for one of ours.
     escaped = re.escape(template).replace(re.escape("{i}"), r"(?P<i>0|[1-9]\d*)")
     escaped = escaped.replace(re.escape("{stage}"), r"(?P<stage>[1-9]\d*)")
@@ -131,7 +137,7 @@ def _pattern(template: str, column: int) -> re.Pattern[str]:
     return re.compile(escaped)
 
 
-_PATTERNS = {column: [_pattern(row[column], column) for row in RENAMES] for column in (ORIGINAL, PYIQA, OURS)}
+_PATTERNS = {column: [_compile_pattern(row[column], column) for row in RENAMES] for column in (ORIGINAL, PYIQA, OURS)}
 
 
 def rename(name: str, *, source: int, target: int) -> tuple[str, str] | None:

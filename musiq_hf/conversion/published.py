@@ -45,7 +45,7 @@ _PRETRAINING = (
 )
 
 
-def _fine_tuning(rate: str, epochs: int, batch_size: int, loss: str = "the L1 loss on opinion scores") -> str:
+def _describe_fine_tuning(rate: str, epochs: int, batch_size: int, loss: str = "the L1 loss on opinion scores") -> str:
     return (
         f"{_PRETRAINING}; then fine-tuning with SGD and momentum, a cosine schedule from {rate}, {epochs} epochs, "
         f"batches of {batch_size}, {loss}, horizontal flips as the only augmentation. As the paper states it; its "
@@ -57,7 +57,7 @@ DATASETS = {
     "koniq": Dataset(
         file="koniq_ckpt.npz",
         training_data="KonIQ-10k: about 10,000 photographs in the wild with mean opinion scores.",
-        recipe=_fine_tuning("0.0001", 30, 96),
+        recipe=_describe_fine_tuning("0.0001", 30, 96),
         score_range=(0, 100),
         notes=(
             "Which split of KonIQ-10k the published weights were trained on is not known, so a correlation measured "
@@ -67,7 +67,7 @@ DATASETS = {
     "spaq": Dataset(
         file="spaq_ckpt.npz",
         training_data="SPAQ: about 11,000 photographs from 66 smartphones with mean opinion scores.",
-        recipe=_fine_tuning("0.0001", 30, 128),
+        recipe=_describe_fine_tuning("0.0001", 30, 128),
         score_range=(0, 100),
         notes=(
             "The paper resizes SPAQ pictures to a shorter side of 512 pixels before anything else; the published "
@@ -78,13 +78,15 @@ DATASETS = {
     "paq2piq": Dataset(
         file="paq2piq_ckpt.npz",
         training_data="PaQ-2-PiQ, training split: about 30,000 pictures and 90,000 crops with mean opinion scores.",
-        recipe=_fine_tuning("0.0002", 10, 128),
+        recipe=_describe_fine_tuning("0.0002", 10, 128),
         score_range=(0, 100),
     ),
     "ava": Dataset(
         file="ava_ckpt.npz",
         training_data="AVA: about 250,000 photographs with distributions of aesthetic ratings from 1 to 10.",
-        recipe=_fine_tuning("0.12", 20, 512, "the earth mover's distance (r = 2) between score distributions"),
+        recipe=_describe_fine_tuning(
+            "0.12", 20, 512, "the earth mover's distance (r = 2) between score distributions"
+        ),
         notes=(
             "The score is an aesthetic one: how much the raters of a photography contest liked a picture, not how "
             "technically sound it is.",

@@ -141,7 +141,7 @@ def attention_in_blocks(
     if query.dtype == torch.float32:
         rows = min(max(BLOCK_VALUES // key.shape[1], 64), num_queries)
         for head in range(num_heads):
-            _head_in_blocks(query[head], key[head], value[head], rows, output[:, head])
+            _attend_with_head(query[head], key[head], value[head], rows, output[:, head])
     else:
         keys, value = key.transpose(1, 2).contiguous(), value.contiguous()  # else copied again for every block
         rows = min(max(BLOCK_VALUES // (num_heads * key.shape[1]), 64), num_queries)
@@ -155,7 +155,7 @@ def attention_in_blocks(
     return output[None]
 
 
-def _head_in_blocks(
+def _attend_with_head(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: int, output: torch.Tensor
 ) -> None:
     """Attend with one head in fp32, (length, head_dim) each: keys, and values turned, are weights of dense layers."""

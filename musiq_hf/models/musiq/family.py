@@ -131,8 +131,8 @@ def card(config: MusiqConfig) -> CardText:
             f"MUSIQ, the multi-scale image quality Transformer (Ke et al., ICCV 2021, arXiv:2108.05997): {kind} that "
             "reads pictures at their own size and aspect ratio. For Hugging Face Transformers, with `musiq_hf`."
         ),
-        preprocessing=_preprocessing(config),
-        score=_classes(config) if is_classifier else describe_score(config),
+        preprocessing=_describe_preprocessing(config),
+        score=_describe_classes(config) if is_classifier else describe_score(config),
         intended=(
             "A start for fine-tuning on opinion scores."
             if is_classifier
@@ -153,11 +153,11 @@ def facts(config: MusiqConfig) -> dict[str, str]:
     return {"scales": ", ".join([*lengths, *(["native"] if config.use_native_resolution else [])])}
 
 
-def _classes(config: MusiqConfig) -> str:
+def _describe_classes(config: MusiqConfig) -> str:
     return f"None: the head gives logits of {config.num_labels} classes. Fine-tune it before you score pictures."
 
 
-def _preprocessing(config: MusiqConfig) -> str:
+def _describe_preprocessing(config: MusiqConfig) -> str:
     scales = [f"resized to a longer side of {length} pixels" for length in config.longer_side_lengths]
     if config.use_native_resolution:
         limit = "" if config.max_native_patches is None else f" (the first {config.max_native_patches} patches)"

@@ -384,7 +384,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         distances = values - (probabilities * values).sum(dim=-1, keepdim=True)
         return (probabilities * distances**2).sum(dim=-1).sqrt()
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         labels = labels.to(device=logits.device, dtype=torch.float32)
         if self.config.num_labels == 1:
             targets = (labels - self.config.score_offset) / self.config.score_scale
@@ -421,7 +421,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         outputs = self.musiq(*inputs, cls_only=True, return_dict=True, **kwargs)
         logits = self.head(outputs.pooler_output)
         return MusiqImageQualityOutput(
-            loss=None if labels is None else self._loss(logits, labels),
+            loss=None if labels is None else self._compute_loss(logits, labels),
             logits=logits,
             scores=self.scores_from_logits(logits),
             hidden_states=outputs.hidden_states,

@@ -45,7 +45,7 @@ class MusiqStdConv2d(nn.Conv2d):
         std, mean = torch.std_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
         return ((weight - mean) / (std + WEIGHT_EPS)).to(self.weight.dtype)
 
-    def _kept_weight(self) -> torch.Tensor:
+    def _get_kept_weight(self) -> torch.Tensor:
         """Return the standardised kernel, computed again only when the weight has changed.
 
         Compared by value, which costs a tenth: a write through `.data` changes neither version nor address.
@@ -57,7 +57,7 @@ class MusiqStdConv2d(nn.Conv2d):
         return kept[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        kernel = self._kept_weight() if is_fast(images) else self.standardized_weight()
+        kernel = self._get_kept_weight() if is_fast(images) else self.standardized_weight()
         return F.conv2d(pad_same(images, self.kernel_size[0], self.stride[0]), kernel, stride=self.stride)
 
 
