@@ -16,13 +16,13 @@ from benchmarks.results import find_row, read_all, section_rows
 from musiq_hf.common.arguments import parse_arguments
 
 Results = dict[str, Any]
-# Times as fast as pyiqa in float32, with the same weights, by size.
+# How many times as fast as pyiqa in float32 with the same weights, by type and size.
 SPEED_GOALS = {
     "float32": {(512, 384): 1.6, (1024, 768): 2.4, (2048, 1536): 4.0, (4000, 3000): 6.0},
     "bfloat16": {(512, 384): 4.0, (1024, 768): 8.0, (2048, 1536): 14.0, (4000, 3000): 16.0},
 }
 SHARE_GOALS = {"float32": 0.9, "bfloat16": 0.4}
-SHARE_FROM = 900  # patches: what is smaller is no large product either
+SHARE_FROM = 900  # patches; smaller pictures do not give large matrix products, so no share is asked of them
 GPU_SHARE_GOALS = {"packed batches": 0.45, "training": 0.4}
 
 
@@ -31,11 +31,11 @@ class Target:
     """One line of the table of targets.
 
     Attributes:
-        name: What is compared.
-        goal: Its bound.
-        read: Takes the value out of the results; None if it was not measured.
+        name: Name of the value that is compared.
+        goal: Bound of the value.
+        read: Function that takes the value out of the results; it returns None if the value was not measured.
         at_least: Whether the goal is a lower bound.
-        style: How a value is printed.
+        style: Format in which the value is printed.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Target:
     style: str = "{:.2f}"
 
     def verdict(self, results: Results) -> str:
-        """One of "met", "missed" and "not measured"."""
+        """Return "met", "missed" or "not measured"."""
         value = self.read(results)
         if value is None:
             return "not measured"
         return "met" if (value >= self.goal if self.at_least else value <= self.goal) else "missed"
 
     def cells(self, results: Results) -> list[str]:
-        """Name, goal, measured value and verdict, for a table."""
+        """Return name, goal, measured value and verdict, for a table."""
         value = self.read(results)
         sign = ">=" if self.at_least else "<="
         measured = "" if value is None else self.style.format(value)
@@ -60,7 +60,7 @@ class Target:
 
 
 def _make_field_reader(section: str, field: str, **wanted: Any) -> Callable[[Results], float | None]:
-    """A reader of one number of one row."""
+    """Make a function that reads a number from the row of a section whose fields have the wanted values."""
 
     def read(results: Results) -> float | None:
         row = find_row(results, section, **wanted)
@@ -167,7 +167,11 @@ TARGETS = _list_targets()
 
 
 def _judge_targets(results: Results) -> list[list[str]]:
-    """The cells of every target; a ValueError if nothing was measured, or only in passing."""
+    """Return the cells of every target.
+
+    Raises:
+        ValueError: If nothing was measured, or something with --quick only.
+    """
     quick = [name for name, part in results["sections"].items() if part.get("settings", {}).get("quick")]
     if quick:
         raise ValueError(f"{', '.join(quick)}: measured with --quick, which is not for conclusions. Measure without.")
@@ -178,7 +182,7 @@ def _judge_targets(results: Results) -> list[list[str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the verdicts; exit code 1 if a target is missed, 2 for a mistake in the arguments."""
+    """Print the verdicts, and return the exit code: 1 if a target is missed, 2 for a mistake in the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", help="JSON files of benchmarks.cpu and benchmarks.gpu")
     arguments = parse_arguments(parser, argv)

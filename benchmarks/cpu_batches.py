@@ -30,11 +30,11 @@ from musiq_hf.metrics import quality_metrics
 from musiq_hf.pictures import find_pictures
 
 NUM_SINGLES = 5
-RANGE = 100.0  # of the embedded checkpoint's scores
+RANGE = 100.0  # width of the score range of the embedded checkpoint
 
 
 def both_precisions(model: MusiqForImageQualityAssessment) -> dict[str, MusiqForImageQualityAssessment]:
-    """The model and a copy in bfloat16."""
+    """Return the model and a copy in bfloat16, by the name of the type."""
     return {"float32": model, "bfloat16": in_type(copy.deepcopy(model), torch.bfloat16)}
 
 
@@ -53,7 +53,10 @@ def _repeat_call(number: int, model: MusiqForImageQualityAssessment, features: F
 def _measure_batch_rates(
     model: MusiqForImageQualityAssessment, features: list[Features], settings: Settings
 ) -> dict[str, Any]:
-    """Useful operations per second of the batch, and of some of its pictures alone, each repeated to last as long."""
+    """Measure useful operations per second of a batch, and of some of its pictures alone.
+
+    Each of these pictures is repeated until it has as many operations as its share of the batch.
+    """
     counts = [feature["pixel_values"].shape[1] for feature in features]
     operations = [picture_operations(model.config, count, executed=True) for count in counts]
     order = sorted(range(len(counts)), key=counts.__getitem__)
@@ -72,18 +75,18 @@ def _measure_batch_rates(
 
 
 def _measure_deviations(model: MusiqForImageQualityAssessment, features: list[Features]) -> dict[str, float]:
-    """How far scores of a batch are from those of its pictures alone, in MOS points, beside their spread."""
+    """Measure how far scores of a batch are from those of its pictures alone, and the spread, in MOS points."""
     alone, together = _score_one_by_one(model, features), model(**pad_features(features)).scores
     spread = float(alone.max() - alone.min())
     return {"largest_change": float((alone - together).abs().max()), "spread": spread}
 
 
 def measure_mixed(settings: Settings) -> dict[str, Any]:
-    """A batch of pictures of all sizes against single pictures; and whether company changes a score.
+    """Measure a batch of pictures of mixed sizes against single pictures, and how far a batch changes scores.
 
     Returns:
-        Per precision: rates with the large model, largest change of a score with it (random weights) and with the
-        embedded checkpoint, whose range is known.
+        For each precision the rates of the large model, and the largest change of a score. That is given for the large
+        model, which has random weights, and for the embedded checkpoint, whose range is known.
     """
     config = MusiqConfig(**settings.config)
     default = (8, 200, 640) if settings.quick else (32, 200, 1600)
@@ -115,7 +118,7 @@ def _decode(path: Path) -> np.ndarray[Any, Any]:
 
 
 def measure_folder(settings: Settings) -> dict[str, Any]:
-    """A folder of JPEG files, end to end, against the model alone on its tensors, one picture after the other."""
+    """Measure a folder of JPEG files, end to end, against the model alone on its tensors, picture by picture."""
     config = MusiqConfig(**settings.config)
     default = (6, 320, 800) if settings.quick else (24, 512, 1600)
     sizes = settings.sizes or mixed_sizes(default[0], smallest=default[1], largest=default[2])
@@ -148,7 +151,7 @@ def _read_features(paths: Sequence[Path], processor: MusiqImageProcessor) -> Ite
 
 
 def measure_precision(settings: Settings) -> dict[str, Any]:
-    """Scores of the embedded checkpoint in bfloat16 against float32 on real photographs.
+    """Measure scores of the embedded checkpoint in bfloat16 against float32 on real photographs.
 
     Raises:
         ValueError: If no folder was given, or it holds fewer than 3 pictures.

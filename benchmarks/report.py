@@ -152,14 +152,14 @@ def _render_training(results: Results, name: str) -> str:
 
 
 def _render_plain_rows(results: Results, name: str) -> str:
-    """Rows of numbers as they are: the GPU's sections."""
+    """Render the rows of a section of the GPU with their numbers as they are."""
     rows = section_rows(results, name)
     heads = [key for key in rows[0] if not isinstance(rows[0][key], dict | list)]
     cells = [[f"{v:.4g}" if isinstance(v := row.get(key, ""), float) else str(v) for key in heads] for row in rows]
     return markdown_table(heads, cells)
 
 
-# Heading and writer by section, in the order of the page.
+# Heading and rendering function of each section, in the order of the page.
 PARTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "sizes": ("Single pictures", _render_sizes),
     "profile": ("Where the time goes", _render_profile),
@@ -183,19 +183,19 @@ PARTS: dict[str, tuple[str, Callable[[Results], str]]] = {
 
 
 def handwritten(document: str) -> str:
-    """What stands between the two comments of an earlier document, "" if they are not there."""
+    """Return the text between the two comments of an earlier document, "" if they are not there."""
     _, found, rest = document.partition(BEGIN)
     text, ended, _ = rest.partition(END)
     return text.strip() if found and ended else ""
 
 
 def render(results: Results, *, kept: str = "", plot: str | None = None) -> str:
-    """The page.
+    """Render the page.
 
     Args:
         results: Sections by name; one that was not measured does not appear.
-        kept: What was written by hand.
-        plot: File name of the plot, None = there is none.
+        kept: Text that was written by hand.
+        plot: File name of the plot; None = there is none.
 
     Returns:
         Markdown.
@@ -214,7 +214,7 @@ def render(results: Results, *, kept: str = "", plot: str | None = None) -> str:
 
 
 def growth_lines(results: Results) -> dict[str, list[tuple[float, float, float]]]:
-    """Points (megapixels, seconds, gigabytes) by contender, smallest picture first."""
+    """Return points (megapixels, seconds, gigabytes) by contender, smallest picture first."""
     lines: dict[str, list[tuple[float, float, float]]] = {}
     for row in section_rows(results, "growth"):
         if "error" not in row:
@@ -224,7 +224,7 @@ def growth_lines(results: Results) -> dict[str, list[tuple[float, float, float]]
 
 
 def draw_growth(results: Results, path: Path) -> None:
-    """Two panels, time and memory against pixels, both axes logarithmic.
+    """Draw two panels, time and memory against the number of pixels, with logarithmic axes.
 
     Raises:
         ImportError: If Matplotlib is not installed; the message holds the pip line.

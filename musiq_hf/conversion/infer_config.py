@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration behind a set of arrays, read from their shapes; the user is asked for the rest."""
+"""Configuration behind a set of arrays, inferred from their shapes; options of the user give the rest."""
 
 import math
 import re
@@ -29,13 +29,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Options of MUSIQ's converter; None = read it from the arrays.
+    """Options of MUSIQ's converter; None = inferred from the arrays.
 
     Attributes:
-        longer_side_lengths: Longer sides of the resized copies, in pixels; any order.
+        longer_side_lengths: Longer sides of the resized copies, in pixels, in any order.
         use_native_resolution: True if the picture itself is the last scale.
         hash_grid_size: Side G of the spatial grid, in cells.
-        num_attention_heads: Attention heads of every layer.
+        num_attention_heads: Number of attention heads of every layer.
     """
 
     longer_side_lengths: Sequence[int] | None = None
@@ -45,7 +45,7 @@ class Flags:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """Return one more than the largest number in the names that match; 0 if none does."""
+    """Return one more than the largest number in the names that match; 0 if no name does."""
     return 1 + max((int(match[1]) for name in shapes if (match := re.match(pattern, name))), default=-1)
 
 
@@ -110,7 +110,7 @@ def _infer_patch_encoder(shapes: Shapes) -> dict[str, Any]:
     stages = _count(shapes, rf"{re.escape(_EMBEDDINGS)}\.patch_encoder\.stages\.(\d+)\.")
     if stages > len(RESNET_DEPTHS):
         raise ValueError(f"The patch encoder must have at most {len(RESNET_DEPTHS)} stages, got {stages}.")
-    # Stem and pool reduce the side to a quarter, every stage but the first halves it and doubles the width.
+    # Stem and pool reduce the side to a quarter. Every stage but the first halves it and doubles the width.
     halvings = max(stages - 1, 0)
     channels = width * (4 * 2**halvings if stages else 1)
     kind: dict[str, Any] = {"patch_encoder": "conv", "patch_encoder_width": width}
@@ -120,7 +120,7 @@ def _infer_patch_encoder(shapes: Shapes) -> dict[str, Any]:
 
 
 def _infer_patch_size(features: int, channels: int, *, reduction: int) -> int:
-    """Infer the side of a patch; several may give one number of features, and then the published one is preferred."""
+    """Infer the side of a patch; if several sides give this number of features, prefer the published one."""
     if math.ceil(PUBLISHED_PATCH_SIZE / reduction) ** 2 * channels == features:
         return PUBLISHED_PATCH_SIZE
     side = math.isqrt(features // channels)
@@ -145,12 +145,13 @@ def _infer_labels(num_labels: int, score_range: Sequence[float] | None) -> dict[
 def infer_config(
     shapes: Shapes, flags: Flags, *, num_attention_heads: int | None, score_range: Sequence[float] | None = None
 ) -> MusiqConfig:
-    """Read the configuration from shapes.
+    """Infer the configuration from shapes.
 
     Args:
-        shapes: Shapes by our names, in our layouts.
+        shapes: Shapes of the arrays by our names, in our layouts.
         flags: Options that the user gave.
-        num_attention_heads: Heads that the source's attention kernels show; None if they do not.
+        num_attention_heads: Number of attention heads that the shapes of the source's kernels show; None if they show
+            none.
         score_range: Lowest and highest opinion score behind a one-label head, if known.
 
     Returns:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and layouts of MUSIQ weights: the original's npz, pyiqa's pth, and ours, in one table of pure transforms.
+"""Names and layouts of MUSIQ weights in the original's npz, in pyiqa's pth and here, in one table of pure functions.
 
-Original: flax 0.3.3 names under `opt/target/` (google-research/musiq). pyiqa: its PyTorch state dict, layouts as ours
-but for the leading axis of its position table.
+The original has the names of flax 0.3.3 under `opt/target/` (google-research/musiq). pyiqa has those of its PyTorch
+state dict. Its layouts are ours but for the leading axis of its position table.
 """
 
 import re
@@ -18,12 +18,12 @@ ORIGINAL_PREFIX = "opt/target/"
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of one kind of array, outside and ours.
+    """Layout of one kind of array in a foreign file, and its relation to our layout.
 
     Attributes:
-        num_dimensions: Dimensions of the outside array; None = any.
-        to_ours: Function from the outside array to ours.
-        to_source: Function from our array and the number of attention heads to the outside array.
+        num_dimensions: Number of dimensions of the foreign array; None = any.
+        to_ours: Function from the foreign array to ours.
+        to_source: Function from our array and the number of attention heads to the foreign array.
     """
 
     num_dimensions: int | None
@@ -56,7 +56,7 @@ ORIGINAL_LAYOUTS = {
     "position_table": _TABLE,
     "scale_table": _TABLE,
 }
-# pyiqa keeps PyTorch's layouts; of its two tables only one has a leading axis.
+# pyiqa keeps PyTorch's layouts. Of its two tables only the position table has a leading axis.
 _PYTORCH_DIMENSIONS = {"conv": 4, "group_norm": 1, "dense": 2, "heads_out": 2, "heads_bias": 1, "heads_in": 2}
 _PYTORCH_DIMENSIONS |= {"scale_table": 2}
 PYIQA_LAYOUTS = {kind: replace(_SAME, num_dimensions=count) for kind, count in _PYTORCH_DIMENSIONS.items()}
@@ -76,7 +76,7 @@ def _make_dense_rows(
 
 
 def _make_rename_table() -> list[tuple[str, str, str, str]]:
-    """Make rows (original, pyiqa, ours, layout); {i} counts blocks from 0, {stage} counts encoder stages from 1."""
+    """Make rows (original, pyiqa, ours, layout); {i} numbers blocks from 0, and {stage} encoder stages from 1."""
     embeddings, layer = "musiq.embeddings", "musiq.encoder.layers.{i}"
     stem, unit = f"{embeddings}.patch_encoder", f"{embeddings}.patch_encoder.stages.{{i}}"
     rows = [("conv_root/kernel", "conv_root.weight", f"{stem}.stem_conv.weight", "conv")]
@@ -129,7 +129,7 @@ _LAYOUTS = {ORIGINAL: ORIGINAL_LAYOUTS, PYIQA: PYIQA_LAYOUTS}
 
 
 def _compile_pattern(template: str, column: int) -> re.Pattern[str]:
-    # No leading zeros and no stage 0: two outside names must never stand for one of ours.
+    # Leading zeros and stage 0 do not match, because two foreign names must never become one of ours.
     escaped = re.escape(template).replace(re.escape("{i}"), r"(?P<i>0|[1-9]\d*)")
     escaped = escaped.replace(re.escape("{stage}"), r"(?P<stage>[1-9]\d*)")
     if column == PYIQA and template.startswith("head."):
@@ -161,15 +161,15 @@ def rename(name: str, *, source: int, target: int) -> tuple[str, str] | None:
 
 
 def to_ours(arrays: Mapping[str, Array], *, source: int) -> tuple[dict[str, Array], list[str]]:
-    """Translate outside arrays to our names and layouts.
+    """Translate foreign arrays to our names and layouts.
 
     Args:
         arrays: Arrays by their names in the source column, without prefix and without optimizer state.
         source: Column of the names, `ORIGINAL` or `PYIQA`.
 
     Returns:
-        Our arrays, views where possible, and the sorted names that the table does not know or whose arrays have a
-        wrong number of dimensions.
+        Our arrays, as views where possible, and the sorted names of arrays that were not translated. The table does
+        not know these names, or their arrays have a wrong number of dimensions.
     """
     ours, unfit = {}, []
     for name, array in arrays.items():
@@ -184,7 +184,7 @@ def to_ours(arrays: Mapping[str, Array], *, source: int) -> tuple[dict[str, Arra
 def from_ours(
     arrays: Mapping[str, Array], *, target: int, num_attention_heads: int
 ) -> tuple[dict[str, Array], list[str]]:
-    """Translate our arrays to outside names, without prefix, and layouts.
+    """Translate our arrays to foreign names, without prefix, and layouts.
 
     Args:
         arrays: Arrays by our names.
@@ -192,7 +192,7 @@ def from_ours(
         num_attention_heads: Number of heads by which the original splits attention kernels.
 
     Returns:
-        Outside arrays, views where possible, and the sorted names that the table does not know.
+        Foreign arrays, as views where possible, and the sorted names that the table does not know.
     """
     outside, unknown = {}, []
     for name, array in arrays.items():
@@ -207,18 +207,18 @@ def from_ours(
 def account(
     arrays: Mapping[str, Array], *, source: int, expected: Mapping[str, tuple[int, ...]], num_attention_heads: int
 ) -> list[str]:
-    """Compare outside arrays with what a model needs, by the outside names and layouts.
+    """Compare foreign arrays with those that a model needs, by their foreign names and layouts.
 
     Args:
         arrays: Arrays by their names in the source column.
         source: Column of the names, `ORIGINAL` or `PYIQA`.
         expected: Shapes of the model's parameters, by our names.
-        num_attention_heads: Attention heads of the model.
+        num_attention_heads: Number of attention heads of the model.
 
     Returns:
-        One line per array that is missing, unknown, or of a wrong shape or type; empty if every one is accounted for.
+        One line for each array that is missing, unknown, or of a wrong shape or type; no line if all is well.
     """
-    wanted: dict[str, tuple[str, tuple[int, ...]]] = {}  # our name: outside name and shape
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {}  # our name: foreign name and shape
     for name, shape in expected.items():
         placeholder = np.broadcast_to(np.float32(0), shape)
         outside, _ = from_ours({name: placeholder}, target=source, num_attention_heads=num_attention_heads)
@@ -239,7 +239,7 @@ def account(
 
 
 def ours_to_original(arrays: Mapping[str, Array], *, num_attention_heads: int) -> tuple[dict[str, Array], list[str]]:
-    """Translate our arrays for an npz file of the original; see `from_ours`.
+    """Translate our arrays for an npz file of the original, by `from_ours`.
 
     Args:
         arrays: Arrays by our names.

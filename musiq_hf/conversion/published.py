@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table of the ten published checkpoints: their addresses, and the little that is known about each.
 
-The addresses are those that google-research/musiq gives. The real files were never converted so far: the converter is
-tested on checkpoints of the same names, shapes and layouts.
+The addresses are those that google-research/musiq gives. So far the real files were never converted; the converter is
+tested on checkpoints with the same names, shapes and layouts.
 """
 
 import os
@@ -27,8 +27,9 @@ class Dataset:
     Attributes:
         file: Name of the checkpoint's file.
         training_data: One or two sentences about the data.
-        recipe: Fine-tuning as the paper states it (section 4.2).
-        score_range: Lowest and highest opinion score. None if the head predicts none, or a distribution with its own.
+        recipe: Sentences about the training, as the paper states it (section 4.2).
+        score_range: Lowest and highest opinion score. None if the head predicts no opinion score, or a distribution,
+            which has a range of its own.
         notes: Sentences that a user of this variant must know.
     """
 
@@ -109,13 +110,13 @@ def published_name(name: str) -> str | None:
 
 
 def dataset_of(name: str) -> Dataset | None:
-    """Return the data set behind the published checkpoint of that name; None if the name is not a published one."""
+    """Return the data set behind a published checkpoint, by its name; None if the name is not a published one."""
     short = published_name(name)
     return None if short is None else DATASETS[short.removesuffix(SINGLE_SUFFIX)]
 
 
 def url_of(name: str, *, location: str = LOCATION) -> str:
-    """Return the public address of a published checkpoint, by its short name."""
+    """Return the address of a published checkpoint, by its short name."""
     folder = SINGLE_FOLDER if name.endswith(SINGLE_SUFFIX) else ""
     return location + folder + DATASETS[name.removesuffix(SINGLE_SUFFIX)].file
 
@@ -131,17 +132,17 @@ def _stream(url: str, write: Callable[[bytes], object]) -> None:
 
 
 def download(name: str, *, location: str = LOCATION) -> Path:
-    """Fetch a published checkpoint into the Hugging Face cache, unless it is there already.
+    """Download a published checkpoint into the Hugging Face cache, unless it is there already.
 
     Args:
         name: Short name of the checkpoint, one of `PUBLISHED`.
         location: Address of the folder that holds the files.
 
     Returns:
-        The file.
+        Path of the file in the cache.
 
     Raises:
-        ConnectionError: If it cannot be fetched.
+        ConnectionError: If the file cannot be downloaded.
     """
     url = url_of(name, location=location)
     target = Path(constants.HF_HOME) / "musiq_hf" / url.removeprefix(location)
