@@ -49,7 +49,7 @@ def _is_npz(path: Path) -> bool:
 
 
 def _load_state_dict(path: Path, *, mmap: bool = False) -> object:
-    """Load the content of a .pth; if it is a state dict under the name `params`, as pyiqa trains, load that alone."""
+    """Load the content of a .pth; if pyiqa's training has put the state dict under `params`, return that alone."""
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if isinstance(state, Mapping) and isinstance(state.get("params"), Mapping):
         return state["params"]

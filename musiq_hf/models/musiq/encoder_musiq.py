@@ -123,7 +123,7 @@ class MusiqMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def _is_fast(self, hidden_states: torch.Tensor) -> bool:
-        """Return whether oneDNN's product can include the activation: no part was replaced or hooked, or drops."""
+        """Return whether oneDNN's product can include the activation: parts are as built, and dropout is off."""
         parts = (self.fc1, self.activation, self.dropout)
         hooked = any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
         plain = type(self.fc1) is MusiqLinear and type(self.activation) is type(ACT2FN[ACTIVATION])
