@@ -28,7 +28,7 @@ TRAINING_SIZE = (768, 512)  # 515 patches, as many as training on 512 native pat
 
 
 def measure_training_steps(settings: Settings) -> dict[str, Any]:
-    """The fine-tuning step of the large model, a fresh process per variant."""
+    """Measure the fine-tuning step of the large model, in a fresh process per variant."""
     rows = []
     for variant in list(VARIANTS)[: QUICK_VARIANTS if settings.quick else None]:
         width, height = settings.sizes[0] if settings.sizes else TRAINING_SIZE
@@ -54,7 +54,7 @@ HUGE_SECTIONS = {f"huge {dtype}": partial(measure_huge, dtype=dtype) for dtype i
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="JSON file; sections measured before stay in it")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
@@ -74,12 +74,12 @@ def run_sections(
     """Measure sections and write each as soon as it is done.
 
     Args:
-        sections: By name.
-        settings: What they are told.
-        output: JSON file.
+        sections: Functions that measure a section, by its name.
+        settings: Settings of all sections.
+        output: JSON file to write.
 
     Returns:
-        One line per section that could not be measured: its mistake goes into no file, so that an older result stays.
+        One line for each section that could not be measured. Nothing is written for it, so that an older result stays.
     """
     failed = []
     for name, measure in sections.items():
@@ -96,7 +96,7 @@ def run_sections(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; exit code 2 if a section failed."""
+    """Measure the sections, and return the exit code: 2 if a section failed."""
     arguments = parse_arguments(make_parser(), argv)
 
     def measure() -> None:

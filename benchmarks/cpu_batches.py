@@ -30,19 +30,19 @@ from musiq_hf.metrics import quality_metrics
 from musiq_hf.pictures import find_pictures
 
 NUM_SINGLES = 5
-RANGE = 100.0  # of the embedded checkpoint's scores
+RANGE = 100.0  # width of the score range of the embedded checkpoint
 
 
 def both_precisions(model: MusiqForImageQualityAssessment) -> dict[str, MusiqForImageQualityAssessment]:
-    """The model and a copy in bfloat16."""
+    """Return the model and a copy in bfloat16, by the name of the type."""
     return {"float32": model, "bfloat16": in_type(copy.deepcopy(model), torch.bfloat16)}
 
 
-def _one_by_one(model: MusiqForImageQualityAssessment, features: Sequence[Features]) -> torch.Tensor:
+def _score_one_by_one(model: MusiqForImageQualityAssessment, features: Sequence[Features]) -> torch.Tensor:
     return torch.cat([model(**feature).scores for feature in features])
 
 
-def _times(number: int, model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], object]:
+def _repeat_call(number: int, model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], object]:
     def run() -> None:
         for _ in range(number):
             model(**features)
@@ -50,10 +50,13 @@ def _times(number: int, model: MusiqForImageQualityAssessment, features: Feature
     return run
 
 
-def _batch_rates(
+def _measure_batch_rates(
     model: MusiqForImageQualityAssessment, features: list[Features], settings: Settings
 ) -> dict[str, Any]:
-    """Useful operations per second of the batch, and of some of its pictures alone, each repeated to last as long."""
+    """Measure useful operations per second of a batch, and of some of its pictures alone.
+
+    Each of these pictures is repeated until it has as many operations as its share of the batch.
+    """
     counts = [feature["pixel_values"].shape[1] for feature in features]
     operations = [picture_operations(model.config, count, executed=True) for count in counts]
     order = sorted(range(len(counts)), key=counts.__getitem__)
@@ -63,7 +66,7 @@ def _batch_rates(
     done = {"batch": sum(operations)}
     for index in chosen:
         number = max(1, round(done["batch"] / len(chosen) / operations[index]))
-        contenders[f"{counts[index]} patches"] = _times(number, model, features[index])
+        contenders[f"{counts[index]} patches"] = _repeat_call(number, model, features[index])
         done[f"{counts[index]} patches"] = number * operations[index]
     timings = interleave(contenders, repeats=min(settings.repeats, 5), budget=settings.budget)
     per_second = {name: done[name] / timing["median"] for name, timing in timings.items()}
@@ -71,19 +74,19 @@ def _batch_rates(
     return {"timings": timings, "rates": per_second, "share_of_best_single": per_second["batch"] / best}
 
 
-def _deviations(model: MusiqForImageQualityAssessment, features: list[Features]) -> dict[str, float]:
-    """How far scores of a batch are from those of its pictures alone, in MOS points, beside their spread."""
-    alone, together = _one_by_one(model, features), model(**pad_features(features)).scores
+def _measure_deviations(model: MusiqForImageQualityAssessment, features: list[Features]) -> dict[str, float]:
+    """Measure how far scores of a batch are from those of its pictures alone, and the spread, in MOS points."""
+    alone, together = _score_one_by_one(model, features), model(**pad_features(features)).scores
     spread = float(alone.max() - alone.min())
     return {"largest_change": float((alone - together).abs().max()), "spread": spread}
 
 
 def measure_mixed(settings: Settings) -> dict[str, Any]:
-    """A batch of pictures of all sizes against single pictures; and whether company changes a score.
+    """Measure a batch of pictures of mixed sizes against single pictures, and how far a batch changes scores.
 
     Returns:
-        Per precision: rates with the large model, largest change of a score with it (random weights) and with the
-        embedded checkpoint, whose range is known.
+        For each precision the rates of the large model, and the largest change of a score. That is given for the large
+        model, which has random weights, and for the embedded checkpoint, whose range is known.
     """
     config = MusiqConfig(**settings.config)
     default = (8, 200, 640) if settings.quick else (32, 200, 1600)
@@ -96,9 +99,13 @@ def measure_mixed(settings: Settings) -> dict[str, Any]:
     rows = []
     for dtype in DTYPES:
         with torch.inference_mode():
-            row = {"dtype": dtype, "num_pictures": len(sizes), **_batch_rates(large[dtype], features, settings)}
-            row["random_weights"] = _deviations(large[dtype], features)
-            row["embedded"] = _deviations(small[dtype], real)
+            row = {
+                "dtype": dtype,
+                "num_pictures": len(sizes),
+                **_measure_batch_rates(large[dtype], features, settings),
+            }
+            row["random_weights"] = _measure_deviations(large[dtype], features)
+            row["embedded"] = _measure_deviations(small[dtype], real)
         row["change_of_range"] = row["embedded"]["largest_change"] / RANGE
         rows.append(row)
         print({key: row[key] for key in ("dtype", "share_of_best_single", "change_of_range", "rates")}, flush=True)
@@ -111,7 +118,7 @@ def _decode(path: Path) -> np.ndarray[Any, Any]:
 
 
 def measure_folder(settings: Settings) -> dict[str, Any]:
-    """A folder of JPEG files, end to end, against the model alone on its tensors, one picture after the other."""
+    """Measure a folder of JPEG files, end to end, against the model alone on its tensors, picture by picture."""
     config = MusiqConfig(**settings.config)
     default = (6, 320, 800) if settings.quick else (24, 512, 1600)
     sizes = settings.sizes or mixed_sizes(default[0], smallest=default[1], largest=default[2])
@@ -123,7 +130,7 @@ def measure_folder(settings: Settings) -> dict[str, Any]:
     for dtype, model in both_precisions(make_model(config)).items():
         contenders: dict[str, Callable[[], object]] = {
             "end to end": lambda model=model: score_all(files, model=model, processor=processor),  # type: ignore[misc]
-            "model alone": lambda model=model: _one_by_one(model, features),  # type: ignore[misc]
+            "model alone": lambda model=model: _score_one_by_one(model, features),  # type: ignore[misc]
             "decoding": lambda: [_decode(path) for path in files],
             "preprocessing": lambda: [processor(array) for array in arrays],
         }
@@ -138,13 +145,13 @@ def measure_folder(settings: Settings) -> dict[str, Any]:
     return {"rows": rows, "sizes": [list(size) for size in sizes]}
 
 
-def _read(paths: Sequence[Path], processor: MusiqImageProcessor) -> Iterator[Features]:
+def _read_features(paths: Sequence[Path], processor: MusiqImageProcessor) -> Iterator[Features]:
     for path in paths:
         yield dict(processor(path))
 
 
 def measure_precision(settings: Settings) -> dict[str, Any]:
-    """Scores of the embedded checkpoint in bfloat16 against float32 on real photographs.
+    """Measure scores of the embedded checkpoint in bfloat16 against float32 on real photographs.
 
     Raises:
         ValueError: If no folder was given, or it holds fewer than 3 pictures.
@@ -161,7 +168,7 @@ def measure_precision(settings: Settings) -> dict[str, Any]:
     models = both_precisions(MusiqForImageQualityAssessment.from_pretrained(DEFAULT_CHECKPOINT).eval())
     scores: dict[str, list[float]] = {dtype: [] for dtype in models}
     with torch.inference_mode():
-        for feature in _read(paths, processor):
+        for feature in _read_features(paths, processor):
             for dtype, model in models.items():
                 scores[dtype].append(float(model(**feature).scores))
     exact, rounded = np.array(scores["float32"]), np.array(scores["bfloat16"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of one picture goes: a section of `benchmarks.cpu`."""
+"""Section of `benchmarks.cpu` about the kinds of work on which the time of one picture is spent."""
 
 from collections import defaultdict
 from typing import Any
@@ -26,17 +26,17 @@ KINDS = {
     "aten::fill_": "copies and conversions",
 }
 OTHER = "sums, norms, additions, pooling"
-NUM_PROFILED = 3  # sizes
+NUM_PROFILED = 3  # sizes that are profiled
 
 
 def shares(events: list[tuple[str, float]]) -> dict[str, float]:
-    """Part of the time of each kind of work.
+    """Compute the share of each kind of work in the time.
 
     Args:
         events: Name and own time of operators, in any unit.
 
     Returns:
-        By kind, largest first; adds up to 1.
+        Shares by kind, largest first; they add up to 1.
     """
     times: dict[str, float] = defaultdict(float)
     for name, time in events:
@@ -46,7 +46,7 @@ def shares(events: list[tuple[str, float]]) -> dict[str, float]:
 
 
 def measure_profile(settings: Settings) -> dict[str, Any]:
-    """Kinds of work of our model in both precisions, at several sizes."""
+    """Measure the shares of the kinds of work of our model, in both precisions, at several sizes."""
     config = MusiqConfig(**settings.config)
     models, rows = both_precisions(make_model(config)), []
     for width, height in settings.pick(SIZES)[:NUM_PROFILED]:

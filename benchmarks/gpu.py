@@ -40,23 +40,23 @@ from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProc
 from musiq_hf.common.arguments import one_sentence, parse_arguments
 
 TOTAL_SECONDS = 460.0
-LEAST_SECONDS = 20.0  # a part that has less left is not begun: it would spend it on importing
+LEAST_SECONDS = 20.0  # with less left a part is not begun, because importing alone would take as long
 
 
 @dataclass(frozen=True)
 class GpuSettings:
-    """What a part is told.
+    """Settings of the parts.
 
     Attributes:
-        device: Where the models run.
-        budget: Begin no further round of one measurement after so many seconds.
+        device: Device of the models.
+        budget: Seconds after which a measurement begins no further round.
         repeats: Rounds of interleaved measurements.
-        num_pictures: Pictures of mixed sizes.
-        largest: Longer side of the largest of them, in pixels; that of the smallest is an eighth.
-        max_tokens: Patches of a padded batch.
+        num_pictures: Number of pictures of mixed sizes.
+        largest: Longer side of the largest of these pictures, in pixels; that of the smallest is an eighth.
+        max_tokens: Largest number of patches of a padded batch.
         product_side: Side of the matrix products.
         training_size: Width and height of the pictures of a training step, in pixels.
-        batch_size: Their number.
+        batch_size: Number of pictures of a training step.
         config: Fields of `MusiqConfig` that differ from its defaults.
     """
 
@@ -72,12 +72,20 @@ class GpuSettings:
     config: dict[str, Any] = field(default_factory=dict)
 
     def sizes(self) -> list[Size]:
-        """Sizes of the pictures."""
+        """Return the sizes of the pictures of mixed sizes."""
         return mixed_sizes(self.num_pictures, smallest=self.largest // 8, largest=self.largest)
 
 
 def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices of sequences in batches of similar lengths whose padded size stays within `max_tokens`, if it can."""
+    """Group sequences of similar lengths into batches whose padded size stays within `max_tokens`.
+
+    Args:
+        lengths: Number of tokens of each sequence; a longer one than `max_tokens` is a batch by itself.
+        max_tokens: Largest number of tokens of a batch, padding included.
+
+    Returns:
+        Indices of the sequences of each batch.
+    """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batches and lengths[index] * (len(batches[-1]) + 1) <= max_tokens:
@@ -87,8 +95,8 @@ def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     return batches
 
 
-def _pictures(settings: GpuSettings, config: MusiqConfig) -> tuple[list[Features], list[Features], int]:
-    """Single sequences and padded batches on the device, and the operations of one pass over all."""
+def _make_inputs(settings: GpuSettings, config: MusiqConfig) -> tuple[list[Features], list[Features], int]:
+    """Make single sequences and padded batches on the device, and count the operations of one pass over all."""
     features = [make_features(config, *size, seed=seed) for seed, size in enumerate(settings.sizes())]
     lengths = [feature["pixel_values"].shape[1] for feature in features]
     operations = sum(picture_operations(config, length, executed=True) for length in lengths)
@@ -100,12 +108,12 @@ def _pictures(settings: GpuSettings, config: MusiqConfig) -> tuple[list[Features
     return singles, [to_device(batch, device) for batch in batches], operations
 
 
-def _scores(model: MusiqForImageQualityAssessment, batches: Sequence[Features]) -> torch.Tensor:
+def _score_batches(model: MusiqForImageQualityAssessment, batches: Sequence[Features]) -> torch.Tensor:
     return torch.cat([model(**batch).scores for batch in batches])
 
 
-def _peak_gigabytes(function: Callable[[], object], device: str) -> float | None:
-    """How far the memory in use on the GPU rises; None on a CPU."""
+def _measure_peak_gigabytes(function: Callable[[], object], device: str) -> float | None:
+    """Measure how far the memory in use on the GPU rises; None on a CPU."""
     if torch.device(device).type != "cuda":
         return None
     synchronize(device)
@@ -117,7 +125,7 @@ def _peak_gigabytes(function: Callable[[], object], device: str) -> float | None
 
 
 def measure_rates(settings: GpuSettings) -> dict[str, Any]:
-    """Operations per second of large matrix products; float32 without TF32."""
+    """Measure operations per second of large matrix products; float32 is without TF32."""
     rows = []
     for dtype in DTYPES:
         products = measure_products(dtype, sides=(settings.product_side,), repeats=20, device=settings.device)
@@ -126,23 +134,23 @@ def measure_rates(settings: GpuSettings) -> dict[str, Any]:
 
 
 def measure_mixed(settings: GpuSettings) -> dict[str, Any]:
-    """Ours on batches of mixed sizes and one by one, in bfloat16 and float32, beside a matrix product."""
+    """Measure our model on mixed sizes, in batches and one by one, in both types, beside a matrix product."""
     config = MusiqConfig(**settings.config)
-    singles, batches, operations = _pictures(settings, config)
+    singles, batches, operations = _make_inputs(settings, config)
     rows = []
     for dtype in ("bfloat16", "float32"):
         model = make_model(config, dtype=DTYPES[dtype], device=settings.device)
         product = measure_products(dtype, sides=(settings.product_side,), device=settings.device)[0]
         contenders: dict[str, Callable[[], object]] = {
-            "batches": lambda model=model: _scores(model, batches),  # type: ignore[misc]
-            "one by one": lambda model=model: _scores(model, singles),  # type: ignore[misc]
+            "batches": lambda model=model: _score_batches(model, batches),  # type: ignore[misc]
+            "one by one": lambda model=model: _score_batches(model, singles),  # type: ignore[misc]
             "product": product.run,
         }
         with torch.inference_mode():
             timings = interleave(
                 contenders, repeats=settings.repeats, warmups=2, device=settings.device, budget=settings.budget
             )
-            peak = _peak_gigabytes(contenders["batches"], settings.device)
+            peak = _measure_peak_gigabytes(contenders["batches"], settings.device)
         rate = operations / timings["batches"]["median"]
         rows.append(
             {
@@ -161,21 +169,21 @@ def measure_mixed(settings: GpuSettings) -> dict[str, Any]:
 
 
 def measure_against_pyiqa(settings: GpuSettings) -> dict[str, Any]:
-    """Ours in batches against pyiqa in float32 one by one, the same weights and pictures.
+    """Measure our model in batches against pyiqa in float32 one by one, with the same weights and pictures.
 
     Raises:
         ImportError: If pyiqa is not installed.
     """
     config = MusiqConfig(**settings.config)
-    singles, batches, _ = _pictures(settings, config)
+    singles, batches, _ = _make_inputs(settings, config)
     model = make_model(config, device=settings.device)
     network = pyiqa_musiq.build(model)
     rows = [pyiqa_musiq.sequence(feature, config) for feature in singles]
     exact = make_model(config, device=settings.device)
     in_type(model, torch.bfloat16)
     contenders: dict[str, Callable[[], object]] = {
-        "ours bfloat16": lambda: _scores(model, batches),
-        "ours float32": lambda: _scores(exact, batches),
+        "ours bfloat16": lambda: _score_batches(model, batches),
+        "ours float32": lambda: _score_batches(exact, batches),
         "pyiqa float32": lambda: [pyiqa_musiq.score(network, row) for row in rows],
     }
     with torch.inference_mode():
@@ -183,8 +191,8 @@ def measure_against_pyiqa(settings: GpuSettings) -> dict[str, Any]:
             contenders, repeats=settings.repeats, warmups=2, device=settings.device, budget=settings.budget
         )
         theirs = torch.cat([pyiqa_musiq.score(network, row) for row in rows])
-        deviation = float((_scores(exact, singles) - theirs).abs().max())
-        rounding = float((_scores(model, batches) - _scores(exact, batches)).abs().max())
+        deviation = float((_score_batches(exact, singles) - theirs).abs().max())
+        rounding = float((_score_batches(model, batches) - _score_batches(exact, batches)).abs().max())
     row = {
         "ratio": ratio(timings["pyiqa float32"], timings["ours bfloat16"]),
         "ratio_float32": ratio(timings["pyiqa float32"], timings["ours float32"]),
@@ -197,15 +205,15 @@ def measure_against_pyiqa(settings: GpuSettings) -> dict[str, Any]:
 
 
 def measure_end_to_end(settings: GpuSettings) -> dict[str, Any]:
-    """From decoded pictures to scores, preprocessing and copies included, in bfloat16."""
+    """Measure the way from decoded pictures to scores, preprocessing and copies included, in bfloat16."""
     config = MusiqConfig(**settings.config)
-    _, batches, _ = _pictures(settings, config)
+    _, batches, _ = _make_inputs(settings, config)
     model = make_model(config, dtype=torch.bfloat16, device=settings.device)
     processor = MusiqImageProcessor.from_config(config)
     arrays = [make_array(*size, seed=seed) for seed, size in enumerate(settings.sizes())]
     contenders: dict[str, Callable[[], object]] = {
         "end to end": lambda: score_all(arrays, model=model, processor=processor),
-        "model alone": lambda: _scores(model, batches),
+        "model alone": lambda: _score_batches(model, batches),
     }
     with torch.inference_mode():
         timings = interleave(contenders, repeats=settings.repeats, device=settings.device, budget=settings.budget)
@@ -237,16 +245,16 @@ def _measure_training(settings: GpuSettings, variants: Sequence[str]) -> dict[st
 
 
 def measure_training_eager(settings: GpuSettings) -> dict[str, Any]:
-    """The fine-tuning step in bfloat16, with and without gradient checkpointing."""
+    """Measure the fine-tuning step in bfloat16, with and without gradient checkpointing."""
     return _measure_training(settings, ("bfloat16", "bfloat16, checkpointing"))
 
 
 def measure_training_compiled(settings: GpuSettings) -> dict[str, Any]:
-    """The fine-tuning step in bfloat16 under torch.compile."""
+    """Measure the fine-tuning step in bfloat16 under torch.compile."""
     return _measure_training(settings, ("bfloat16, compiled",))
 
 
-# Function and most seconds, starting Python included, by part; the first ones matter most.
+# Function and time limit of each part, in seconds with the start of Python; the first parts matter most.
 PARTS: dict[str, tuple[Callable[[GpuSettings], dict[str, Any]], float]] = {
     "rates": (measure_rates, 45.0),
     "mixed": (measure_mixed, 100.0),
@@ -258,10 +266,10 @@ PARTS: dict[str, tuple[Callable[[GpuSettings], dict[str, Any]], float]] = {
 
 
 def run_part(name: str, settings: GpuSettings) -> dict[str, Any]:
-    """Measure one part here; what goes wrong becomes its `error`."""
+    """Measure one part in this process; a failure becomes its `error`."""
     try:
         section = PARTS[name][0](settings)
-    except Exception as error:  # whatever it is, the other parts go on
+    except Exception as error:  # no failure may stop the other parts
         section = {"error": f"{type(error).__name__}: {one_sentence(error)[:500]}"}
     return {"machine": describe_machine(settings.device), **section}
 
@@ -272,10 +280,10 @@ def run_parts(
     """Measure parts one after the other and write each as soon as it is done.
 
     Args:
-        names: Of `PARTS`.
-        run: Takes a name and its seconds, returns the section or one with an `error`.
-        output: JSON file.
-        seconds: For all together.
+        names: Names in `PARTS`.
+        run: Function that takes a name and its time limit, and returns the section, or one with an `error`.
+        output: JSON file to write.
+        seconds: Time limit of all parts together.
 
     Returns:
         Number of parts with an error.
@@ -294,7 +302,7 @@ def run_parts(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; exit code 1 if a part failed, 2 without a CUDA device."""
+    """Measure the parts, and return the exit code: 1 if a part failed, 2 without a CUDA device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/gpu.json"), help="JSON file")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")

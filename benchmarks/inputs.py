@@ -21,9 +21,9 @@ Size = tuple[int, int]  # width and height, in pixels
 def make_model(
     config: MusiqConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> MusiqForImageQualityAssessment:
-    """A model with random weights in evaluation mode.
+    """Make a model with random weights, in evaluation mode.
 
-    The parts that training starts at zero are random too: otherwise every score would be the head's bias.
+    The parts that training starts at zero are random too, or every score would be the head's bias.
     """
     torch.manual_seed(seed)
     model = MusiqForImageQualityAssessment(config)
@@ -44,7 +44,7 @@ def in_type(model: MusiqForImageQualityAssessment, dtype: torch.dtype) -> MusiqF
     return model
 
 
-def _grids(config: MusiqConfig, width: int, height: int) -> list[tuple[int, int]]:
+def _compute_grids(config: MusiqConfig, width: int, height: int) -> list[tuple[int, int]]:
     return patch_grids(
         height,
         width,
@@ -55,23 +55,23 @@ def _grids(config: MusiqConfig, width: int, height: int) -> list[tuple[int, int]
 
 
 def num_tokens(config: MusiqConfig, width: int, height: int) -> int:
-    """Patches of all scales of a picture, without CLS and without padding."""
-    return sum(rows * columns for rows, columns in _grids(config, width, height))
+    """Return the number of patches of all scales of a picture, without CLS and without padding."""
+    return sum(rows * columns for rows, columns in _compute_grids(config, width, height))
 
 
 def make_features(config: MusiqConfig, width: int, height: int, *, seed: int = 0) -> Features:
-    """The sequence of a picture of random pixels, as the processor returns it for one: a batch of 1.
+    """Make the sequence of a picture of random pixels, as the processor returns it: a batch of one.
 
     Args:
-        config: Of the model; positions are those of the hash-based embedding.
-        width: Columns, in pixels.
-        height: Rows, in pixels.
-        seed: Of the pixels.
+        config: Configuration of the model; positions are those of the hash-based embedding.
+        width: Columns of the picture, in pixels.
+        height: Rows of the picture, in pixels.
+        seed: Seed of the pixels.
 
     Returns:
         The four tensors of the processor.
     """
-    grids = _grids(config, width, height)
+    grids = _compute_grids(config, width, height)
     count = sum(rows * columns for rows, columns in grids)
     generator = torch.Generator().manual_seed(seed)
     patches = torch.rand((1, count, config.patch_size**2 * 3), generator=generator)
@@ -86,7 +86,7 @@ def make_features(config: MusiqConfig, width: int, height: int, *, seed: int = 0
 
 
 def pad_features(features: Sequence[Features]) -> Features:
-    """One batch of several sequences, zeros at the end, as the processor pads."""
+    """Batch several sequences, with zeros at the end, as the processor does."""
     batch = {}
     for name in features[0]:
         rows = [row for feature in features for row in feature[name]]
@@ -95,12 +95,12 @@ def pad_features(features: Sequence[Features]) -> Features:
 
 
 def to_device(features: Features, device: str) -> Features:
-    """The tensors on a device."""
+    """Move the tensors of a feature to a device."""
     return {name: values.to(device) for name, values in features.items()}
 
 
 def mixed_sizes(count: int, *, smallest: int, largest: int, seed: int = 0) -> list[Size]:
-    """Different sizes, the longer sides evenly spread from `smallest` to `largest` pixels, aspects of 1:2 to 2:1."""
+    """Draw sizes whose longer sides are evenly spread from `smallest` to `largest` pixels, in aspects 1:2 to 2:1."""
     generator = np.random.default_rng(seed)
     sizes = []
     for longer in np.linspace(smallest, largest, count).round().astype(int).tolist():
@@ -110,7 +110,7 @@ def mixed_sizes(count: int, *, smallest: int, largest: int, seed: int = 0) -> li
 
 
 def make_array(width: int, height: int, *, seed: int = 0) -> np.ndarray[Any, Any]:
-    """A smooth picture with noise, in a moment: strengths differ with the seed, so that scores differ.
+    """Make a smooth picture with noise, quickly; strengths differ with the seed, so that scores differ.
 
     Returns:
         uint8, shape (height, width, 3).
@@ -127,10 +127,10 @@ def make_array(width: int, height: int, *, seed: int = 0) -> np.ndarray[Any, Any
 def score_all(
     pictures: Iterable[Any], *, model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor
 ) -> list[float]:
-    """Scores of pictures by the streaming scorer, end to end.
+    """Score pictures by the streaming scorer, end to end.
 
     Raises:
-        ValueError: If one of them has no score: its time would be no time of scoring.
+        ValueError: If a picture gets no score, because the time would then not be that of scoring.
     """
     rows = list(score_pictures(pictures, model=model, processor=processor))
     failed = [f"{row.key}: {row.error}" for row in rows if row.score is None]

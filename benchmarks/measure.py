@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How things are measured: interleaved medians, the rate of a large matrix product, peak resident memory.
+"""Methods of measuring: interleaved medians, the rate of a large matrix product, peak resident memory.
 
-A busy machine changes its pace within seconds. What is compared therefore runs in turns (A, B, A, B, ...), and only
-ratios of medians of one run are read as results.
+A busy machine changes its pace within seconds. Functions that are compared therefore run in turns (A, B, A, B, ...),
+and only ratios of medians of one run are taken as results.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ import torch
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
-RESET_PEAK = "5"  # what Linux wants written to clear_refs
+RESET_PEAK = "5"  # written to clear_refs, it makes Linux reset the record of the peak
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PRODUCT_SIDES = (2048, 3072, 4096)
 
 
 def summarize(seconds: Sequence[float]) -> dict[str, Any]:
-    """Median, median absolute deviation and the raw times, in seconds.
+    """Return median, median absolute deviation and the raw times, in seconds.
 
     Raises:
-        ValueError: If there is no time.
+        ValueError: If no time is given.
     """
     if not seconds:
         raise ValueError("At least one time is needed, got none.")
@@ -42,18 +42,18 @@ def summarize(seconds: Sequence[float]) -> dict[str, Any]:
 
 
 def ratio(slower: Mapping[str, Any], faster: Mapping[str, Any]) -> float:
-    """How many times as long the first takes, from two summaries."""
+    """Return how many times as long the first takes as the second, from two summaries."""
     return float(slower["median"] / faster["median"])
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done all that was asked of it; CPUs always have."""
+    """Wait until a GPU has finished its work; a CPU has none left when a call returns."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def time_once(function: Callable[[], object], *, device: str = "cpu") -> float:
-    """Seconds of one call."""
+    """Measure the seconds of one call."""
     synchronize(device)
     start = time.perf_counter()
     function()
@@ -72,14 +72,14 @@ def interleave(
     """Time functions in turns.
 
     Args:
-        contenders: By name.
-        repeats: Rounds, >= 1; in each of them every function runs once.
-        warmups: Rounds before, which are not counted.
-        device: Where they run.
-        budget: Begin no further round after so many seconds, the first one excepted.
+        contenders: Functions by name.
+        repeats: Number of rounds, >= 1; in each of them every function runs once.
+        warmups: Number of rounds before these, which are not counted.
+        device: Device that the functions use.
+        budget: Seconds after which no further round begins; one round always runs. None = no limit.
 
     Returns:
-        What `summarize` makes of the times, by name.
+        Summary of the times by name, as `summarize` makes it.
 
     Raises:
         ValueError: If `repeats` is below 1.
@@ -101,13 +101,13 @@ def interleave(
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix product whose rate is a roofline.
+    """Matrix product whose rate is an upper bound for that of a model.
 
     Attributes:
-        name: Library and side, "torch.mm 4096" say.
-        operations: Floating point operations of one call.
-        run: Computes it.
-        rate: Best measured operations per second.
+        name: Library and side, such as "torch.mm 4096".
+        operations: Number of floating point operations of one call.
+        run: Function that computes the product.
+        rate: Operations per second of the fastest call.
     """
 
     name: str
@@ -116,8 +116,8 @@ class Product:
     rate: float
 
 
-def _products(side: int, dtype: torch.dtype, device: str) -> dict[str, Callable[[], object]]:
-    """The same product through every library at hand: torch.mm's own may be the slow one (MKL on AMD, say)."""
+def _make_products(side: int, dtype: torch.dtype, device: str) -> dict[str, Callable[[], object]]:
+    """Make functions that compute one product by each library; that of torch.mm may be slow, such as MKL on AMD."""
     x, w = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     functions: dict[str, Callable[[], object]] = {f"torch.mm {side}": lambda: torch.mm(x, w)}
     onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if device == "cpu" else None
@@ -129,10 +129,10 @@ def _products(side: int, dtype: torch.dtype, device: str) -> dict[str, Callable[
 def measure_products(
     dtype: str, *, sides: Sequence[int] = PRODUCT_SIDES, repeats: int = 3, device: str = "cpu"
 ) -> list[Product]:
-    """Rates of square matrix products, best first; a library that refuses the type is left out."""
+    """Measure square matrix products, best first; a library that refuses the type is left out."""
     found = []
     for side in sides:
-        for name, run in _products(side, DTYPES[dtype], device).items():
+        for name, run in _make_products(side, DTYPES[dtype], device).items():
             try:
                 run()
                 seconds = min(time_once(run, device=device) for _ in range(repeats))
@@ -143,55 +143,55 @@ def measure_products(
 
 
 def rates(products: Sequence[Product]) -> dict[str, float]:
-    """Operations per second by name, for the JSON."""
+    """Return the operations per second of products by name, for the JSON file."""
     return {product.name: product.rate for product in products}
 
 
-def _status_bytes(field: str) -> int | None:
+def _read_status_bytes(field: str) -> int | None:
     if not STATUS.exists():
         return None
     lines = [line.split() for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:")]
     return int(lines[0][1]) * 1024 if lines else None
 
 
-def _largest_resident() -> int:
+def _read_largest_resident() -> int:
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _return_free_memory() -> None:
-    """Give freed memory back to the system where the C library can: reused, it would be missing from the peak."""
+    """Return freed memory to the system, if the C library can; memory that is used again would not raise the peak."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_above(function: Callable[[], Any]) -> tuple[Any, int]:
-    """Run, and measure how far resident memory rose above what it was before.
+    """Run a function, and measure how far resident memory rose above its level before.
 
-    Where the system's record of the peak cannot be reset (outside of Linux), the result is too small if the process
-    was larger before: use a fresh process.
+    Outside of Linux the system's record of the peak cannot be reset. Use a fresh process there: if this one was larger
+    before, the measured rise is too small.
 
     Args:
-        function: What to run.
+        function: Function to run.
 
     Returns:
-        Its result, and bytes.
+        The result of the function, and the rise in bytes.
     """
     gc.collect()
     _return_free_memory()
     try:
         CLEAR_REFS.write_text(RESET_PEAK)
-        before = _status_bytes("VmRSS")
+        before = _read_status_bytes("VmRSS")
     except OSError:
         before = None
     if before is None:
-        largest = _largest_resident()
-        return function(), _largest_resident() - largest
+        largest = _read_largest_resident()
+        return function(), _read_largest_resident() - largest
     result = function()
-    return result, (_status_bytes("VmHWM") or before) - before
+    return result, (_read_status_bytes("VmHWM") or before) - before
 
 
-def _processor_name() -> str:
+def _read_processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -201,9 +201,9 @@ def _processor_name() -> str:
 
 
 def describe_machine(device: str = "cpu") -> dict[str, Any]:
-    """What a result depends on: processor or GPU, threads, versions, the date, and how busy the machine was."""
+    """Describe what a result depends on: processor or GPU, threads, versions, date, and load of the machine."""
     machine: dict[str, Any] = {
-        "processor": _processor_name(),
+        "processor": _read_processor_name(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Floating point operations of one picture, counted from the configuration.
 
-Convolutions and matrix products only, a multiplication and an addition as two: what `torch.utils.flop_counter` counts.
-Norms, activations and embeddings are a few per cent of the time and no useful measure of work.
+Only convolutions and matrix products are counted, as `torch.utils.flop_counter` does it: a multiplication and an
+addition are two operations. Norms, activations and embeddings take a few per cent of the time, and their operations
+are no useful measure of work.
 """
 
 from benchmarks.inputs import num_tokens
@@ -12,38 +13,38 @@ CHANNELS = 3
 STEM_KERNEL = 7
 
 
-def _half(side: int) -> int:
+def _halve(side: int) -> int:
     return -(-side // 2)
 
 
 def patch_operations(config: MusiqConfig) -> int:
-    """Operations of patch encoder and projection for one patch."""
+    """Count the operations of patch encoder and projection for one patch."""
     values = config.patch_size**2 * CHANNELS
     if config.patch_encoder == "linear":
         return 2 * values * config.hidden_size
-    width, side = config.patch_encoder_width, _half(config.patch_size)
+    width, side = config.patch_encoder_width, _halve(config.patch_size)
     total = 2 * side**2 * width * STEM_KERNEL**2 * CHANNELS
-    side, channels = _half(side), width
+    side, channels = _halve(side), width
     stages = RESNET_DEPTHS.index(config.patch_encoder_depth) + 1 if config.patch_encoder == "resnet" else 0
     for stage in range(stages):
         inner, outer = width * 2**stage, 4 * width * 2**stage
-        total += 2 * side**2 * channels * inner  # 1x1 before the stride
-        side = side if stage == 0 else _half(side)
+        total += 2 * side**2 * channels * inner  # the 1x1 convolution before the stride
+        side = side if stage == 0 else _halve(side)
         total += 2 * side**2 * (9 * inner**2 + inner * outer + channels * outer)  # 3x3, 1x1 and the shortcut
         channels = outer
     return total + 2 * side**2 * channels * config.hidden_size
 
 
 def block_operations(config: MusiqConfig, length: int, *, queries: int | None = None) -> int:
-    """Operations of one Transformer block.
+    """Count the operations of one Transformer block.
 
     Args:
-        config: Of the model.
-        length: Tokens, CLS included.
-        queries: Rows for which attention output and MLP are computed; None = all.
+        config: Configuration of the model.
+        length: Number of tokens, CLS included.
+        queries: Number of tokens for which attention output and MLP are computed; None = all.
 
     Returns:
-        Keys and values of all tokens, and all else of the rows.
+        Number of operations: for keys and values of all tokens, and for the rest of those that are queries.
     """
     queries = length if queries is None else queries
     width = config.hidden_size
@@ -53,16 +54,16 @@ def block_operations(config: MusiqConfig, length: int, *, queries: int | None = 
 
 
 def picture_operations(config: MusiqConfig, num_patches: int, *, executed: bool = False) -> int:
-    """Operations of one picture.
+    """Count the operations of one picture.
 
     Args:
-        config: Of the model.
-        num_patches: Patches of all scales, without padding.
-        executed: Whether the last block computes attention output and MLP for the CLS row alone, as scoring does,
-            because the score depends on no other row.
+        config: Configuration of the model.
+        num_patches: Number of patches of all scales, without padding.
+        executed: Whether the last block computes attention output and MLP for CLS alone, as scoring does, because the
+            score depends on no other token.
 
     Returns:
-        Floating point operations.
+        Number of floating point operations.
     """
     length = num_patches + 1
     total = num_patches * patch_operations(config)
@@ -74,10 +75,13 @@ def picture_operations(config: MusiqConfig, num_patches: int, *, executed: bool 
 
 
 def operations_of_size(config: MusiqConfig, width: int, height: int, *, executed: bool = True) -> int:
-    """Operations of a picture of a size in pixels; see `picture_operations`."""
+    """Count the operations of a picture of this size, in pixels, as `picture_operations` does."""
     return picture_operations(config, num_tokens(config, width, height), executed=executed)
 
 
 def training_operations(config: MusiqConfig, num_patches: int) -> int:
-    """Useful operations of a training step per picture: backward twice the forward pass; recomputation not counted."""
+    """Count the useful operations of a training step for one picture.
+
+    The backward pass counts as two forward passes. Recomputation by activation checkpointing does not count.
+    """
     return 3 * picture_operations(config, num_patches, executed=True)

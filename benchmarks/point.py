@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One measurement in a process of its own: the time and the peak memory of scoring one picture, or of training steps.
+"""Measurement in a process of its own: time and peak memory of scoring one picture, or of training steps.
 
 python -m benchmarks.point '{"who": "ours", "dtype": "bfloat16", "width": 1024, "height": 768}'
 """
@@ -22,21 +22,21 @@ from benchmarks.training_step import TrainingSpec, measure_training
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 
 ROOT = Path(__file__).parent.parent
-MARK = "point: "  # before the line that holds the result
+MARK = "point: "  # beginning of the line that holds the result
 WHO = ("ours", "ours from pixels", "pyiqa")
 
 
 @dataclass(frozen=True)
 class PointSpec:
-    """What one process measures.
+    """Picture that one process scores, and the model that it measures.
 
     Attributes:
         who: "ours", "ours from pixels" (the streaming scorer on a decoded picture) or "pyiqa".
         dtype: "float32" or "bfloat16".
-        width: Columns, in pixels.
-        height: Rows, in pixels.
-        threads: Of torch.
-        repeats: Further calls that are timed; 0 = the first call alone, whose memory is measured.
+        width: Columns of the picture, in pixels.
+        height: Rows of the picture, in pixels.
+        threads: Number of threads of torch.
+        repeats: Number of timed calls after the first, whose memory is measured; 0 = time the first call.
         config: Fields of `MusiqConfig` that differ from its defaults.
     """
 
@@ -49,12 +49,15 @@ class PointSpec:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def _model_call(model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], Any]:
+def _make_model_call(model: MusiqForImageQualityAssessment, features: Features) -> Callable[[], Any]:
     return lambda: model(**features)
 
 
-def _scorer(spec: PointSpec) -> Callable[[], Any]:
-    """Build the model; making the input is part of what is returned, so that its memory counts."""
+def _build_scorer(spec: PointSpec) -> Callable[[], Any]:
+    """Build the model, and return a function that makes the input and returns the call to measure.
+
+    The input is made later than the model, so that its memory counts.
+    """
     config = MusiqConfig(**spec.config)
     model = make_model(config)
     if spec.who == "pyiqa":
@@ -67,26 +70,26 @@ def _scorer(spec: PointSpec) -> Callable[[], Any]:
         )
     in_type(model, DTYPES[spec.dtype])
     if spec.who == "ours":
-        return lambda: _model_call(model, make_features(config, spec.width, spec.height))
+        return lambda: _make_model_call(model, make_features(config, spec.width, spec.height))
     processor, picture = MusiqImageProcessor.from_config(config), make_array(spec.width, spec.height)
     return lambda: lambda: score_all([picture], model=model, processor=processor)
 
 
 def measure_point(spec: PointSpec) -> dict[str, Any]:
-    """Measure in this process, which should be fresh.
+    """Measure scoring in this process, which should be fresh.
 
     Returns:
         `seconds` (median), `timing` and `peak_bytes` above the loaded model, the input included.
 
     Raises:
-        ValueError: If `who` or `dtype` is unknown, or pyiqa is asked for another type than float32.
+        ValueError: If `who` or `dtype` is unknown, or pyiqa is to run in another type than float32.
     """
     if spec.who not in WHO or spec.dtype not in DTYPES:
         raise ValueError(f"`who` must be one of {WHO} and `dtype` of {tuple(DTYPES)}, got {spec.who}, {spec.dtype}.")
     if spec.who == "pyiqa" and spec.dtype != "float32":
         raise ValueError(f"pyiqa is measured in float32 only, got {spec.dtype}.")
     torch.set_num_threads(spec.threads)
-    prepare = _scorer(spec)
+    prepare = _build_scorer(spec)
 
     def first_call() -> tuple[Callable[[], Any], float]:
         call = prepare()
@@ -103,8 +106,8 @@ def run_module(arguments: list[str], *, timeout: float | None = None) -> dict[st
     """Run a module of this folder in a fresh process and read the JSON of its marked line.
 
     Args:
-        arguments: After `python -m`.
-        timeout: In seconds; None = wait.
+        arguments: Words of the command line after `python -m`.
+        timeout: Largest time in seconds; None = no limit.
 
     Returns:
         The result, or an `error` with the last line that the process wrote.
@@ -123,7 +126,7 @@ def run_module(arguments: list[str], *, timeout: float | None = None) -> dict[st
 
 
 def point(spec: PointSpec | TrainingSpec) -> dict[str, Any]:
-    """Measure in a fresh process; the same point is measured once per run."""
+    """Measure in a fresh process; a point that was measured before in this run is not measured again."""
     return _run_spec(json.dumps(asdict(spec), sort_keys=True))
 
 

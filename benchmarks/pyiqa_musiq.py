@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pyiqa's MUSIQ with our weights, for comparison only: it is run as installed, and nothing of it is copied.
+"""MUSIQ of pyiqa with our weights, for comparison only: it is run as installed, and nothing of it is copied.
 
-Its licence is noncommercial. Only the file of its network is imported, not the package, which would bring in every
-other metric; what those need and this network does not (torchvision, OpenCV) is replaced by empty stand-ins where it
-is not installed.
+The licence of pyiqa is noncommercial. Only the file of its network is imported, because the whole package would import
+every other metric. Packages that these need and this network does not (torchvision, OpenCV) are replaced by empty
+modules if they are not installed.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from musiq_hf.conversion.key_mapping import PYIQA, from_ours
 VERSION = "0.1.16"
 INSTALL = f"pip install --no-deps pyiqa=={VERSION}"
 UNUSED = ("torchvision", "cv2", "scipy")
-# What its code fixes; the rest are arguments of its class.
+# Fields that its code fixes; the others are arguments of its class.
 FIXED = {
     "patch_encoder": "resnet",
     "patch_encoder_depth": 5,
@@ -65,8 +65,8 @@ class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 @contextlib.contextmanager
-def _stand_ins() -> Iterator[None]:
-    """Stand-ins while pyiqa is imported; afterwards nobody else finds them."""
+def _install_stand_ins() -> Iterator[None]:
+    """Install stand-ins while pyiqa is imported, and remove them, so that no other code finds them."""
     missing = [name for name in UNUSED if importlib.util.find_spec(name) is None]
     finder = _StandIns(missing)
     sys.meta_path.append(finder)
@@ -79,12 +79,12 @@ def _stand_ins() -> Iterator[None]:
 
 
 def is_installed() -> bool:
-    """Whether pyiqa is at hand."""
+    """Return whether pyiqa is installed."""
     return importlib.util.find_spec("pyiqa") is not None
 
 
 def load_architecture() -> types.ModuleType:
-    """The module of its network, imported without the package around it.
+    """Import the module of pyiqa's network without the package around it.
 
     Raises:
         ImportError: If pyiqa is not installed; the message holds the pip line.
@@ -99,15 +99,15 @@ def load_architecture() -> types.ModuleType:
     package.__path__ = list(spec.submodule_search_locations)
     package.__spec__ = spec
     sys.modules.setdefault("pyiqa", package)
-    with _stand_ins():
+    with _install_stand_ins():
         return importlib.import_module(name)
 
 
 def pyiqa_weights(model: MusiqForImageQualityAssessment) -> dict[str, torch.Tensor]:
-    """Our weights by pyiqa's names and layouts.
+    """Return our weights by pyiqa's names and layouts.
 
     Raises:
-        ValueError: If the configuration is not one that its code can express, or a weight has no place there.
+        ValueError: If pyiqa's code cannot express the configuration, or has no place for a weight.
     """
     config = model.config
     for name, value in FIXED.items():
@@ -126,11 +126,11 @@ def pyiqa_weights(model: MusiqForImageQualityAssessment) -> dict[str, torch.Tens
 
 
 def build(model: MusiqForImageQualityAssessment) -> nn.Module:
-    """Its network with our weights, on our device, in float32, ready for `score`.
+    """Build pyiqa's network with our weights, on our device, in float32, ready for `score`.
 
     Raises:
         ImportError: If pyiqa is not installed.
-        ValueError: If the configuration is not one that its code can express.
+        ValueError: If pyiqa's code cannot express the configuration.
     """
     config, weights = model.config, pyiqa_weights(model)
     network: nn.Module = load_architecture().MUSIQ(
@@ -148,18 +148,18 @@ def build(model: MusiqForImageQualityAssessment) -> nn.Module:
     )
     network.load_state_dict(weights, strict=True)
     network.to(model.device).eval()
-    # Its forward cuts the picture itself unless the flag of the outermost module says training. Sequences that are
-    # cut already need that flag; all layers below stay in evaluation mode.
+    # Its `forward` cuts the picture itself, unless the outermost module says that it is training. Our sequences are
+    # cut already, so this one flag is set; all layers below stay in evaluation mode.
     network.training = True
     return network
 
 
 def sequence(features: Features, config: MusiqConfig) -> torch.Tensor:
-    """Our features of one picture in its layout, with its padding: resized scales padded to their largest length.
+    """Convert our features of one picture to pyiqa's layout, with resized scales padded to their largest length.
 
     Args:
-        features: What our processor returns for one picture.
-        config: Of the model.
+        features: Tensors that our processor returns for one picture.
+        config: Configuration of the model.
 
     Returns:
         float32, shape (1, slots, values + 3): patches channels first, then cell, scale and mask.
@@ -180,13 +180,13 @@ def sequence(features: Features, config: MusiqConfig) -> torch.Tensor:
 
 
 def score(network: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    """Scores, shape (batch_size,), of sequences made by `sequence`."""
+    """Score sequences made by `sequence`; the result has shape (batch_size,)."""
     scores: torch.Tensor = network(rows)
     return scores[:, 0]
 
 
 def deviation(model: MusiqForImageQualityAssessment, network: nn.Module, features: Features) -> float:
-    """Largest difference of a score between both, in MOS points, on the same picture."""
+    """Measure the largest difference of a score between both models, in MOS points, on the same picture."""
     with torch.inference_mode():
         theirs = score(network, sequence(features, model.config))
         if model.config.num_labels == 1:

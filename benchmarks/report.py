@@ -40,31 +40,31 @@ turns with the model. Memory is the peak of resident memory above the loaded mod
 its own per point."""
 
 
-def _size(row: dict[str, Any]) -> str:
+def _format_size(row: dict[str, Any]) -> str:
     return f"{row['width']}x{row['height']}"
 
 
-def _number(value: float | None, style: str = "{:.2f}") -> str:
+def _format_number(value: float | None, style: str = "{:.2f}") -> str:
     return "" if value is None else style.format(value)
 
 
-def _machine_line(section: dict[str, Any]) -> str:
+def _describe_machine(section: dict[str, Any]) -> str:
     machine = section.get("machine", {})
     device = machine.get("gpu") or f"{machine.get('processor')}, {machine.get('threads')} threads"
     quick = "; a quick run, not for conclusions" if section.get("settings", {}).get("quick") else ""
     return f"{device}, PyTorch {machine.get('torch')}, {machine.get('date')}{quick}"
 
 
-def _sizes(results: Results) -> str:
+def _render_sizes(results: Results) -> str:
     rows = []
     for row in section_rows(results, "sizes"):
         timings, ratios, shares = row["timings"], row.get("ratios", {}), row["shares"]
         seconds = [timings.get(name, {}).get("median") for name in COLORS]
         rows.append(
-            [_size(row), str(row["tokens"]), f"{row['operations'] / 1e9:.0f}"]
-            + [_number(value, "{:.3f}") for value in seconds]
-            + [_number(ratios.get(dtype), "{:.1f}x") for dtype in DTYPES]
-            + [f"{row['rates'][dtype] / 1e9:.0f} ({_number(shares.get(dtype), '{:.0%}')})" for dtype in DTYPES]
+            [_format_size(row), str(row["tokens"]), f"{row['operations'] / 1e9:.0f}"]
+            + [_format_number(value, "{:.3f}") for value in seconds]
+            + [_format_number(ratios.get(dtype), "{:.1f}x") for dtype in DTYPES]
+            + [f"{row['rates'][dtype] / 1e9:.0f} ({_format_number(shares.get(dtype), '{:.0%}')})" for dtype in DTYPES]
         )
     heads = ["size", "patches", "GFLOP", "float32, s", "bfloat16, s", "pyiqa, s", "float32 to pyiqa"]
     heads += ["bfloat16 to pyiqa", "float32, GFLOP/s (of a product)", "bfloat16, GFLOP/s (of a product)"]
@@ -76,14 +76,14 @@ def _sizes(results: Results) -> str:
     return f"{markdown_table(heads, rows)}\n\nMatrix products, GFLOP/s: {'; '.join(lines)}."
 
 
-def _memory(results: Results, name: str) -> str:
+def _render_memory(results: Results, name: str) -> str:
     rows = [
         [
-            _size(row),
+            _format_size(row),
             f"{row['who']}, {row['dtype']}",
             str(row.get("tokens", "")),
-            _number(row.get("seconds"), "{:.2f}"),
-            _number(row["peak_bytes"] / 1e6 if "peak_bytes" in row else None, "{:.0f}"),
+            _format_number(row.get("seconds"), "{:.2f}"),
+            _format_number(row["peak_bytes"] / 1e6 if "peak_bytes" in row else None, "{:.0f}"),
             row.get("error", ""),
         ]
         for row in section_rows(results, name)
@@ -91,7 +91,7 @@ def _memory(results: Results, name: str) -> str:
     return markdown_table(["size", "what", "patches", "s", "peak, MB", ""], rows)
 
 
-def _mixed(results: Results) -> str:
+def _render_mixed(results: Results) -> str:
     rows = []
     for row in section_rows(results, "mixed"):
         best = max(rate for name, rate in row["rates"].items() if name != "batch")
@@ -105,7 +105,7 @@ def _mixed(results: Results) -> str:
     return markdown_table(heads, rows)
 
 
-def _folder(results: Results) -> str:
+def _render_folder(results: Results) -> str:
     rows = [
         [row["dtype"], str(row["num_pictures"])]
         + [f"{row['timings'][name]['median']:.2f}" for name in ("end to end", "model alone")]
@@ -116,7 +116,7 @@ def _folder(results: Results) -> str:
     return f"{markdown_table(heads, rows)}\n\nThe last two are parts of the time of the model alone."
 
 
-def _precision(results: Results) -> str:
+def _render_precision(results: Results) -> str:
     row = section_rows(results, "precision")[0]
     return (
         f"{row['num_pictures']} photographs, embedded checkpoint (range 0..100, these scores spread over "
@@ -125,22 +125,24 @@ def _precision(results: Results) -> str:
     )
 
 
-def _profile(results: Results) -> str:
+def _render_profile(results: Results) -> str:
     rows = section_rows(results, "profile")
     kinds = sorted({kind for row in rows for kind in row["shares"]})
-    cells = [[_size(row), row["dtype"], *(f"{row['shares'].get(kind, 0):.0%}" for kind in kinds)] for row in rows]
+    cells = [
+        [_format_size(row), row["dtype"], *(f"{row['shares'].get(kind, 0):.0%}" for kind in kinds)] for row in rows
+    ]
     return markdown_table(["size", "type", *kinds], cells)
 
 
-def _training(results: Results, name: str) -> str:
+def _render_training(results: Results, name: str) -> str:
     rows = [
         [
             row["variant"],
             f"{row['batch_size']} x {row['width']}x{row['height']}" if "batch_size" in row else "",
-            _number(row.get("tokens_per_second"), "{:.0f}"),
-            _number(row["peak_bytes"] / 1e6 if "peak_bytes" in row else None, "{:.0f}"),
-            _number(row["operations_per_second"] / 1e9 if "operations_per_second" in row else None, "{:.0f}"),
-            _number(row.get("share"), "{:.0%}"),
+            _format_number(row.get("tokens_per_second"), "{:.0f}"),
+            _format_number(row["peak_bytes"] / 1e6 if "peak_bytes" in row else None, "{:.0f}"),
+            _format_number(row["operations_per_second"] / 1e9 if "operations_per_second" in row else None, "{:.0f}"),
+            _format_number(row.get("share"), "{:.0%}"),
             row.get("error", ""),
         ]
         for row in section_rows(results, name)
@@ -149,51 +151,51 @@ def _training(results: Results, name: str) -> str:
     return markdown_table(heads, rows)
 
 
-def _plain_rows(results: Results, name: str) -> str:
-    """Rows of numbers as they are: the GPU's sections."""
+def _render_plain_rows(results: Results, name: str) -> str:
+    """Render the rows of a section of the GPU with their numbers as they are."""
     rows = section_rows(results, name)
     heads = [key for key in rows[0] if not isinstance(rows[0][key], dict | list)]
     cells = [[f"{v:.4g}" if isinstance(v := row.get(key, ""), float) else str(v) for key in heads] for row in rows]
     return markdown_table(heads, cells)
 
 
-# Heading and writer by section, in the order of the page.
+# Heading and rendering function of each section, in the order of the page.
 PARTS: dict[str, tuple[str, Callable[[Results], str]]] = {
-    "sizes": ("Single pictures", _sizes),
-    "profile": ("Where the time goes", _profile),
-    "memory": ("Memory", lambda results: _memory(results, "memory")),
-    "huge bfloat16": ("108 megapixels, bfloat16", lambda results: _memory(results, "huge bfloat16")),
-    "huge float32": ("108 megapixels, float32", lambda results: _memory(results, "huge float32")),
-    "mixed": ("A batch of mixed sizes", _mixed),
-    "folder": ("A folder of JPEG files", _folder),
-    "precision": ("Precision of bfloat16", _precision),
-    "training": ("Fine-tuning step", lambda results: _training(results, "training")),
-    "gpu rates": ("GPU: matrix products", lambda results: _plain_rows(results, "gpu rates")),
-    "gpu mixed": ("GPU: mixed sizes", lambda results: _plain_rows(results, "gpu mixed")),
-    "gpu against pyiqa": ("GPU: against pyiqa", lambda results: _plain_rows(results, "gpu against pyiqa")),
-    "gpu end to end": ("GPU: end to end", lambda results: _plain_rows(results, "gpu end to end")),
-    "gpu training": ("GPU: fine-tuning step", lambda results: _training(results, "gpu training")),
+    "sizes": ("Single pictures", _render_sizes),
+    "profile": ("Where the time goes", _render_profile),
+    "memory": ("Memory", lambda results: _render_memory(results, "memory")),
+    "huge bfloat16": ("108 megapixels, bfloat16", lambda results: _render_memory(results, "huge bfloat16")),
+    "huge float32": ("108 megapixels, float32", lambda results: _render_memory(results, "huge float32")),
+    "mixed": ("A batch of mixed sizes", _render_mixed),
+    "folder": ("A folder of JPEG files", _render_folder),
+    "precision": ("Precision of bfloat16", _render_precision),
+    "training": ("Fine-tuning step", lambda results: _render_training(results, "training")),
+    "gpu rates": ("GPU: matrix products", lambda results: _render_plain_rows(results, "gpu rates")),
+    "gpu mixed": ("GPU: mixed sizes", lambda results: _render_plain_rows(results, "gpu mixed")),
+    "gpu against pyiqa": ("GPU: against pyiqa", lambda results: _render_plain_rows(results, "gpu against pyiqa")),
+    "gpu end to end": ("GPU: end to end", lambda results: _render_plain_rows(results, "gpu end to end")),
+    "gpu training": ("GPU: fine-tuning step", lambda results: _render_training(results, "gpu training")),
     "gpu training compiled": (
         "GPU: fine-tuning step under torch.compile",
-        lambda results: _training(results, "gpu training compiled"),
+        lambda results: _render_training(results, "gpu training compiled"),
     ),
 }
 
 
 def handwritten(document: str) -> str:
-    """What stands between the two comments of an earlier document, "" if they are not there."""
+    """Return the text between the two comments of an earlier document, "" if they are not there."""
     _, found, rest = document.partition(BEGIN)
     text, ended, _ = rest.partition(END)
     return text.strip() if found and ended else ""
 
 
 def render(results: Results, *, kept: str = "", plot: str | None = None) -> str:
-    """The page.
+    """Render the page.
 
     Args:
         results: Sections by name; one that was not measured does not appear.
-        kept: What was written by hand.
-        plot: File name of the plot, None = there is none.
+        kept: Text that was written by hand.
+        plot: File name of the plot; None = there is none.
 
     Returns:
         Markdown.
@@ -207,12 +209,12 @@ def render(results: Results, *, kept: str = "", plot: str | None = None) -> str:
         if section is None:
             continue
         body = f"Not measured: {section['error']}." if "error" in section else write(results)
-        parts += [f"## {heading}", f"{_machine_line(section)}.", body]
+        parts += [f"## {heading}", f"{_describe_machine(section)}.", body]
     return "\n\n".join(parts) + "\n"
 
 
 def growth_lines(results: Results) -> dict[str, list[tuple[float, float, float]]]:
-    """Points (megapixels, seconds, gigabytes) by contender, smallest picture first."""
+    """Return points (megapixels, seconds, gigabytes) by contender, smallest picture first."""
     lines: dict[str, list[tuple[float, float, float]]] = {}
     for row in section_rows(results, "growth"):
         if "error" not in row:
@@ -222,7 +224,7 @@ def growth_lines(results: Results) -> dict[str, list[tuple[float, float, float]]
 
 
 def draw_growth(results: Results, path: Path) -> None:
-    """Two panels, time and memory against pixels, both axes logarithmic.
+    """Draw two panels, time and memory against the number of pixels, with logarithmic axes.
 
     Raises:
         ImportError: If Matplotlib is not installed; the message holds the pip line.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON file that benchmarks fill section by section and reports read."""
+"""JSON file of results, which benchmarks fill section by section and reports read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from musiq_hf.common.files import read_json, write_json
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Content of a file of results: sections by name.
+    """Read a file of results, whose `sections` hold the sections by name.
 
     Raises:
-        ValueError: If there is no such file, or it holds something else.
+        ValueError: If there is no such file, or it holds no results.
     """
     if not path.is_file():
         raise ValueError(f"There are no results in {path}. Measure with: python -m benchmarks.cpu --output {path}")
@@ -23,7 +23,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def add_section(path: Path, name: str, section: dict[str, Any]) -> None:
-    """Put one section into a file, which is made if missing; other sections stay."""
+    """Write a section into a file of results, which is made if it is missing; other sections stay."""
     content = read_results(path) if path.exists() else {"sections": {}}
     content["sections"][name] = section
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,13 +31,13 @@ def add_section(path: Path, name: str, section: dict[str, Any]) -> None:
 
 
 def section_rows(results: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """Rows of a section, [] if it was not measured."""
+    """Return the rows of a section; an empty list if it was not measured."""
     rows: list[dict[str, Any]] = results["sections"].get(name, {}).get("rows", [])
     return rows
 
 
 def find_row(results: dict[str, Any], name: str, **wanted: Any) -> dict[str, Any] | None:
-    """First row of a section whose fields have these values, None if there is none or it holds an error."""
+    """Return the first row of a section without an error whose fields have these values; None if there is none."""
     for row in section_rows(results, name):
         if "error" not in row and all(row.get(key) == value for key, value in wanted.items()):
             return row
@@ -45,10 +45,10 @@ def find_row(results: dict[str, Any], name: str, **wanted: Any) -> dict[str, Any
 
 
 def read_all(paths: Sequence[Path]) -> dict[str, Any]:
-    """Several files as one; of sections of one name the last file's.
+    """Read several files as one; if sections have the same name, the last file's is taken.
 
     Raises:
-        ValueError: As `read_results`.
+        ValueError: If a file is missing, or holds no results.
     """
     sections: dict[str, Any] = {}
     for path in paths:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fine-tuning step: tokens per second and memory, with and without gradient checkpointing and torch.compile."""
+"""Fine-tuning step: tokens per second and memory, with and without gradient checkpointing and torch.compile."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from benchmarks.measure import DTYPES, interleave, peak_above, synchronize
 from benchmarks.operations import training_operations
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment
 
-# The switches of a variant: automatic mixed precision, gradient checkpointing, torch.compile.
+# Switches of each variant: type of automatic mixed precision, gradient checkpointing, torch.compile.
 VARIANTS = {
     "float32": ("float32", False, False),
     "float32, checkpointing": ("float32", True, False),
@@ -26,17 +26,17 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """What one process measures.
+    """Training steps that one process measures.
 
     Attributes:
-        variant: A name of `VARIANTS`.
+        variant: Name in `VARIANTS`.
         width: Columns of every picture of the batch, in pixels; all sequences are equally long.
-        height: Rows, in pixels.
-        batch_size: Pictures per step.
-        repeats: Timed steps.
-        threads: Of torch.
-        device: Where.
-        budget: Begin no further step after so many seconds; None = all of them.
+        height: Rows of every picture, in pixels.
+        batch_size: Number of pictures per step.
+        repeats: Number of timed steps.
+        threads: Number of threads of torch.
+        device: Device of the model.
+        budget: Seconds after which no further step begins; None = no limit.
         config: Fields of `MusiqConfig` that differ from its defaults.
     """
 
@@ -54,7 +54,7 @@ class TrainingSpec:
 def make_step(
     model: MusiqForImageQualityAssessment, batch: Features, labels: torch.Tensor, *, variant: str
 ) -> Callable[[], float]:
-    """A function that does one step of AdamW and returns the loss."""
+    """Make a function that does one step of AdamW and returns the loss."""
     precision, checkpointing, compiled = VARIANTS[variant]
     model.train()
     if checkpointing:
@@ -75,7 +75,7 @@ def make_step(
 
 
 def measure_training(spec: TrainingSpec) -> dict[str, Any]:
-    """Measure in this process, which should be fresh.
+    """Measure training steps in this process, which should be fresh.
 
     Returns:
         Median time of a step, tokens and useful operations per second, peak memory above the loaded model (optimizer
@@ -101,7 +101,7 @@ def measure_training(spec: TrainingSpec) -> dict[str, Any]:
         step()
         synchronize(spec.device)
         first = time.perf_counter() - start
-        step()  # by now the optimizer has its state
+        step()  # the first step with the optimizer's state in memory
         return first
 
     first, peak = peak_above(first_steps)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Doors to the converters of `musiq_hf.conversion`."""
+"""Scripts that run the converters of `musiq_hf.conversion`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A door to the converter: `python -m conversion.convert_musiq_checkpoint --help`."""
+"""Script that runs the converter: `python -m conversion.convert_musiq_checkpoint --help`."""
 
 import sys
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small tools that know no picture and no model."""
+"""Small tools for all layers, which know nothing of pictures and models."""

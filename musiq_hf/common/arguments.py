@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words and mistakes of all command lines: underscores in argument names, hyphens accepted; one sentence for an error.
+"""Words and mistakes of all command lines.
 
-Nothing here imports PyTorch before it is needed, so that the help of a command comes at once.
+Names of arguments have underscores, and hyphens are accepted. A mistake is reported in one sentence. Nothing here
+imports PyTorch before it is needed, so that the help of a command comes at once.
 """
 
 import argparse
@@ -20,10 +21,21 @@ WORKER_ERROR = re.compile(r"^Caught (\w+) in DataLoader worker process \d+\.\n",
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse `argv` (None = the command line), reading `--output-dir` as `--output_dir`; exits with 2 on a mistake."""
+    """Parse a command line, with `--output-dir` read as `--output_dir`.
+
+    Args:
+        parser: Parser of the arguments.
+        argv: Words of the command line; None reads those of this process.
+
+    Returns:
+        The arguments by name.
+
+    Raises:
+        SystemExit: If there is a mistake in the words; the exit code is 2.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     for index, word in enumerate(words):
-        if word == "--":  # what follows are file names
+        if word == "--":  # the words after it are file names
             break
         name, equals, value = word.partition("=")
         if name.startswith("--"):
@@ -40,7 +52,10 @@ def positive(text: str) -> int:
 
 
 def one_sentence(error: BaseException) -> str:
-    """Return the message of an error; of one from a process that decodes pictures, without the traceback around it."""
+    """Return the message of an error on one line.
+
+    An error from a process that decodes pictures loses the traceback that PyTorch puts around it.
+    """
     text = str(error)
     if WORKER_ERROR.search(text):
         text = text.strip().splitlines()[-1].partition(": ")[2]
@@ -48,7 +63,7 @@ def one_sentence(error: BaseException) -> str:
 
 
 def print_report(report: Mapping[str, object]) -> None:
-    """Print a report as JSON, in the first of several processes alone."""
+    """Print a report as JSON; of several processes only the first prints."""
     from accelerate import PartialState  # loads PyTorch
 
     if PartialState().is_main_process:
@@ -56,7 +71,7 @@ def print_report(report: Mapping[str, object]) -> None:
 
 
 def _describe(error: Exception, example: str | None) -> str | None:
-    """Return what is printed of a mistake; None for a defect of the program."""
+    """Return the sentence to print for a mistake of the user; None for a defect of the program."""
     from huggingface_hub.errors import StrictDataclassError  # takes a tenth of a second, so only after an error
 
     if isinstance(error, ValueError | ImportError | OSError | StrictDataclassError):
@@ -70,20 +85,21 @@ def _describe(error: Exception, example: str | None) -> str | None:
 
 
 def run_command(name: str, command: Callable[[], int | None], *, example: str | None = None) -> int:
-    """Run the body of a command or script; a mistake becomes one sentence on stderr.
+    """Run the body of a command or script, and print a mistake as one sentence on stderr.
 
     Args:
-        name: Name of the command, before the sentence.
+        name: Name of the command, which is printed before the sentence.
         command: Body of the command. It returns the exit code; None stands for 0.
-        example: Command line that would work, below the sentence; None shows none.
+        example: Command line that would work, which is printed below the sentence; None prints none.
 
     Returns:
-        Exit code: the body's own, 2 for a mistake in the arguments, the data or the size of a batch, 130 after Ctrl-C,
-        0 if the reader of the output has gone. Other errors are defects of the program and keep their traceback.
+        Exit code, normally that of the body. It is 2 after a mistake in the arguments, the data or the size of a
+        batch. After Ctrl-C it is 130, and 0 if the reader of the output has gone. Other errors are defects of the
+        program and keep their traceback.
     """
     try:
         return command() or 0
-    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ def require_evaluation_mode(model: Any) -> None:
 
 
 def check_counts(settings: Any, *names: str) -> None:
-    """Raise a ValueError if one of these settings is below 1; None stands for no bound."""
+    """Raise a ValueError if one of these settings is below 1; None means that it has no bound."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < 1:

@@ -21,9 +21,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def without_accelerator() -> bool:
-    """Return whether there is nothing but the CPU, which Accelerate must be told.
+    """Return whether the machine has nothing but its CPU.
 
-    Without saying so, several processes on a CPU would not find each other.
+    Accelerate must be told so, or several processes on a CPU would not find each other.
     """
     return not (torch.accelerator.is_available() or is_torch_xla_available())
 
@@ -32,7 +32,7 @@ def find_device(name: str) -> torch.device:
     """Return the device of a name; "auto" is this process's GPU, or the CPU where there is none.
 
     Raises:
-        ValueError: If it cannot be used.
+        ValueError: If the device cannot be used.
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -42,7 +42,7 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA raises the latter
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} cannot be used here ({reason}). Use cpu, or leave it out.") from error
     return device

@@ -9,14 +9,14 @@ def require(module: str, *, extra: str) -> ModuleType:
     """Import an optional module.
 
     Args:
-        module: Import name of the module, "scipy.stats" say.
+        module: Import name of the module, such as "scipy.stats".
         extra: Extra of `musiq_hf` that installs the module.
 
     Returns:
         The module.
 
     Raises:
-        ImportError: If it is not installed; the message holds the pip line.
+        ImportError: If the module is not installed; the message holds the pip line.
     """
     try:
         return importlib.import_module(module)

@@ -10,19 +10,19 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def data_directory(name: str) -> Path:
-    """A folder of `configuration`, which a wheel holds inside the package and a clone beside it."""
+    """Return a folder of `configuration`, which a wheel holds inside the package and a clone beside it."""
     inside = PACKAGE / "configuration" / name
     return inside if inside.is_dir() else PACKAGE.parent / "configuration" / name
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file that holds an object."""
+    """Read a JSON file that holds an object."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name first: an interruption leaves the old file whole."""
+    """Write a file under a temporary name first, so that an interruption leaves the old file whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several processes may write one file
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -32,5 +32,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write as Transformers does, under a temporary name first."""
+    """Write a JSON file in the format of Transformers, under a temporary name first."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converters of other programs' checkpoints, one of each family that has one, and the table of them."""
+"""Converters of other programs' checkpoints, at most one of each family, and the table of them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,17 @@ from ..models import family_of
 from .musiq import MUSIQ_CONVERTER
 from .protocol import Checkpoint, Conversion, Converter
 
-# By the name of their family; of several that recognise a file, the first converts it.
+# Converters by the name of their family. If several recognise a file, the first converts it.
 CONVERTERS: dict[str, Converter] = {converter.family: converter for converter in (MUSIQ_CONVERTER,)}
 
 
 def converter_of_file(path: Path) -> Converter:
-    """Return the converter that recognises a file, or else the one whose files have such an ending.
+    """Return the converter that recognises a file, or else the one whose files have the same ending.
 
-    The ending comes second, so that a damaged file is reported by its own converter.
+    No converter recognises a damaged file. Its ending still leads to its own converter, which reports the damage.
 
     Raises:
-        ValueError: If there is none; the message says what is accepted.
+        ValueError: If there is no such converter; the message says what is accepted.
     """
     converters = CONVERTERS.values()
     recognising = (converter for converter in converters if converter.recognises(path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of other programs, `.npz` and `.pth`, read as arrays alone: no code in them ever runs."""
+"""Checkpoint files of other programs, `.npz` and `.pth`, read as mere arrays: no code in them ever runs."""
 
 import hashlib
 import pickle
@@ -25,7 +25,8 @@ class MusiqCheckpoint(Checkpoint):
     """Checkpoint of MUSIQ, by the original's program or by pyiqa.
 
     Attributes:
-        source: `ORIGINAL` or `PYIQA`, whose names and layouts the arrays have; names lack the prefix `opt/target/`.
+        source: `ORIGINAL` or `PYIQA`, the program whose names and layouts the arrays have. Names lack the prefix
+            `opt/target/`.
         unknown: Names in an npz that are neither parameters nor optimizer state.
     """
 
@@ -40,7 +41,7 @@ def hash_file(path: Path) -> str:
 
 
 def _is_npz(path: Path) -> bool:
-    """Return True for an npz; both formats are zip archives, and the name decides only where the content cannot."""
+    """Return True for an npz; a pth is a zip archive too, so the content decides, and the name only if it cannot."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
@@ -48,7 +49,7 @@ def _is_npz(path: Path) -> bool:
 
 
 def _load_state_dict(path: Path, *, mmap: bool = False) -> object:
-    """Load the content of a .pth, without the `params` around the state dict that pyiqa's training writes."""
+    """Load the content of a .pth; if pyiqa's training has put the state dict under `params`, return that alone."""
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if isinstance(state, Mapping) and isinstance(state.get("params"), Mapping):
         return state["params"]
@@ -56,7 +57,7 @@ def _load_state_dict(path: Path, *, mmap: bool = False) -> object:
 
 
 def read_names(path: Path) -> list[str]:
-    """Read the names of the arrays of an `.npz` or `.pth`, without the arrays; none if that is not possible."""
+    """Read the names of the arrays of an `.npz` or `.pth`, without the arrays; none if the file cannot be read."""
     try:
         if _is_npz(path):
             with zipfile.ZipFile(path) as archive:
@@ -130,16 +131,16 @@ def _read_npz(path: Path) -> MusiqCheckpoint:
 
 
 def read_checkpoint(path: Path) -> MusiqCheckpoint:
-    """Read an original `.npz` or pyiqa's `.pth`, told apart by their content.
+    """Read an original `.npz` or pyiqa's `.pth`; the content of the file says which it is.
 
     Args:
         path: File to read.
 
     Returns:
-        Its arrays, without optimizer state.
+        The checkpoint, without optimizer state.
 
     Raises:
-        ValueError: If it cannot be read, holds pickled objects, or is not a checkpoint of either kind.
+        ValueError: If the file cannot be read, holds pickled objects, or is no checkpoint of either kind.
     """
     if _is_npz(path):
         return _read_npz(path)

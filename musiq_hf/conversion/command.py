@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion as a command: the words of `musiq convert` and of the doors, read and obeyed in one way.
+"""Conversion as a command: the arguments of `musiq convert` and of the scripts in `conversion`, and what they do.
 
-The converter is chosen by who recognises the file, and for the way back by the family of the directory.
+The converter is the one that recognises the file; for the way back it is that of the family of the directory.
 """
 
 import argparse
@@ -31,14 +31,14 @@ EXAMPLES = """\
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionJob:
-    """One conversion, as the user asks for it.
+    """Conversion that the user asks for.
 
     Attributes:
-        checkpoint: File, published name or, for the way back, Hugging Face directory.
-        output: Directory to write, or file for the way back.
+        checkpoint: File or published name; for the way back, a Hugging Face directory.
+        output: Directory to write; for the way back, a file.
         name: Name of the checkpoint on its card; None = the published name, or the file's.
         push_to_hub: Id of the Hub repository to upload to; None uploads nothing.
-        to_original: True converts back.
+        to_original: Whether to convert back.
         arguments: Options of the converters that the user gave, by name.
     """
 
@@ -51,7 +51,7 @@ class ConversionJob:
 
 
 def describe(command: str) -> str:
-    """Write the description of a command: what can be converted, and examples."""
+    """Write the description of a command: the files that can be converted, and examples."""
     accepted = "; or ".join(converter.accepts for converter in CONVERTERS.values())
     return f"Convert {accepted}, to a Hugging Face directory, and back.\n\n{EXAMPLES.format(command=command)}"
 
@@ -77,10 +77,10 @@ def default_options(converter: Converter) -> dict[str, Any]:
 
 
 def read_job(words: Mapping[str, Any]) -> ConversionJob:
-    """Make a job of parsed words.
+    """Make a job from parsed arguments.
 
     Args:
-        words: Values of `add_arguments` by name; others are not looked at.
+        words: Values of the arguments of `add_arguments` by name; other names are ignored.
     """
     options = {name: value for one in CONVERTERS.values() for name, value in default_options(one).items()}
     return ConversionJob(
@@ -97,13 +97,13 @@ def resolve(checkpoint: str) -> tuple[Path, str | None]:
     """Find the file to convert, and download it if its name is a published one.
 
     Args:
-        checkpoint: Path of a file, which comes first, or a published name.
+        checkpoint: Path of a file, or a published name; if both fit, the file is taken.
 
     Returns:
-        The file and, if it was downloaded, the name of the checkpoint.
+        The file, and the name of the checkpoint if it was downloaded, else None.
 
     Raises:
-        FileNotFoundError: If it is neither a file nor a published name.
+        FileNotFoundError: If there is no such file and no such published name.
         ConnectionError: If the download fails.
     """
     path, converters = Path(checkpoint), CONVERTERS.values()
@@ -121,7 +121,7 @@ def resolve(checkpoint: str) -> tuple[Path, str | None]:
 
 
 def check_arguments(job: ConversionJob, path: Path, converter: Converter) -> None:
-    """Raise a ValueError if options were given that another converter than that of the file understands."""
+    """Raise a ValueError if an option was given that the converter of the file does not have."""
     foreign = [f"`--{name}`" for name in job.arguments if name not in default_options(converter)]
     if foreign:
         raise ValueError(
@@ -140,7 +140,7 @@ def push(directory: Path, repo_id: str) -> str:
         The address of the repository.
 
     Raises:
-        ConnectionError: If that fails, for whatever reason.
+        ConnectionError: If the upload fails, for whatever reason.
     """
     api = HfApi()
     try:
@@ -155,8 +155,8 @@ def push(directory: Path, repo_id: str) -> str:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Hide the bars for reading weights, which last a moment; those of up- and downloads stay."""
+def _hide_progress_bars() -> Iterator[None]:
+    """Hide progress bars of reading weights, which takes a moment; those of uploads and downloads stay."""
     enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -182,8 +182,8 @@ def run_job(job: ConversionJob) -> None:
     """Convert, and print the report.
 
     Raises:
-        ValueError: If no converter takes the file, or the one that does refuses it or an argument.
-        OSError: If there is no such file, or it cannot be down- or uploaded.
+        ValueError: If no converter takes the file, or its converter refuses the file or an argument.
+        OSError: If there is no such file, or a download or upload fails.
     """
     if job.to_original:
         _run_back(job)
@@ -191,7 +191,7 @@ def run_job(job: ConversionJob) -> None:
     path, name = resolve(job.checkpoint)
     converter = converter_of_file(path)
     check_arguments(job, path, converter)
-    with _no_progress_bars():
+    with _hide_progress_bars():
         conversion = converter.convert(path, job.output, name=job.name or name, arguments=job.arguments)
     print(conversion.report())
     if job.push_to_hub:
@@ -199,20 +199,20 @@ def run_job(job: ConversionJob) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of the doors in `conversion`."""
+    """Make the parser of the scripts in `conversion`."""
     parser = argparse.ArgumentParser(description=describe(DOOR), formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse and convert, for the doors in `conversion`.
+    """Parse a command line and convert, for the scripts in `conversion`.
 
     Args:
-        argv: Words of the command line; None reads them.
+        argv: Words of the command line; None reads those of this process.
 
     Returns:
-        0, or 2 after one sentence for a mistake in the arguments or the file.
+        Exit code: 0, or 2 after one sentence about a mistake in the arguments or the file.
     """
     job = read_job(vars(parse_arguments(build_parser(), argv)))
     return run_command("convert", lambda: run_job(job))

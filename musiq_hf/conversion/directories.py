@@ -16,8 +16,8 @@ from ..hub.publishing import add_remote_code
 from ..models import family_of
 from ..scoring.verification import write_self_test
 
-TOLERANCE = 1e-5  # of the logits; reloading changes nothing, so this allows for other kernels only
-PICTURE_SIZES = ((120, 160), (64, 64))  # of random pictures, in pixels; the smaller one is padded in the batch
+TOLERANCE = 1e-5  # largest difference of a logit; reloading changes no weight, but other kernels may round otherwise
+PICTURE_SIZES = ((120, 160), (64, 64))  # height and width of random pictures; in a batch the smaller one is padded
 
 
 def check_free(output: Path) -> None:
@@ -33,8 +33,8 @@ def check_directory(directory: Path) -> None:
 
 
 @contextmanager
-def _new_directory(output: Path) -> Iterator[Path]:
-    """Make a sibling that becomes `output` at the end, or vanishes if anything fails."""
+def _make_directory(output: Path) -> Iterator[Path]:
+    """Make a temporary directory beside `output`; at the end it becomes `output`, or is removed if anything fails."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     temporary.mkdir()
@@ -54,7 +54,7 @@ def write_configs(config: PreTrainedConfig, directory: Path) -> None:
     processor.from_config(config).save_pretrained(directory)
     content = read_json(directory / "config.json") | {"dtype": "float32"}
     if content.get("id2label", {}).get("0") == "LABEL_0":
-        # A thousand lines of names that say nothing; Transformers makes them from the number.
+        # Names such as LABEL_0 say nothing and fill a thousand lines; Transformers makes them from the number.
         del content["id2label"], content["label2id"]
         content["num_labels"] = config.num_labels
     write_json(directory / "config.json", content)
@@ -86,21 +86,21 @@ def write_checkpoint(
     check_weights: Callable[[PreTrainedModel], None],
     write_card: Callable[[Path, float], object],
 ) -> float:
-    """Write a model with all that belongs to it, load that and compare; a failure leaves nothing behind.
+    """Write a model and all that belongs to it, load it again and compare; a failure leaves nothing behind.
 
     Args:
         model: Model in float32, in evaluation mode.
         output: Directory to write, which must not exist, or be empty.
         check_weights: Function that raises a ValueError unless a loaded model gives back the source's arrays.
-        write_card: Function of the directory and the largest difference of a logit.
+        write_card: Function that writes the card; it gets the directory and the largest difference of a logit.
 
     Returns:
         The largest difference of a logit between the model and the loaded one.
 
     Raises:
-        ValueError: If the two differ, or the processor does not fit.
+        ValueError: If the logits of the two models differ, the weights do, or the processor does not fit.
     """
-    with _new_directory(output) as temporary:
+    with _make_directory(output) as temporary:
         model.save_pretrained(temporary)
         write_configs(model.config, temporary)
         add_remote_code(temporary)

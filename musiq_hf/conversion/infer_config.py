@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration behind a set of arrays, read from their shapes; the user is asked for the rest."""
+"""Configuration behind a set of arrays, inferred from their shapes; options of the user give the rest."""
 
 import math
 import re
@@ -29,13 +29,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Options of MUSIQ's converter; None = read it from the arrays.
+    """Options of MUSIQ's converter; None = inferred from the arrays.
 
     Attributes:
-        longer_side_lengths: Longer sides of the resized copies, in pixels; any order.
+        longer_side_lengths: Longer sides of the resized copies, in pixels, in any order.
         use_native_resolution: True if the picture itself is the last scale.
         hash_grid_size: Side G of the spatial grid, in cells.
-        num_attention_heads: Attention heads of every layer.
+        num_attention_heads: Number of attention heads of every layer.
     """
 
     longer_side_lengths: Sequence[int] | None = None
@@ -45,11 +45,11 @@ class Flags:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """Return one more than the largest number in the names that match; 0 if none does."""
+    """Return one more than the largest number in the names that match; 0 if no name does."""
     return 1 + max((int(match[1]) for name in shapes if (match := re.match(pattern, name))), default=-1)
 
 
-def _heads(hidden_size: int, *, from_arrays: int | None, flag: int | None) -> int:
+def _infer_heads(hidden_size: int, *, from_arrays: int | None, flag: int | None) -> int:
     if from_arrays is not None:
         if flag not in (None, from_arrays):
             raise ValueError(
@@ -65,7 +65,7 @@ def _heads(hidden_size: int, *, from_arrays: int | None, flag: int | None) -> in
     return heads
 
 
-def _spatial(shapes: Shapes, *, flag: int | None) -> dict[str, Any]:
+def _infer_spatial(shapes: Shapes, *, flag: int | None) -> dict[str, Any]:
     table = shapes.get(f"{_EMBEDDINGS}.spatial_embedding.weight")
     if table is None:
         return {"spatial_embedding": "sinusoid", "hash_grid_size": 10 if flag is None else flag}
@@ -79,7 +79,7 @@ def _spatial(shapes: Shapes, *, flag: int | None) -> dict[str, Any]:
     return {"spatial_embedding": "hash", "hash_grid_size": side}
 
 
-def _scales(shapes: Shapes, flags: Flags) -> dict[str, Any]:
+def _infer_scales(shapes: Shapes, flags: Flags) -> dict[str, Any]:
     table = shapes.get(f"{_EMBEDDINGS}.scale_embedding.weight")
     native, lengths = flags.use_native_resolution, flags.longer_side_lengths
     if lengths is None:
@@ -102,25 +102,25 @@ def _scales(shapes: Shapes, flags: Flags) -> dict[str, Any]:
     }
 
 
-def _patch_encoder(shapes: Shapes) -> dict[str, Any]:
+def _infer_patch_encoder(shapes: Shapes) -> dict[str, Any]:
     features = shapes[_PROJECTION][1]
     if _STEM not in shapes:
-        return {"patch_encoder": "linear", "patch_size": _patch_size(features, NUM_CHANNELS, reduction=1)}
+        return {"patch_encoder": "linear", "patch_size": _infer_patch_size(features, NUM_CHANNELS, reduction=1)}
     width = shapes[_STEM][0]
     stages = _count(shapes, rf"{re.escape(_EMBEDDINGS)}\.patch_encoder\.stages\.(\d+)\.")
     if stages > len(RESNET_DEPTHS):
         raise ValueError(f"The patch encoder must have at most {len(RESNET_DEPTHS)} stages, got {stages}.")
-    # Stem and pool reduce the side to a quarter, every stage but the first halves it and doubles the width.
+    # Stem and pool reduce the side to a quarter. Every stage but the first halves it and doubles the width.
     halvings = max(stages - 1, 0)
     channels = width * (4 * 2**halvings if stages else 1)
     kind: dict[str, Any] = {"patch_encoder": "conv", "patch_encoder_width": width}
     if stages:
         kind |= {"patch_encoder": "resnet", "patch_encoder_depth": RESNET_DEPTHS[stages - 1]}
-    return kind | {"patch_size": _patch_size(features, channels, reduction=4 * 2**halvings)}
+    return kind | {"patch_size": _infer_patch_size(features, channels, reduction=4 * 2**halvings)}
 
 
-def _patch_size(features: int, channels: int, *, reduction: int) -> int:
-    """Infer the side of a patch; several may give one number of features, and then the published one is preferred."""
+def _infer_patch_size(features: int, channels: int, *, reduction: int) -> int:
+    """Infer the side of a patch; if several sides give this number of features, prefer the published one."""
     if math.ceil(PUBLISHED_PATCH_SIZE / reduction) ** 2 * channels == features:
         return PUBLISHED_PATCH_SIZE
     side = math.isqrt(features // channels)
@@ -129,7 +129,7 @@ def _patch_size(features: int, channels: int, *, reduction: int) -> int:
     return side * reduction
 
 
-def _labels(num_labels: int, score_range: Sequence[float] | None) -> dict[str, Any]:
+def _infer_labels(num_labels: int, score_range: Sequence[float] | None) -> dict[str, Any]:
     if num_labels == NUM_IMAGENET_CLASSES:
         return {"num_labels": num_labels}
     names = ["MOS"]
@@ -145,12 +145,13 @@ def _labels(num_labels: int, score_range: Sequence[float] | None) -> dict[str, A
 def infer_config(
     shapes: Shapes, flags: Flags, *, num_attention_heads: int | None, score_range: Sequence[float] | None = None
 ) -> MusiqConfig:
-    """Read the configuration from shapes.
+    """Infer the configuration from shapes.
 
     Args:
-        shapes: Shapes by our names, in our layouts.
+        shapes: Shapes of the arrays by our names, in our layouts.
         flags: Options that the user gave.
-        num_attention_heads: Heads that the source's attention kernels show; None if they do not.
+        num_attention_heads: Number of attention heads that the shapes of the source's kernels show; None if they show
+            none.
         score_range: Lowest and highest opinion score behind a one-label head, if known.
 
     Returns:
@@ -168,11 +169,11 @@ def infer_config(
         architectures=["MusiqForImageClassification" if is_classifier else "MusiqForImageQualityAssessment"],
         hidden_size=hidden_size,
         num_hidden_layers=_count(shapes, r"musiq\.encoder\.layers\.(\d+)\."),
-        num_attention_heads=_heads(hidden_size, from_arrays=num_attention_heads, flag=flags.num_attention_heads),
+        num_attention_heads=_infer_heads(hidden_size, from_arrays=num_attention_heads, flag=flags.num_attention_heads),
         intermediate_size=shapes[_MLP][0],
         pre_logits_size=shapes.get("head.pre_logits.weight", (None,))[0],
-        **_spatial(shapes, flag=flags.hash_grid_size),
-        **_scales(shapes, flags),
-        **_patch_encoder(shapes),
-        **_labels(num_labels, score_range),
+        **_infer_spatial(shapes, flag=flags.hash_grid_size),
+        **_infer_scales(shapes, flags),
+        **_infer_patch_encoder(shapes),
+        **_infer_labels(num_labels, score_range),
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and layouts of MUSIQ weights: the original's npz, pyiqa's pth, and ours, in one table of pure transforms.
+"""Names and layouts of MUSIQ weights in the original's npz, in pyiqa's pth and here, in one table of pure functions.
 
-Original: flax 0.3.3 names under `opt/target/` (google-research/musiq). pyiqa: its PyTorch state dict, layouts as ours
-but for the leading axis of its position table.
+The original has the names of flax 0.3.3 under `opt/target/` (google-research/musiq). pyiqa has those of its PyTorch
+state dict. Its layouts are ours but for the leading axis of its position table.
 """
 
 import re
@@ -18,12 +18,12 @@ ORIGINAL_PREFIX = "opt/target/"
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of one kind of array, outside and ours.
+    """Layout of one kind of array in a foreign file, and its relation to our layout.
 
     Attributes:
-        num_dimensions: Dimensions of the outside array; None = any.
-        to_ours: Function from the outside array to ours.
-        to_source: Function from our array and the number of attention heads to the outside array.
+        num_dimensions: Number of dimensions of the foreign array; None = any.
+        to_ours: Function from the foreign array to ours.
+        to_source: Function from our array and the number of attention heads to the foreign array.
     """
 
     num_dimensions: int | None
@@ -56,37 +56,39 @@ ORIGINAL_LAYOUTS = {
     "position_table": _TABLE,
     "scale_table": _TABLE,
 }
-# pyiqa keeps PyTorch's layouts; of its two tables only one has a leading axis.
+# pyiqa keeps PyTorch's layouts. Of its two tables only the position table has a leading axis.
 _PYTORCH_DIMENSIONS = {"conv": 4, "group_norm": 1, "dense": 2, "heads_out": 2, "heads_bias": 1, "heads_in": 2}
 _PYTORCH_DIMENSIONS |= {"scale_table": 2}
 PYIQA_LAYOUTS = {kind: replace(_SAME, num_dimensions=count) for kind, count in _PYTORCH_DIMENSIONS.items()}
 PYIQA_LAYOUTS |= {"same": _SAME, "position_table": _TABLE}
 
 
-def _norm(original: str, pyiqa: str, ours: str, layout: str = "same") -> list[tuple[str, str, str, str]]:
+def _make_norm_rows(original: str, pyiqa: str, ours: str, layout: str = "same") -> list[tuple[str, str, str, str]]:
     pairs = (("scale", "weight"), ("bias", "bias"))
     return [(f"{original}/{a}", f"{pyiqa}.{b}", f"{ours}.{b}", layout) for a, b in pairs]
 
 
-def _dense(
+def _make_dense_rows(
     original: str, pyiqa: str, ours: str, kernel: str = "dense", bias: str = "same"
 ) -> list[tuple[str, str, str, str]]:
     rows = (("kernel", "weight", kernel), ("bias", "bias", bias))
     return [(f"{original}/{a}", f"{pyiqa}.{b}", f"{ours}.{b}", layout) for a, b, layout in rows]
 
 
-def _rename_table() -> list[tuple[str, str, str, str]]:
-    """Make rows (original, pyiqa, ours, layout); {i} counts blocks from 0, {stage} counts encoder stages from 1."""
+def _make_rename_table() -> list[tuple[str, str, str, str]]:
+    """Make rows (original, pyiqa, ours, layout); {i} numbers blocks from 0, and {stage} encoder stages from 1."""
     embeddings, layer = "musiq.embeddings", "musiq.encoder.layers.{i}"
     stem, unit = f"{embeddings}.patch_encoder", f"{embeddings}.patch_encoder.stages.{{i}}"
     rows = [("conv_root/kernel", "conv_root.weight", f"{stem}.stem_conv.weight", "conv")]
-    rows += _norm("gn_root", "gn_root", f"{stem}.stem_norm", "group_norm")
+    rows += _make_norm_rows("gn_root", "gn_root", f"{stem}.stem_norm", "group_norm")
     for name, norm in (("conv1", "1"), ("conv2", "2"), ("conv3", "3"), ("conv_proj", "_proj")):
         rows.append(
             (f"block{{stage}}/unit1/{name}/kernel", f"block{{stage}}.{name}.weight", f"{unit}.{name}.weight", "conv")
         )
-        rows += _norm(f"block{{stage}}/unit1/gn{norm}", f"block{{stage}}.gn{norm}", f"{unit}.norm{norm}", "group_norm")
-    rows += _dense("embedding", "embedding", f"{embeddings}.patch_projection")
+        rows += _make_norm_rows(
+            f"block{{stage}}/unit1/gn{norm}", f"block{{stage}}.gn{norm}", f"{unit}.norm{norm}", "group_norm"
+        )
+    rows += _make_dense_rows("embedding", "embedding", f"{embeddings}.patch_projection")
     rows += [
         ("Transformer/cls", "transformer_encoder.cls", f"{embeddings}.cls_token", "same"),
         (
@@ -104,26 +106,30 @@ def _rename_table() -> list[tuple[str, str, str, str]]:
     ]
     block, pyiqa_block = "Transformer/encoderblock_{i}", "transformer_encoder.transformer.encoderblock_{i}"
     attention = f"{block}/MultiHeadDotProductAttention_1"
-    rows += _norm(f"{block}/LayerNorm_0", f"{pyiqa_block}.norm1", f"{layer}.layernorm_before")
+    rows += _make_norm_rows(f"{block}/LayerNorm_0", f"{pyiqa_block}.norm1", f"{layer}.layernorm_before")
     for name in ("query", "key", "value"):
         ours = f"{layer}.attention.{name[0]}_proj"
-        rows += _dense(f"{attention}/{name}", f"{pyiqa_block}.attention.{name}", ours, "heads_out", "heads_bias")
-    rows += _dense(f"{attention}/out", f"{pyiqa_block}.attention.out", f"{layer}.attention.o_proj", "heads_in")
-    rows += _norm(f"{block}/LayerNorm_2", f"{pyiqa_block}.norm2", f"{layer}.layernorm_after")
-    rows += _dense(f"{block}/MlpBlock_3/Dense_0", f"{pyiqa_block}.mlp.fc1", f"{layer}.mlp.fc1")
-    rows += _dense(f"{block}/MlpBlock_3/Dense_1", f"{pyiqa_block}.mlp.fc2", f"{layer}.mlp.fc2")
-    rows += _norm("Transformer/encoder_norm", "transformer_encoder.encoder_norm", "musiq.layernorm")
-    rows += _dense("pre_logits", "pre_logits", "head.pre_logits")
-    return rows + _dense("head", "head", "head.classifier")
+        rows += _make_dense_rows(
+            f"{attention}/{name}", f"{pyiqa_block}.attention.{name}", ours, "heads_out", "heads_bias"
+        )
+    rows += _make_dense_rows(
+        f"{attention}/out", f"{pyiqa_block}.attention.out", f"{layer}.attention.o_proj", "heads_in"
+    )
+    rows += _make_norm_rows(f"{block}/LayerNorm_2", f"{pyiqa_block}.norm2", f"{layer}.layernorm_after")
+    rows += _make_dense_rows(f"{block}/MlpBlock_3/Dense_0", f"{pyiqa_block}.mlp.fc1", f"{layer}.mlp.fc1")
+    rows += _make_dense_rows(f"{block}/MlpBlock_3/Dense_1", f"{pyiqa_block}.mlp.fc2", f"{layer}.mlp.fc2")
+    rows += _make_norm_rows("Transformer/encoder_norm", "transformer_encoder.encoder_norm", "musiq.layernorm")
+    rows += _make_dense_rows("pre_logits", "pre_logits", "head.pre_logits")
+    return rows + _make_dense_rows("head", "head", "head.classifier")
 
 
-RENAMES = _rename_table()
+RENAMES = _make_rename_table()
 ORIGINAL, PYIQA, OURS = 0, 1, 2  # columns of the table
 _LAYOUTS = {ORIGINAL: ORIGINAL_LAYOUTS, PYIQA: PYIQA_LAYOUTS}
 
 
-def _pattern(template: str, column: int) -> re.Pattern[str]:
-    # No leading zeros and no stage 0: two outside names must never stand for one of ours.
+def _compile_pattern(template: str, column: int) -> re.Pattern[str]:
+    # Leading zeros and stage 0 do not match, because two foreign names must never become one of ours.
     escaped = re.escape(template).replace(re.escape("{i}"), r"(?P<i>0|[1-9]\d*)")
     escaped = escaped.replace(re.escape("{stage}"), r"(?P<stage>[1-9]\d*)")
     if column == PYIQA and template.startswith("head."):
@@ -131,7 +137,7 @@ def _pattern(template: str, column: int) -> re.Pattern[str]:
     return re.compile(escaped)
 
 
-_PATTERNS = {column: [_pattern(row[column], column) for row in RENAMES] for column in (ORIGINAL, PYIQA, OURS)}
+_PATTERNS = {column: [_compile_pattern(row[column], column) for row in RENAMES] for column in (ORIGINAL, PYIQA, OURS)}
 
 
 def rename(name: str, *, source: int, target: int) -> tuple[str, str] | None:
@@ -155,15 +161,15 @@ def rename(name: str, *, source: int, target: int) -> tuple[str, str] | None:
 
 
 def to_ours(arrays: Mapping[str, Array], *, source: int) -> tuple[dict[str, Array], list[str]]:
-    """Translate outside arrays to our names and layouts.
+    """Translate foreign arrays to our names and layouts.
 
     Args:
         arrays: Arrays by their names in the source column, without prefix and without optimizer state.
         source: Column of the names, `ORIGINAL` or `PYIQA`.
 
     Returns:
-        Our arrays, views where possible, and the sorted names that the table does not know or whose arrays have a
-        wrong number of dimensions.
+        Our arrays, as views where possible, and the sorted names of arrays that were not translated. The table does
+        not know these names, or their arrays have a wrong number of dimensions.
     """
     ours, unfit = {}, []
     for name, array in arrays.items():
@@ -178,7 +184,7 @@ def to_ours(arrays: Mapping[str, Array], *, source: int) -> tuple[dict[str, Arra
 def from_ours(
     arrays: Mapping[str, Array], *, target: int, num_attention_heads: int
 ) -> tuple[dict[str, Array], list[str]]:
-    """Translate our arrays to outside names, without prefix, and layouts.
+    """Translate our arrays to foreign names, without prefix, and layouts.
 
     Args:
         arrays: Arrays by our names.
@@ -186,7 +192,7 @@ def from_ours(
         num_attention_heads: Number of heads by which the original splits attention kernels.
 
     Returns:
-        Outside arrays, views where possible, and the sorted names that the table does not know.
+        Foreign arrays, as views where possible, and the sorted names that the table does not know.
     """
     outside, unknown = {}, []
     for name, array in arrays.items():
@@ -201,18 +207,18 @@ def from_ours(
 def account(
     arrays: Mapping[str, Array], *, source: int, expected: Mapping[str, tuple[int, ...]], num_attention_heads: int
 ) -> list[str]:
-    """Compare outside arrays with what a model needs, by the outside names and layouts.
+    """Compare foreign arrays with those that a model needs, by their foreign names and layouts.
 
     Args:
         arrays: Arrays by their names in the source column.
         source: Column of the names, `ORIGINAL` or `PYIQA`.
         expected: Shapes of the model's parameters, by our names.
-        num_attention_heads: Attention heads of the model.
+        num_attention_heads: Number of attention heads of the model.
 
     Returns:
-        One line per array that is missing, unknown, or of a wrong shape or type; empty if every one is accounted for.
+        One line for each array that is missing, unknown, or of a wrong shape or type; no line if all is well.
     """
-    wanted: dict[str, tuple[str, tuple[int, ...]]] = {}  # our name: outside name and shape
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {}  # our name: foreign name and shape
     for name, shape in expected.items():
         placeholder = np.broadcast_to(np.float32(0), shape)
         outside, _ = from_ours({name: placeholder}, target=source, num_attention_heads=num_attention_heads)
@@ -233,7 +239,7 @@ def account(
 
 
 def ours_to_original(arrays: Mapping[str, Array], *, num_attention_heads: int) -> tuple[dict[str, Array], list[str]]:
-    """Translate our arrays for an npz file of the original; see `from_ours`.
+    """Translate our arrays for an npz file of the original, by `from_ours`.
 
     Args:
         arrays: Arrays by our names.

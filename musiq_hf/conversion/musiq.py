@@ -17,11 +17,11 @@ from .protocol import Conversion
 from .published import PREFIX, PUBLISHED, dataset_of, download, published_name
 from .weights import build_model, check_back, infer_checked
 
-PYIQA_PREFIX = "transformer_encoder."  # of most names in pyiqa's state dict
+PYIQA_PREFIX = "transformer_encoder."  # most names in pyiqa's state dict begin so
 
 
 def model_card(name: str, checkpoint: MusiqCheckpoint, config: MusiqConfig, difference: float) -> CheckpointCard:
-    """Make the card of a converted checkpoint, with the facts about a published one of that name.
+    """Make the card of a converted checkpoint, with what is known if the name is that of a published one.
 
     Args:
         name: Name of the checkpoint.
@@ -65,12 +65,12 @@ def describe_config(config: MusiqConfig) -> tuple[str, str]:
 
 
 def convert(path: Path, output: Path, *, name: str | None = None, flags: Flags | None = None) -> Conversion:
-    """Convert a file to a Hugging Face directory, reload that and compare; nothing is written if anything is wrong.
+    """Convert a file to a Hugging Face directory, load that again and compare; a failure leaves nothing behind.
 
     Args:
         path: Original `.npz` or pyiqa's `.pth`.
         output: Directory to write, which must not exist, or be empty.
-        name: Name of the checkpoint on its card; a published one adds facts. None = the file's name.
+        name: Name of the checkpoint on its card; the name of a published one adds facts. None = the file's name.
         flags: Answers to questions that the arrays leave open.
 
     Returns:
@@ -102,7 +102,7 @@ def convert(path: Path, output: Path, *, name: str | None = None, flags: Flags |
 
 
 class MusiqConverter:
-    """Converter of MUSIQ checkpoints; see `Converter`."""
+    """Converter of MUSIQ checkpoints, as `Converter` describes it."""
 
     family = "musiq"
     accepts = "a MUSIQ checkpoint, the original's .npz or pyiqa's .pth"
@@ -110,7 +110,7 @@ class MusiqConverter:
     published = PUBLISHED
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
-        """Download a published checkpoint, `koniq` or `musiq-koniq`; None for any other name."""
+        """Download a published checkpoint by a name such as `koniq` or `musiq-koniq`; None for any other name."""
         short = published_name(name)
         if short is None or "/" in name:
             return None
@@ -121,7 +121,7 @@ class MusiqConverter:
         return any(name.startswith((ORIGINAL_PREFIX, PYIQA_PREFIX)) for name in read_names(path))
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add what the arrays of a MUSIQ checkpoint may leave open."""
+        """Add options for what the arrays of a MUSIQ checkpoint may leave open."""
         add = parser.add_argument_group("MUSIQ checkpoints").add_argument
         add(
             "--longer_side_lengths",
@@ -137,13 +137,13 @@ class MusiqConverter:
     def convert(
         self, path: Path, output: Path, *, name: str | None = None, arguments: Mapping[str, Any] | None = None
     ) -> Conversion:
-        """Convert with the options of `add_arguments`; see `convert` of this module."""
+        """Convert a file by `convert` of this module, with the options of `add_arguments`."""
         values = dict(arguments or {})
         native = not values.pop("no_native_resolution", False)
         return convert(path, output, name=name, flags=Flags(use_native_resolution=native, **values))
 
     def to_original(self, directory: Path, output: Path) -> int:
-        """Write the original's `.npz`; see `to_original` of `original`."""
+        """Write the original's `.npz`, by `to_original` of the module `original`."""
         return to_original(directory, output)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of MUSIQ back: a Hugging Face directory to the `.npz` that the original's program reads."""
+"""Conversion back of MUSIQ, from a Hugging Face directory to the `.npz` that the original's program reads."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ ORIGINAL_GROUPS, ORIGINAL_EPSILON = 32, 1e-6  # fixed in the original's code
 
 
 def _load_strictly(directory: Path) -> tuple[MusiqConfig, dict[str, Array]]:
-    """Load configuration and float32 weights of a directory: every weight that the model has, and no other."""
+    """Load configuration and float32 weights of a directory, which must hold exactly the weights of the model."""
     check_directory(directory)
     config = MusiqConfig.from_pretrained(directory)
     architecture = (config.architectures or [None])[0]
@@ -53,14 +53,14 @@ def _check_expressible(config: MusiqConfig) -> None:
 def to_original(directory: Path, output: Path) -> int:
     """Write the original's `.npz` from a Hugging Face directory.
 
-    `score_offset` and `score_scale`, which the original does not know, are worked into the head.
+    The original knows no `score_offset` and `score_scale`, so the weights of the head absorb them.
 
     Args:
         directory: Directory that holds config.json and weights.
         output: File to write, which must not exist.
 
     Returns:
-        The number of arrays.
+        The number of arrays in the file.
 
     Raises:
         ValueError: If there is no such directory, the weights do not fit, the original cannot express the model, or

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of a conversion: a file as it was found, the result, and what a family provides to convert its files."""
+"""Types of a conversion: a checkpoint as it was found, the result, and the converter of a family."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ class Checkpoint:
     Attributes:
         path: File that holds it.
         sha256: Hash of the file.
-        kind: Words for its format, for the report.
+        kind: Name of its format, for the report.
         arrays: Weights by their names in the file; half precision is widened to float32.
-        num_optimizer_arrays: Number of arrays of optimizer state, which are left out.
+        num_optimizer_arrays: Number of arrays of optimizer state in the file, which `arrays` leaves out.
     """
 
     path: Path
@@ -33,13 +33,13 @@ class Checkpoint:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in all arrays."""
+        """Number of values in all arrays."""
         return sum(array.size for array in self.arrays.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """Results of a conversion: what was found, and what was written.
+    """Result of a conversion: its source, the configuration, and the directory that was written.
 
     Attributes:
         checkpoint: Source of the weights.
@@ -57,7 +57,7 @@ class Conversion:
     directory: Path
 
     def report(self) -> str:
-        """Write a few lines for the terminal."""
+        """Write the report, a few lines for the terminal."""
         source = self.checkpoint
         skipped = f"; {source.num_optimizer_arrays} of the optimizer's state left out"
         lines = (
@@ -74,13 +74,14 @@ class Conversion:
 
 
 class Converter(Protocol):
-    """Converter of the files of one family, to Hugging Face directories and back.
+    """Converter of the checkpoints of one family, to Hugging Face directories and back.
 
     Attributes:
         family: Name of the family.
-        accepts: Words for the files that it converts, as in "a MUSIQ checkpoint, the original's .npz".
-        endings: Endings of their names, as in ".npz". They decide about a file that no converter recognises.
-        published: Names of checkpoints that it can download.
+        accepts: Description of the files that it converts, such as "a MUSIQ checkpoint, the original's .npz".
+        endings: Endings of the names of these files, such as ".npz". They decide about a file that no converter
+            recognises.
+        published: Names of the checkpoints that it can download.
     """
 
     @property
@@ -99,7 +100,7 @@ class Converter(Protocol):
         """Download a published checkpoint, unless it is there already.
 
         Args:
-            name: Any name; those that the user may give include `published`.
+            name: Any name that the user has given; a converter may know more than those in `published`.
 
         Returns:
             The file and the name of the checkpoint; None if the name is not a published one.
@@ -109,15 +110,15 @@ class Converter(Protocol):
         """
 
     def recognises(self, path: Path) -> bool:
-        """Return True if a file, by its content, is one of this family; a damaged file never is."""
+        """Return True if the content of a file is a checkpoint of this family; False for a damaged file."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the options of this converter; none is required, and no other converter has one of the same name."""
+        """Add the options of this converter; none may be required, nor have the name of another converter's option."""
 
     def convert(
         self, path: Path, output: Path, *, name: str | None = None, arguments: Mapping[str, Any] | None = None
     ) -> Conversion:
-        """Convert a file to a Hugging Face directory, reload that and compare; a failure leaves nothing behind.
+        """Convert a file to a Hugging Face directory, load that again and compare; a failure leaves nothing behind.
 
         Args:
             path: File to convert.
@@ -141,7 +142,7 @@ class Converter(Protocol):
             output: File to write, which must not exist.
 
         Returns:
-            The number of arrays.
+            The number of arrays in the file.
 
         Raises:
             ValueError: If the weights do not fit, the original cannot express the model, or the output exists.

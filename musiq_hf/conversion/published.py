@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table of the ten published checkpoints: their addresses, and the little that is known about each.
 
-The addresses are those that google-research/musiq gives. The real files were never converted so far: the converter is
-tested on checkpoints of the same names, shapes and layouts.
+The addresses are those that google-research/musiq gives. So far the real files were never converted; the converter is
+tested on checkpoints with the same names, shapes and layouts.
 """
 
 import os
@@ -27,8 +27,9 @@ class Dataset:
     Attributes:
         file: Name of the checkpoint's file.
         training_data: One or two sentences about the data.
-        recipe: Fine-tuning as the paper states it (section 4.2).
-        score_range: Lowest and highest opinion score. None if the head predicts none, or a distribution with its own.
+        recipe: Sentences about the training, as the paper states it (section 4.2).
+        score_range: Lowest and highest opinion score. None if the head predicts no opinion score, or a distribution,
+            which has a range of its own.
         notes: Sentences that a user of this variant must know.
     """
 
@@ -45,7 +46,7 @@ _PRETRAINING = (
 )
 
 
-def _fine_tuning(rate: str, epochs: int, batch_size: int, loss: str = "the L1 loss on opinion scores") -> str:
+def _describe_fine_tuning(rate: str, epochs: int, batch_size: int, loss: str = "the L1 loss on opinion scores") -> str:
     return (
         f"{_PRETRAINING}; then fine-tuning with SGD and momentum, a cosine schedule from {rate}, {epochs} epochs, "
         f"batches of {batch_size}, {loss}, horizontal flips as the only augmentation. As the paper states it; its "
@@ -57,7 +58,7 @@ DATASETS = {
     "koniq": Dataset(
         file="koniq_ckpt.npz",
         training_data="KonIQ-10k: about 10,000 photographs in the wild with mean opinion scores.",
-        recipe=_fine_tuning("0.0001", 30, 96),
+        recipe=_describe_fine_tuning("0.0001", 30, 96),
         score_range=(0, 100),
         notes=(
             "Which split of KonIQ-10k the published weights were trained on is not known, so a correlation measured "
@@ -67,7 +68,7 @@ DATASETS = {
     "spaq": Dataset(
         file="spaq_ckpt.npz",
         training_data="SPAQ: about 11,000 photographs from 66 smartphones with mean opinion scores.",
-        recipe=_fine_tuning("0.0001", 30, 128),
+        recipe=_describe_fine_tuning("0.0001", 30, 128),
         score_range=(0, 100),
         notes=(
             "The paper resizes SPAQ pictures to a shorter side of 512 pixels before anything else; the published "
@@ -78,13 +79,15 @@ DATASETS = {
     "paq2piq": Dataset(
         file="paq2piq_ckpt.npz",
         training_data="PaQ-2-PiQ, training split: about 30,000 pictures and 90,000 crops with mean opinion scores.",
-        recipe=_fine_tuning("0.0002", 10, 128),
+        recipe=_describe_fine_tuning("0.0002", 10, 128),
         score_range=(0, 100),
     ),
     "ava": Dataset(
         file="ava_ckpt.npz",
         training_data="AVA: about 250,000 photographs with distributions of aesthetic ratings from 1 to 10.",
-        recipe=_fine_tuning("0.12", 20, 512, "the earth mover's distance (r = 2) between score distributions"),
+        recipe=_describe_fine_tuning(
+            "0.12", 20, 512, "the earth mover's distance (r = 2) between score distributions"
+        ),
         notes=(
             "The score is an aesthetic one: how much the raters of a photography contest liked a picture, not how "
             "technically sound it is.",
@@ -107,13 +110,13 @@ def published_name(name: str) -> str | None:
 
 
 def dataset_of(name: str) -> Dataset | None:
-    """Return the data set behind the published checkpoint of that name; None if the name is not a published one."""
+    """Return the data set behind a published checkpoint, by its name; None if the name is not a published one."""
     short = published_name(name)
     return None if short is None else DATASETS[short.removesuffix(SINGLE_SUFFIX)]
 
 
 def url_of(name: str, *, location: str = LOCATION) -> str:
-    """Return the public address of a published checkpoint, by its short name."""
+    """Return the address of a published checkpoint, by its short name."""
     folder = SINGLE_FOLDER if name.endswith(SINGLE_SUFFIX) else ""
     return location + folder + DATASETS[name.removesuffix(SINGLE_SUFFIX)].file
 
@@ -129,17 +132,17 @@ def _stream(url: str, write: Callable[[bytes], object]) -> None:
 
 
 def download(name: str, *, location: str = LOCATION) -> Path:
-    """Fetch a published checkpoint into the Hugging Face cache, unless it is there already.
+    """Download a published checkpoint into the Hugging Face cache, unless it is there already.
 
     Args:
         name: Short name of the checkpoint, one of `PUBLISHED`.
         location: Address of the folder that holds the files.
 
     Returns:
-        The file.
+        Path of the file in the cache.
 
     Raises:
-        ConnectionError: If it cannot be fetched.
+        ConnectionError: If the file cannot be downloaded.
     """
     url = url_of(name, location=location)
     target = Path(constants.HF_HOME) / "musiq_hf" / url.removeprefix(location)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of MUSIQ models: every array of a checkpoint is accounted for, built into a model, and given back."""
+"""Weights of MUSIQ models: all arrays of a checkpoint become a model, and the model gives them back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ MODELS = {model.__name__: model for model in (MusiqForImageQualityAssessment, Mu
 def build_model(
     config: MusiqConfig, arrays: Mapping[str, Array]
 ) -> MusiqForImageQualityAssessment | MusiqForImageClassification:
-    """Build a model in float32 straight from arrays by our names; every one must be there, and no other."""
+    """Build a model in float32 from arrays by our names, which must be exactly those of the model."""
     with torch.device("meta"):
         model = MODELS[config.architectures[0]](config)
     state = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -29,7 +29,7 @@ def build_model(
 
 
 def parameter_shapes(config: MusiqConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model's parameters, by our names, without making them."""
+    """Return the shapes of a model's parameters, by our names, without allocating them."""
     with torch.device("meta"):
         model = MODELS[config.architectures[0]](config)
     return {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
@@ -38,7 +38,7 @@ def parameter_shapes(config: MusiqConfig) -> dict[str, tuple[int, ...]]:
 def infer_checked(
     checkpoint: MusiqCheckpoint, flags: Flags, *, score_range: Sequence[float] | None = None
 ) -> MusiqConfig:
-    """Infer the configuration of a checkpoint, and account for all of its arrays.
+    """Infer the configuration of a checkpoint, and check that its arrays are exactly those of such a model.
 
     Args:
         checkpoint: Arrays as they were found.
@@ -46,8 +46,8 @@ def infer_checked(
         score_range: Lowest and highest opinion score behind a one-label head, if known.
 
     Raises:
-        ValueError: If an array is missing, unknown or of a wrong shape, with a list; or a flag is needed or
-            contradicted.
+        ValueError: If an array is missing, unknown or of a wrong shape; the message lists them. Or if a flag is needed
+            or contradicts the arrays.
     """
     ours, _ = to_ours(checkpoint.arrays, source=checkpoint.source)
     query = checkpoint.arrays.get("Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel")

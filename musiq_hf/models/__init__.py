@@ -6,7 +6,7 @@ from typing import Any
 from .musiq.family import MUSIQ
 from .protocol import Family
 
-# By the `model_type` of their configurations.
+# Families by the `model_type` of their configurations.
 FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ,)}
 
 

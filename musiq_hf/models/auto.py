@@ -14,12 +14,12 @@ from .musiq.pipeline_musiq import ImageQualityAssessmentPipeline
 from .protocol import Family
 
 TASK = "image-quality-assessment"
-# The small checkpoint that comes with the package: what the pipeline loads without a `model`.
+# Small checkpoint that comes with the package; the pipeline loads it if no `model` is given.
 DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "musiq-tiny-biq2021"
 
 
 class AutoModelForImageQualityAssessment(_BaseAutoModelClass):
-    """Load whichever model for image quality assessment a checkpoint holds."""
+    """Auto class that loads whichever model for image quality assessment a checkpoint holds."""
 
     _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
 
@@ -34,7 +34,7 @@ def register_family(family: Family) -> None:
         AutoModelForImageClassification.register(family.config, heads, exist_ok=True)
     if family.quality is not None:
         AutoModelForImageQualityAssessment.register(family.config, family.quality, exist_ok=True)
-    # One torch-native class serves both keys; with "pil" alone a warning appears wherever torchvision is installed.
+    # One class serves both keys. With "pil" alone Transformers warns wherever torchvision is installed.
     backends = {"pil": family.processor, "torchvision": family.processor}
     AutoImageProcessor.register(family.config, image_processor_classes=backends, exist_ok=True)
 

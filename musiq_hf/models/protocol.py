@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The types that every model family provides, and all that the rest of the package knows of one."""
+"""Types that every model family provides; the rest of the package knows a family by them alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,13 +67,13 @@ class QualityProcessor(Protocol):
         """
 
     def num_tokens(self, feature: Feature) -> int:
-        """Return the length of a feature in tokens, the unit of the budget of a batch."""
+        """Return the length of a feature in tokens; the size of a batch is bounded in this unit."""
 
     def count_tokens(self, height: int, width: int) -> int:
-        """Return `num_tokens` of a picture of this size, in pixels, without cutting it.
+        """Return the `num_tokens` that a picture of this size, in pixels, would have, without cutting it.
 
         Raises:
-            ValueError: As `cut`.
+            ValueError: If the model cannot read pictures of this size.
         """
 
     def pad(
@@ -82,8 +82,9 @@ class QualityProcessor(Protocol):
         """Batch features of different lengths.
 
         Args:
-            features: One of each picture.
-            padding: "longest" of the batch, or "max_length"; None = the processor's own setting.
+            features: Features of the pictures, one of each.
+            padding: "longest" pads to the longest feature of the batch, "max_length" to a fixed length; None = the
+                processor's own setting.
             max_length: Tokens that "max_length" pads to; None = the longest possible feature.
         """
 
@@ -104,13 +105,13 @@ class QualityProcessor(Protocol):
 class QualityModel(Protocol):
     """Model with a quality head.
 
-    Called with a batch of `QualityProcessor.pad` and perhaps `labels`, it answers `loss` (if there are labels),
-    `logits` (batch_size, num_labels) and `scores` (batch_size,) in MOS points.
+    It is called with a batch of `QualityProcessor.pad` and perhaps `labels`. Its output has `loss` (if there are
+    labels), `logits` (batch_size, num_labels) and `scores` (batch_size,) in MOS points.
 
     Attributes:
-        config: Its configuration.
-        device: Where its weights are.
-        training: Whether it is in training mode.
+        config: Configuration of the model.
+        device: Device that holds the weights.
+        training: Whether the model is in training mode.
     """
 
     config: Any
@@ -135,20 +136,25 @@ class QualityModel(Protocol):
 
 @dataclass(kw_only=True)
 class TrainingView:
-    """Part of a picture that a training step sees; the fields of a subclass become settings and flags of training.
+    """Part of a picture that a training step sees; this class shows the whole picture.
 
-    This one shows all of it. Random numbers come from torch's generator, so that a resumed run repeats them.
+    The fields of a subclass become settings and flags of training. Random numbers come from torch's generator, so that
+    a resumed run repeats them.
     """
 
     def cut(self, processor: Any, pixels: torch.Tensor) -> Feature:
-        """Turn a training picture into a feature; see `QualityProcessor.cut`."""
+        """Turn a training picture into a feature, as `QualityProcessor.cut` does."""
         return processor.cut(pixels)
 
     def check(self, processor: Any) -> None:
-        """Raise a ValueError if this view cannot be had with a processor."""
+        """Raise a ValueError if this view is not possible with a processor."""
 
     def max_tokens(self, processor: Any) -> int:
-        """Return the most tokens that `cut` gives, or raise a ValueError that says what would bound them."""
+        """Return the largest number of tokens that `cut` gives.
+
+        Raises:
+            ValueError: If there is no such bound; the message says which setting would make one.
+        """
         raise ValueError("`fixed_shapes` needs a bound on the tokens of a picture, which this family does not have.")
 
     def count_tokens(self, processor: Any, height: int, width: int) -> int:
@@ -162,11 +168,12 @@ class CardText:
 
     Attributes:
         summary: Sentence that says what the model is.
-        preprocessing: Sentences about what becomes of a picture.
+        preprocessing: Sentences about the way from a picture to the model's input.
         score: Sentences about the meaning of the score.
         intended: Sentences about the intended use.
         limits: Markdown list of limits and bias.
-        patents: Sentence about patents on the method, after a blank or a line break; empty if none are known.
+        patents: Sentence about patents on the method, which begins with a blank or a line break; empty if none are
+            known.
         citation: BibTeX entries.
         tags: Tags of the Hub.
     """
@@ -182,7 +189,7 @@ class CardText:
 
 
 def describe_score(config: QualityConfig) -> str:
-    """Write what a score of a model means, for its card: an expectation, or an opinion score in its unit."""
+    """Write the sentences of a card that say what a score means: an expectation, or an opinion score in its unit."""
     if config.num_labels > 1:
         return (
             f"The head predicts a distribution over the score values 1 to {config.num_labels}; the score is its "
@@ -201,7 +208,7 @@ def describe_score(config: QualityConfig) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Model family: its classes, and what the rest of the package must know to use them.
+    """Model family: its classes, and all that the rest of the package must know to use them.
 
     Attributes:
         name: The `model_type` of its configuration.
@@ -210,17 +217,17 @@ class Family:
         quality: Class of the model with a quality head, see `QualityModel`; None for a family without one.
         classifier: Class of the model with a head for classes; None for a family without one.
         others: Further classes of models.
-        processor_fields: Settings of the image processor alone that are part of the architecture.
-        view: Part of a picture that a training step sees.
+        processor_fields: Settings that are part of the architecture but that only the image processor has.
+        view: Class of the part of a picture that a training step sees; see `TrainingView`.
         parts: Function from a model to its parts that can be frozen, by name. "head" is always among them; its last
             module is the linear layer that gives the logits.
         lora_targets: Names of the linear layers to which low-rank additions are made.
         card: Function from a configuration to the sentences of a model card.
         facts: Function from a configuration to the lines that this family adds to `musiq info`, by name; None adds
             none.
-        start: Function that makes a model from a configuration and named backbones; None where one configuration is
-            all that it takes.
-        calibrate: Function of model, logits and labels that is called once after training; None does nothing.
+        start: Function that makes a model from a configuration and named backbones; None if a configuration alone is
+            enough.
+        calibrate: Function that is called once after training with the model, logits and labels; None does nothing.
     """
 
     name: str

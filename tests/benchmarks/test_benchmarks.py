@@ -207,7 +207,7 @@ def test_pyiqa_s_layout_of_a_sequence(tiny_config):
 
 def test_stand_ins_are_gone_afterwards(monkeypatch):
     monkeypatch.setattr(pyiqa_musiq, "UNUSED", ("not_a_package",))
-    with pyiqa_musiq._stand_ins():
+    with pyiqa_musiq._install_stand_ins():
         module = importlib.import_module("not_a_package.inner")
         assert isinstance(module.Anything, type)  # something to inherit from
     with pytest.raises(ModuleNotFoundError):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hyperparameters of MUSIQ (Ke et al., ICCV 2021, section 4.2) and the rules that they obey.
 
-Names follow Transformers wherever it has one.
+A field has the name that Transformers uses, if Transformers has one.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-# Deeper encoders add one bottleneck stage each: three convolutions more (google-research/musiq, model/resnet.py).
+# Each deeper encoder adds one bottleneck stage of three convolutions (google-research/musiq, model/resnet.py).
 RESNET_DEPTHS = (5, 8, 11, 14)
 POSITIVE_FIELDS = (
     "hidden_size",
@@ -39,12 +39,12 @@ UNREAD_FIELDS = {
 
 @strict
 class MusiqConfig(PreTrainedConfig):
-    """Configuration of a MUSIQ model; the defaults are the published three-scale model with one label.
+    """Configuration of a MUSIQ model; the defaults give the published three-scale model with one label.
 
     Args:
         hidden_size: Width D of the Transformer.
-        num_hidden_layers: Transformer blocks, >= 1.
-        num_attention_heads: Attention heads; must divide `hidden_size`.
+        num_hidden_layers: Number of Transformer blocks, >= 1.
+        num_attention_heads: Number of attention heads, a divisor of `hidden_size`.
         intermediate_size: Width of the MLP in each block.
         hidden_dropout_prob: Dropout after embeddings, attention output and MLP, in [0, 1).
         attention_probs_dropout_prob: Dropout on attention weights, in [0, 1).
@@ -52,21 +52,21 @@ class MusiqConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of every layer norm.
         initializer_range: Standard deviation of the initial spatial and scale embeddings.
         patch_encoder: "resnet" (stem and bottleneck stages), "conv" (stem only) or "linear" (Table 9 of the paper).
-        patch_encoder_depth: Layers of the "resnet" encoder: 5, 8, 11 or 14.
-        patch_encoder_width: Channels of the stem; a multiple of `patch_encoder_groups`.
-        patch_encoder_groups: Groups of every group norm in the patch encoder.
+        patch_encoder_depth: Number of layers of the "resnet" encoder: 5, 8, 11 or 14.
+        patch_encoder_width: Number of channels of the stem, a multiple of `patch_encoder_groups`.
+        patch_encoder_groups: Number of groups of every group norm in the patch encoder.
         patch_size: Side P of a patch, in pixels.
         hash_grid_size: Side G of the grid of the hash-based spatial embedding (eq. 2).
         spatial_embedding: "hash" (eq. 2), "sinusoid" (fixed table over the same cells), "fixed" (one learned vector
             per slot of the padded sequence) or "none" (Table 7).
         use_scale_embedding: Whether the scale embedding is added (Table 8).
-        longer_side_lengths: Longer sides L_k of the resized copies, in pixels; any order, kept sorted.
+        longer_side_lengths: Longer sides L_k of the resized copies, in pixels, in any order; they are kept sorted.
         use_native_resolution: Whether the picture itself is the last scale.
-        max_native_patches: Largest number l of native patches, None = all.
-        pre_logits_size: Width of a tanh layer before the head, None = no such layer.
+        max_native_patches: Largest number l of native patches; None = all.
+        pre_logits_size: Width of a tanh layer before the head; None = no such layer.
         score_offset: MOS points added to a one-label logit.
         score_scale: MOS points per unit of a one-label logit.
-        score_range: Lowest and highest possible score, in MOS points. Documents the range; never changes a score.
+        score_range: Lowest and highest possible score, in MOS points. It is a note that never changes a score.
 
     Raises:
         ValueError: If fields contradict each other; the message says what to change.
@@ -112,17 +112,20 @@ class MusiqConfig(PreTrainedConfig):
             self.score_range = list(self.score_range)
         super().__post_init__(**kwargs)
         if self.architectures is None:  # type: ignore[has-type]
-            # An Auto class that has several classes to choose from crashes on None.
+            # An Auto class that can choose between several classes crashes on None.
             self.architectures = ["MusiqForImageQualityAssessment"]
         if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
-            # Without it Transformers' image-classification pipeline puts a sigmoid on the MOS.
+            # Otherwise the image-classification pipeline of Transformers puts a sigmoid on the MOS.
             self.problem_type = "regression"
-        # `@strict` validates too, but hides the sentence in an error that is not a ValueError.
+        # `@strict` validates too, but its error is no ValueError and hides our sentence.
         self.validate_architecture()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "MusiqConfig":
-        """As the base class, but fields given to override the file are checked together with it."""
+        """Make a configuration from a dictionary, as the base class does.
+
+        Fields in `kwargs` override the dictionary, and the rules are checked after that: on the whole.
+        """
         names = {field.name for field in fields(cls)}
         overrides = {name: value for name, value in kwargs.items() if name in names}
         rest = {name: value for name, value in kwargs.items() if name not in names}
@@ -130,19 +133,19 @@ class MusiqConfig(PreTrainedConfig):
 
     @property
     def num_scales(self) -> int:
-        """Scales of the multi-scale representation: the resized copies, and the native picture if it is used."""
+        """Number of scales: the resized copies, and the native picture if it is used."""
         return len(self.longer_side_lengths) + int(self.use_native_resolution)
 
     @property
     def num_spatial_positions(self) -> int:
-        """Values of `spatial_position_ids`: cells of the grid, or slots of the fully padded sequence for "fixed"."""
+        """Number of spatial positions: cells of the grid, or slots of the fully padded sequence for "fixed"."""
         if self.spatial_embedding == "fixed":
             resized = sum((-(-length // self.patch_size)) ** 2 for length in self.longer_side_lengths)
             return resized + (self.max_native_patches or 0)
         return self.hash_grid_size**2
 
     def signature_fields(self) -> dict[str, Any]:
-        """Return the fields that a model in evaluation mode reads: shapes of weights, and what changes a score."""
+        """Return the fields that a model in evaluation mode reads: they shape weights or change a score."""
         return {name: getattr(self, name) for name in MusiqConfig.__annotations__.keys() - UNREAD_FIELDS}
 
     def validate_architecture(self) -> None:
@@ -203,7 +206,10 @@ class MusiqConfig(PreTrainedConfig):
 
     @property
     def answer_range(self) -> tuple[float, float] | None:
-        """Lowest and highest score in MOS points: of a distribution its own, else `score_range`, None if not noted."""
+        """Lowest and highest score in MOS points; None if it is not noted.
+
+        A distribution has the range of its score values; for one label it is `score_range`.
+        """
         if self.num_labels > 1:
             return 1, self.num_labels
         return None if self.score_range is None else (self.score_range[0], self.score_range[1])

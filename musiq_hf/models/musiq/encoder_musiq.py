@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Transformer of MUSIQ: attention, MLP and pre-norm blocks (google-research/musiq, multiscale_transformer.py)."""
+"""Transformer of MUSIQ: attention, MLP and pre-norm blocks (google-research/musiq, multiscale_transformer.py)."""
 
 from collections.abc import Callable
 
@@ -15,10 +15,10 @@ from .configuration_musiq import MusiqConfig
 from .cpu_kernels_musiq import MusiqLinear
 from .packing_musiq import MusiqPacking, attention_by_kernel, attention_by_picture
 
-# Tokens of the wide layer of the MLP at a time, when a fast kernel serves: its features are 3 times as wide.
+# Tokens that go through the MLP at a time with a fast kernel; inside it features are 3 times as wide.
 MLP_TOKENS = 4096
 ACTIVATION = "gelu_pytorch_tanh"
-INITIAL_BIAS = 1e-6  # standard deviation, in the MLP
+INITIAL_BIAS = 1e-6  # standard deviation of the initial biases of the MLP
 
 
 def eager_attention_forward(
@@ -31,7 +31,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attend, written out, with an additive mask; the other implementations must agree with it.
+    """Attend in plain operations, with an additive mask; the other implementations must agree with this one.
 
     Returns:
         Output (batch_size, length, num_heads, head_dim) and weights (batch_size, num_heads, length, length).
@@ -45,12 +45,12 @@ def eager_attention_forward(
 
 
 def cls_tokens(hidden_states: torch.Tensor, packing: MusiqPacking | None) -> torch.Tensor:
-    """Return the first token of every picture: (batch_size, 1, D), or of a pack (1, num_pictures, D)."""
+    """Return the first token of every picture: (batch_size, 1, D), or for a pack (1, num_pictures, D)."""
     return hidden_states[:, :1] if packing is None else hidden_states[:, packing.starts[:-1].long()]
 
 
 class MusiqAttention(nn.Module):
-    """Multi-head self-attention over the real tokens, for all of them or for the first, CLS, alone."""
+    """Multi-head self-attention over the real tokens; all of them attend, or CLS alone."""
 
     is_causal = False
 
@@ -74,10 +74,10 @@ class MusiqAttention(nn.Module):
         packing: MusiqPacking | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend; returns the output, shaped as the attending tokens, and the weights if the implementation has them.
+        """Attend, and return the output in the shape of the attending tokens, and the weights or None.
 
-        With `cls_only` every token is read but CLS alone attends. With `packing` the batch of one is a pack, each
-        picture attends to itself, and no mask is needed.
+        Only some implementations of attention give weights. With `cls_only` every token is read, but CLS alone
+        attends. With `packing` the batch of one is a pack, in which each picture attends to itself without a mask.
         """
         attending = cls_tokens(hidden_states, packing) if cls_only else hidden_states
         # (batch_size, length, D) -> (batch_size, length, num_heads, head_dim)
@@ -112,7 +112,7 @@ class MusiqAttention(nn.Module):
 
 
 class MusiqMLP(nn.Module):
-    """Two dense layers around the tanh approximation of GELU (the released code's; the exact one moves scores)."""
+    """Two dense layers around the tanh approximation of GELU, as in the released code; exact GELU changes scores."""
 
     def __init__(self, config: MusiqConfig):
         super().__init__()
@@ -123,7 +123,7 @@ class MusiqMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def _is_fast(self, hidden_states: torch.Tensor) -> bool:
-        """Return whether oneDNN's product can include the activation: nobody has put anything in its parts' places."""
+        """Return whether oneDNN's product can include the activation: parts are as built, and dropout is off."""
         parts = (self.fc1, self.activation, self.dropout)
         hooked = any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
         plain = type(self.fc1) is MusiqLinear and type(self.activation) is type(ACT2FN[ACTIVATION])
@@ -139,7 +139,7 @@ class MusiqMLP(nn.Module):
 
 
 class MusiqDropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for whole pictures while training, and scales up the kept ones."""
+    """Stochastic depth: in training, a residual branch is dropped for whole pictures and scaled up for the others."""
 
     def __init__(self, probability: float):
         super().__init__()
@@ -174,9 +174,10 @@ class MusiqLayer(GradientCheckpointingLayer):
         packing: MusiqPacking | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Transform (batch_size, 1 + sequence_length, hidden_size); with `cls_only` to CLS alone, length 1.
+        """Transform (batch_size, 1 + sequence_length, hidden_size); with `cls_only` the result has length 1, CLS.
 
-        With `packing` (1, num_tokens, hidden_size), and with both (1, num_pictures, hidden_size).
+        With `packing` tokens have shape (1, num_tokens, hidden_size), and with both the result has shape
+        (1, num_pictures, hidden_size).
         """
         normed = self.layernorm_before(hidden_states)
         branch, _ = self.attention(normed, attention_mask, cls_only=cls_only, packing=packing, **kwargs)
@@ -207,7 +208,7 @@ class MusiqEncoder(nn.Module):
     ) -> torch.Tensor:
         """Transform (batch_size, 1 + sequence_length, hidden_size); with `cls_only` the last block gives CLS alone.
 
-        `packing` goes to every block: see `MusiqLayer`.
+        `packing`, one of `kwargs`, goes to every block, as `MusiqLayer` describes it.
         """
         for index, layer in enumerate(self.layers, start=1):
             is_last = index == len(self.layers)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MUSIQ as a family: what the rest of the package knows of it."""
+"""MUSIQ as a model family: all that the rest of the package knows of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,10 +47,10 @@ def subset_patches(feature: Feature, limits: Sequence[int | None]) -> Feature:
 
     Args:
         feature: Unpadded sequence of one picture, as the processor gives it.
-        limits: At most so many patches of each scale, in the order of the scales; None keeps all.
+        limits: Largest number of patches of each scale, in the order of the scales; None keeps all.
 
     Returns:
-        The same entries, shorter. Random numbers come from torch's generator.
+        The same entries with fewer patches. Random numbers come from torch's generator.
     """
     kept = []
     for scale, limit in enumerate(limits):
@@ -61,9 +61,9 @@ def subset_patches(feature: Feature, limits: Sequence[int | None]) -> Feature:
 
 @dataclass(kw_only=True)
 class MusiqTrainingView(TrainingView):
-    """Random subset of the patches of a picture, a new one in every step.
+    """Random subset of the patches of a picture, drawn anew in every step.
 
-    The paper trains with 512 native patches, which it does not say how to choose.
+    The paper trains with 512 native patches and does not say how they are chosen.
     """
 
     native_patches: int | None = field(
@@ -88,7 +88,7 @@ class MusiqTrainingView(TrainingView):
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
 
     def limits(self, processor: MusiqImageProcessor) -> list[int | None]:
-        """Return the bounds in the order of the processor's scales; None keeps all patches of a scale."""
+        """Return the largest number of patches of each scale, in the processor's order; None keeps all patches."""
         resized = [self.resized_patches] * len(processor.longer_side_lengths)
         return resized + [self.native_patches] * processor.use_native_resolution
 
@@ -111,7 +111,10 @@ class MusiqTrainingView(TrainingView):
 
 
 def parts(model: Any) -> Mapping[str, Sequence[nn.Module]]:
-    """Return the parts that training can freeze: patch encoder with its projection, all but the head, and the head."""
+    """Return the parts that training can freeze, by name.
+
+    "patch_encoder" includes the patch projection, and "encoder" is the whole model but its head.
+    """
     embeddings, head = model.musiq.embeddings, model.head
     residual_network = [] if embeddings.patch_encoder is None else [embeddings.patch_encoder]
     pre_logits = [] if head.pre_logits is None else [head.pre_logits]
@@ -131,8 +134,8 @@ def card(config: MusiqConfig) -> CardText:
             f"MUSIQ, the multi-scale image quality Transformer (Ke et al., ICCV 2021, arXiv:2108.05997): {kind} that "
             "reads pictures at their own size and aspect ratio. For Hugging Face Transformers, with `musiq_hf`."
         ),
-        preprocessing=_preprocessing(config),
-        score=_classes(config) if is_classifier else describe_score(config),
+        preprocessing=_describe_preprocessing(config),
+        score=_describe_classes(config) if is_classifier else describe_score(config),
         intended=(
             "A start for fine-tuning on opinion scores."
             if is_classifier
@@ -148,16 +151,16 @@ def card(config: MusiqConfig) -> CardText:
 
 
 def facts(config: MusiqConfig) -> dict[str, str]:
-    """Name the scales at which pictures are read."""
+    """Name the scales at which pictures are read, for `musiq info`."""
     lengths = [f"longer side {length}" for length in config.longer_side_lengths]
     return {"scales": ", ".join([*lengths, *(["native"] if config.use_native_resolution else [])])}
 
 
-def _classes(config: MusiqConfig) -> str:
+def _describe_classes(config: MusiqConfig) -> str:
     return f"None: the head gives logits of {config.num_labels} classes. Fine-tune it before you score pictures."
 
 
-def _preprocessing(config: MusiqConfig) -> str:
+def _describe_preprocessing(config: MusiqConfig) -> str:
     scales = [f"resized to a longer side of {length} pixels" for length in config.longer_side_lengths]
     if config.use_native_resolution:
         limit = "" if config.max_native_patches is None else f" (the first {config.max_native_patches} patches)"

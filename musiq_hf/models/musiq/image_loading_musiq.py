@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One policy from all that holds a picture to a float tensor, so that file, PIL image and array get one score.
+"""Pixels from files, PIL images and arrays, by one policy for all of them, so that they get the same score.
 
 EXIF orientation is applied to files and to PIL images that still carry it. Gray is repeated, and alpha is composited
 on white. CMYK, palette and other colour modes become RGB. 16-bit gray pictures keep their 16 bits; Pillow opens 16-bit
-colour files with 8. Animations and multi-page files are their first frame. The released code reads 8-bit RGB files
-only and ignores EXIF orientation.
+colour files with 8. Only the first frame or page of a file is read. The released code reads 8-bit RGB files only and
+ignores EXIF orientation.
 """
 
 import base64
@@ -59,7 +59,7 @@ def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: 
         ) from error
     except (OSError, SyntaxError, EOFError, ValueError) as error:
         raise ValueError(f"{name}: cannot be decoded, the file is truncated or damaged ({error}).") from error
-    image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
+    image.filename = name  # type: ignore[attr-defined]  # later error messages name the picture by it
     return image
 
 
@@ -71,7 +71,7 @@ def download(url: str, *, timeout: float | None = None) -> BytesIO:
         timeout: Seconds to wait; None waits forever.
 
     Raises:
-        ValueError: If it cannot be downloaded; the message names the URL.
+        ValueError: If the file cannot be downloaded; the message names the URL.
     """
     try:
         response = httpx.get(url, timeout=timeout, follow_redirects=True).raise_for_status()
@@ -93,13 +93,13 @@ def load_image(
         source: Path, http(s) URL, base64 text (with or without a `data:` header), or a PIL image.
         timeout: Seconds to wait for a URL; None waits forever.
         decode: Function from a path or bytes, and a name for them, to a picture.
-        upright: Whether to apply the EXIF orientation of a PIL image; that of other sources is `decode`'s.
+        upright: Whether to apply the EXIF orientation of a PIL image; for other sources `decode` decides that.
 
     Returns:
         A decoded PIL image.
 
     Raises:
-        FileNotFoundError: If a text is neither a file, nor a URL, nor base64.
+        FileNotFoundError: If a text is no file, no URL and no base64.
         ValueError: If the picture cannot be decoded; the message names the file.
         TypeError: If `source` is something else.
     """
@@ -120,7 +120,7 @@ def _load_pil(image: Image.Image, *, upright: bool) -> Image.Image:
     try:
         image.load()
         return _turn_upright(image) if upright else image
-    except OSError as error:  # opened lazily, so a damaged file shows only now
+    except OSError as error:  # Pillow opens lazily, so a damaged file shows only here
         raise ValueError(f"{_get_pil_name(image)}: cannot be decoded, truncated or damaged ({error}).") from error
 
 
@@ -156,7 +156,7 @@ def _read_pil_pixels(image: Image.Image) -> np.ndarray:
     """Read the pixels of a PIL image, (height, width) or (height, width, channels), in one of the supported dtypes."""
     image = load_image(image)
     if image.mode.startswith("I;16"):
-        return np.array(image).astype(np.uint16)  # also turns big-endian pixels around
+        return np.array(image).astype(np.uint16)  # also converts big-endian pixels
     if image.mode == "I":  # 16-bit pictures in a 32-bit container
         pixels = np.array(image)
         if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
@@ -174,13 +174,13 @@ def _read_pil_pixels(image: Image.Image) -> np.ndarray:
 def _make_tensor(array: np.ndarray) -> torch.Tensor:
     if array.dtype.name not in ARRAY_DTYPES:
         raise ValueError(f"{WRONG_DTYPE}, got {array.dtype}.")
-    # Arrays can be in foreign byte order, reversed, or read-only, which tensors cannot be; only those are copied.
+    # Tensors cannot be in foreign byte order, reversed or read-only; only arrays that are so are copied.
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _order_channels_last(pixels: torch.Tensor, input_data_format: str | None, *, default: str) -> torch.Tensor:
-    """View (height, width), HWC or CHW pixels as HWC; `default` settles what both layouts would fit."""
+    """View pixels of shape (height, width), HWC or CHW as HWC; if both layouts fit, `default` is taken."""
     if pixels.dim() == 2:
         return pixels[..., None]
     if pixels.dim() != 3:
@@ -197,7 +197,7 @@ def _order_channels_last(pixels: torch.Tensor, input_data_format: str | None, *,
 
 
 def _scale_to_unit_range(pixels: torch.Tensor) -> torch.Tensor:
-    """Scale pixels to float32 in [0, 1]: uint8 is 0..255, uint16 is 0..65535, floats must already lie in 0..1."""
+    """Scale pixels to float32 in [0, 1]: uint8 is 0..255, uint16 is 0..65535, and floats must lie in 0..1 already."""
     if pixels.dtype == torch.uint8:
         return pixels.to(torch.float32) / 255
     if pixels.dtype == torch.uint16:
@@ -221,21 +221,21 @@ def to_rgb_tensor(
     do_convert_rgb: bool = True,
     keep_uint8: bool = False,
 ) -> torch.Tensor:
-    """Return the pixels of one picture as RGB; differentiable for float tensors.
+    """Return the pixels of one picture as RGB; for float tensors the result is differentiable.
 
     Args:
-        image: PIL image, array or tensor (on any device, kept there). uint8 is 0..255, uint16 0..65535, float 0..1.
-        input_data_format: "channels_first" or "channels_last". None infers it from the 1 to 4 channels. Where both
-            fit, arrays are read as height, width, channels and tensors as channels, height, width.
-        do_convert_rgb: Whether gray is repeated and alpha composited on white. If not, other pictures than RGB raise.
-        keep_uint8: Whether uint8 pixels without alpha stay as they are: a quarter of the memory, which they may share
+        image: PIL image, array, or tensor on any device, where it stays. uint8 is 0..255, uint16 0..65535, float 0..1.
+        input_data_format: "channels_first" or "channels_last". None infers it: one side must be 1 to 4 channels. If
+            both fit, arrays are read as height, width, channels and tensors as channels, height, width.
+        do_convert_rgb: Whether gray is repeated and alpha composited on white; if not, only RGB pictures are accepted.
+        keep_uint8: Whether uint8 pixels without alpha stay uint8. They take a quarter of the memory, and may share it
             with `image`.
 
     Returns:
         float32, shape (height, width, 3), in [0, 1], or uint8 in 0..255.
 
     Raises:
-        ValueError: If the picture is empty, has a wrong shape or dtype, or values outside of its range.
+        ValueError: If the picture is empty, its shape or dtype is wrong, or a value is outside of its range.
     """
     default = "channels_first" if isinstance(image, torch.Tensor) else "channels_last"
     if isinstance(image, Image.Image):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`MusiqImageProcessor`: pictures to the multi-scale patch sequences of section 3.2, with positions and masks.
+"""`MusiqImageProcessor` turns pictures into the multi-scale patch sequences of section 3.2, with positions and masks.
 
-Torch-native and exact: aspect-ratio-preserving Gaussian resize, float32 sizes, centred zero padding after
-normalisation and floored hash positions, as in the released code (google-research/musiq, model/preprocessing.py).
-Where that pads every resized scale to its largest possible length, padding here stands only at the end of the
-sequence, and only in batches.
+It works in PyTorch and follows the released code (google-research/musiq, model/preprocessing.py) exactly. The Gaussian
+resize preserves the aspect ratio, and sizes are computed in float32. Zero padding is centred and comes after
+normalisation. Hash positions are floored. There is one difference: the released code pads every resized scale to its
+largest possible length. Here padding stands only at the end of a sequence, and only in batches.
 """
 
 import math
@@ -30,17 +30,17 @@ SHARED_FIELDS = (
     "use_native_resolution",
     "max_native_patches",
 )
-# Settings that decide how a result is packed, which no score sees.
+# Settings that decide how a result is packed; they change no score.
 PACKING_FIELDS = {"padding", "return_tensors"}
 # Keys of a preprocessor_config.json that describe the file, not the preprocessing.
 FILE_KEYS = {"image_processor_type", "processor_class", "auto_map", "backend", "_commit_hash", "name_or_path"}
 
 
 def _cut(pixels: torch.Tensor, sizes: Sequence[tuple[int, int]], patch_size: int, *, has_native: bool) -> torch.Tensor:
-    """Patches of all scales of one picture, (num_patches, patch_size * patch_size * 3), in [-1, 1].
+    """Cut one picture into patches of all scales, (num_patches, patch_size * patch_size * 3), in [-1, 1].
 
-    Pixels are scaled to [-1, 1] before they are padded, so that padding is mid gray, and nothing is clipped. Bytes
-    stay bytes as long as they can: only what is asked for becomes four times as large.
+    Pixels are scaled to [-1, 1] before they are padded, so that padding is mid gray. Nothing is clipped. uint8 pixels
+    are converted as late as possible, because float32 takes four times the memory.
     """
     native = [False] * (len(sizes) - has_native) + [True] * has_native
     if pixels.dtype != torch.uint8:
@@ -60,7 +60,7 @@ def _cut(pixels: torch.Tensor, sizes: Sequence[tuple[int, int]], patch_size: int
 
 
 class MusiqImageProcessorKwargs(TypedDict, total=False):
-    """Settings of `MusiqImageProcessor`, at construction and per call; see there."""
+    """Settings of `MusiqImageProcessor`, for its construction and for a call; its docstring describes them."""
 
     patch_size: int
     hash_grid_size: int
@@ -76,21 +76,23 @@ class MusiqImageProcessorKwargs(TypedDict, total=False):
 
 
 class MusiqImageProcessor(BaseImageProcessor):
-    """Turn pictures of any sizes into the sequences that MUSIQ reads.
+    """Image processor that turns pictures of any sizes into the sequences that MUSIQ reads.
 
-    Takes paths, URLs, base64, PIL images, arrays and tensors, one or many, of different sizes. uint8 is 0..255, uint16
-    0..65535, float 0..1. EXIF orientation is applied to files and to PIL images that carry it, gray is repeated,
-    alpha is composited on white, CMYK and palette pictures are converted, 16 bits are scaled. An ambiguous layout is
-    height, width, channels for arrays and channels, height, width for tensors. Differentiable in the pixels of float
-    tensors, which stay on their device.
+    It takes paths, URLs, base64, PIL images, arrays and tensors, one or many, of different sizes. uint8 is 0..255,
+    uint16 0..65535, float 0..1. EXIF orientation is applied to files and to PIL images that carry it. Gray is
+    repeated, alpha is composited on white, CMYK and palette pictures are converted, and 16 bits are scaled. If both
+    layouts fit, arrays are read as height, width, channels and tensors as channels, height, width. Float tensors stay
+    on their device, and the result is differentiable in their pixels.
 
     Args:
         patch_size: Side P of a patch, in pixels.
         hash_grid_size: Side G of the grid of spatial positions.
-        spatial_embedding: The model's kind; "fixed" gives slots of the padded sequence in place of grid cells.
+        spatial_embedding: Spatial embedding of the model: "hash", "sinusoid", "fixed" or "none". For "fixed" positions
+            are slots of the padded sequence in place of grid cells.
         longer_side_lengths: Longer sides L_k of the resized copies, in pixels.
         use_native_resolution: Whether the picture itself is the last scale.
-        max_native_patches: Keep the first l native patches in raster order, as the released code does; None = all.
+        max_native_patches: Number l of native patches that are kept, the first in raster order as in the released
+            code; None = all.
         resize_mode: "arp" keeps the aspect ratio (eq. 1); "square" does not (Table 5).
         padding: "longest" pads to the longest sequence of the batch, "max_length" to the longest possible one (needs
             `max_native_patches`), "do_not_pad" returns lists.
@@ -121,14 +123,14 @@ class MusiqImageProcessor(BaseImageProcessor):
             raise TypeError(f"Unknown settings {unknown}; known are {sorted(self.valid_kwargs.__annotations__)}.")
         validate_typed_dict(self.valid_kwargs, {name: kwargs[name] for name in kwargs if name not in FILE_KEYS})
         if not __name__.startswith("transformers_modules"):
-            kwargs.pop("auto_map", None)  # names code files, which saving again would not bring along
+            kwargs.pop("auto_map", None)  # it names code files that saving would not copy
         super().__init__(**kwargs)
         self._set_attributes(**kwargs)
         self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self.valid_kwargs.__annotations__})
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> "MusiqImageProcessor":
-        """A processor that agrees with a `MusiqConfig`; `kwargs` are further settings."""
+        """Make a processor that agrees with a `MusiqConfig`; `kwargs` are further settings."""
         return cls(**{name: getattr(config, name) for name in SHARED_FIELDS}, **kwargs)
 
     def check_config(self, config: Any) -> None:
@@ -142,7 +144,7 @@ class MusiqImageProcessor(BaseImageProcessor):
                 )
 
     def signature_fields(self) -> dict[str, Any]:
-        """Return the settings that decide what a model sees of a picture; how sequences are packed is none of them."""
+        """Return the settings that decide what a model sees of a picture; those for packing sequences do not."""
         names = self.valid_kwargs.__annotations__.keys() - PACKING_FIELDS
         return {name: getattr(self, name) for name in names}
 
@@ -170,15 +172,15 @@ class MusiqImageProcessor(BaseImageProcessor):
         """Return the number of patches of a picture of this size, in pixels.
 
         Raises:
-            ValueError: As `cut`.
+            ValueError: If the picture is too thin for the settings.
         """
         return sum(self.count_patches(height, width))
 
     def count_patches(self, height: int, width: int) -> list[int]:
-        """Return the number of patches of each scale of a picture of this size, in pixels, in order.
+        """Return the number of patches of each scale, in order, of a picture of this size, in pixels.
 
         Raises:
-            ValueError: As `cut`.
+            ValueError: If the picture is too thin for the settings.
         """
         sizes = scaled_sizes(
             height,
@@ -216,7 +218,7 @@ class MusiqImageProcessor(BaseImageProcessor):
 
     @staticmethod
     def _flatten(images: Any) -> Iterator[Any]:
-        """Single pictures from a picture, a batch array, or lists of them."""
+        """Yield the single pictures of a picture, a batch array, or lists of them."""
         if isinstance(images, list | tuple):
             for image in images:
                 yield from MusiqImageProcessor._flatten(image)
@@ -254,7 +256,7 @@ class MusiqImageProcessor(BaseImageProcessor):
         do_convert_rgb: bool,
         input_data_format: str | None,
     ) -> dict[str, torch.Tensor]:
-        """One picture to its unpadded sequence; the tensors have no batch axis."""
+        """Turn one picture into its unpadded sequence; the tensors have no batch axis."""
         pixels = to_rgb_tensor(
             image, input_data_format=input_data_format, do_convert_rgb=do_convert_rgb, keep_uint8=True
         )
@@ -298,17 +300,17 @@ class MusiqImageProcessor(BaseImageProcessor):
         max_length: int | None = None,
         return_tensors: str | TensorType | None = None,
     ) -> BatchFeature:
-        """Batch sequences of different lengths; the one place where padding is made.
+        """Batch sequences of different lengths; all padding is made here.
 
         Args:
-            features: Per picture, the tensors that this processor returns with `padding="do_not_pad"`.
+            features: Tensors of each picture, as this processor returns them with `padding="do_not_pad"`.
             padding: "longest", "max_length" or "do_not_pad"; None = the processor's own setting.
-            max_length: Patches that "max_length" pads to; None = the longest possible sequence.
+            max_length: Number of patches that "max_length" pads to; None = the longest possible sequence.
             return_tensors: "pt" or "np"; None = "pt".
 
         Returns:
-            Tensors (batch_size, sequence_length, ...), zero where the mask is 0; lists for "do_not_pad". One sequence
-            that needs no padding is not copied: the batch shares its memory.
+            Tensors (batch_size, sequence_length, ...), zero where the mask is 0; lists for "do_not_pad". If a single
+            sequence needs no padding, it is not copied: the batch shares its memory.
         """
         names = self.valid_kwargs.__annotations__
         settings = {name: getattr(self, name) for name in names} | {"return_tensors": return_tensors}
@@ -353,7 +355,7 @@ class MusiqImageProcessor(BaseImageProcessor):
         for name in self.model_input_names:
             first = features[0][name]
             if len(features) == 1 and len(first) == length:
-                batch = first[None]  # nothing to copy, and of one picture the pixels can be gigabytes
+                batch = first[None]  # not copied, because the pixels of one picture can be gigabytes
             else:
                 batch = first.new_zeros((len(features), length, *first.shape[1:]))
                 for row, feature in enumerate(features):

@@ -16,7 +16,7 @@ def l1_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         Scalar, >= 0.
 
     Raises:
-        ValueError: If the shapes differ (broadcasting would compare every prediction with every target).
+        ValueError: If the shapes differ; broadcasting would compare every prediction with every target.
     """
     if predictions.shape != targets.shape:
         raise ValueError(
@@ -31,11 +31,11 @@ def emd_loss(probabilities: torch.Tensor, targets: torch.Tensor, *, exponent: fl
 
     Args:
         probabilities: Shape (batch_size, num_bins), rows adding up to 1.
-        targets: Shape (batch_size, num_bins), counts or probabilities, >= 0; normalised here.
-        exponent: r of eq. 3; the paper trains with 2.
+        targets: Counts or probabilities, shape (batch_size, num_bins), >= 0. Rows need not add up to 1.
+        exponent: Exponent r of eq. 3; the paper trains with 2.
 
     Returns:
-        Scalar, >= 0; 0 if both are equal.
+        Scalar, >= 0; it is 0 if both are equal.
 
     Raises:
         ValueError: If the shapes differ, or a target has a negative entry or is all zeros.

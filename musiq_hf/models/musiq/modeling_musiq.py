@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """MUSIQ: multi-scale image quality Transformer (Ke et al., ICCV 2021, section 3).
 
-Equal to the released code (google-research/musiq, model/multiscale_transformer.py) on every real token. Differences
-that no score sees: a padding token here is only kept from being attended to, where the released code also keeps it
-from attending, and sequences need no fixed length.
+Hidden states of real tokens equal those of the released code (google-research/musiq,
+model/multiscale_transformer.py). Two differences change no score. Padding tokens are not attended to here; the
+released code also keeps them from attending. And sequences need no fixed length.
 """
 
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from .packing_musiq import MusiqPacking, can_pack, pack_groups
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
 from .patching_musiq import sinusoid_table
 
-# Patches that are projected at a time, by device, when no gradient is needed.
+# Number of patches that are embedded at a time when no gradient is needed, by device.
 CHUNK = {"cpu": 256, "other": 8192}
-# Tokens that go through the blocks at a time, or one picture with more.
+# Number of tokens that go through the blocks at a time, by device; a picture with more goes alone.
 PACK_TOKENS = {"cpu": 2048, "other": 2**30}
-CHECKPOINT_PATCHES = 256  # that are encoded again at a time, with activation checkpointing
-CACHE_BYTES = 2**21  # of features of the patch encoder at a time, on a CPU
+CHECKPOINT_PATCHES = 256  # patches that activation checkpointing encodes again at a time
+CACHE_BYTES = 2**21  # features of the patch encoder at a time, on a CPU
 RECORDED = ("output_hidden_states", "output_attentions")
 
 
@@ -42,12 +42,12 @@ class MusiqImageQualityOutput(ModelOutput):
     """Output of `MusiqForImageQualityAssessment`.
 
     Attributes:
-        loss: Scalar, if labels were given: L1 in units of the logit, or EMD (eq. 3) for a distribution.
-        logits: Shape (batch_size, num_labels), raw.
-        scores: Shape (batch_size,), in MOS points: `score_offset + score_scale * logit` for one label, the expectation
-            over the score values 1..n for a distribution.
-        hidden_states: Inputs of every block and output of the last, if asked for.
-        attentions: Attention weights of every block, if asked for and computed (eager attention).
+        loss: Scalar, None without labels: L1 in units of the logit, or EMD (eq. 3) for a distribution.
+        logits: Raw outputs of the head, shape (batch_size, num_labels).
+        scores: Scores in MOS points, shape (batch_size,): `score_offset + score_scale * logit` for one label, the
+            expectation over the score values 1..n for a distribution.
+        hidden_states: Inputs of every block and output of the last, if they were asked for.
+        attentions: Attention weights of every block, if they were asked for and the attention is eager.
     """
 
     loss: torch.Tensor | None = None
@@ -95,9 +95,10 @@ class MusiqEmbeddings(nn.Module):
     def _encode(self, patches: torch.Tensor) -> torch.Tensor:
         """Encode patches, (num_patches, patch_size * patch_size * 3) -> (num_patches, D).
 
-        On a CPU the encoder reads a few patches at a time, whose features stay in the cache; the projection, with
-        most of the weights, more. With activation checkpointing a part of the patches at a time is encoded again for
-        its gradients: features inside of the encoder are most of what training keeps.
+        On a CPU the encoder reads only a few patches at a time, so that their features stay in the cache. The
+        projection, which has most of the weights, reads all of them at once. Features inside of the encoder are most
+        of what training keeps. Activation checkpointing keeps none, and encodes a part of the patches at a time again
+        for their gradients.
         """
         if self.patch_encoder is None:
             return self._encode_at_once(patches)
@@ -116,8 +117,8 @@ class MusiqEmbeddings(nn.Module):
     def _embed_patches(self, pixel_values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Encode a batch, (batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
 
-        Without gradients only the real patches, some at a time: the features between encoder and projection are
-        40 times as large as what comes out.
+        Without gradients, padding is skipped and the patches are encoded some at a time. That bounds the memory: the
+        features between encoder and projection are 40 times as large as the result.
         """
         patches = pixel_values.flatten(0, 1)
         if needs_one_graph():
@@ -139,7 +140,7 @@ class MusiqEmbeddings(nn.Module):
         scale_position_ids: torch.Tensor,
         pixel_attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Embed; returns shape (batch_size, 1 + sequence_length, hidden_size), CLS first."""
+        """Embed a batch: the result has shape (batch_size, 1 + sequence_length, hidden_size), CLS first."""
         embeddings = self._embed_patches(pixel_values, pixel_attention_mask)
         if self.spatial_kind == "sinusoid":
             table = sinusoid_table(self.num_positions, self.hidden_size, device=embeddings.device)
@@ -165,14 +166,14 @@ class MusiqHead(nn.Module):
         self.classifier.initial = "zeros"
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        pooled = as_input(pooled, self.classifier)  # float32 also in half-precision models, see below
+        pooled = as_input(pooled, self.classifier)  # the head stays in float32 in half-precision models too, see below
         if self.pre_logits is not None:
             pooled = torch.tanh(self.pre_logits(pooled))
         return self.classifier(pooled)
 
 
 def _fill(weight: torch.Tensor, initial: str) -> None:
-    """Fill a weight with what it starts from: "ones", "zeros", "xavier" (uniform) or "lecun" (normal)."""
+    """Fill a weight with its initial values: "ones", "zeros", "xavier" (uniform) or "lecun" (normal)."""
     if initial == "xavier":
         init.xavier_uniform_(weight)
     elif initial == "lecun":
@@ -184,7 +185,7 @@ def _fill(weight: torch.Tensor, initial: str) -> None:
 
 
 class MusiqPreTrainedModel(PreTrainedModel):
-    """Base of all MUSIQ models: configuration class, capabilities and the original's initial weights."""
+    """Base of all MUSIQ models: class of the configuration, capabilities, and initial weights as in the original."""
 
     config_class = MusiqConfig
     config: MusiqConfig
@@ -195,7 +196,7 @@ class MusiqPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The Trainer would otherwise rescale our mean-reduced loss by the number of processes or accumulation steps.
     accepts_loss_kwargs = False
-    # bfloat16 keeps too little of the pixels: with such a stem scores of the embedded checkpoint move 10 times as far.
+    # bfloat16 keeps too little of the pixels: a stem in it moves scores of the embedded checkpoint 10 times as far.
     _keep_in_fp32_modules_strict = {"stem_conv", "stem_norm"}
     _no_split_modules = ["MusiqEmbeddings", "MusiqLayer"]
     _supports_sdpa = True
@@ -207,12 +208,12 @@ class MusiqPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise one module's own weights as the released code does (its library defaults where it names nothing).
+        """Initialise the weights that a module itself owns, as the released code and the defaults of its library do.
 
-        Layers that start otherwise than others of their class say so in `initial`.
+        A layer that starts otherwise than others of its class says so in `initial`.
 
-        Leaf by leaf, never through the parent: for classes outside of its own package Transformers skips every module
-        that owns no parameter itself, which would leave the weights below it uninitialised.
+        A parent does not initialise its children. For classes outside of its own package Transformers skips every
+        module that owns no parameter itself. The weights below such a module would stay uninitialised.
         """
         if isinstance(module, MusiqEmbeddings):
             init.zeros_(module.cls_token)
@@ -228,7 +229,7 @@ class MusiqPreTrainedModel(PreTrainedModel):
 
 
 class MusiqModel(MusiqPreTrainedModel):
-    """Encoder: patches of all scales to a sequence of hidden states, CLS first."""
+    """Encoder without a head: it turns patches of all scales into a sequence of hidden states, CLS first."""
 
     def __init__(self, config: MusiqConfig):
         super().__init__(config)
@@ -271,9 +272,9 @@ class MusiqModel(MusiqPreTrainedModel):
         cls_only: bool,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Run the blocks on the real tokens of all pictures, one after the other: no work on padding, and no mask.
+        """Run the blocks on the real tokens alone, picture after picture: without work on padding and without a mask.
 
-        Padding comes out as it went in; with `cls_only` it does not come out.
+        Padding tokens come back unchanged; with `cls_only` only CLS of every picture comes back.
         """
         real = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
         tokens, encoded, start = hidden_states[real], [], 0
@@ -283,7 +284,7 @@ class MusiqModel(MusiqPreTrainedModel):
             packing = MusiqPacking.of(lengths, tokens.device)
             pack = tokens[None, start : start + sum(lengths)]
             output = self.encoder(pack, None, cls_only=cls_only, packing=packing, **kwargs)[0]
-            encoded.append(output.to(hidden_states.device))  # a device map can end elsewhere
+            encoded.append(output.to(hidden_states.device))  # a device map can put the last block elsewhere
             start += sum(lengths)
         if cls_only:
             return torch.cat(encoded)[:, None]
@@ -297,16 +298,16 @@ class MusiqModel(MusiqPreTrainedModel):
         cls_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Run blocks and final norm on embedded tokens, for whoever embeds once and encodes parts of it.
+        """Run blocks and final norm on embedded tokens, so that a caller can embed once and encode parts of them.
 
         Args:
-            hidden_states: CLS first, shape (batch_size, 1 + sequence_length, hidden_size).
+            hidden_states: Embedded tokens, CLS first, shape (batch_size, 1 + sequence_length, hidden_size).
             mask: 1 = real token, 0 = padding, shape (batch_size, 1 + sequence_length). None = all real.
-            cls_only: See `forward`.
+            cls_only: Whether only CLS is wanted, as in `forward`.
             **kwargs: `output_hidden_states`, `output_attentions`.
 
         Returns:
-            Shaped as `hidden_states`, or CLS alone.
+            Encoded tokens in the shape of `hidden_states`, or CLS alone.
         """
         recorded = any(kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
         cls_only = cls_only and not recorded and self.config._attn_implementation in ("eager", "sdpa")
@@ -336,13 +337,13 @@ class MusiqModel(MusiqPreTrainedModel):
             pixel_attention_mask: 1 = real patch, 0 = padding, shape (batch_size, sequence_length). None = all real.
             spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
             scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
-            cls_only: Whether CLS is all that is wanted: the last block then computes no other token. No effect if
+            cls_only: Whether only CLS is wanted: the last block then computes no other token. It has no effect if
                 hidden states or attentions are asked for, or with an attention other than eager and sdpa.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
-            `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first, meaningless on padding, or
-            CLS alone, and `pooler_output` (batch_size, hidden_size), the CLS token.
+            `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first and meaningless on padding,
+            or CLS alone; and `pooler_output` (batch_size, hidden_size), the CLS token.
 
         Raises:
             ValueError: If a tensor that the configuration needs is missing, or the patches have a wrong shape.
@@ -358,8 +359,8 @@ class MusiqModel(MusiqPreTrainedModel):
 class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
     """MUSIQ with a head for a mean opinion score (one label) or a score distribution over 1..n (n labels)."""
 
-    # bfloat16 has steps of half a point at the logits of published checkpoints, which are scores of 0..100.
-    _keep_in_fp32_modules_strict = {"head"}  # and what the encoder keeps
+    # Logits of published checkpoints are scores of 0..100, where bfloat16 has steps of half a point.
+    _keep_in_fp32_modules_strict = {"head"}  # besides the modules of the base class
 
     def __init__(self, config: MusiqConfig):
         super().__init__(config)
@@ -373,7 +374,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
             return self.config.score_offset + self.config.score_scale * logits[:, 0].float()
         probabilities = logits.float().softmax(dim=-1)
         values = torch.arange(1.0, self.config.num_labels + 1, device=logits.device)
-        return (probabilities * values).sum(dim=-1)  # a product of matrices would be in half precision under autocast
+        return (probabilities * values).sum(dim=-1)  # autocast would do a matrix product in half precision
 
     def std_from_logits(self, logits: torch.Tensor) -> torch.Tensor | None:
         """Return standard deviations of predicted distributions, in MOS points, (batch_size,); None for one label."""
@@ -384,7 +385,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         distances = values - (probabilities * values).sum(dim=-1, keepdim=True)
         return (probabilities * distances**2).sum(dim=-1).sqrt()
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         labels = labels.to(device=logits.device, dtype=torch.float32)
         if self.config.num_labels == 1:
             targets = (labels - self.config.score_offset) / self.config.score_scale
@@ -415,13 +416,13 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
             `MusiqImageQualityOutput` with `scores` in MOS points.
 
         Raises:
-            ValueError: If a tensor is missing or has a wrong shape, or a label distribution is not one.
+            ValueError: If a tensor is missing or has a wrong shape, or a row of labels is no distribution.
         """
         inputs = (pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids)
         outputs = self.musiq(*inputs, cls_only=True, return_dict=True, **kwargs)
         logits = self.head(outputs.pooler_output)
         return MusiqImageQualityOutput(
-            loss=None if labels is None else self._loss(logits, labels),
+            loss=None if labels is None else self._compute_loss(logits, labels),
             logits=logits,
             scores=self.scores_from_logits(logits),
             hidden_states=outputs.hidden_states,
@@ -430,9 +431,9 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
 
 
 class MusiqForImageClassification(MusiqPreTrainedModel):
-    """MUSIQ with a classification head: the ImageNet pre-training of section 4.2."""
+    """MUSIQ with a classification head, for the ImageNet pre-training of section 4.2."""
 
-    _keep_in_fp32_modules_strict = {"head"}  # and what the encoder keeps
+    _keep_in_fp32_modules_strict = {"head"}  # besides the modules of the base class
 
     def __init__(self, config: MusiqConfig):
         super().__init__(config)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sequences of several pictures in one row of tokens, without padding, and attention within each."""
+"""Sequences of several pictures in one row without padding, called packs, and attention within each picture."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ from .cpu_kernels_musiq import attention_in_blocks, is_fast_attention, needs_one
 
 @dataclass(frozen=True)
 class MusiqPacking:
-    """Places of the tokens of several pictures that stand one after the other, without padding, as a batch of one.
+    """Places of several pictures in a pack: a batch of one, in which their tokens follow each other without padding.
 
     Attributes:
-        starts: int32, shape (num_pictures + 1,): where each picture begins, with its CLS, and the last ends.
+        starts: Index of the first token, CLS, of each picture, and the number of all tokens; int32, shape
+            (num_pictures + 1,).
         lengths: Number of tokens of each picture.
     """
 
@@ -25,20 +26,20 @@ class MusiqPacking:
 
     @classmethod
     def of(cls, lengths: list[int], device: torch.device) -> "MusiqPacking":
-        """Place pictures of these lengths, in this order."""
+        """Make the packing of pictures of these lengths, in this order."""
         starts = torch.tensor([0, *lengths], device=device).cumsum(0, dtype=torch.int32)
         return cls(starts=starts, lengths=lengths)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "MusiqPacking":
-        """Move to another device; accelerate calls this between blocks that a device map has put on different ones."""
+        """Move to another device; Accelerate calls this between blocks that a device map has put on different ones."""
         return MusiqPacking(starts=self.starts.to(device, non_blocking=non_blocking), lengths=self.lengths)
 
 
 def can_pack(hidden_states: torch.Tensor, encoder: nn.Module, config: PreTrainedConfig) -> bool:
-    """Return whether blocks can run on tokens without padding: no training, and a kernel for it.
+    """Return whether blocks can run on packs: not in training, and only if a kernel for packs is there.
 
     Args:
-        hidden_states: Tokens that the blocks are to read.
+        hidden_states: Tokens that the blocks would read.
         encoder: Module that holds the blocks.
         config: Configuration of the blocks: kind of attention, width, number of heads.
     """
@@ -57,7 +58,7 @@ def can_pack(hidden_states: torch.Tensor, encoder: nn.Module, config: PreTrained
 
 
 def pack_groups(lengths: list[int], limit: int) -> Iterator[list[int]]:
-    """Group neighbours whose sum stays within the limit; a longer one stands alone."""
+    """Group neighbours whose lengths add up to at most the limit; a longer one stands alone."""
     group: list[int] = []
     for length in lengths:
         if group and sum(group) + length > limit:
@@ -70,7 +71,7 @@ def pack_groups(lengths: list[int], limit: int) -> Iterator[list[int]]:
 def attention_by_kernel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: MusiqPacking, *, scaling: float
 ) -> torch.Tensor:
-    """Attend inside each picture of a pack, by the variable-length kernel of GPUs (fp16 and bf16).
+    """Attend inside each picture of a pack by the variable-length kernel of GPUs, in float16 or bfloat16.
 
     Args:
         query: Shape (num_tokens, num_heads, head_dim), or one query for each picture.
@@ -80,22 +81,25 @@ def attention_by_kernel(
         scaling: Factor of the products of queries and keys.
 
     Returns:
-        Shaped as `query`.
+        Output in the shape of `query`.
     """
     starts, query_starts = packing.starts, packing.starts
     longest = longest_query = max(packing.lengths)
     if len(query) < len(key):
         query_starts, longest_query = torch.arange(len(query) + 1, dtype=starts.dtype, device=starts.device), 1
-    from torch.nn.attention.varlen import varlen_attn  # only where it is called: not every build of torch has it
+    from torch.nn.attention.varlen import varlen_attn  # here, because not every build of torch has it
 
     output = varlen_attn(query, key, value, query_starts, starts, longest_query, longest, scale=scaling)
-    return output  # type: ignore[return-value]  # a pair only if asked for
+    return output  # type: ignore[return-value]  # it returns a pair only if asked to
 
 
 def attention_by_picture(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: MusiqPacking, *, scaling: float
 ) -> torch.Tensor:
-    """Attend as `attention_by_kernel`, one picture after the other: on a CPU a picture fills the cores by itself."""
+    """Attend inside each picture of a pack, one after the other: on a CPU one picture is enough for all cores.
+
+    Arguments and result are those of `attention_by_kernel`.
+    """
     query_lengths = packing.lengths if len(query) == len(key) else [1] * len(query)
     output, start = torch.empty_like(query), 0
     parts = zip(query.split(query_lengths), key.split(packing.lengths), value.split(packing.lengths), strict=True)

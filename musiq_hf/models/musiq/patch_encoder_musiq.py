@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small ResNet that encodes each patch (section 3.2 and Table 9; google-research/musiq, model/resnet.py).
+"""Small ResNet that encodes each patch (section 3.2 and Table 9; google-research/musiq, model/resnet.py).
 
-The paper says "5-layer ResNet"; the released code adds weight standardisation and group norm, pads as TensorFlow's
-SAME, and flattens in row, column, channel order.
+The paper says no more than "5-layer ResNet". The released code adds weight standardisation and group norm, pads as
+TensorFlow's SAME, and flattens in row, column, channel order.
 """
 
 import torch
@@ -18,7 +18,10 @@ WEIGHT_EPS = 1e-5
 
 
 def pad_same(images: torch.Tensor, kernel_size: int, stride: int) -> torch.Tensor:
-    """Pad with zeros (..., height, width) as TensorFlow's SAME does: output ceil(size / stride), the odd one last."""
+    """Pad (..., height, width) with zeros as TensorFlow's SAME does.
+
+    A convolution then gives ceil(size / stride) outputs. An odd pixel of padding goes to the bottom or the right.
+    """
 
     def split(size: int) -> tuple[int, int]:
         total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
@@ -28,16 +31,16 @@ def pad_same(images: torch.Tensor, kernel_size: int, stride: int) -> torch.Tenso
 
 
 class MusiqStdConv2d(nn.Conv2d):
-    """Convolution without bias, SAME padding, kernel standardised per output channel.
+    """Convolution without bias, with SAME padding and a kernel that is standardised per output channel.
 
     The standard deviation is biased and epsilon is added to it, not to the variance, as in the released code.
     """
 
-    initial = "lecun"  # start of the weight
+    initial = "lecun"  # initial values of the weight
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
         super().__init__(in_channels, out_channels, kernel_size, stride, bias=False)
-        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None  # a weight, and what it was standardised to
+        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None  # a weight and its standardised kernel
 
     def standardized_weight(self) -> torch.Tensor:
         """Return the kernel with mean 0 and deviation 1 over (in_channels, rows, columns), in the weight's dtype."""
@@ -45,10 +48,11 @@ class MusiqStdConv2d(nn.Conv2d):
         std, mean = torch.std_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
         return ((weight - mean) / (std + WEIGHT_EPS)).to(self.weight.dtype)
 
-    def _kept_weight(self) -> torch.Tensor:
+    def _get_kept_weight(self) -> torch.Tensor:
         """Return the standardised kernel, computed again only when the weight has changed.
 
-        Compared by value, which costs a tenth: a write through `.data` changes neither version nor address.
+        Weights are compared by value, because a write through `.data` changes neither version nor address. That costs
+        a tenth of standardising.
         """
         weight = self.weight.detach()
         kept = self._kept
@@ -57,12 +61,15 @@ class MusiqStdConv2d(nn.Conv2d):
         return kept[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        kernel = self._kept_weight() if is_fast(images) else self.standardized_weight()
+        kernel = self._get_kept_weight() if is_fast(images) else self.standardized_weight()
         return F.conv2d(pad_same(images, self.kernel_size[0], self.stride[0]), kernel, stride=self.stride)
 
 
 class MusiqResidualUnit(nn.Module):
-    """Bottleneck unit: 1x1, 3x3 (with the stride) and 1x1 convolutions to 4x the width, beside a projection."""
+    """Bottleneck unit: 1x1, 3x3 and 1x1 convolutions to 4 times the width, added to a projection of the input.
+
+    The 3x3 convolution and the projection have the stride.
+    """
 
     def __init__(self, in_channels: int, width: int, stride: int, num_groups: int):
         super().__init__()
@@ -78,7 +85,7 @@ class MusiqResidualUnit(nn.Module):
         self.norm_proj = MusiqGroupNorm(num_groups, out_channels, eps=UNIT_NORM_EPS)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        features = as_input(features, self.conv1)  # the stem computes in float32
+        features = as_input(features, self.conv1)  # the stem computes in float32 in half-precision models too
         shortcut = self.norm_proj(self.conv_proj(features))
         features = F.relu(self.norm1(self.conv1(features)))
         features = F.relu(self.norm2(self.conv2(features)))
@@ -90,9 +97,9 @@ class MusiqPatchEncoder(nn.Module):
 
     Args:
         patch_size: Side P of a patch, in pixels.
-        width: Channels of the stem; stage i has width * 2 ** i and puts out 4 times as many.
-        num_stages: Bottleneck stages, one unit each: 0 ("conv"), 1 (the published 5 layers), 2, 3 or 4.
-        num_groups: Groups of every group norm.
+        width: Number of channels of the stem. Stage i has width * 2 ** i channels and gives out 4 times as many.
+        num_stages: Number of bottleneck stages, one unit each: 0 ("conv"), 1 (the published 5 layers), 2, 3 or 4.
+        num_groups: Number of groups of every group norm.
     """
 
     def __init__(self, *, patch_size: int, width: int, num_stages: int, num_groups: int):
@@ -107,7 +114,7 @@ class MusiqPatchEncoder(nn.Module):
             self.stages.append(MusiqResidualUnit(channels, width * 2**stage, stride, num_groups))
             channels, side = 4 * width * 2**stage, -(-side // stride)
         self.output_size = side * side * channels
-        self.stem_values = (-(-patch_size // 2)) ** 2 * width  # the largest features of one patch
+        self.stem_values = (-(-patch_size // 2)) ** 2 * width  # numbers in the largest features of one patch
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Encode patches.
@@ -120,7 +127,7 @@ class MusiqPatchEncoder(nn.Module):
         """
         # (num_patches, P * P * 3) -> (num_patches, 3, P, P), channels last in memory
         images = patches.view(-1, self.patch_size, self.patch_size, NUM_CHANNELS).permute(0, 3, 1, 2)
-        images = as_input(images, self.stem_conv)  # float32 also in half-precision models
+        images = as_input(images, self.stem_conv)  # the stem stays in float32 in half-precision models
         features = F.relu(self.stem_norm(self.stem_conv(images)))
         # TensorFlow's SAME: an even side is padded by one pixel at its end, which `ceil_mode` does without a copy.
         odd = features.shape[-1] % 2

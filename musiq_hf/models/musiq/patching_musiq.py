@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 
 def arp_size(height: int, width: int, longer_side_length: int) -> tuple[int, int]:
-    """Size of the aspect-ratio-preserving resized copy (eq. 1), rounded half to even as in the released code.
+    """Compute the size of the aspect-ratio-preserving resized copy (eq. 1).
 
-    float32 decides: 27x192 at 224 gives 31 rows, where float64 would give 32.
+    Sides are computed in float32 and rounded half to even, as in the released code. In float64 some would differ:
+    27x192 at 224 would give 32 rows in place of 31.
 
     Args:
         height: Rows of the picture, in pixels, >= 1.
@@ -28,7 +29,7 @@ def arp_size(height: int, width: int, longer_side_length: int) -> tuple[int, int
 
 
 def num_patches(height: int, width: int, patch_size: int) -> tuple[int, int]:
-    """Rows and columns of patches that cover a picture, the last ones padded: ceil(H / P) and ceil(W / P)."""
+    """Return the rows and columns of patches that cover a picture, the last ones padded: ceil(H / P), ceil(W / P)."""
     return -(-height // patch_size), -(-width // patch_size)
 
 
@@ -40,7 +41,7 @@ def scaled_sizes(
     use_native_resolution: bool,
     resize_mode: str,
 ) -> list[tuple[int, int]]:
-    """Sizes of all scales in sequence order: resized copies, shortest first, then the native picture.
+    """Compute the sizes of all scales in sequence order: resized copies, shortest first, then the native picture.
 
     Args:
         height: Rows of the picture, in pixels.
@@ -50,7 +51,7 @@ def scaled_sizes(
         resize_mode: "arp" keeps the aspect ratio (eq. 1), "square" resizes to L_k x L_k (Table 5).
 
     Returns:
-        (rows, columns) in pixels per scale.
+        (rows, columns) of each scale, in pixels.
 
     Raises:
         ValueError: If a side of a resized copy rounds to 0.
@@ -76,7 +77,9 @@ def patch_grids(
     use_native_resolution: bool,
     resize_mode: str = "arp",
 ) -> list[tuple[int, int]]:
-    """Patch rows and columns of every scale, in sequence order, for whoever draws maps (before any cut to l patches).
+    """Compute the rows and columns of patches of every scale, in sequence order.
+
+    Maps of a picture are drawn on these grids. They hold all native patches, also those beyond the first l.
 
     Args:
         height: Rows of the picture, in pixels.
@@ -84,10 +87,10 @@ def patch_grids(
         patch_size: Side P of a patch, in pixels.
         longer_side_lengths: Longer sides L_k of the resized copies, in pixels, ascending.
         use_native_resolution: Whether the picture itself is the last scale.
-        resize_mode: "arp" or "square".
+        resize_mode: "arp" keeps the aspect ratio (eq. 1), "square" resizes to L_k x L_k (Table 5).
 
     Returns:
-        (rows, columns) in patches per scale.
+        (rows, columns) of each scale, in patches.
 
     Raises:
         ValueError: If a side of a resized copy rounds to 0.
@@ -105,7 +108,8 @@ def patch_grids(
 def hash_positions(num_rows: int, num_cols: int, grid_size: int) -> torch.Tensor:
     """Hash each patch to a cell of the spatial grid (eq. 2; the released code floors, the paper rounds).
 
-    Computed in float32, which differs from integer division for a few counts (205 patches with G = 10, say).
+    Cells are computed in float32, which differs from integer division for a few counts, such as 205 patches with
+    G = 10.
 
     Args:
         num_rows: Patch rows, >= 1.
@@ -132,15 +136,15 @@ def hash_positions(num_rows: int, num_cols: int, grid_size: int) -> torch.Tensor
 def extract_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:
     """Cut a picture into patches, zero-padded to whole patches with the picture in the centre.
 
-    The padding value 0 is mid gray, because the pixels are already scaled to [-1, 1]; the odd pixel of padding goes to
-    the bottom and the right (TensorFlow's SAME).
+    The padding value 0 is mid gray, because the pixels are already scaled to [-1, 1]. The odd pixel of padding goes to
+    the bottom and the right, as in TensorFlow's SAME.
 
     Args:
         image: float32, shape (height, width, 3).
         patch_size: Side P of a patch, in pixels.
 
     Returns:
-        Shape (num_rows * num_cols, patch_size * patch_size * 3), row-major; inside a patch row, column, channel.
+        Shape (num_rows * num_cols, patch_size * patch_size * 3), row-major; a patch is in row, column, channel order.
     """
     height, width, channels = image.shape
     rows, cols = num_patches(height, width, patch_size)
@@ -155,13 +159,13 @@ def extract_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:
 def write_patches(image: torch.Tensor, patch_size: int, patches: torch.Tensor) -> None:
     """Scale the pixels of a picture to [-1, 1] and write its patches, as `extract_patches` cuts them.
 
-    On a CPU bit for bit the same as scaling first, in a third of the memory and time: x / 127.5 - 1 rounds as
-    2 (x / 255) - 1.
+    On a CPU the result is bit for bit that of scaling first, because `x / 127.5 - 1` rounds as `2 (x / 255) - 1`. It
+    takes a third of the memory and time.
 
     Args:
         image: uint8, shape (height, width, 3).
         patch_size: Side P of a patch, in pixels.
-        patches: float32, shape (num_rows * num_cols, patch_size * patch_size * 3), contiguous; written to.
+        patches: Output, float32, contiguous, shape (num_rows * num_cols, patch_size * patch_size * 3).
     """
     height, width, channels = image.shape
     rows, cols = num_patches(height, width, patch_size)
@@ -182,14 +186,14 @@ def write_patches(image: torch.Tensor, patch_size: int, patches: torch.Tensor) -
 
 
 def sinusoid_table(num_positions: int, hidden_size: int, *, device: torch.device | None = None) -> torch.Tensor:
-    """Fixed sine and cosine vectors over flat cell indices (released code, `use_sinusoid_pos_emb`).
+    """Make the table of fixed sine and cosine vectors over flat cell indices (released code, `use_sinusoid_pos_emb`).
 
-    Angle p / 10000 ** (2 * (j // 2) / D) for position p and column j; sine at even j, cosine at odd j.
+    The angle of position p and column j is p / 10000 ** (2 * (j // 2) / D); even columns are sines, odd ones cosines.
 
     Args:
-        num_positions: Positions p, >= 1.
-        hidden_size: Columns D, >= 1.
-        device: Where to make the table.
+        num_positions: Number of positions p, >= 1.
+        hidden_size: Number of columns D, >= 1.
+        device: Device of the table; None = torch's default.
 
     Returns:
         float32, shape (num_positions, hidden_size).

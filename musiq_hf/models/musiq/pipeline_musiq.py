@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pipeline "image-quality-assessment": pictures of any sizes in, scores in MOS points out."""
+"""Pipeline "image-quality-assessment", which turns pictures of any sizes into scores in MOS points."""
 
 import os
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ class ImageQualityAssessmentPipeline(Pipeline):
     >>> scorer("photo.jpg")
     {'score': 71.3}
 
-    A picture is a path, an http(s) URL, base64 text, a PIL image or an array; several are a list, a generator or a
-    `KeyDataset`. With `batch_size` above 1 pictures of different sizes are padded and masked: the partners in a batch
-    do not change a score. A checkpoint that predicts a score distribution adds "distribution", the probabilities of
-    the score values 1..n, and "std", the standard deviation of that distribution.
+    A picture is a path, an http(s) URL, base64 text, a PIL image or an array. Several pictures are a list, a generator
+    or a `KeyDataset`. With `batch_size` above 1 pictures of different sizes are padded and masked: the partners in a
+    batch do not change a score. A checkpoint that predicts a score distribution adds "distribution", the probabilities
+    of the score values 1..n, and "std", the standard deviation of that distribution.
     """
 
     _load_processor = False
@@ -48,9 +48,9 @@ class ImageQualityAssessmentPipeline(Pipeline):
         self.image_processor.check_config(self.model.config)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save model and image processor; with remote code its file of this class too, which they do not carry along.
+        """Save model and image processor, and with remote code the file of this class, which they do not copy.
 
-        The base class would note the class and the default checkpoint's path on this machine in config.json.
+        The base class would write the class and this machine's path of the default checkpoint to config.json.
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
@@ -70,7 +70,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
             **kwargs: `batch_size`, `num_workers`, and `timeout` in seconds for URLs.
 
         Returns:
-            `{"score": ...}` in MOS points for one picture, a list of them for a list or column, an iterator for a
+            `{"score": ...}` in MOS points for one picture, a list of these for a list or a column, an iterator for a
             generator or a `KeyDataset`.
 
         Raises:
@@ -79,7 +79,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
         """
         is_list = isinstance(inputs, list) and len(inputs) > 0
         if isinstance(inputs, Sequence) and not isinstance(inputs, str) and not is_list:
-            # Tuples and columns of `datasets` (and no picture at all): read one by one, answered with a list.
+            # Tuples, columns of `datasets` and empty lists are read one by one, and the answer is a list.
             return list(super().__call__((image for image in inputs), **kwargs))
         return super().__call__(inputs, **kwargs)
 
@@ -103,7 +103,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
             raise ValueError(f"Picture ({describe(image)}): {error}") from error
 
     def get_iterator(self, inputs: Any, num_workers: int, batch_size: int, *parameters: Any) -> Any:
-        """The base iterator, with batches padded by the image processor: the base would concatenate them unpadded."""
+        """Make the iterator of the base class, but let the image processor pad: the base does not pad its batches."""
         results = super().get_iterator(inputs, num_workers, batch_size, *parameters)
         if batch_size > 1:
             results.loader.loader.collate_fn = self._collate
@@ -117,7 +117,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
         return self.model(**model_inputs)
 
     def postprocess(self, model_outputs: ModelOutput) -> dict[str, Any]:
-        """The result of one picture, in plain numbers."""
+        """Return the result of one picture in plain numbers."""
         result: dict[str, Any] = {"score": float(model_outputs["scores"][0])}
         logits = model_outputs["logits"][:1]
         deviation = self.model.std_from_logits(logits)
