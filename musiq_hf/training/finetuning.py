@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 TRUSTWORTHY_PICTURES = 100  # below that the standard error of an SRCC exceeds about 0.1
 PAIR_WEIGHT = 0.5  # of the ranking of `fault_pairs`, beside L1 in deviations of the scores
+COMMAND = "musiq_hf.training.finetune"  # name of a run in its card where the caller gives no other
 logger = logging.get_logger(__name__)
 
 
@@ -138,13 +139,16 @@ def _is_off(name: str, value: Any) -> bool:
     return value in (None, {}, "none") or (not value and value == default)
 
 
-def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[str, QualityReport]) -> None:
+def write_card(
+    settings: FinetuneSettings, *, num_pictures: int, report: dict[str, QualityReport], command: str = COMMAND
+) -> None:
     """Write the model card of a finished run from its files, settings and metrics.
 
     Args:
         settings: Of the run; its `output_dir` holds the checkpoint.
         num_pictures: Pictures that it was trained on.
         report: What `finetune` returns.
+        command: Command that trained, which the card names.
     """
     config = load_config(settings.output_dir)
     recipe = asdict(settings) | asdict(settings.training_view(family_of(config)))
@@ -159,7 +163,7 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
     card = CheckpointCard(
         name=Path(settings.output_dir).name,
         config=config,
-        source=f"Trained with `examples/finetune.py` of musiq_hf, from {start} `{beginning}`.",
+        source=f"Trained with `{command}` of musiq_hf, from {start} `{beginning}`.",
         training_data=f"{settings.data_description or Path(settings.data).name + ':'} {num_pictures:,} pictures.",
         recipe=f"Settings: {named}.",
         metrics=report,
@@ -211,11 +215,12 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
     return train, measured
 
 
-def finetune(settings: FinetuneSettings) -> dict[str, QualityReport]:
+def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str, QualityReport]:
     """Train, keep the epoch with the best SRCC, save it, reload the saved files and measure them.
 
     Args:
         settings: What to train on what, and how.
+        command: Command or function that the caller was started with, "musiq finetune" say; the model card names it.
 
     Returns:
         Reports on the reloaded checkpoint, also in `output_dir/metrics.json`: "selection" (the pictures that chose the
@@ -252,5 +257,5 @@ def finetune(settings: FinetuneSettings) -> dict[str, QualityReport]:
         write_metrics(settings.output_dir, StoredMetrics(reports=report))
         # `accelerate launch` may ask for it too.
         used = replace(settings, bf16=trainer.accelerator.mixed_precision == "bf16")
-        write_card(used, num_pictures=len(train), report=report)
+        write_card(used, num_pictures=len(train), report=report, command=command)
     return report

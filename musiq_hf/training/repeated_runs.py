@@ -6,6 +6,7 @@ MUSIQ reports the mean and standard deviation over 10 runs, LoDa the median: `su
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ _SPLITS = ("selection", "validation", "test")
 _OWN_TO_A_RUN = ("output_dir", "seed", "split_seed", "resume", "num_workers", "eval_batch_size")
 
 
+_train = partial(finetune, command="musiq_hf.training.repeat_runs")
+
+
 def run_directory(output_dir: str | Path, seed: int) -> Path:
     """Return the folder of run `seed` of `repeat_runs`."""
     return Path(output_dir) / f"run_{seed:02d}"
@@ -39,7 +43,7 @@ def repeat_runs(
     runs: int,
     output_dir: str | Path,
     repeat_splits: bool = True,
-    train: Callable[[FinetuneSettings], dict[str, QualityReport]] = finetune,
+    train: Callable[[FinetuneSettings], dict[str, QualityReport]] = _train,
 ) -> RunsReport:
     """Train and measure several times, the paper's protocol: run i with seed i on random split i.
 
