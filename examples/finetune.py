@@ -15,7 +15,7 @@ EXAMPLE = "accelerate launch examples/finetune.py --data scores.csv --image_root
 
 def train(settings: FinetuneSettings) -> dict[str, Any]:
     """Train, and give the metrics as JSON holds them."""
-    return {split: report.to_json() for split, report in finetune(settings).items()}
+    return {split: report.to_json() for split, report in finetune(settings, command="examples/finetune.py").items()}
 
 
 def main() -> int:

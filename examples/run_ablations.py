@@ -146,7 +146,8 @@ def run(arguments: argparse.Namespace) -> None:
                 given |= {"model": start, "output_dir": str(directory), "seed": seed}
                 given["resume"] = any(directory.glob("checkpoint-*"))
                 changes = [*BUDGET, *overrides]
-                finetune(load_settings(FinetuneSettings, recipe="biq2021", overrides=changes, arguments=given))
+                settings = load_settings(FinetuneSettings, recipe="biq2021", overrides=changes, arguments=given)
+                finetune(settings, command="examples/run_ablations.py")
             write_json(arguments.output_dir / "ablations.json", collect(arguments.output_dir))
 
 

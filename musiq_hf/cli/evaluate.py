@@ -3,6 +3,7 @@
 
 import argparse
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..metrics.report_files import check_report_path, write_report
 from ..metrics.reports import ComparisonReport, RunsReport
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.opening import PRESETS
+from ..training.finetuning import finetune
 from ..training.recipes import load_settings
 from ..training.repeated_runs import repeat_runs, update_cards
 from ..training.settings import FinetuneSettings
@@ -104,7 +106,11 @@ def repeat_training(arguments: argparse.Namespace) -> RunsReport:
     output_dir = Path(settings.output_dir)
     arguments.output = arguments.output or str(output_dir / "report.json")
     report = repeat_runs(
-        settings, runs=arguments.runs, output_dir=output_dir, repeat_splits=not arguments.fixed_splits
+        settings,
+        runs=arguments.runs,
+        output_dir=output_dir,
+        repeat_splits=not arguments.fixed_splits,
+        train=partial(finetune, command="musiq evaluate"),
     )
     if arguments.update_card and PartialState().is_main_process:
         update_cards(output_dir, report, title=arguments.card_title)

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     defaults = {"model": str(DEFAULT_CHECKPOINT), "output_dir": "runs/finetune"}
     settings = settings_from_arguments(vars(arguments), FinetuneSettings, **defaults)
-    reports = finetune(settings)
+    reports = finetune(settings, command="musiq finetune")
     if PartialState().is_main_process:
         folder = settings.output_dir
         print(f"{folder}: saved. To score with it: musiq score PICTURES -m {folder}", file=sys.stderr)

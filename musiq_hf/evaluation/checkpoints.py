@@ -65,7 +65,7 @@ class EvaluationSettings:
     )
 
     def __post_init__(self) -> None:
-        """Raise a ValueError for what would otherwise fail late."""
+        """Raise a ValueError for wrong values, some of which would otherwise fail late."""
         check_counts(self, "batch_size", "num_resamples", "shorter_side")
         check_preset(self.preset)
         if self.num_workers < 0:
@@ -88,7 +88,7 @@ class Predictions(NamedTuple):
     """Answers of a model to the pictures of a data set.
 
     Attributes:
-        scores: In MOS points, shape (num_pictures,).
+        scores: Scores in MOS points, shape (num_pictures,).
         logits: Output of the head, shape (num_pictures, num_labels).
     """
 
@@ -103,12 +103,12 @@ def score_rows(
 
     Args:
         rows: Rows as `load_data` gives them; a `box` is cut out.
-        model: In evaluation mode.
-        processor: Processor of the model.
-        **options: See `score_with_several`.
+        model: Model in evaluation mode.
+        processor: Image processor of the model.
+        **options: Options of `score_pictures`.
 
     Returns:
-        The answers to all rows, in their order, in every process.
+        The answers to all rows, in their order; every process gets all of them.
 
     Raises:
         ValueError: If a picture cannot be scored or its score is not finite; the message names it, in every process.
@@ -117,13 +117,13 @@ def score_rows(
     share = range(state.process_index, len(rows), state.num_processes)
     model = model.to(state.device)
     own = score_pictures(
-        _sources(rows, share),
+        _iterate_sources(rows, share),
         model=model,
         processor=processor,
         **options,
     )
-    # Processes wait for each other here, so that an error is one of all.
-    answers = sorted(gather_object(_until_error(own, len(share))), key=lambda answer: answer.key[0])
+    # Processes wait for each other here, and all of them raise the error of one.
+    answers = sorted(gather_object(_take_until_error(own, len(share))), key=lambda answer: answer.key[0])
     for answer in answers:
         _check_scored(answer)
     return Predictions(
@@ -132,17 +132,17 @@ def score_rows(
     )
 
 
-def _sources(rows: "datasets.Dataset", share: Iterable[int]) -> Iterator[tuple[tuple[int, str], RowPicture]]:
-    """Give the pictures of some rows, each with number and name of its row as the key."""
+def _iterate_sources(rows: "datasets.Dataset", share: Iterable[int]) -> Iterator[tuple[tuple[int, str], RowPicture]]:
+    """Iterate over the pictures of some rows, each with number and name of its row as the key."""
     for index in share:
         row = rows[index]
         name = row["image"]["path"] or f"row {index}"
         yield (index, name), lazy_row(row, name)
 
 
-def _until_error(answers: Iterator[PictureScore], count: int) -> list[PictureScore]:
+def _take_until_error(answers: Iterator[PictureScore], count: int) -> list[PictureScore]:
     """Take the answers of this process up to the first picture that cannot be scored."""
-    disable = None if PartialState().is_main_process else True  # None: unless in a terminal
+    disable = None if PartialState().is_main_process else True  # None shows the bar in a terminal only
     taken = []
     for answer in tqdm(answers, total=count, desc="scoring", unit="picture", disable=disable):
         taken.append(answer)
@@ -152,23 +152,23 @@ def _until_error(answers: Iterator[PictureScore], count: int) -> list[PictureSco
 
 
 def _check_scored(answer: PictureScore) -> None:
-    """Raise a ValueError that names the picture if it has no score, or none that is finite."""
+    """Raise a ValueError that names the picture if it has no score, or its score is not finite."""
     _, name = answer.key
     if answer.error is not None:
-        # What opens pictures names them; what cuts and scores them sees pixels alone.
+        # Errors of opening name the picture; those of cutting and scoring do not, since only pixels arrive there.
         raise ValueError(answer.error if answer.error.startswith(name) else f"{name}: {answer.error}")
     if answer.score is None or not np.isfinite(answer.score):
         raise ValueError(f"The score of {name} is {answer.score}. Check the weights of the checkpoint.")
 
 
-def _titles(names: Sequence[str]) -> list[str]:
-    """Return short names for tables: the last part of a path, unless two would be called the same."""
+def _shorten_names(names: Sequence[str]) -> list[str]:
+    """Shorten paths to their last part for tables, unless two would get the same name."""
     short = [Path(name).name if Path(name).exists() else name for name in names]
     return short if len(set(short)) == len(short) else list(names)
 
 
 def _check_one_range(models: Sequence[str]) -> None:
-    """Raise a ValueError if the scores of the checkpoints have different units, as far as these are noted."""
+    """Raise a ValueError if the score ranges of the checkpoints differ, as far as they are noted."""
     ranges = {}
     for name in models:
         known = load_config(name).answer_range
@@ -180,13 +180,13 @@ def _check_one_range(models: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """Pictures of one data set.
+    """Pictures of one data set, on which checkpoints are measured.
 
     Attributes:
         title: Name of the data set in tables.
         split: Name of the split.
         rows: Rows of the split.
-        groups: Group of each row, if there are groups.
+        groups: Group of each row; None if there are no groups.
     """
 
     title: str
@@ -195,16 +195,16 @@ class _Measured:
     groups: list[str] | None
 
     def report(self, model: str, scores: np.ndarray, *, signatures: list[str], num_resamples: int) -> QualityReport:
-        """Measure scores of all rows."""
+        """Report the agreement of scores of all rows with the opinion scores."""
         labels = self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:]
         own = quality_report(scores, opinion_scores(labels), groups=self.groups, num_resamples=num_resamples)
         return dataclasses.replace(own, model=model, data=self.title, split=self.split, signatures=tuple(signatures))
 
 
 def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
-    """Read what to measure on."""
+    """Read the pictures to measure on."""
     measured = []
-    for title, data in zip(_titles(settings.data), settings.data, strict=True):
+    for title, data in zip(_shorten_names(settings.data), settings.data, strict=True):
         splits = load_data(
             data, dataset=settings.dataset, image_root=settings.image_root, split_seed=settings.split_seed
         )
@@ -221,12 +221,12 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
     """Measure each checkpoint on each data set.
 
     Args:
-        settings: What to measure on what.
+        settings: Checkpoints, data sets and options.
 
     Returns:
-        One report for each pair, all of the first checkpoint first. Where checkpoint and data both have score
-        distributions over the same values, it also holds `distribution_metrics`. With `settings.ensemble`, the reports
-        of the mean scores follow, one for each data set.
+        One report for each pair, all of the first checkpoint first. It also holds `distribution_metrics` if checkpoint
+        and data both have score distributions over the same values. With `settings.ensemble`, the reports of the mean
+        scores follow, one for each data set.
 
     Raises:
         ValueError: If data, checkpoint or settings are wrong; the data are read before anything is scored.
@@ -236,7 +236,7 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
     measured = _read_measured(settings)
     sums = [np.zeros(len(part.rows)) for part in measured]
     reports, signatures = [], []
-    for title, name in zip(_titles(settings.models), settings.models, strict=True):
+    for title, name in zip(_shorten_names(settings.models), settings.models, strict=True):
         model, processor = load_quality(name)
         signature = make_signature(
             model, processor, checkpoint=name, shorter_side=settings.shorter_side, preset=settings.preset
@@ -245,7 +245,7 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
         for part, total in zip(measured, sums, strict=True):
             found = score_rows(part.rows, model=model, processor=processor, **settings.scoring_options())
             report = part.report(title, found.scores, signatures=[signature], num_resamples=settings.num_resamples)
-            reports.append(_with_distributions(report, found.logits, part.rows))
+            reports.append(_add_distributions(report, found.logits, part.rows))
             total += found.scores
     if settings.ensemble:
         count = len(settings.models)
@@ -257,8 +257,8 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
     return reports
 
 
-def _with_distributions(report: QualityReport, logits: np.ndarray, rows: "datasets.Dataset") -> QualityReport:
-    """Add `distribution_metrics` where both sides are distributions over the same values that go beyond 5."""
+def _add_distributions(report: QualityReport, logits: np.ndarray, rows: "datasets.Dataset") -> QualityReport:
+    """Add `distribution_metrics` if both sides are distributions over the same values and these go beyond 5."""
     if "distribution" not in rows.column_names or logits.shape[1] <= AVA_THRESHOLD:
         return report
     wanted = np.asarray(rows["distribution"][:], dtype=np.float64)

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sane scores are on degraded copies of pristine pictures, without any opinion score.
+"""Test of scores on degraded copies of pristine pictures, which needs no opinion scores.
 
-Three questions: does the score fall as a fault grows, does the pristine picture stand above its degraded copies, and
-does the middle of a picture get about the score of the whole. The faults, their strengths and the targets are ours;
-the paper has no such test.
+It answers three questions:
+
+- Does the score fall as a fault grows?
+- Does the pristine picture score higher than its degraded copies?
+- Does the middle of a picture get about the score of the whole?
+
+The faults, their strengths and the targets are ours; the paper has no such test.
 """
 
 import math
@@ -31,10 +35,10 @@ from ..pictures.opening import load_image
 from ..scoring.engine import PictureScore, score_pictures
 from ..scoring.loading import load_quality
 
-# What a checkpoint worth using reaches, over all pictures and faults.
+# Figures that a checkpoint worth using reaches, over all pictures and faults.
 TARGETS = RobustnessTargets(srcc=-0.9, pristine_above=0.95, crop_srcc=0.8)
-CROP_FRACTION = 2 / 3  # of each side
-# SRCCs over five strengths are tenths, so their mean often falls on a target, but for the rounding of the sum.
+CROP_FRACTION = 2 / 3  # part of each side that a crop keeps
+# SRCCs over five strengths are tenths, so their mean often equals a target; the rounding of the sum must not count.
 ROUNDING = 1e-9
 
 Scorer = Callable[[list[Image.Image]], list[float]]
@@ -46,7 +50,7 @@ def checkpoint_scorer(model: str, *, batch_size: int = 5) -> Scorer:
 
     Args:
         model: Directory or Hub id of a checkpoint with a quality head.
-        batch_size: Pictures scored at a time, >= 1; fewer need less memory, the scores are the same.
+        batch_size: Number of pictures scored at a time, >= 1. Fewer need less memory; the scores are the same.
 
     Returns:
         Function from RGB pictures to their scores, in MOS points. It raises a ValueError for a picture that cannot be
@@ -62,12 +66,12 @@ def checkpoint_scorer(model: str, *, batch_size: int = 5) -> Scorer:
 
     def score(pictures: list[Image.Image]) -> list[float]:
         rows = list(score_pictures(pictures, model=loaded, processor=processor, max_pictures=batch_size))
-        return [_score_of(row) for row in rows]
+        return [_read_score(row) for row in rows]
 
     return score
 
 
-def _score_of(row: PictureScore) -> float:
+def _read_score(row: PictureScore) -> float:
     if row.score is None:
         raise ValueError(row.error)
     return row.score
@@ -80,14 +84,17 @@ def center_crop(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _open(picture: Picture, index: int) -> tuple[str, Image.Image]:
-    """Return the name without folders, so that reports say nothing about a machine, and RGB pixels."""
+def _open_named(picture: Picture, index: int) -> tuple[str, Image.Image]:
+    """Open a picture, and return its name and its RGB pixels.
+
+    The name is without folders, so that reports say nothing about a machine.
+    """
     image = load_image(picture)
     name = os.path.basename(getattr(image, "filename", "") or f"picture {index}")
     return name, to_rgb_picture(image)
 
 
-def _scores(score: Scorer, pictures: list[Image.Image], name: str) -> list[float]:
+def _compute_scores(score: Scorer, pictures: list[Image.Image], name: str) -> list[float]:
     try:
         scores = [float(value) for value in score(pictures)]
     except ValueError as error:
@@ -100,33 +107,38 @@ def _scores(score: Scorer, pictures: list[Image.Image], name: str) -> list[float
 
 
 def _score_copies(score: Scorer, picture: Picture, index: int) -> PictureScores:
-    """Score a picture and its copies, one fault at a time: all pictures of one call have one size."""
-    name, pristine = _open(picture, index)
+    """Score a picture and its copies, one fault at a time, so that all pictures of one call have one size."""
+    name, pristine = _open_named(picture, index)
     whole, cropped = {}, {}
     for kind, fault in FAULTS.items():
         copies = [fault.apply(pristine, level, index) for level in fault.levels]
-        whole[kind] = tuple(_scores(score, copies, name))
-        cropped[kind] = tuple(_scores(score, [center_crop(copy) for copy in copies], name))
-    return PictureScores(picture=name, pristine=_scores(score, [pristine], name)[0], whole=whole, cropped=cropped)
+        whole[kind] = tuple(_compute_scores(score, copies, name))
+        cropped[kind] = tuple(_compute_scores(score, [center_crop(copy) for copy in copies], name))
+    return PictureScores(
+        picture=name, pristine=_compute_scores(score, [pristine], name)[0], whole=whole, cropped=cropped
+    )
 
 
-def _srcc(first: Sequence[float], second: Sequence[float]) -> float:
-    """Compute SRCC alone: `quality_metrics` also fits a curve, which takes longer than scoring the pictures."""
+def _compute_srcc(first: Sequence[float], second: Sequence[float]) -> float:
+    """Compute SRCC; 0 if a side is constant.
+
+    `quality_metrics` would also fit a curve, which takes longer than scoring the pictures.
+    """
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     return float(require("scipy.stats", extra="train").spearmanr(first, second).statistic)
 
 
-def _summary(rows: Sequence[PictureScores], kinds: Sequence[str]) -> FaultSummary:
-    """Compute the figures over some faults, and compare each with its target."""
+def _summarize(rows: Sequence[PictureScores], kinds: Sequence[str]) -> FaultSummary:
+    """Summarise the scores of some faults in a few figures, and compare these with their targets."""
     series = [(row.pristine, row.whole[kind]) for row in rows for kind in kinds]
     pairs = [pristine > value for pristine, scores in series for value in scores]
     whole = list(chain.from_iterable(row.whole[kind] for row in rows for kind in kinds))
     cropped = list(chain.from_iterable(row.cropped[kind] for row in rows for kind in kinds))
-    # Only the order of the strengths matters to SRCC, so their ranks stand for them.
-    srcc = float(np.mean([_srcc(range(len(scores)), scores) for _, scores in series]))
-    with_pristine = [_srcc(range(len(scores) + 1), [pristine, *scores]) for pristine, scores in series]
-    pristine_above, crop_srcc = float(np.mean(pairs)), _srcc(whole, cropped)
+    # SRCC depends on the order of the strengths alone, so their ranks stand for them.
+    srcc = float(np.mean([_compute_srcc(range(len(scores)), scores) for _, scores in series]))
+    with_pristine = [_compute_srcc(range(len(scores) + 1), [pristine, *scores]) for pristine, scores in series]
+    pristine_above, crop_srcc = float(np.mean(pairs)), _compute_srcc(whole, cropped)
     return FaultSummary(
         srcc=srcc,
         srcc_with_pristine=float(np.mean(with_pristine)),
@@ -140,8 +152,8 @@ def _summary(rows: Sequence[PictureScores], kinds: Sequence[str]) -> FaultSummar
     )
 
 
-def _fault_report(rows: Sequence[PictureScores], kind: str) -> FaultReport:
-    fault, summary = FAULTS[kind], _summary(rows, [kind])
+def _make_fault_report(rows: Sequence[PictureScores], kind: str) -> FaultReport:
+    fault, summary = FAULTS[kind], _summarize(rows, [kind])
     pristine = float(np.mean([row.pristine for row in rows]))
     return FaultReport(
         label=fault.label,
@@ -155,30 +167,31 @@ def _fault_report(rows: Sequence[PictureScores], kind: str) -> FaultReport:
 def measure_robustness(score: Scorer, pictures: Sequence[Picture]) -> RobustnessReport:
     """Score degraded copies of pristine pictures.
 
-    A scorer that answers a constant ranks nothing: its correlations are 0 and no pristine picture stands above a copy,
-    since equal scores do not count.
+    A scorer that answers a constant ranks nothing, so its correlations are 0. No pristine picture of it counts as
+    above a copy, since equal scores do not count.
 
     Args:
-        score: Function from RGB pictures to their scores, higher for better ones.
-        pictures: Pristine ones: paths or PIL images, opened one after the other. The position of a picture is the
+        score: Function from RGB pictures to their scores, higher for better pictures.
+        pictures: Pristine pictures: paths or PIL images, opened one after the other. The position of a picture is the
             seed of its noise.
 
     Returns:
-        The report, without sizes.
+        The report, without `half_size`.
 
     Raises:
-        ValueError: If there is no picture, one cannot be read, or a score is not finite; the message names it.
+        ValueError: If there is no picture, a picture cannot be read, or a score is not finite. The message names the
+            picture.
         ImportError: If scipy is missing.
     """
-    require("scipy.stats", extra="train")  # now, not after an hour of scoring
+    require("scipy.stats", extra="train")  # here, since a missing library should not show after an hour of scoring
     if not pictures:
         raise ValueError("At least one pristine picture is needed, got none.")
     rows = [_score_copies(score, picture, index) for index, picture in enumerate(tqdm(pictures, desc="degraded"))]
     return RobustnessReport(
         num_pictures=len(rows),
         targets=TARGETS,
-        overall=_summary(rows, list(FAULTS)),
-        faults={kind: _fault_report(rows, kind) for kind in FAULTS},
+        overall=_summarize(rows, list(FAULTS)),
+        faults={kind: _make_fault_report(rows, kind) for kind in FAULTS},
         pictures=tuple(rows),
     )
 
@@ -187,21 +200,22 @@ def measure_half_size(score: Scorer, pictures: Sequence[Picture]) -> tuple[HalfS
     """Score large pictures, and the same pictures shrunk to half of each side (Lanczos, antialiased).
 
     Args:
-        score: Function as in `measure_robustness`; called with one picture at a time, since they are large.
-        pictures: Paths or PIL images.
+        score: Function as in `measure_robustness`. It gets one picture at a time, since they are large.
+        pictures: Large pictures: paths or PIL images.
 
     Returns:
-        The scores of each picture.
+        Both scores of each picture, in the order of the pictures.
 
     Raises:
-        ValueError: If there is no picture, one cannot be read, or a score is not finite; the message names it.
+        ValueError: If there is no picture, a picture cannot be read, or a score is not finite. The message names the
+            picture.
     """
     if not pictures:
         raise ValueError("At least one large picture is needed, got none.")
     rows = []
     for index, picture in enumerate(tqdm(pictures, desc="half size")):
-        name, image = _open(picture, index)
+        name, image = _open_named(picture, index)
         half = image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.LANCZOS)
-        (full,), (smaller,) = _scores(score, [image], name), _scores(score, [half], name)
+        (full,), (smaller,) = _compute_scores(score, [image], name), _compute_scores(score, [half], name)
         rows.append(HalfSizeScores(picture=name, width=image.width, height=image.height, full=full, half=smaller))
     return tuple(rows)

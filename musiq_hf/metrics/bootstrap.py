@@ -8,19 +8,19 @@ import numpy as np
 
 from .correlation import MEAN_OF_GROUPS, OVERALL, Values, check_pairs, group_members
 
-_VALUES_PER_CHUNK = 1_000_000  # of the bootstrap, to bound its memory
+_VALUES_PER_CHUNK = 1_000_000  # entries of a table of draws, which bounds the memory
 
 
-def _resampled_ranks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute mean ranks within resamples, without sorting each of them.
+def _rank_resamples(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rank the values within each resample, without sorting each of them; equal values share their mean rank.
 
     Args:
-        values: Shape (num_pictures,).
+        values: Values of the pictures, shape (num_pictures,).
         counts: Number of times that each resample holds each picture, shape (num_resamples, num_pictures).
 
     Returns:
-        Ranks minus their mean, shape (num_resamples, num_pictures), and whether a resample holds more than one value,
-        shape (num_resamples,).
+        Ranks minus their mean, shape (num_resamples, num_pictures), and bool, shape (num_resamples,): whether a
+        resample holds more than one value.
     """
     _, codes = np.unique(values, return_inverse=True)
     order = np.argsort(codes, kind="stable")
@@ -30,7 +30,7 @@ def _resampled_ranks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray
     return ranks[:, codes], (ties > 0).sum(axis=1) > 1
 
 
-def _resampled_correlations(
+def _correlate_resamples(
     predicted: np.ndarray, wanted: np.ndarray, *, num_resamples: int, generator: np.random.Generator
 ) -> np.ndarray:
     """Compute SRCC and PLCC of draws with replacement, shape (2, num_resamples); 0 for draws with a constant side."""
@@ -41,7 +41,7 @@ def _resampled_correlations(
         rows = min(rows_per_chunk, num_resamples - start)
         drawn = generator.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        ranked = [_resampled_ranks(side, counts) for side in values]
+        ranked = [_rank_resamples(side, counts) for side in values]
         varied = ranked[0][1] & ranked[1][1]
         centred = [side - (counts @ side)[:, None] / count for side in values]
         for a, b in (tuple(ranks for ranks, _ in ranked), centred):
@@ -60,24 +60,26 @@ def bootstrap_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, dict[str, list[float]]]:
-    """Compute percentile bootstrap intervals of SRCC and PLCC: what another draw of pictures could have given.
+    """Compute percentile bootstrap intervals of SRCC and PLCC.
 
-    They say nothing about another training run; for that see `musiq_hf.training.repeated_runs.repeat_runs`.
+    They show how much another draw of pictures could change the figures, and nothing about another training run; for
+    that see `musiq_hf.training.repeat_runs`.
 
     Args:
         predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
         targets: Opinion scores, shape (num_pictures,), finite.
         groups: Name of each picture's group; None leaves the interval of the mean within groups out.
-        num_resamples: Draws with replacement, >= 1. A constant draw counts with the correlation 0.
+        num_resamples: Number of draws with replacement, >= 1. A constant draw counts with the correlation 0.
         confidence: Part of the draws that an interval covers, in (0, 1).
         seed: Seed of the draws.
 
     Returns:
-        {"overall": {"srcc": [low, high], "plcc": [low, high]}}. If a group has at least 3 pictures, `MEAN_OF_GROUPS`
-        has the same form; there the draws stay within each group, so that its size stays what it is.
+        {"overall": {"srcc": [low, high], "plcc": [low, high]}}. If a group has at least 3 pictures, there is an entry
+        `MEAN_OF_GROUPS` of the same form. Its draws stay within each group, so that the sizes of the groups are kept.
 
     Raises:
-        ValueError: As `quality_metrics` and `grouped_metrics`, or if an argument is out of its range.
+        ValueError: If `quality_metrics` or `grouped_metrics` would refuse the scores, or an argument is out of its
+            range.
     """
     if num_resamples < 1:
         raise ValueError(f"`num_resamples` must be at least 1, got {num_resamples}.")
@@ -86,7 +88,7 @@ def bootstrap_intervals(
     predicted, wanted = check_pairs(predictions, targets)
     generator = np.random.default_rng(seed)
 
-    correlations = partial(_resampled_correlations, num_resamples=num_resamples, generator=generator)
+    correlations = partial(_correlate_resamples, num_resamples=num_resamples, generator=generator)
     draws = {OVERALL: correlations(predicted, wanted)}
     members = {} if groups is None else group_members(predicted, wanted, groups)
     if members:

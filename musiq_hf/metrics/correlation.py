@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agreement between predicted scores and opinion scores: the metrics of section 4.1, and what other papers report.
+"""Agreement of predicted scores with opinion scores: the metrics of section 4.1, and those of other papers.
 
-MUSIQ reports SRCC and PLCC of the raw predictions; LoDa's supplement maps them through a logistic curve first (eq. 8
-there), which gives a higher PLCC. Both are here, under names that tell them apart. One set of rules holds everywhere:
+MUSIQ reports SRCC and PLCC of the raw predictions. LoDa's supplement maps them through a logistic curve first (eq. 8
+there), which gives a higher PLCC. Both are here, under names that tell them apart. The same rules hold everywhere:
 
 - fewer than 3 pictures, or a value that is not finite: ValueError;
 - a constant side ranks nothing, so every correlation with it is 0;
@@ -17,14 +17,14 @@ import numpy as np
 
 from ..common.extras import require
 
-MIN_PICTURES = 3  # below that a correlation says nothing
+MIN_PICTURES = 3  # with fewer pictures a correlation says nothing
 MEAN_OF_GROUPS = "mean within groups"
 OVERALL = "overall"
 METRICS = ("srcc", "plcc", "plcc_logistic", "krcc", "rmse")
 
 _MIN_FOR_LOGISTIC = 5  # four parameters pass through any four points
 _LOGISTIC_STARTS = 2
-_LOGISTIC_STEPS = 100  # where a straight line is best, the fit would creep towards it for ever
+_LOGISTIC_STEPS = 100  # without a limit the fit would creep for ever towards a straight line where that is best
 
 Values = Sequence[float] | np.ndarray
 
@@ -60,12 +60,12 @@ def logistic_curve(predictions: Values, parameters: Sequence[float]) -> np.ndarr
     """Map predictions to opinion scores with four parameters (eq. 8 of LoDa's supplement).
 
     Args:
-        predictions: Shape (num_pictures,).
-        parameters: beta_1 (upper end), beta_2 (lower end), both in MOS points, beta_3 (centre) and beta_4 (width, its
-            sign does not matter), both in the unit of the predictions.
+        predictions: Predicted scores, shape (num_pictures,).
+        parameters: `beta_1` to `beta_4`. The upper end `beta_1` and the lower end `beta_2` are in MOS points. The
+            centre `beta_3` and the width `beta_4`, whose sign does not matter, are in the unit of the predictions.
 
     Returns:
-        (beta_1 - beta_2) / (1 + exp(-(predictions - beta_3) / |beta_4|)) + beta_2, shape (num_pictures,).
+        `(beta_1 - beta_2) / (1 + exp(-(predictions - beta_3) / |beta_4|)) + beta_2`, shape (num_pictures,).
     """
     special = require("scipy.special", extra="train")
     upper, lower, centre, width = parameters
@@ -76,46 +76,46 @@ def logistic_curve(predictions: Values, parameters: Sequence[float]) -> np.ndarr
 def fit_logistic(predictions: Values, targets: Values) -> tuple[float, float, float, float] | None:
     """Fit `logistic_curve` to opinion scores by least squares.
 
-    It starts from the best of a grid of centres and widths, with the ends solved exactly for each. The widest of them
-    is nearly a straight line, so the fit is never worse than one.
+    It starts from the best of a grid of centres and widths, with the ends solved exactly for each. The widest curve of
+    the grid is nearly a straight line, so the fit is never worse than a line.
 
     Args:
-        predictions: Shape (num_pictures,), at least 3, finite.
+        predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
         targets: Opinion scores, shape (num_pictures,), finite.
 
     Returns:
-        The four parameters, or None if there is nothing to fit: fewer than 5 pictures (four parameters pass through
-        any four), a constant side, or an optimisation that fails.
+        The four parameters. None if there are fewer than 5 pictures (four parameters pass through any four), a side is
+        constant, or the optimisation fails.
 
     Raises:
-        ValueError: As `quality_metrics`.
+        ValueError: If `quality_metrics` would refuse the scores.
     """
     optimize = require("scipy.optimize", extra="train")
     predicted, wanted = check_pairs(predictions, targets)
     if len(predicted) < _MIN_FOR_LOGISTIC or np.ptp(predicted) == 0 or np.ptp(wanted) == 0:
         return None
-    # In standard deviations, whatever the units.
+    # The fit works in standard deviations, so that its grid and its limits suit every unit.
     offset, scale = predicted.mean(), predicted.std()
     target_offset, target_scale = wanted.mean(), wanted.std()
-    if not (scale > 0 and target_scale > 0):  # underflow
+    if not (scale > 0 and target_scale > 0):  # values that differ too little for float64
         return None
     x, y = (predicted - offset) / scale, (wanted - target_offset) / target_scale
 
     def residuals(beta: np.ndarray) -> np.ndarray:
-        return logistic_curve(x, (*beta[:3], _width(beta[3]))) - y
+        return logistic_curve(x, (*beta[:3], _bound_width(beta[3]))) - y
 
     def slopes(beta: np.ndarray) -> np.ndarray:  # -> (num_pictures, 4)
-        upper, lower, centre, width = *beta[:3], _width(beta[3])
+        upper, lower, centre, width = *beta[:3], _bound_width(beta[3])
         curve = logistic_curve(x, (1.0, 0.0, centre, width))
         steepness = (upper - lower) * curve * (1 - curve)
         return np.stack([curve, 1 - curve, -steepness / width, -steepness * (x - centre) / width], axis=1)
 
     fits = []
-    for start in _logistic_starts(x, y):
-        with np.errstate(over="ignore", invalid="ignore"):  # in the covariance, which nobody reads
+    for start in _find_logistic_starts(x, y):
+        with np.errstate(over="ignore", invalid="ignore"):  # the covariance, not used, may overflow
             beta, *_ = optimize.leastsq(residuals, start, Dfun=slopes, maxfev=_LOGISTIC_STEPS, full_output=True)
         if np.isfinite(beta).all():
-            fits.append((float((residuals(beta) ** 2).sum()), (*beta[:3], _width(beta[3]))))
+            fits.append((float((residuals(beta) ** 2).sum()), (*beta[:3], _bound_width(beta[3]))))
     if not fits:
         return None
     upper, lower, centre, width = min(fits)[1]
@@ -123,13 +123,13 @@ def fit_logistic(predictions: Values, targets: Values) -> tuple[float, float, fl
     return ends[0], ends[1], float(offset + scale * centre), float(scale * width)
 
 
-def _width(log_width: float) -> float:
-    """Return a width that is positive whatever the optimiser tries, and neither 0 nor infinite."""
+def _bound_width(log_width: float) -> float:
+    """Bound a width, so that it is neither 0 nor infinite whatever the optimiser tries."""
     return float(np.exp(min(max(log_width, -12.0), 12.0)))
 
 
-def _logistic_starts(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-    """Return the best (upper, lower, centre, log width) of a grid, in standard deviations, best first."""
+def _find_logistic_starts(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Find the best curves of a grid, as (upper, lower, centre, log width) in standard deviations, best first."""
     starts = []
     for centre in np.quantile(x, (0.1, 0.3, 0.5, 0.7, 0.9)):
         for width in (0.1, 0.3, 1.0, 3.0, 10.0):
@@ -149,14 +149,14 @@ def logistic_plcc(predictions: Values, targets: Values) -> float:
     The curve may fall, so predictions in reversed order get a high figure as well: read it beside SRCC.
 
     Args:
-        predictions: Shape (num_pictures,), at least 3, finite.
+        predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
         targets: Opinion scores, shape (num_pictures,), finite.
 
     Returns:
-        In [0, 1]; the raw PLCC where `fit_logistic` finds no curve; 0 if a side is constant.
+        Correlation in [0, 1]; 0 if a side is constant. The raw PLCC, in [-1, 1], if `fit_logistic` finds no curve.
 
     Raises:
-        ValueError: As `quality_metrics`.
+        ValueError: If `quality_metrics` would refuse the scores.
     """
     stats = require("scipy.stats", extra="train")
     predicted, wanted = check_pairs(predictions, targets)
@@ -173,8 +173,9 @@ def quality_metrics(predictions: Values, targets: Values) -> dict[str, float]:
         targets: Opinion scores, shape (num_pictures,), finite.
 
     Returns:
-        "srcc", "plcc" (of the raw predictions), "plcc_logistic" (see `logistic_plcc`) and "krcc" (tau-b) in [-1, 1],
-        all 0 if either side is constant: it ranks nothing; "rmse" of the raw predictions, in MOS points.
+        The correlations "srcc", "plcc" (of the raw predictions), "plcc_logistic" (see `logistic_plcc`) and "krcc"
+        (tau-b), in [-1, 1]. They are 0 if a side is constant, because it ranks nothing. "rmse" is that of the raw
+        predictions, in MOS points.
 
     Raises:
         ValueError: If the lengths differ, there are fewer than 3 pictures, or a value is not finite.
@@ -191,7 +192,7 @@ def quality_metrics(predictions: Values, targets: Values) -> dict[str, float]:
 
 
 def group_members(predicted: np.ndarray, wanted: np.ndarray, groups: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return {group: mask of its pictures} of the groups that are large enough, sorted."""
+    """Return {group: mask of its pictures} of the groups with at least 3 pictures, sorted by name."""
     names = np.asarray(groups)
     if not len(names) == len(predicted) == len(wanted):
         raise ValueError(
@@ -205,7 +206,8 @@ def group_members(predicted: np.ndarray, wanted: np.ndarray, groups: Sequence[st
 def grouped_metrics(predictions: Values, targets: Values, groups: Sequence[str]) -> dict[str, dict[str, float]]:
     """Compute `quality_metrics` within each group of at least 3 pictures, and their mean over those groups.
 
-    Knowing only the group can already correlate with the scores, so the mean within groups is the stricter figure.
+    The group of a picture alone can already tell something of its score, so the mean within groups is the stricter
+    figure.
 
     Args:
         predictions: Predicted scores, shape (num_pictures,).

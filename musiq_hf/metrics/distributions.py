@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score distributions: their means, and the agreement of two."""
+"""Score distributions: their means, and the agreement of predicted ones with those of observers."""
 
 import numpy as np
 
 from .correlation import Values
 
-AVA_THRESHOLD = 5.0  # on 1..10: pictures above it count as good
+AVA_THRESHOLD = 5.0  # on the scale 1..10 of AVA, whose pictures above it count as good
 
 
 def opinion_scores(labels: Values) -> np.ndarray:
     """Return one opinion score per picture: as given, or the expectation of a distribution over the score values 1..n.
 
     Args:
-        labels: Shape (num_pictures,), in MOS points, or counts or fractions, shape (num_pictures, num_bins).
+        labels: Opinion scores in MOS points, shape (num_pictures,), or counts or fractions of the score values, shape
+            (num_pictures, num_bins).
 
     Returns:
-        Float64, shape (num_pictures,).
+        Opinion scores, float64, shape (num_pictures,).
     """
     table = np.asarray(labels, dtype=np.float64)
     if table.ndim == 1:
@@ -24,16 +25,17 @@ def opinion_scores(labels: Values) -> np.ndarray:
 
 
 def distribution_metrics(predicted: np.ndarray, wanted: np.ndarray, *, exponent: float = 2.0) -> dict[str, float]:
-    """Compute what papers report on AVA beside the correlations, for score distributions over 1..num_bins.
+    """Compute the metrics that papers report on AVA beside the correlations, for distributions over 1..num_bins.
 
     Args:
         predicted: Counts or probabilities >= 0, shape (num_pictures, num_bins).
         wanted: Counts or fractions of the observers, shape (num_pictures, num_bins).
-        exponent: r of the earth mover's distance (eq. 3 of the paper).
+        exponent: Exponent r of the earth mover's distance (eq. 3 of the paper).
 
     Returns:
-        "emd": mean of the distances, in [0, 1]; "accuracy_at_5": part of the pictures whose predicted and actual mean
-        score are on the same side of 5 (exactly 5 counts as below); "mse": mean squared difference of the means.
+        "emd" is the mean of the distances, in [0, 1]. "accuracy_at_5" is the part of the pictures whose predicted and
+        actual mean score are on the same side of 5; exactly 5 counts as below. "mse" is the mean squared difference of
+        the mean scores.
 
     Raises:
         ValueError: If the shapes differ, a distribution is negative, empty or not finite, 5 is no value inside the

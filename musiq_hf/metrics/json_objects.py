@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dataclasses that are JSON objects on disk: their fields are the keys, and a key that is no field is a mistake."""
+"""Dataclasses that are JSON objects on disk: the fields are the keys, and any other key is refused."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -18,12 +18,12 @@ _SCALARS: dict[type, tuple[tuple[type, ...], str]] = {
 class JsonObject:
     """Base of a frozen dataclass that is written as a JSON object.
 
-    A field whose default is None is left out of the object where it is None. Its type is a number, a text, a truth
-    value, another `JsonObject`, `Any`, or `tuple` or `Mapping` of these.
+    A field whose default is None is left out of the object if its value is None. The type of a field is a number, a
+    text, a truth value, another `JsonObject`, `Any`, or a `tuple` or `Mapping` of these.
     """
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object as `json` writes it."""
+        """Return the object as a dictionary that `json` can write."""
         values = [(field, getattr(self, field.name)) for field in fields(self)]
         return {field.name: _write(value) for field, value in values if not (value is None and field.default is None)}
 
@@ -33,7 +33,7 @@ class JsonObject:
 
         Args:
             content: Object as `json` reads it.
-            name: Name of the object in error messages: its file, say, and its key.
+            name: Name of the object in error messages, its file and its key, say.
 
         Raises:
             ValueError: If a key is unknown or missing, or a value has another type.
@@ -66,7 +66,7 @@ def _check_type(value: Any, kinds: tuple[type, ...], wanted: str, name: str) -> 
 
 def _read(value: Any, hint: Any, name: str) -> Any:
     """Return a value of the type that a hint asks for."""
-    if isinstance(hint, UnionType):  # of a type and None
+    if isinstance(hint, UnionType):  # always a type or None
         return None if value is None else _read(value, get_args(hint)[0], name)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Mapping:

@@ -19,7 +19,7 @@ from .reports import (
     SplitSummary,
 )
 
-# The metrics in the order of the columns.
+# Heads of the columns by metric, in the order of the columns.
 HEADINGS = {
     "srcc": "SRCC",
     "plcc": "PLCC",
@@ -63,7 +63,7 @@ def render_evaluation(reports: Mapping[str, Report] | None) -> str:
 
 
 def _render_quality(report: QualityReport) -> str:
-    """Write all pictures, the groups and their mean, a row each, and the intervals below."""
+    """Write a table with a row for all pictures, each group and their mean, and the intervals below it."""
     groups = sorted((report.groups or {}).items(), key=lambda item: (item[0] == MEAN_OF_GROUPS, item[0]))
     columns = [name for name in METRICS if getattr(report.overall, name) is not None]
     lines = [
@@ -71,12 +71,12 @@ def _render_quality(report: QualityReport) -> str:
         "",
         f"| pictures | {' | '.join(HEADINGS[name] for name in columns)} |",
         f"|---|{'---|' * len(columns)}",
-        f"| all | {' | '.join(_numbers(report.overall, columns))} |",
+        f"| all | {' | '.join(_write_numbers(report.overall, columns))} |",
     ]
     for group, metrics in groups:
         title = group if group == MEAN_OF_GROUPS else f"group {group}"
-        lines.append(f"| {title} | {' | '.join(_numbers(metrics, columns))} |")
-    intervals = [(title, _interval(report, part, "srcc")) for part, title in _WITH_INTERVALS.items()]
+        lines.append(f"| {title} | {' | '.join(_write_numbers(metrics, columns))} |")
+    intervals = [(title, _find_interval(report, part, "srcc")) for part, title in _WITH_INTERVALS.items()]
     said = [f"{title} {ends[0]:.4f} to {ends[1]:.4f}" for title, ends in intervals if ends is not None]
     if said:
         lines += ["", f"95 % bootstrap intervals of the SRCC: {', '.join(said)}."]
@@ -86,47 +86,47 @@ def _render_quality(report: QualityReport) -> str:
 _WITH_INTERVALS = {OVERALL: "all", MEAN_OF_GROUPS: MEAN_OF_GROUPS}
 
 
-def _numbers(metrics: Metrics, columns: Sequence[str]) -> list[str]:
+def _write_numbers(metrics: Metrics, columns: Sequence[str]) -> list[str]:
     """Write the metrics of a row; one that was not measured is an empty cell."""
     values = [getattr(metrics, name) for name in columns]
     return ["" if value is None else f"{value:.4f}" for value in values]
 
 
-def _interval(report: QualityReport, part: str, metric: str) -> Interval | None:
+def _find_interval(report: QualityReport, part: str, metric: str) -> Interval | None:
     intervals = (report.intervals or {}).get(part)
     return getattr(intervals, metric, None)
 
 
-def _with_intervals(report: QualityReport, part: str, metrics: Metrics, columns: Sequence[str]) -> list[str]:
+def _write_with_intervals(report: QualityReport, part: str, metrics: Metrics, columns: Sequence[str]) -> list[str]:
     """Write the metrics of a row, each with its interval if it has one."""
     cells = []
-    for name, number in zip(columns, _numbers(metrics, columns), strict=True):
-        ends = _interval(report, part, name)
+    for name, number in zip(columns, _write_numbers(metrics, columns), strict=True):
+        ends = _find_interval(report, part, name)
         cells.append(number if ends is None else f"{number} [{ends[0]:.4f}, {ends[1]:.4f}]")
     return cells
 
 
 def _render_comparison(reports: Sequence[QualityReport]) -> str:
-    """Write a row for each report, SRCC across data sets if there are several, and groups."""
+    """Write a table with a row for each report, then SRCC across data sets if there are several, and the groups."""
     columns = [name for name in HEADINGS if any(getattr(report.overall, name) is not None for report in reports)]
     heads = ["checkpoint", "data", "split", "pictures", *(HEADINGS[name] for name in columns)]
     rows = [
-        [*_origin(report), report.split or "", f"{report.num_pictures:,}"]
-        + _with_intervals(report, OVERALL, report.overall, columns)
+        [*_name_origin(report), report.split or "", f"{report.num_pictures:,}"]
+        + _write_with_intervals(report, OVERALL, report.overall, columns)
         for report in reports
     ]
     parts = ["Overall; in brackets 95 % bootstrap intervals over the pictures.", markdown_table(heads, rows)]
-    parts += [*_across_data_sets(reports), *_within_groups(reports)]
+    parts += [*_render_across_data_sets(reports), *_render_within_groups(reports)]
     signatures = dict.fromkeys(f"- `{own}`" for report in reports for own in report.signatures or ())
     return "\n\n".join([*parts, "Made with", "\n".join(signatures)])
 
 
-def _origin(report: QualityReport) -> tuple[str, str]:
+def _name_origin(report: QualityReport) -> tuple[str, str]:
     return report.model or "", report.data or ""
 
 
-def _across_data_sets(reports: Sequence[QualityReport]) -> list[str]:
-    srcc = {_origin(report): report.overall.srcc for report in reports}
+def _render_across_data_sets(reports: Sequence[QualityReport]) -> list[str]:
+    srcc = {_name_origin(report): report.overall.srcc for report in reports}
     models, data = (list(dict.fromkeys(names)) for names in zip(*srcc, strict=True))
     if len(data) < 2:
         return []
@@ -134,9 +134,9 @@ def _across_data_sets(reports: Sequence[QualityReport]) -> list[str]:
     return ["SRCC across data sets.", markdown_table(["checkpoint", *data], rows)]
 
 
-def _within_groups(reports: Sequence[QualityReport]) -> list[str]:
+def _render_within_groups(reports: Sequence[QualityReport]) -> list[str]:
     rows = [
-        [*_origin(report), group, *_with_intervals(report, group, metrics, METRICS)]
+        [*_name_origin(report), group, *_write_with_intervals(report, group, metrics, METRICS)]
         for report in reports
         for group, metrics in (report.groups or {}).items()
     ]
@@ -145,16 +145,16 @@ def _within_groups(reports: Sequence[QualityReport]) -> list[str]:
 
 
 def _render_split(name: str, split: SplitSummary) -> str:
-    """Write one split of repeated runs, with cells "mean ± standard deviation (median)"."""
+    """Write the table of one split of repeated runs, with cells "mean ± standard deviation (median)"."""
     heads = ["pictures", "runs", *(HEADINGS[metric] for metric in METRICS)]
     rows = [
-        [title, str(metrics["srcc"].num_runs), *(_spread(metrics.get(metric)) for metric in METRICS)]
+        [title, str(metrics["srcc"].num_runs), *(_write_spread(metrics.get(metric)) for metric in METRICS)]
         for title, metrics in {"all": split.overall, **(split.groups or {})}.items()
     ]
     return f"**{name}**: mean ± standard deviation (median) over runs.\n\n{markdown_table(heads, rows)}"
 
 
-def _spread(values: RunStatistics | None) -> str:
+def _write_spread(values: RunStatistics | None) -> str:
     if values is None:
         return ""
     spread = "" if values.std is None else f" ± {values.std:.4f}"
@@ -175,13 +175,13 @@ def _render_robustness(report: RobustnessReport) -> str:
     parts = [
         f"Pristine pictures: {report.num_pictures}; degraded copies of each: "
         f"{sum(len(fault.levels) for fault in faults)}.",
-        _figures_table(report),
+        _render_figures(report),
         markdown_table(["mean score", "pristine", *(f"strength {rank}" for rank in range(1, count + 1))], means),
     ]
-    return "\n\n".join([*parts, *([_sizes_table(report.half_size)] if report.half_size else [])])
+    return "\n\n".join([*parts, *([_render_sizes(report.half_size)] if report.half_size else [])])
 
 
-def _figures_table(report: RobustnessReport) -> str:
+def _render_figures(report: RobustnessReport) -> str:
     columns: list[FaultSummary] = [*report.faults.values(), report.overall]
     lines = {
         "srcc": ("SRCC of strength and score, mean over pictures", "{:.3f}", "<= "),
@@ -197,6 +197,6 @@ def _figures_table(report: RobustnessReport) -> str:
     return markdown_table(["", *(fault.label for fault in report.faults.values()), "all", "target", "met"], rows)
 
 
-def _sizes_table(sizes: Sequence[HalfSizeScores]) -> str:
+def _render_sizes(sizes: Sequence[HalfSizeScores]) -> str:
     rows = [[row.picture, f"{row.width}x{row.height}", f"{row.full:.1f}", f"{row.half:.1f}"] for row in sizes]
     return markdown_table(["large picture", "full size", "score at full size", "score at half size"], rows)

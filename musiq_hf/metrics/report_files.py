@@ -18,7 +18,7 @@ class StoredMetrics:
 
     Attributes:
         reports: {name: report}, in the order of the file.
-        numbers: {name: number} that pre-training left; no card shows them.
+        numbers: {name: number} that pre-training wrote; no card shows them.
     """
 
     reports: Mapping[str, Report] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class StoredMetrics:
 
 
 def read_metrics(directory: str | Path) -> StoredMetrics:
-    """Read metrics.json of a checkpoint; without a file it is empty.
+    """Read metrics.json of a checkpoint; the result is empty if there is no such file.
 
     Raises:
         ValueError: If an entry is neither a report nor a number; the message names the file and the key.
@@ -51,7 +51,10 @@ def write_metrics(directory: str | Path, metrics: StoredMetrics) -> None:
 
 
 def check_report_path(path: str | Path) -> Path:
-    """Return the path of a report, or raise a ValueError if it does not end in .json; for commands, early."""
+    """Return the path of a report, or raise a ValueError if it does not end in .json.
+
+    Commands call it before they begin hours of work.
+    """
     if Path(path).suffix != ".json":
         raise ValueError(
             f"The report is a .json file (a .md file is written beside it), got {path}. Change the end of the name."
@@ -64,7 +67,7 @@ def write_report(path: str | Path, report: Report | ComparisonReport) -> None:
 
     Args:
         path: Name of the JSON file; its folder is made if missing.
-        report: What the files hold.
+        report: Report to write.
 
     Raises:
         ValueError: If the name does not end in .json.

@@ -10,7 +10,7 @@ from .bootstrap import bootstrap_intervals
 from .correlation import MEAN_OF_GROUPS, Values, grouped_metrics, quality_metrics
 from .json_objects import JsonObject
 
-Interval = tuple[float, float]  # its low and its high end
+Interval = tuple[float, float]  # low and high end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,10 @@ class QualityReport(JsonObject):
     """Agreement of predicted scores with opinion scores, on one split of a data set.
 
     Attributes:
-        model: Title of the checkpoint; None where the file belongs to one.
+        model: Title of the checkpoint; None if the file lies beside its checkpoint.
         data: Title of the data set.
         split: Name of the split.
-        signatures: Signature of the scores of each checkpoint whose scores were averaged; see `make_signature`.
+        signatures: Signatures of the scores, one for each checkpoint that was averaged; see `make_signature`.
         num_pictures: Number of pictures.
         overall: Metrics over all pictures.
         groups: Metrics within each group, and their mean; None if the pictures have no groups.
@@ -76,7 +76,7 @@ class QualityReport(JsonObject):
     intervals: Mapping[str, Intervals] | None = None
 
     def for_card(self) -> Self:
-        """Return what a card shows and metrics.json keeps: all but model, data and split, which their entry names."""
+        """Return the part that cards and metrics.json hold: all but model, data and split, which their entry names."""
         return replace(self, model=None, data=None, split=None)
 
 
@@ -138,7 +138,7 @@ class RobustnessTargets(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class TargetsMet(JsonObject):
-    """Truth values: each says if a figure is as good as its target."""
+    """Truth values that say whether each figure is as good as its target."""
 
     srcc: bool
     pristine_above: bool
@@ -202,18 +202,18 @@ class RobustnessReport(JsonObject):
     half_size: tuple[HalfSizeScores, ...] | None = None
 
     def for_card(self) -> Self:
-        """Return what a card shows and metrics.json keeps: all but the scores of each picture."""
+        """Return the part that cards and metrics.json hold: all but the scores of each picture."""
         return replace(self, pictures=None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatistics(JsonObject):
-    """One metric over runs.
+    """Statistics of one metric over runs.
 
     Attributes:
-        num_runs: Number of runs that have it.
+        num_runs: Number of runs that have the metric.
         mean: Mean, which MUSIQ reports.
-        std: Standard deviation with num_runs - 1, which MUSIQ reports; None for one run.
+        std: Standard deviation with the divisor num_runs - 1, which MUSIQ reports; None for one run.
         median: Median, which LoDa reports.
         min: Lowest value.
         max: Highest value.
@@ -233,7 +233,7 @@ class SplitSummary(JsonObject):
 
     Attributes:
         overall: {metric: statistics} over all pictures.
-        groups: {group: {metric: statistics}}, and of the mean within groups; None if the pictures have no groups.
+        groups: {group: {metric: statistics}}, with an entry for the mean within groups; None if there are no groups.
     """
 
     overall: Mapping[str, RunStatistics]
@@ -247,7 +247,7 @@ class RunsReport(JsonObject):
     Attributes:
         settings: Settings that all runs share, as JSON holds them; None in metrics.json.
         runs: {split: report} of each run; None in metrics.json.
-        summary: {split: statistics over the runs}.
+        summary: {split: statistics over the runs}, which is all that cards show.
     """
 
     settings: Mapping[str, Any] | None = None
@@ -255,7 +255,7 @@ class RunsReport(JsonObject):
     summary: Mapping[str, SplitSummary]
 
     def for_card(self) -> Self:
-        """Return what a card shows and metrics.json keeps: the summary."""
+        """Return the part that cards and metrics.json hold: the summary."""
         return replace(self, settings=None, runs=None)
 
 
@@ -263,7 +263,9 @@ Report = QualityReport | RobustnessReport | RunsReport
 
 
 def read_report(entry: Mapping[str, Any], *, name: str = "report") -> Report:
-    """Make a report of an entry of metrics.json, or of a report file; the keys that only one kind has decide.
+    """Make a report of an entry of metrics.json, or of the content of a report file.
+
+    The kind of the report follows from a key that no other kind has.
 
     Args:
         entry: JSON object.
@@ -285,14 +287,14 @@ def quality_report(
     Args:
         predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
         targets: Opinion scores, shape (num_pictures,), finite.
-        groups: Name of each picture's group, if there are groups.
+        groups: Name of each picture's group; None if there are no groups.
         num_resamples: Number of draws of the bootstrap.
 
     Returns:
         The report: `quality_metrics`, `grouped_metrics` (only with groups) and `bootstrap_intervals` of 95 %.
 
     Raises:
-        ValueError: As `quality_metrics` and `grouped_metrics`.
+        ValueError: If `quality_metrics` or `grouped_metrics` refuses the scores.
     """
     overall = quality_metrics(predictions, targets)
     own = None if groups is None else grouped_metrics(predictions, targets, groups)
@@ -308,7 +310,7 @@ def quality_report(
     )
 
 
-def _statistics(values: Sequence[float]) -> RunStatistics:
+def _compute_statistics(values: Sequence[float]) -> RunStatistics:
     return RunStatistics(
         num_runs=len(values),
         mean=statistics.fmean(values),
@@ -322,7 +324,7 @@ def _statistics(values: Sequence[float]) -> RunStatistics:
 def _summarize(measured: Sequence[Metrics]) -> dict[str, RunStatistics]:
     tables = [metrics.to_json() for metrics in measured]
     names = dict.fromkeys(name for table in tables for name in table)
-    return {name: _statistics([table[name] for table in tables if name in table]) for name in names}
+    return {name: _compute_statistics([table[name] for table in tables if name in table]) for name in names}
 
 
 def _summarize_split(reports: Sequence[QualityReport]) -> SplitSummary:

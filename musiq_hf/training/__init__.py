@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what trains when it is first asked for: settings and their help do without the Trainer."""
+    """Import the functions that train when they are first asked for: settings and their help need no Trainer."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .finetuning import finetune

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of pictures and scores to augmented batches for training."""
+"""Collator that turns rows of pictures and scores into augmented batches for training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +24,10 @@ class Augmentation:
         degrade_fraction: Probability that a picture gets faults and a lowered score, in [0, 1]; see
             `musiq_hf.pictures.degradations`.
         worst_score: Lowest score of the training data, towards which degraded pictures move.
-        min_crop: Smallest part of each side that a random window keeps, in (0, 1]; 1 keeps the whole picture.
-        fault_pairs: Pairs of copies, of pictures of the batch, that go beside it; see
-            `musiq_hf.pictures.fault_pairs`. They are the entry `pairs` of a batch: picture 2i is better than 2i + 1.
+        min_crop: Smallest part of each side that a random window keeps, in (0, 1]; 1 keeps whole pictures.
+        fault_pairs: Number of pictures of a batch of which a pair of faulty copies is made; see
+            `musiq_hf.pictures.fault_pairs`. The copies are the entry `pairs` of the batch: copy 2i is better than
+            copy 2i + 1.
 
     Raises:
         ValueError: If a value lies outside its range.
@@ -52,10 +53,10 @@ class TrainingCollator:
 
     Args:
         processor: Image processor of the model.
-        view: Part of a picture that a step sees.
+        view: Part of a picture that a training step sees.
         augmentation: Changes of the pictures.
         shorter_side: Shorter side to which pictures are shrunk first, in pixels; None keeps their size.
-        length: Tokens to which every batch is padded; None pads to the longest of the batch.
+        length: Number of tokens to which every batch is padded; None pads to its longest picture.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class TrainingCollator:
                 copies += [cut_picture(self.processor, picture, self.view) for picture in pair]
             image, label = self._augment(image, label)
             labels.append(label)
-            # Flips and faults lose the name, and errors should name the file.
+            # Flips and faults lose the file name, which errors further on should give.
             image.filename = row["image"]["path"] or ""  # type: ignore[attr-defined]
             features.append(cut_picture(self.processor, image, self.view))
         batch = pad_features(self.processor, features, length=self.length)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of labelled pictures, mixed in pairs of one size or as they are."""
+"""Collators of pictures and classes: for training, mixed in pairs of one size, and for evaluation, as they are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,15 @@ from ..pictures.opening import open_picture
 
 
 def mix_pair(pair: Sequence[Image.Image], share: float) -> list[Image.Image]:
-    """Mix two RGB pictures of one size, both ways.
+    """Mix two RGB pictures of one size twice, the second time with their roles swapped.
 
     Args:
         pair: First and second picture.
-        share: lambda, the first picture's part in the first mixture and the second's in the second, in [0, 1].
+        share: Part of the first picture in the first mixture, and of the second picture in the second, in [0, 1]
+            (lambda in mixup's paper).
 
     Returns:
-        share * first + (1 - share) * second, and share * second + (1 - share) * first, in whole levels of 255.
+        `share * first + (1 - share) * second` and `share * second + (1 - share) * first`, in whole levels of 255.
     """
     first, second = pair
     return [Image.blend(second, first, share), Image.blend(first, second, share)]
@@ -37,10 +38,10 @@ class Mixing:
 
     Attributes:
         min_crop_area: Smallest part of a picture's area in a random crop, in (0, 1].
-        num_operations: Operations of RandAugment on each picture.
+        num_operations: Number of operations of RandAugment on each picture.
         magnitude: Magnitude of RandAugment, in [0, 30].
-        mixup_alpha: Parameter of mixup's Beta distribution; 0 mixes nothing, and every picture has a crop size of its
-            own.
+        mixup_alpha: Parameter of mixup's Beta distribution. 0 mixes nothing, and every picture gets a crop size of
+            its own.
     """
 
     min_crop_area: float
@@ -53,14 +54,14 @@ class MixupCollator:
     """Collator of rows of pictures and classes for training: crops of varying size, flips, RandAugment, mixup.
 
     `labels` are class probabilities, float32, shape (batch_size, num_labels). The last picture of an odd batch is not
-    mixed. See the module for how pictures of different sizes are paired.
+    mixed. `musiq_hf.training.pretraining_imagenet` says how pictures of different sizes are paired.
 
     Args:
         processor: Image processor of the model.
-        view: Part of a picture that a step sees.
+        view: Part of a picture that a training step sees.
         num_labels: Number of classes.
         mixing: Crops, RandAugment and mixup.
-        length: Tokens to which every batch is padded; None pads to the longest of the batch.
+        length: Number of tokens to which every batch is padded; None pads to its longest picture.
     """
 
     def __init__(
@@ -84,8 +85,8 @@ class MixupCollator:
             picture = ImageOps.mirror(picture)
         return rand_augment(picture, num_operations=self.mixing.num_operations, magnitude=self.mixing.magnitude)
 
-    def _augmented_group(self, rows: Sequence[dict[str, Any]]) -> tuple[list[Image.Image], torch.Tensor]:
-        """Make one picture, or a mixed pair, and class probabilities (len(rows), num_labels)."""
+    def _augment_group(self, rows: Sequence[dict[str, Any]]) -> tuple[list[Image.Image], torch.Tensor]:
+        """Make the picture of one row, or the mixed pair of two, and class probabilities (len(rows), num_labels)."""
         images = [open_picture(row["image"]) for row in rows]
         size = draw_crop_size([image.size for image in images], min_area=self.mixing.min_crop_area)
         pictures = [self._augment(image, size) for image in images]
@@ -94,13 +95,13 @@ class MixupCollator:
             share = torch.distributions.Beta(self.mixing.mixup_alpha, self.mixing.mixup_alpha).sample().item()
             pictures = mix_pair(pictures, share)
             labels = share * labels + (1 - share) * labels.flip(0)
-        for picture in pictures:  # errors further on should name the files
+        for picture in pictures:  # a mixture has no file name, and errors further on should give those of its parts
             picture.filename = " and ".join(str(image.filename) for image in images)  # type: ignore[attr-defined]
         return pictures, labels
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         step = 2 if self.mixing.mixup_alpha else 1
-        groups = [self._augmented_group(rows[start : start + step]) for start in range(0, len(rows), step)]
+        groups = [self._augment_group(rows[start : start + step]) for start in range(0, len(rows), step)]
         features = [cut_picture(self.processor, picture, self.view) for pictures, _ in groups for picture in pictures]
         batch = pad_features(self.processor, features, length=self.length)
         batch["labels"] = torch.cat([labels for _, labels in groups])
@@ -112,8 +113,8 @@ class ClassificationCollator:
 
     Args:
         processor: Image processor of the model.
-        view: Part of a picture that is seen, the same every time.
-        seed: Seed of that choice.
+        view: Part of a picture that the model sees, the same every time.
+        seed: Seed with which that part is chosen.
     """
 
     def __init__(self, processor: QualityProcessor, *, view: TrainingView, seed: int):
@@ -125,7 +126,8 @@ class ClassificationCollator:
         features = []
         for row in rows:
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(self.seed)  # anew, so that the rest of the batch does not matter
+                # Every row starts from the same seed, so that the rest of its batch does not matter.
+                torch.default_generator.manual_seed(self.seed)
                 features.append(cut_picture(self.processor, open_picture(row["image"]), self.view))
         batch = pad_features(self.processor, features)
         batch["labels"] = torch.tensor([row["label"] for row in rows])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning, or training from scratch, on opinion scores with the Transformers Trainer under Accelerate.
 
-Section 4.2 of the paper: L1 loss on opinion scores, EMD on distributions, horizontal flip as the only augmentation,
-cosine schedule, pictures at their native size. Nobody has published training code for MUSIQ; where the paper is silent
-the choice is named at the setting.
+It follows section 4.2 of the paper: L1 loss on opinion scores, EMD on distributions, and a cosine schedule. The only
+augmentation is a horizontal flip, and pictures keep their native size. Nobody has published training code for MUSIQ;
+where the paper is silent, the help of a setting explains the choice.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,18 +41,22 @@ if TYPE_CHECKING:
     import datasets
 
 
-TRUSTWORTHY_PICTURES = 100  # below that the standard error of an SRCC exceeds about 0.1
-PAIR_WEIGHT = 0.5  # of the ranking of `fault_pairs`, beside L1 in deviations of the scores
+TRUSTWORTHY_PICTURES = 100  # with fewer pictures the standard error of an SRCC exceeds about 0.1
+PAIR_WEIGHT = 0.5  # weight of the ranking loss of `fault_pairs`, beside L1 in standard deviations of the scores
+COMMAND = "musiq_hf.training.finetune"  # name of a run in its card where the caller gives no other
 logger = logging.get_logger(__name__)
 
 
 def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    _, scores = prediction.predictions  # logits and scores, in the order of the model's output
+    _, scores = prediction.predictions  # (logits, scores), in the order of the model's output
     return quality_metrics(scores, opinion_scores(prediction.label_ids))
 
 
-def _extra_loss(settings: FinetuneSettings, scale: float) -> Callable[[Any, torch.Tensor], torch.Tensor] | None:
-    """Correlation and ranking losses over the batch, on predictions in deviations of the labels."""
+def _make_extra_loss(settings: FinetuneSettings, scale: float) -> Callable[[Any, torch.Tensor], torch.Tensor] | None:
+    """Make the sum of correlation and ranking loss over a batch; None if both have the weight 0.
+
+    The ranking loss compares scores divided by `scale`, the standard deviation of the labels.
+    """
     if not settings.plcc_weight and not settings.rank_weight:
         return None
 
@@ -65,15 +69,18 @@ def _extra_loss(settings: FinetuneSettings, scale: float) -> Callable[[Any, torc
     return loss
 
 
-def _pair_loss(settings: FinetuneSettings, scale: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Ranking loss of pairs of copies, better one first, on scores in deviations of the labels."""
+def _make_pair_loss(settings: FinetuneSettings, scale: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Make the ranking loss of pairs of copies, better one first; None without pairs.
+
+    It compares scores divided by `scale`, the standard deviation of the labels.
+    """
     if not settings.fault_pairs:
         return None
     return lambda scores: PAIR_WEIGHT * rank_loss(scores[0::2] / scale, scores[1::2] / scale)
 
 
-def _label_scale(train: "datasets.Dataset") -> tuple[int, Sequence[float]]:
-    """Number of labels of the head, and opinion scores of the training pictures."""
+def _read_labels(train: "datasets.Dataset") -> tuple[int, Sequence[float]]:
+    """Read the number of labels that the head needs, and the opinion scores of the training pictures."""
     if "distribution" in train.column_names:
         distributions = np.asarray(train["distribution"][:], dtype=np.float64)
         return distributions.shape[1], opinion_scores(distributions).tolist()
@@ -83,7 +90,7 @@ def _label_scale(train: "datasets.Dataset") -> tuple[int, Sequence[float]]:
 def _make_trainer(
     settings: FinetuneSettings, train: "datasets.Dataset", selection: "datasets.Dataset"
 ) -> QualityTrainer:
-    num_labels, scores = _label_scale(train)
+    num_labels, scores = _read_labels(train)
     model = load_model(settings.model, architecture=settings.architecture, num_labels=num_labels)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     if num_labels == 1:
@@ -124,27 +131,33 @@ def _make_trainer(
         processing_class=processor,
         data_collator=collator,
         eval_collator=QualityCollator(processor, shorter_side=settings.shorter_side),
-        extra_loss=_extra_loss(settings, deviation),
-        pair_loss=_pair_loss(settings, deviation),
+        extra_loss=_make_extra_loss(settings, deviation),
+        pair_loss=_make_pair_loss(settings, deviation),
         compute_metrics=_compute_metrics,
     )
 
 
 def _is_off(name: str, value: Any) -> bool:
-    """Whether a setting asks for nothing. The seed always does, and a 0 in place of another default."""
+    """Return whether a setting changes nothing, so that the card can leave it out.
+
+    The seed always says something, and so does a 0 in place of another default.
+    """
     if name == "seed":
         return False
     default = getattr(FinetuneSettings, name, None)
     return value in (None, {}, "none") or (not value and value == default)
 
 
-def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[str, QualityReport]) -> None:
+def write_card(
+    settings: FinetuneSettings, *, num_pictures: int, report: dict[str, QualityReport], command: str = COMMAND
+) -> None:
     """Write the model card of a finished run from its files, settings and metrics.
 
     Args:
-        settings: Of the run; its `output_dir` holds the checkpoint.
-        num_pictures: Pictures that it was trained on.
-        report: What `finetune` returns.
+        settings: Settings of the run; `output_dir` holds the checkpoint.
+        num_pictures: Number of pictures that it was trained on.
+        report: Reports that `finetune` returns.
+        command: Command that trained, which the card names.
     """
     config = load_config(settings.output_dir)
     recipe = asdict(settings) | asdict(settings.training_view(family_of(config)))
@@ -159,7 +172,7 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
     card = CheckpointCard(
         name=Path(settings.output_dir).name,
         config=config,
-        source=f"Trained with `examples/finetune.py` of musiq_hf, from {start} `{beginning}`.",
+        source=f"Trained with `{command}` of musiq_hf, from {start} `{beginning}`.",
         training_data=f"{settings.data_description or Path(settings.data).name + ':'} {num_pictures:,} pictures.",
         recipe=f"Settings: {named}.",
         metrics=report,
@@ -167,7 +180,7 @@ def write_card(settings: FinetuneSettings, *, num_pictures: int, report: dict[st
     card.save(settings.output_dir)
 
 
-def _report(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None) -> QualityReport:
+def _measure(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None) -> QualityReport:
     prediction = trainer.predict(rows)
     _, scores = prediction.predictions
     wanted = opinion_scores(prediction.label_ids)
@@ -175,7 +188,10 @@ def _report(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str]
 
 
 def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[str, "datasets.Dataset"]]:
-    """Training pictures, and those that are measured: "selection", and "validation" if it does not choose."""
+    """Load the pictures for training, and those that are measured, by the name of their split.
+
+    "selection" chooses the epoch. "validation" is there only if it does not choose, and "test" if the data have one.
+    """
     splits = load_data(
         settings.data,
         dataset=settings.dataset,
@@ -211,18 +227,19 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
     return train, measured
 
 
-def finetune(settings: FinetuneSettings) -> dict[str, QualityReport]:
+def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str, QualityReport]:
     """Train, keep the epoch with the best SRCC, save it, reload the saved files and measure them.
 
     Args:
-        settings: What to train on what, and how.
+        settings: Settings of the run: model, data and hyperparameters.
+        command: Command or function that the caller was started with, "musiq finetune" say; the model card names it.
 
     Returns:
-        Reports on the reloaded checkpoint, also in `output_dir/metrics.json`: "selection" (the pictures that chose the
-        epoch) and, if there are any that did not choose it, "validation" and "test".
+        Reports on the reloaded checkpoint by split, also in `output_dir/metrics.json`. "selection" holds the pictures
+        that chose the epoch; "validation" and "test" follow if the data have them and they did not choose it.
 
     Raises:
-        ValueError: If data, model or settings are wrong; before anything is trained.
+        ValueError: If data, model or settings are wrong; nothing has been trained then.
     """
     require("scipy.stats", extra="train")
     set_seed(settings.seed)
@@ -234,7 +251,7 @@ def finetune(settings: FinetuneSettings) -> dict[str, QualityReport]:
     if trainer.args.device.type == "cpu":
         logger.warning("No accelerator was found: training on the CPU. A small `native_patches` makes it cheaper.")
     trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_state()  # the whole log; of the checkpoints only the best is kept
+    trainer.save_state()  # the kept checkpoint may be an earlier one, whose log ends there
     model = merge_lora(trainer.accelerator.unwrap_model(trainer.model))
     weights = trainer.trained_weights() if settings.lora_rank is None else model.state_dict()
     if trainer.is_world_process_zero():
@@ -242,15 +259,15 @@ def finetune(settings: FinetuneSettings) -> dict[str, QualityReport]:
         save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
         add_remote_code(settings.output_dir)
     trainer.accelerator.wait_for_everyone()
-    # What is published is what the files give, not what was in memory.
+    # The reports must describe the published files, whose weights may be rounded to float16.
     stored, _ = load_quality(settings.output_dir)
     if trainer.is_world_process_zero():
         write_self_test(stored, trainer.processing_class, settings.output_dir)
     trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)
-    report = {name: _report(trainer, rows, groups[name]) for name, rows in measured.items()}
+    report = {name: _measure(trainer, rows, groups[name]) for name, rows in measured.items()}
     if trainer.is_world_process_zero():
         write_metrics(settings.output_dir, StoredMetrics(reports=report))
-        # `accelerate launch` may ask for it too.
+        # `accelerate launch` may have asked for bfloat16 although the settings do not.
         used = replace(settings, bf16=trainer.accelerator.mixed_precision == "bf16")
-        write_card(used, num_pictures=len(train), report=report)
+        write_card(used, num_pictures=len(train), report=report, command=command)
     return report

@@ -6,43 +6,43 @@ from torch.nn import functional as F
 
 
 def rank_loss(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
-    """Logistic loss on pairs: log(1 + exp(worse - better)), averaged. Not in the paper.
+    """Compute the logistic loss on pairs, the mean of `log(1 + exp(worse - better))`; the paper has none.
 
     Args:
         better: Predictions of the better pictures of the pairs, shape (num_pairs,).
-        worse: Predictions of the worse ones, shape (num_pairs,).
+        worse: Predictions of the worse pictures of the pairs, shape (num_pairs,).
 
     Returns:
-        Scalar, > 0; log 2 if the two cannot be told apart.
+        Scalar, > 0; `log(2)` if the predictions of every pair are equal.
     """
     return F.softplus(worse - better).mean()
 
 
 def pairwise_rank_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """`rank_loss` over all pairs of a batch whose targets differ. Not in the paper.
+    """Compute `rank_loss` over all pairs of a batch whose targets differ; the paper has none.
 
     Args:
-        predictions: Shape (batch_size,).
-        targets: Shape (batch_size,), higher is better, in any unit.
+        predictions: Predicted scores, shape (batch_size,).
+        targets: Opinion scores, shape (batch_size,), higher is better, in any unit.
 
     Returns:
         Scalar, >= 0; 0 if all targets are equal.
     """
-    # Masked rather than selected: the shapes do not depend on the data.
+    # A mask rather than a selection, so that shapes do not depend on the data and the step can be compiled.
     is_better = (targets[:, None] > targets[None, :]).to(predictions.dtype)
     losses = F.softplus(predictions[None, :] - predictions[:, None]) * is_better
     return losses.sum() / is_better.sum().clamp(min=1)
 
 
 def plcc_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(1 - Pearson correlation) / 2 over a batch. Not in the paper.
+    """Compute `(1 - correlation) / 2` from the Pearson correlation over a batch; the paper has no such loss.
 
     Args:
-        predictions: Shape (batch_size,).
-        targets: Shape (batch_size,), in any unit.
+        predictions: Predicted scores, shape (batch_size,).
+        targets: Opinion scores, shape (batch_size,), in any unit.
 
     Returns:
-        Scalar in [0, 1]; 1/2, with gradient 0, if one side is constant, as for a single picture.
+        Scalar in [0, 1]. It is 1/2, with gradient 0, if one side is constant, as it is for a single picture.
     """
     first, second = predictions - predictions.mean(), targets - targets.mean()
     norms = (first * first).sum() * (second * second).sum()

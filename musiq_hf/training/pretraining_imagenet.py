@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pre-training on the classes of ImageNet, as the published checkpoints began (sections 3.5 and 4.2 of the paper).
 
-"We still keep random cropping as an augmentation to generate images of different sizes. However, instead of doing
-square resizing [...] we intentionally skip resizing", with RandAugment and mixup.
+The paper trains with RandAugment and mixup, on crops that are not resized. It says: "We still keep random cropping as
+an augmentation to generate images of different sizes. However, instead of doing square resizing [...] we intentionally
+skip resizing".
 
 Mixup adds two pictures pixel by pixel, and here pictures differ in size. Mixing their patches instead would add a
-patch of one place and scale to one of another, and stretching one picture to the other's size would be the resize
-that the paper leaves out. So consecutive pictures of a batch form pairs, and one crop size is drawn for both, from
-what fits into both. Their crops are flipped and augmented each on its own, then mixed before patches are cut and
-resized copies made, so that all scales show the same mixture. A pair gives two samples: mixed with share lambda, and
-with the roles swapped, as a batch mixed with its own reversal does. The sizes still differ from pair to pair; the
-price is that a large picture beside a small one is cut to the small one's size.
+patch of one place and scale to one of another. Stretching one picture to the other's size would be the resize that the
+paper leaves out. So consecutive pictures of a batch form pairs, and one crop size that fits into both is drawn for
+them. The two crops are flipped and augmented each on its own, then mixed. Patches are cut and resized copies made only
+after that, so that all scales show the same mixture. A pair gives two samples: one mixed with share lambda, the other
+with the roles swapped, as in a batch mixed with its own reversal. Sizes still differ from pair to pair. The price is
+that a large picture beside a small one is cut to the small one's size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -115,11 +116,11 @@ def load_labelled_images(data: str) -> "datasets.DatasetDict":
             the Hub.
 
     Returns:
-        The splits "train" and "validation", as far as there are such, with columns `image` (undecoded) and `label`.
-        A test split is left out: its labels are not public (ImageNet's are all -1).
+        The splits "train" and "validation", as far as the data have them, with columns `image` (undecoded) and
+        `label`. A test split is left out: its labels are not public (ImageNet's are all -1).
 
     Raises:
-        ValueError: If it cannot be read, or pictures or classes are missing.
+        ValueError: If the data cannot be read, or pictures or classes are missing.
     """
     import datasets
 
@@ -161,7 +162,7 @@ def load_classifier(name: str, class_names: Sequence[str], *, architecture: Mapp
         raise ValueError(f"{name}: a {family.name} model has no head for classes, so it cannot be trained on them.")
     check_architecture(family, architecture)
     values = config.to_diff_dict() | {key: value for key, value in architecture.items() if key in config.to_dict()}
-    # What a quality model says about its score has no meaning for classes, and their number follows from their names.
+    # The fields of a score have no meaning for classes, and the number of classes follows from their names.
     for field in ("score_offset", "score_scale", "score_range", "problem_type", "architectures", "num_labels"):
         values.pop(field, None)
     values |= {"id2label": dict(enumerate(class_names)), "label2id": {label: i for i, label in enumerate(class_names)}}
@@ -172,8 +173,8 @@ def load_classifier(name: str, class_names: Sequence[str], *, architecture: Mapp
     return family.classifier.from_pretrained(name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
 
 
-def _best_classes(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return logits.argmax(dim=-1)  # of each batch: all logits of all pictures would fill the memory
+def _choose_best_classes(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return logits.argmax(dim=-1)  # per batch, since the logits of all pictures would fill the memory
 
 
 def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -208,25 +209,25 @@ def _make_trainer(
         ),
         eval_collator=ClassificationCollator(processor, view=view, seed=settings.seed),
         compute_metrics=_compute_metrics,
-        preprocess_logits_for_metrics=_best_classes,
+        preprocess_logits_for_metrics=_choose_best_classes,
     )
 
 
 def pretrain_imagenet(settings: ImageNetSettings) -> dict[str, float]:
     """Train a classifier, keep the epoch with the best top-1 accuracy, and save it.
 
-    Accuracy is that of whole pictures, read as in training with at most `native_patches` of their native patches.
+    Accuracy is measured on whole pictures, read as in training with at most `native_patches` of their native patches.
 
     Args:
-        settings: What to train on what, and how.
+        settings: Settings of the run: model, data and hyperparameters.
 
     Returns:
-        "top1_accuracy" in [0, 1] and "loss" of the kept epoch on the "num_pictures" pictures that chose it (the
-        validation split, or those held out), also in `output_dir/metrics.json`.
+        "top1_accuracy" in [0, 1], "loss" and "num_pictures" of the kept epoch, also in `output_dir/metrics.json`. They
+        come from the pictures that chose the epoch: the validation split, or the held-out part.
 
     Raises:
-        ValueError: If data, model or settings are wrong, before anything is trained; or when a picture cannot be
-            decoded.
+        ValueError: If data, model or settings are wrong, which is found before anything is trained, or if a picture
+            cannot be decoded.
     """
     set_seed(settings.seed)
     checkpoint = find_last_checkpoint(settings)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pre-training without human scores: predict kind and strength of made faults, and rank pairs by strength.
 
-Stage 1 of the default checkpoint; a choice of ours for data too small to learn a quality model from scratch (the paper
-pre-trains on ImageNet classes, section 4.2). Each sample is a random crop at two strengths of the same faults, so that
-which of the two is better is known without asking anyone.
+It is stage 1 of the default checkpoint, and a choice of ours for data too small to learn a quality model from scratch.
+The paper pre-trains on ImageNet classes (section 4.2). Each sample is a random crop at two strengths of the same
+faults, so the better one of the two is known without any score.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from .settings import RunSettings, needed, setting
 from .starting import check_start, last_layer, load_model, load_processor
 from .trainer import find_last_checkpoint, fixed_length, make_trainer
 
-MADE_UP_UNIT = (50.0, 20.0)  # mean and deviation of the scores: ranking gives no opinion scores
+MADE_UP_UNIT = (50.0, 20.0)  # mean and standard deviation of the scores, which ranking alone does not give
 METRICS = ("loss", "pair_accuracy", "kind_accuracy", "strength_error")
 
 
@@ -54,13 +54,15 @@ class PretrainSettings(RunSettings):
 
 
 class DegradationCollator:
-    """Collator of pictures to batches of pairs of crops: 2i has weaker faults, 2i + 1, the same crop, stronger ones.
+    """Collator of pictures to batches of pairs of crops.
+
+    Pictures 2i and 2i + 1 of a batch are the same crop, first with weaker faults, then with stronger ones.
 
     Args:
         processor: Image processor of the model.
-        view: Part of a picture that a step sees.
-        seed: Number that makes the pairs a function of the row, for evaluation; None draws anew every time.
-        length: Tokens to which every batch is padded; None pads to the longest of the batch.
+        view: Part of a picture that a training step sees.
+        seed: Seed that gives every row the same pair each time, for evaluation; None draws anew every time.
+        length: Number of tokens to which every batch is padded; None pads to its longest picture.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class DegradationCollator:
         self.seed = seed
         self.length = length
 
-    def _pair(self, row: dict[str, Any]) -> tuple[list[Image.Image], list[list[float]]]:
+    def _make_pair(self, row: dict[str, Any]) -> tuple[list[Image.Image], list[list[float]]]:
         if row["picture_seed"] is not None:
             image = make_picture(seed=row["picture_seed"])
         else:
@@ -89,7 +91,7 @@ class DegradationCollator:
             with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
                 if self.seed is not None:
                     torch.default_generator.manual_seed(self.seed + row["index"])
-                pair, values = self._pair(row)
+                pair, values = self._make_pair(row)
                 features += [cut_picture(self.processor, picture, self.view) for picture in pair]
             strengths += values
         batch = pad_features(self.processor, features, length=self.length)
@@ -121,18 +123,17 @@ class DegradationModel(nn.Module):
         self._pooled = inputs[0]
 
     def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Compute three losses, equally weighted.
+        """Compute the sum of three losses: on the kinds of the faults, on their strengths, and on the ranking.
 
         Args:
-            labels: Strengths, 0 = fault absent, shape (num_pairs, 2, number of kinds).
+            labels: Strengths of the faults, 0 = fault absent, shape (num_pairs, 2, num_kinds).
             **inputs: Batch of 2 * num_pairs pictures, as the quality model takes it.
 
         Returns:
-            `loss`; `logits` (num_pairs, 2, 1 + 2 * number of kinds): rank score, kinds, strengths.
+            `loss`, and `logits` of shape (num_pairs, 2, 1 + 2 * num_kinds): rank score, kinds, strengths.
         """
-        # (2 * num_pairs, 1) -> (num_pairs, 2, 1), and likewise of what the head reads
-        ranks = self.quality(**inputs).logits.view(len(labels), 2, -1)
-        pooled = self._pooled.view(len(labels), 2, -1)
+        ranks = self.quality(**inputs).logits.view(len(labels), 2, -1)  # (2 * num_pairs, 1) -> (num_pairs, 2, 1)
+        pooled = self._pooled.view(len(labels), 2, -1)  # (2 * num_pairs, width) -> (num_pairs, 2, width)
         kinds, strengths = self.fault_head(pooled).chunk(2, dim=-1)
         present = labels > 0
         loss = F.binary_cross_entropy_with_logits(kinds, present.to(kinds.dtype)) * len(KINDS) ** 0.5
@@ -142,7 +143,7 @@ class DegradationModel(nn.Module):
 
 
 def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Part of the pairs ranked rightly, of the faults told from the absent ones, and mean error of the strengths."""
+    """Compute the accuracy of the ranking, that of telling present faults from absent ones, and the strength error."""
     logits, labels = prediction.predictions, prediction.label_ids
     count, present = len(KINDS), labels > 0
     return {
@@ -152,7 +153,7 @@ def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
-def _rows(settings: PretrainSettings) -> Any:
+def _load_rows(settings: PretrainSettings) -> Any:
     import datasets
 
     pictures = load_pictures(settings.data, image_root=settings.image_root)
@@ -166,7 +167,10 @@ def _rows(settings: PretrainSettings) -> Any:
 
 
 def _standardize_head(model: Any, weights: dict[str, torch.Tensor], ranks: np.ndarray) -> None:
-    """Put logits into deviations of the held-out rank scores, so that fine-tuning can carry them to opinion scores."""
+    """Scale the logits to mean 0 and deviation 1 on held-out pictures.
+
+    Fine-tuning can carry such a head to opinion scores.
+    """
     layer = last_layer(model)
     name = next(name for name, module in model.named_modules() if module is layer)
     scale, bias = float(ranks.std()) or 1.0, weights[f"{name}.bias"]
@@ -175,21 +179,21 @@ def _standardize_head(model: Any, weights: dict[str, torch.Tensor], ranks: np.nd
 
 
 def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
-    """Pre-train, keep the epoch with the best ranking of held-out pairs, and save the MUSIQ.
+    """Pre-train, keep the epoch with the best ranking of held-out pairs, and save the quality model.
 
     Args:
-        settings: What to train on what, and how.
+        settings: Settings of the run: model, data and hyperparameters.
 
     Returns:
-        Held-out metrics of the kept epoch, also in `output_dir/metrics.json`.
+        Metrics of the kept epoch on the held-out pictures, also in `output_dir/metrics.json`.
 
     Raises:
-        ValueError: If data, model or settings are wrong; before anything is trained.
+        ValueError: If data, model or settings are wrong; nothing has been trained then.
     """
     set_seed(settings.seed)
     checkpoint = find_last_checkpoint(settings)
     check_start(settings)
-    parts = _rows(settings).train_test_split(test_size=settings.holdout_fraction, seed=settings.seed)
+    parts = _load_rows(settings).train_test_split(test_size=settings.holdout_fraction, seed=settings.seed)
     model = load_model(settings.model, architecture=settings.architecture)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     view = settings.training_view(family_of(model.config))

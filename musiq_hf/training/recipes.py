@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a recipe, `--set` overrides and command-line arguments to the settings of a run.
+"""Readers of the settings of a run: from recipes, `--set` overrides and command-line arguments.
 
-The view of a training step has its own fields, another set for each family. Recipes, overrides and arguments name them
-beside the settings, and they are gathered in `RunSettings.view`.
+The view of a training step has fields of its own, which differ between families. Recipes, overrides and arguments name
+them beside the settings, and they are gathered in `RunSettings.view`.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def read_recipe(recipe: str) -> dict[str, Any]:
         recipe: Path of a file, or the name of one of the package's recipes, "koniq" say.
 
     Raises:
-        ValueError: If there is no such recipe, or it is no mapping of names to values.
+        ValueError: If there is no such recipe, or its content is no mapping of names to values.
     """
     path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
     try:
@@ -51,8 +51,8 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     return values
 
 
-def _family_fields() -> dict[str, dict[str, Any]]:
-    """Return the types of the fields that each setting of `GATHERED` may name, of all families together."""
+def _collect_family_fields() -> dict[str, dict[str, Any]]:
+    """Collect name and type of the fields of all families, by the setting of `GATHERED` that may hold them."""
     found: dict[str, dict[str, Any]] = {name: {} for name in GATHERED}
     for family in FAMILIES.values():
         kinds = {"architecture": architecture_fields(family), "view": get_type_hints(family.view)}
@@ -63,10 +63,10 @@ def _family_fields() -> dict[str, dict[str, Any]]:
 
 
 def _merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
-    """Join values by name, those of later sources in place of earlier ones; fields of a view move into `view`."""
+    """Join values by name; later sources win over earlier ones, and fields of a view move into `view`."""
     merged: dict[str, Any] = {}
     gathered: dict[str, dict[str, Any]] = {name: {} for name in GATHERED}
-    of_views = _family_fields()["view"]
+    of_views = _collect_family_fields()["view"]
     for source in sources:
         for name in GATHERED:
             value = source.get(name)
@@ -77,8 +77,8 @@ def _merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_overrides(kind: type[RunSettings], overrides: Sequence[str]) -> dict[str, Any]:
-    """Read texts `name=value`, values as in YAML; fields of the architecture are gathered in `architecture`."""
-    known = _family_fields()
+    """Read texts `name=value` with values in YAML; fields of the architecture are gathered in `architecture`."""
+    known = _collect_family_fields()
     settings = {item.name for item in fields(kind)} | known["view"].keys()
     values: dict[str, Any] = {}
     architecture: dict[str, Any] = {}
@@ -95,35 +95,35 @@ def _parse_overrides(kind: type[RunSettings], overrides: Sequence[str]) -> dict[
     return _merge(values, {"architecture": architecture})
 
 
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the only type."""
+def _split_union(annotation: Any) -> tuple[Any, ...]:
+    """Split a union into its types; any other type is returned alone."""
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
-def _is_of(value: Any, kind: Any) -> bool:
+def _is_of_type(value: Any, kind: Any) -> bool:
     """Return whether a value has a type, or can be widened to it: integers to float, lists to tuples."""
     origin, arguments = get_origin(kind) or kind, get_args(kind)
     if origin is Literal:
         return value in arguments
     if origin is tuple and isinstance(value, list | tuple):
         wanted = arguments[:1] * len(value) if ... in arguments else arguments
-        return len(value) == len(wanted) and all(map(_is_of, value, wanted))
+        return len(value) == len(wanted) and all(map(_is_of_type, value, wanted))
     if origin is Mapping:
         return isinstance(value, Mapping)
     return type(value) is origin or (origin is float and type(value) is int)
 
 
 def _convert(name: str, value: Any, annotation: Any) -> Any:
-    """Return a value, integers widened to float and lists to tuples where those are asked for.
+    """Return a value of the annotated type; integers are widened to float and lists become tuples.
 
     Raises:
-        ValueError: If it is of another type.
+        ValueError: If the value is of another type.
     """
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value):
         value = float(value)  # YAML reads 1e-4 as text
-    allowed = _alternatives(annotation)
+    allowed = _split_union(annotation)
     for kind in allowed:
-        if _is_of(value, kind):
+        if _is_of_type(value, kind):
             origin = get_origin(kind) or kind
             return origin(value) if origin in (float, tuple) else value
     options = [str(option) for kind in allowed for option in get_args(kind) if isinstance(option, str)]
@@ -132,7 +132,7 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
 
 
 def _convert_gathered(setting: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields in a setting of `GATHERED`, of their types.
+    """Convert the fields in a setting of `GATHERED` to their types.
 
     Raises:
         ValueError: If no family has a field of such a name, or a value is of another type.
@@ -158,18 +158,18 @@ def load_settings(
     All of these may name fields of a family's view beside the settings.
 
     Args:
-        kind: `FinetuneSettings`, `PretrainSettings`, ...
-        defaults: Values by name that stand in for the class's.
-        recipe: YAML file or name, see `read_recipe`.
-        overrides: `name=value`, of settings or of the configuration's fields ("spatial_embedding=none").
+        kind: Class of the settings: `FinetuneSettings`, `PretrainSettings`, ...
+        recipe: YAML file or name of a recipe, see `read_recipe`.
+        overrides: Texts `name=value` that name settings or fields of the configuration ("spatial_embedding=none").
         arguments: Values by name.
+        defaults: Values by name that stand in for the defaults of the class.
 
     Raises:
         ValueError: If a name is unknown, a value is of the wrong type, or a needed one is missing.
     """
     from_recipe = read_recipe(recipe) if recipe else {}
     values = _merge(defaults or {}, from_recipe, _parse_overrides(kind, overrides), arguments or {})
-    hints, of_families = get_type_hints(kind), _family_fields()
+    hints, of_families = get_type_hints(kind), _collect_family_fields()
     unknown = sorted(values.keys() - hints.keys())
     if unknown:
         known = sorted(hints.keys() | of_families["view"].keys())
@@ -182,12 +182,12 @@ def load_settings(
     return kind(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
 
 
-def _argument(item: Field[Any], annotation: Any) -> tuple[str, Any, Any]:
-    """Return name, type and field of a setting for `HfArgumentParser`; one that is not given is absent."""
-    kind, options = _alternatives(annotation)[0], dict(item.metadata)
+def _make_argument(item: Field[Any], annotation: Any) -> tuple[str, Any, Any]:
+    """Make name, type and field of an argument for `HfArgumentParser`; an argument not given is absent."""
+    kind, options = _split_union(annotation)[0], dict(item.metadata)
     default = "" if item.default is MISSING or item.default is None else f" (default: {item.default})"
     options["help"] = (options["help"] + default).replace("%", "%%")
-    if "choices" in options:  # the settings refuse others, with a sentence, wherever they come from
+    if "choices" in options:  # only shown: the settings refuse others in one sentence, wherever they come from
         options["metavar"] = f"{{{','.join(options.pop('choices'))}}}"
     if get_origin(kind) is tuple:
         options["nargs"], kind = len(get_args(kind)), get_args(kind)[0]
@@ -199,7 +199,7 @@ def _argument(item: Field[Any], annotation: Any) -> tuple[str, Any, Any]:
 def settings_parser(kind: type[RunSettings], **options: Any) -> argparse.ArgumentParser:
     """Make a parser with `--recipe`, `--set` and one argument for each setting and each field of a family's view.
 
-    Those that are not given are absent from the result, so that recipes and defaults can fill their places.
+    Arguments that are not given are absent from the result, so that recipes and defaults can fill their places.
 
     Args:
         kind: Class of the settings.
@@ -210,10 +210,10 @@ def settings_parser(kind: type[RunSettings], **options: Any) -> argparse.Argumen
     first.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting or the configuration"
     )
-    hints, view_hints = get_type_hints(kind), _family_fields()["view"]
+    hints, view_hints = get_type_hints(kind), _collect_family_fields()["view"]
     of_views = {item.name: item for family in FAMILIES.values() for item in fields(family.view)}
-    settings = [_argument(item, hints[item.name]) for item in fields(kind) if item.name not in GATHERED]
-    views = [_argument(item, view_hints[name]) for name, item in of_views.items()]
+    settings = [_make_argument(item, hints[item.name]) for item in fields(kind) if item.name not in GATHERED]
+    views = [_make_argument(item, view_hints[name]) for name, item in of_views.items()]
     group = {"_argument_group_name": "what a training step sees, by the family of the model"}
     return HfArgumentParser(
         [make_dataclass("Arguments", settings), make_dataclass("ViewArguments", views, namespace=group)],
@@ -224,17 +224,17 @@ def settings_parser(kind: type[RunSettings], **options: Any) -> argparse.Argumen
 
 
 def settings_from_arguments(arguments: Mapping[str, Any], kind: type[Settings], **defaults: Any) -> Settings:
-    """Make settings from what a parser of `settings_parser` parsed.
+    """Make settings from the arguments that a parser of `settings_parser` read.
 
     Args:
-        arguments: Arguments by name; those of other purposes are passed over.
+        arguments: Arguments by name; those that are no settings are passed over.
         kind: Class of the settings.
-        **defaults: Values of the script's own, in place of the class's.
+        **defaults: Defaults of the script, in place of those of the class.
 
     Raises:
-        ValueError: As `load_settings`.
+        ValueError: If `load_settings` refuses a name or a value, or a setting is missing.
     """
-    names = {item.name for item in fields(kind)} | _family_fields()["view"].keys()
+    names = {item.name for item in fields(kind)} | _collect_family_fields()["view"].keys()
     given = {name: value for name, value in arguments.items() if name in names}
     recipe, overrides = arguments["recipe"], arguments["set"]
     return load_settings(kind, recipe=recipe, overrides=overrides, arguments=given, defaults=defaults)
@@ -253,11 +253,11 @@ def run_with_settings(
 
     Args:
         name: Name of the script.
-        run: Takes the settings and returns the report.
+        run: Function that takes the settings and returns the report.
         kind: Class of the settings.
         description: Description of the script, above the arguments in its help.
         example: Command line that would work.
-        **defaults: Values of the script's own, in place of the class's.
+        **defaults: Defaults of the script, in place of those of the class.
 
     Returns:
         Exit code, see `run_command`.

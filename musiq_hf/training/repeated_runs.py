@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repeat training over seeds and splits, and summarise the runs (section 4.1 of the paper).
+"""Training repeated over seeds and splits, with a summary of the runs (section 4.1 of the paper).
 
-MUSIQ reports the mean and standard deviation over 10 runs, LoDa the median: `summarize_runs` gives all three.
+MUSIQ reports the mean and standard deviation over 10 runs, LoDa the median; `summarize_runs` gives all three.
 """
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from .settings import FinetuneSettings
 
 CARD_TITLE = "Repeated runs"
 _RUNS_FILE = "runs.json"
-# What training measures; what else a run's metrics.json holds was added to its card later.
+# Splits that training measures. Other entries of a run's metrics.json were added to its card later.
 _SPLITS = ("selection", "validation", "test")
-# What may differ between the runs of one protocol.
+# Settings that may differ between the runs of one protocol.
 _OWN_TO_A_RUN = ("output_dir", "seed", "split_seed", "resume", "num_workers", "eval_batch_size")
+
+
+_train = partial(finetune, command="musiq_hf.training.repeat_runs")
 
 
 def run_directory(output_dir: str | Path, seed: int) -> Path:
@@ -39,22 +43,23 @@ def repeat_runs(
     runs: int,
     output_dir: str | Path,
     repeat_splits: bool = True,
-    train: Callable[[FinetuneSettings], dict[str, QualityReport]] = finetune,
+    train: Callable[[FinetuneSettings], dict[str, QualityReport]] = _train,
 ) -> RunsReport:
     """Train and measure several times, the paper's protocol: run i with seed i on random split i.
 
-    Call it again after an interruption: finished runs are read, a half-finished one is resumed.
+    Call it again after an interruption: it reads the finished runs and resumes a half-finished one.
 
     Args:
         settings: Settings of all runs; `seed`, `split_seed`, `output_dir` and `resume` are set for each.
         runs: Number of runs, >= 1.
-        output_dir: Folder of the folders `run_00`, `run_01`, ..., one for each run.
-        repeat_splits: Whether each run has a random split of its own, made of all pictures (KonIQ-10k and SPAQ in the
-            paper); False keeps that of `settings` and repeats the seed alone (PaQ-2-PiQ, AVA: official splits).
-        train: Function that trains one run, writes its reports to metrics.json as well, and returns them.
+        output_dir: Folder that will hold `run_00`, `run_01`, ..., one folder for each run.
+        repeat_splits: Whether each run draws a random split of its own from all pictures, as the paper does on
+            KonIQ-10k and SPAQ. False keeps the split of `settings` and changes the seed alone, as for the official
+            splits of PaQ-2-PiQ and AVA.
+        train: Function that trains one run, writes its reports to metrics.json, and returns them.
 
     Returns:
-        The report: settings, the reports of all runs, and their summary.
+        Settings, the reports of all runs, and their summary.
 
     Raises:
         ValueError: If `runs` is below 1, or `output_dir` holds runs of other settings.
@@ -79,7 +84,7 @@ def repeat_runs(
 
 
 def _read_splits(folder: Path) -> dict[str, QualityReport]:
-    """Read what training measured in a finished run."""
+    """Read the reports that training wrote in a finished run."""
     known = read_metrics(folder).reports
     return {split: own for split in _SPLITS if isinstance(own := known.get(split), QualityReport)}
 
@@ -90,10 +95,10 @@ def update_cards(output_dir: str | Path, report: RunsReport, *, title: str | Non
     Args:
         output_dir: Folder that `repeat_runs` was given.
         report: Report that `repeat_runs` returned.
-        title: Name of the entry; None = `CARD_TITLE`.
+        title: Name of the entry in the cards; None = `CARD_TITLE`.
 
     Raises:
-        ValueError: If a run's directory holds no checkpoint any more.
+        ValueError: If the folder of a run holds no checkpoint any more.
     """
     for seed in range(len(report.runs or ())):
         update_card(run_directory(output_dir, seed), report, title=title or CARD_TITLE)
@@ -102,7 +107,7 @@ def update_cards(output_dir: str | Path, report: RunsReport, *, title: str | Non
 def _check_same_settings(output: Path, common: dict[str, Any]) -> None:
     """Note the settings in the folder of the runs, or compare them with those noted there."""
     noted, common = output / _RUNS_FILE, {key: list(v) if isinstance(v, tuple) else v for key, v in common.items()}
-    # Without a run the settings noted are those of a mistake, a wrong column say, that is being corrected.
+    # Without any run the noted settings come from a failed start (a wrong column, say) that is being corrected.
     if noted.is_file() and any(output.glob("run_*")):
         known = read_json(noted)
         differing = sorted(key for key in known.keys() | common.keys() if known.get(key) != common.get(key))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of training runs: plain fields that recipes, command lines and Python code name alike.
+"""Settings of training runs: plain fields that have the same names in recipes, command lines and Python code.
 
 The help text of a field stands in its metadata: `--help` of a command shows it, and so does
 `{field.name: field.metadata["help"] for field in dataclasses.fields(FinetuneSettings)}`.
@@ -19,8 +19,8 @@ def setting(default: Any, text: str, **options: Any) -> Any:
     """Make a field of settings.
 
     Args:
-        default: Value where none is given.
-        text: Help text, sentences.
+        default: Value if none is given.
+        text: Help text, in whole sentences.
         **options: Further options of the argument, as `argparse` names them: `choices`, or a `metavar` for each of
             several values.
     """
@@ -38,7 +38,7 @@ def other_default(kind: type, name: str, default: Any) -> Any:
     Args:
         kind: Class that has the field.
         name: Name of the field.
-        default: Value where none is given.
+        default: Value if none is given.
     """
     (original,) = (item for item in fields(kind) if item.name == name)
     return field(default=default, metadata=original.metadata)
@@ -52,7 +52,7 @@ def check_not_negative(settings: Any, *names: str) -> None:
 
 
 def check_fractions(settings: Any, *names: str) -> None:
-    """Raise a ValueError if one of these settings lies outside of [0, 1); None stands for no fraction."""
+    """Raise a ValueError if one of these settings lies outside of [0, 1); None is allowed."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and not 0 <= value < 1:
@@ -122,7 +122,7 @@ class RunSettings:
     resume: bool = setting(False, "Continue from the last checkpoint in `output_dir`.")
 
     def __post_init__(self) -> None:
-        """Raise a ValueError for what would otherwise fail after hours."""
+        """Raise a ValueError for wrong values, some of which would otherwise fail after hours."""
         if not self.epochs > 0:
             raise ValueError(f"`epochs` must be positive, got {self.epochs}.")
         check_counts(
@@ -133,7 +133,7 @@ class RunSettings:
         check_choices(self)
 
     def training_view(self, family: Family) -> TrainingView:
-        """Make what a training step sees of a picture from `view`.
+        """Make the view of a family from the fields in `view`: the part of a picture that a training step sees.
 
         Raises:
             ValueError: If the family's view has no such field, or refuses a value.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start of training: the model and its image processor, the unit of its scores, and what of it is trained."""
+"""Start of training: the model and its image processor, the unit of its scores, and the parts that are trained."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,7 +20,10 @@ logger = logging.get_logger(__name__)
 
 
 def architecture_fields(family: Family) -> dict[str, Any]:
-    """Return names and types of what makes up a model of a family; training sets the unit of a score itself."""
+    """Return names and types of the fields of a family's configuration and image processor that a run may change.
+
+    The fields of the score are not among them, since training sets them from its labels.
+    """
     shown = family.processor.valid_kwargs.__annotations__
     own = family.config.__annotations__.items()
     return {name: shown[name] for name in family.processor_fields} | {
@@ -40,9 +43,9 @@ def check_architecture(family: Family, names: Iterable[str]) -> None:
 
 
 def check_start(settings: RunSettings) -> None:
-    """Raise a ValueError if there is no such model, or its family does not have what `settings` name of it.
+    """Raise a ValueError if there is no such model, or its family lacks a field that `settings` name.
 
-    To be called before pictures are read, which can take hours.
+    Call it before pictures are read, which can take hours.
     """
     family = family_of(load_config(settings.model))
     check_architecture(family, settings.architecture)
@@ -50,14 +53,14 @@ def check_start(settings: RunSettings) -> None:
 
 
 def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_labels: int = 1) -> Any:
-    """Load a quality model of a checkpoint, or make one with fresh weights from a configuration alone.
+    """Load the quality model of a checkpoint, or make one with fresh weights from a configuration alone.
 
     Weights that do not fit (a head with another number of labels, an embedding of another grid) are made anew.
 
     Args:
         name: Checkpoint, or directory with a config.json.
-        architecture: Fields of the configuration to change; those of the image processor alone are passed over.
-        num_labels: 1 = an opinion score, more = a distribution over so many score values.
+        architecture: Fields of the configuration to change; fields that only the image processor has are passed over.
+        num_labels: Number of outputs: 1 for an opinion score, more for a distribution over so many score values.
 
     Returns:
         The model, see `musiq_hf.models.protocol.QualityModel`.
@@ -72,7 +75,7 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
     check_architecture(family, architecture or {})
     if family.quality is None:
         raise ValueError(f"{name}: a {family.name} model has no quality head, so it cannot be trained on scores.")
-    # A label of its own per score value; Transformers counts the labels by these names.
+    # Every score value is a label with a name, because Transformers counts the labels by their names.
     names = {0: "MOS"} if num_labels == 1 else {i: str(i + 1) for i in range(num_labels)}
     changes: dict[str, Any] = {"id2label": names, "label2id": {label: i for i, label in names.items()}}
     known = config.to_dict()
@@ -88,12 +91,12 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
 
 
 def load_processor(name: str, config: Any | None, *, architecture: Mapping[str, Any]) -> Any:
-    """Load the image processor of a checkpoint, with the same changes as its configuration, checked against that.
+    """Load the image processor of a checkpoint, change it as its configuration, and check it against that.
 
     Args:
         name: Checkpoint, or directory with a preprocessor_config.json.
-        config: Configuration of the model; None leaves out the check, before there is a model.
-        architecture: Fields to change; those of the configuration alone are passed over.
+        config: Configuration of the model; None, as long as there is no model, leaves out the check.
+        architecture: Fields to change; fields that only the configuration has are passed over.
 
     Returns:
         The processor, see `musiq_hf.models.protocol.QualityProcessor`.
@@ -115,10 +118,11 @@ def last_layer(model: Any) -> nn.Linear:
 
 @torch.no_grad()
 def normalize_scores(model: Any, labels: Sequence[float], *, score_range: tuple[float, float] | None = None) -> None:
-    """Set `score_offset` and `score_scale` to mean and deviation of the labels, so that logits are in deviations.
+    """Set `score_offset` and `score_scale` to mean and standard deviation of the labels: the unit of the logits.
 
-    A head that is in deviations already, of other labels, is kept: what was good stays good, in the new unit. A head
-    in MOS points (a published checkpoint) is carried over by mapping its `score_range` to the range of the labels.
+    A head whose logits are already in standard deviations of other labels is kept: a good picture stays good in the
+    new unit. A head in MOS points (a published checkpoint) is carried over: its `score_range` is mapped to the range
+    of the labels.
 
     Args:
         model: Quality model with one label; changed in place.
@@ -160,14 +164,14 @@ def add_lora(model: Any, rank: int) -> nn.Module:
     """Add low-rank matrices (Hu et al., 2022) to the linear layers that the family names; train them and the head.
 
     Args:
-        model: Quality model; wrapped, and changed in place.
+        model: Quality model, which is wrapped and changed in place.
         rank: Rank of the additions; their scale is 1.
 
     Returns:
-        A peft model; `merge_lora` gives the plain one back.
+        Model of peft; `merge_lora` gives the plain model back.
 
     Raises:
-        ValueError: If the family names no layers for it.
+        ValueError: If the family names no layers for low-rank additions.
         ImportError: If peft is missing.
     """
     peft = require("peft", extra="train")
@@ -183,6 +187,6 @@ def add_lora(model: Any, rank: int) -> nn.Module:
 
 
 def merge_lora(model: nn.Module) -> Any:
-    """Return the plain model, low-rank additions (if there are any) added to the weights."""
+    """Return the plain model, with low-rank additions, if there are any, merged into its weights."""
     merge: Any = getattr(model, "merge_and_unload", lambda: model)
     return merge()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Transformers Trainer for pictures of any size: a collator of its own for evaluation, losses, token counts."""
+"""The Transformers Trainer for pictures of any size, with its arguments, its losses and the files of a run.
+
+Evaluation has a collator of its own, and tokens are counted, because steps on large pictures do more work.
+"""
 
 import copy
 import json
@@ -25,15 +28,16 @@ from .settings import RunSettings
 logger = logging.get_logger(__name__)
 LOGGING_STEPS = 20
 SETTINGS_FILE = "run_settings.json"
-# May change when a run is resumed: where things lie, and how it is run.
+# Settings that may change when a run is resumed: where files lie, and how the computer runs it.
 FREE = {"data", "image_root", "output_dir", "data_description", "resume", "num_workers", "report_to"}
 FREE |= {"eval_batch_size", "save_dtype"}
 
 
 class _OwnRandomNumbers(TrainerCallback):
-    """Other flips, subsets and made faults on every process: the Trainer gives all of them one seed.
+    """Callback that gives every process flips, subsets and made faults of its own, although all start with one seed.
 
-    When training begins, since model and order of the pictures must be the same; a resumed run restores its own.
+    It acts only when training begins, because initial weights and order of the pictures must be the same everywhere.
+    A resumed run restores the random numbers of its checkpoint afterwards.
     """
 
     def on_train_begin(self, args: TrainingArguments, *unused: Any, **also_unused: Any) -> None:
@@ -45,11 +49,12 @@ class QualityTrainer(Trainer):
     """Trainer with one collator for training (flips, subsets) and another for evaluation (whole pictures).
 
     Args:
-        *args: As for `Trainer`.
-        eval_collator: Makes batches for evaluation.
+        *args: Positional arguments of `Trainer`.
+        eval_collator: Collator for evaluation.
         extra_loss: Further loss from outputs and labels, added to the model's own while training; None adds nothing.
-        pair_loss: Likewise from the scores of the batch's `pairs`, shape (2 * num_pairs,), if there are any.
-        **kwargs: As for `Trainer`.
+        pair_loss: Further loss from the scores of the batch's `pairs`, shape (2 * num_pairs,), added while training;
+            None adds nothing.
+        **kwargs: Keyword arguments of `Trainer`.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class QualityTrainer(Trainer):
         self.tokens: int | torch.Tensor = 0
         self.token_clock = time.perf_counter()
 
-    def _for_evaluation(self, make_loader: Any, *args: Any) -> Any:
+    def _make_evaluation_loader(self, make_loader: Any, *args: Any) -> Any:
         """Make a loader with the collator for evaluation, of every picture, in the order of the rows."""
         train_collator, train_args = self.data_collator, self.args  # type: ignore[has-type]
         self.data_collator, self.args = self.eval_collator, copy.copy(train_args)
@@ -78,17 +83,17 @@ class QualityTrainer(Trainer):
             self.data_collator, self.args = train_collator, train_args
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        return self._for_evaluation(super().get_eval_dataloader, eval_dataset)
+        return self._make_evaluation_loader(super().get_eval_dataloader, eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
-        return self._for_evaluation(super().get_test_dataloader, test_dataset)
+        return self._make_evaluation_loader(super().get_test_dataloader, test_dataset)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         num_tokens = inputs.pop("num_tokens")
         if not model.training:
             return super().compute_loss(model, inputs, *args, **kwargs)
         pairs = inputs.pop("pairs", None)
-        self.tokens += num_tokens.sum()  # of this process and device
+        self.tokens += num_tokens.sum()  # tokens of this process and device only
         if pairs is not None:
             self.tokens += pairs.pop("num_tokens").sum()
         kwargs["return_outputs"] = True
@@ -100,9 +105,9 @@ class QualityTrainer(Trainer):
         return loss
 
     def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
-        """As in the base class, but with the warm-up rounded down.
+        """Create the scheduler of the base class, but with the number of warm-up steps rounded down.
 
-        Its first step has the rate 0: rounded up, a run of a single step would train nothing.
+        The first step of the warm-up has the rate 0: rounded up, a run of a single step would train nothing.
         """
         fraction = self.args.warmup_steps
         self.args.warmup_steps = int(fraction * num_training_steps)
@@ -112,24 +117,30 @@ class QualityTrainer(Trainer):
             self.args.warmup_steps = fraction
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """As in the base class, which misses the group normalisation of the patch encoder (`norm1`, ...)."""
+        """Get the names of the weights that decay, without normalisation layers.
+
+        The base class misses the group normalisation of the patch encoder (`norm1`, ...).
+        """
         return [name for name in super().get_decay_parameter_names(model) if "norm" not in name]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         begun = time.perf_counter()
         measured: dict[str, float] = super().evaluate(*args, **kwargs)
-        self.token_clock += time.perf_counter() - begun  # tokens per second are those of training
+        self.token_clock += time.perf_counter() - begun  # tokens per second count the time of training alone
         return measured
 
     def save_state(self) -> None:
-        """As in the base class, but the file, which may be published, names no folder of this machine."""
+        """Save the state as the base class does, but without paths of this machine: the file may be published."""
         best = self.state.best_model_checkpoint
         self.state.best_model_checkpoint = None if best is None else Path(best).name
         super().save_state()
         self.state.best_model_checkpoint = best
 
     def trained_weights(self, prefix: str = "") -> dict[str, torch.Tensor]:
-        """The weights whose names begin with `prefix`, without it; to be called by all processes (FSDP gathers)."""
+        """Return the weights whose names begin with `prefix`, and remove it from the names.
+
+        All processes must call it, because FSDP gathers the weights from all of them.
+        """
         weights = self.accelerator.get_state_dict(self.model)
         return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
@@ -142,8 +153,8 @@ class QualityTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def _training_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArguments:
-    """The Trainer's arguments; the checkpoint with the highest `best_metric` is kept."""
+def _make_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArguments:
+    """Make the arguments of the Trainer, which keeps the checkpoint with the highest `best_metric`."""
     if settings.report_to != "none":
         require(settings.report_to, extra="trackio" if settings.report_to == "trackio" else "train")
     return TrainingArguments(
@@ -163,7 +174,7 @@ def _training_arguments(settings: RunSettings, *, best_metric: str) -> TrainingA
         save_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=True,
-        restore_callback_states_from_checkpoint=True,  # early stopping goes on counting
+        restore_callback_states_from_checkpoint=True,  # early stopping of a resumed run goes on counting
         metric_for_best_model=best_metric,
         greater_is_better=True,
         logging_steps=LOGGING_STEPS,
@@ -180,8 +191,8 @@ def _training_arguments(settings: RunSettings, *, best_metric: str) -> TrainingA
     )
 
 
-def _optimizer_choice(settings: RunSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """Class and arguments of the optimizer, for `Trainer(optimizer_cls_and_kwargs=...)`."""
+def _choose_optimizer(settings: RunSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Choose class and arguments of the optimizer, for `Trainer(optimizer_cls_and_kwargs=...)`."""
     rate = {"lr": settings.learning_rate}
     if settings.optimizer == "sgd":
         return torch.optim.SGD, rate | {"momentum": settings.momentum}
@@ -189,41 +200,44 @@ def _optimizer_choice(settings: RunSettings) -> tuple[type[torch.optim.Optimizer
 
 
 def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> QualityTrainer:
-    """The trainer of a run.
+    """Make the trainer of a run, and write the settings that a resumed run must keep.
 
     Args:
-        settings: Of the run.
-        best_metric: The checkpoint with the highest one is kept.
+        settings: Settings of the run.
+        best_metric: Name of a metric; the checkpoint with its highest value is kept.
         **parts: Model, data, collators and metrics, as for `QualityTrainer`.
     """
     callbacks: list[TrainerCallback] = [_OwnRandomNumbers()]
     if settings.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping))
     trainer = QualityTrainer(
-        args=_training_arguments(settings, best_metric=best_metric),
+        args=_make_arguments(settings, best_metric=best_metric),
         callbacks=callbacks,
-        optimizer_cls_and_kwargs=_optimizer_choice(settings),
+        optimizer_cls_and_kwargs=_choose_optimizer(settings),
         **parts,
     )
     if trainer.is_world_process_zero():
-        write_json(Path(settings.output_dir) / SETTINGS_FILE, _fixed_settings(settings))
+        write_json(Path(settings.output_dir) / SETTINGS_FILE, _collect_fixed_settings(settings))
     return trainer
 
 
 def num_processes() -> int:
-    """Processes that train together, which the first question for them ties to the CPU if there is nothing else."""
+    """Count the processes that train together.
+
+    The first call decides for the whole process that the CPU is used if there is no accelerator.
+    """
     return int(PartialState(cpu=without_accelerator()).num_processes)
 
 
-def _fixed_settings(settings: RunSettings) -> dict[str, Any]:
-    """What a resumed run must have in common with its beginning, as JSON gives it back."""
+def _collect_fixed_settings(settings: RunSettings) -> dict[str, Any]:
+    """Collect the settings that a resumed run must share with its beginning, as JSON gives them back."""
     values = asdict(settings) | {"num_processes": num_processes()}
     values["model"] = Path(resolve_model(settings.model)).name  # the file may be published: no private paths
     return {name: value for name, value in json.loads(json.dumps(values)).items() if name not in FREE}
 
 
 def fixed_length(settings: RunSettings, processor: QualityProcessor, view: TrainingView, rows: Sized) -> int | None:
-    """Return the tokens to which every training batch is padded; None if batches may differ.
+    """Return the number of tokens to which every training batch is padded; None if batches may differ.
 
     Raises:
         ValueError: If the view does not fit the processor, or batches of one length are asked for and cannot be made
@@ -239,8 +253,8 @@ def fixed_length(settings: RunSettings, processor: QualityProcessor, view: Train
     return length
 
 
-def _finished_checkpoint(output: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: its state, the last file, can be read."""
+def _find_finished_checkpoint(output: Path) -> Path | None:
+    """Find the newest checkpoint that was written to its end: its state, which is written last, can be read."""
     found = {int(path.name.rpartition("-")[2]): path for path in output.glob("checkpoint-*[0-9]") if path.is_dir()}
     for _, path in sorted(found.items(), reverse=True):
         try:
@@ -253,17 +267,18 @@ def _finished_checkpoint(output: Path) -> Path | None:
 
 
 def find_last_checkpoint(settings: RunSettings) -> str | None:
-    """Where to continue; starting anew in the directory of another run would mix the two.
+    """Find the checkpoint to continue from; None starts anew.
 
     Raises:
-        ValueError: If there is nothing to resume, a run that is not to be resumed, or one with other settings.
+        ValueError: If there is nothing to resume, the run to resume had other settings, or a new run would mix its
+            files with those of another.
     """
     output = Path(settings.output_dir)
-    checkpoint = _finished_checkpoint(output) if settings.resume else next(output.glob("checkpoint-*"), None)
+    checkpoint = _find_finished_checkpoint(output) if settings.resume else next(output.glob("checkpoint-*"), None)
     if settings.resume and checkpoint is None:
         raise ValueError(f"`--resume`: {output} holds no checkpoint yet. Start without it.")
     if settings.resume and (output / SETTINGS_FILE).exists():
-        begun, asked = read_json(output / SETTINGS_FILE), _fixed_settings(settings)
+        begun, asked = read_json(output / SETTINGS_FILE), _collect_fixed_settings(settings)
         for name in asked:
             if asked[name] != begun.get(name):
                 raise ValueError(

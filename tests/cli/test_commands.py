@@ -368,6 +368,6 @@ def test_finetune_gives_one_sentence_for_a_mistake(capsys):
 
 def test_models_start_from_the_embedded_checkpoint(monkeypatch, capsys, scores_csv):
     seen = []
-    monkeypatch.setattr("musiq_hf.training.finetuning.finetune", lambda settings: seen.append(settings) or {})
+    monkeypatch.setattr("musiq_hf.training.finetuning.finetune", lambda settings, **_: seen.append(settings) or {})
     code, _, _ = musiq(capsys, "finetune", *scores_csv)
     assert code == 0 and seen[0].model == str(DEFAULT_CHECKPOINT) and seen[0].output_dir == "runs/finetune"

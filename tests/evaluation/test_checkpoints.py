@@ -358,6 +358,7 @@ def test_command_repeats_runs_with_groups_and_fills_their_cards(
     assert summary["test"]["groups"]["north"]["srcc"]["num_runs"] == 2
     for name in ("run_00", "run_01"):
         card = (tmp_path / "runs" / name / "README.md").read_text()
+        assert "Trained with `musiq evaluate` of musiq_hf" in card
         assert "**Repeated runs**" in card and printed.strip() in card and "**Test split**" in card
         stored = json.loads((tmp_path / "runs" / name / "metrics.json").read_text())
         assert stored["Repeated runs"]["summary"] == summary

@@ -129,10 +129,10 @@ def test_target_that_is_just_reached_is_met(monkeypatch):
     """Nine SRCCs of tenths whose mean is -0.9, in floating point a little above it."""
     srccs = iter([-1, -1, -0.9, -1, -1, -0.9, -1, -1, -0.3, *[0.0] * 10])
     assert np.mean([-1, -1, -0.9, -1, -1, -0.9, -1, -1, -0.3]) > robustness.TARGETS.srcc
-    monkeypatch.setattr(robustness, "_srcc", lambda first, second: next(srccs))
+    monkeypatch.setattr(robustness, "_compute_srcc", lambda first, second: next(srccs))
     scores = {kind: [0.0] * 5 for kind in FAULTS}
     row = PictureScores(picture="a.png", pristine=1.0, whole=scores, cropped=scores)
-    assert robustness._summary([row] * 3, list(FAULTS)).met.srcc
+    assert robustness._summarize([row] * 3, list(FAULTS)).met.srcc
 
 
 def test_crops_are_the_middle_of_the_same_copies(darkening):

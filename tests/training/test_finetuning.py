@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,12 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from musiq_hf import MusiqConfig, MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf.cli import main as musiq
 from musiq_hf.data.splits import split_data
 from musiq_hf.hub.checkpoints import save_checkpoint
 from musiq_hf.metrics.report_files import read_metrics
-from musiq_hf.training.finetuning import finetune
+from musiq_hf.training.finetuning import finetune, write_card
+from musiq_hf.training.repeated_runs import repeat_runs
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import load_model, normalize_scores
 from musiq_hf.training.trainer import find_last_checkpoint
@@ -56,12 +59,49 @@ def test_training_learns_to_rank_blur_and_saves_what_it_measured(scores_csv, bla
     assert read_metrics(tmp_path).reports == report
     card = (tmp_path / "README.md").read_text()
     assert f"| all | {report['selection'].overall.srcc:.4f}" in card
+    assert "Trained with `musiq_hf.training.finetune` of musiq_hf" in card
     assert "20 pictures." in card and "epochs 12" in card and "from random weights" in card
     model = AutoModel.from_pretrained(tmp_path)
     assert isinstance(model, MusiqForImageQualityAssessment)
     assert model.config.score_offset == pytest.approx(50)
     assert model.config.score_scale == pytest.approx(np.std([80, 65, 50, 35, 20]))
     assert model.config.score_range == [0, 100]
+
+
+def test_card_names_the_command_that_trained(blank, tmp_path):
+    (tmp_path / "config.json").write_text((Path(blank) / "config.json").read_text())
+    used = settings("scores.csv", blank, tmp_path)
+    write_card(used, num_pictures=20, report={}, command="musiq finetune")
+    source = (
+        f"Trained with `musiq finetune` of musiq_hf, from random weights in the configuration `{Path(blank).name}`."
+    )
+    assert source in (tmp_path / "README.md").read_text()
+
+
+def test_card_of_a_repeated_run_names_what_repeated_it(scores_csv, blank, tmp_path):
+    repeat_runs(settings(scores_csv, blank, tmp_path, max_steps=1), runs=1, output_dir=tmp_path, repeat_splits=False)
+    card = (tmp_path / "run_00" / "README.md").read_text()
+    assert "Trained with `musiq_hf.training.repeat_runs` of musiq_hf" in card
+
+
+@pytest.mark.parametrize("command", ["musiq finetune", "examples/finetune.py"])
+def test_doors_say_which_command_they_are(command, tmp_path, monkeypatch):
+    words = ["--data", "scores.csv", "--output_dir", str(tmp_path)]
+    named = []
+
+    def note(settings: FinetuneSettings, *, command: str) -> dict:
+        named.append(command)
+        return {}
+
+    monkeypatch.setattr("musiq_hf.training.finetune", note)
+    monkeypatch.setattr("musiq_hf.training.finetuning.finetune", note)
+    if command == "musiq finetune":
+        assert musiq(["finetune", *words]) == 0
+    else:
+        monkeypatch.setattr(sys, "argv", [command, *words])
+        with pytest.raises(SystemExit, match="0"):
+            runpy.run_path(str(ROOT / command), run_name="__main__")
+    assert named == [command]
 
 
 def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):

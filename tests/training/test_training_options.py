@@ -18,7 +18,7 @@ from musiq_hf.data.checks import count_tokens_of_rows, readable_rows
 from musiq_hf.data.loading import load_scored_images
 from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.training.collators import Augmentation, TrainingCollator
-from musiq_hf.training.finetuning import _pair_loss, finetune
+from musiq_hf.training.finetuning import _make_pair_loss, finetune
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import add_lora, freeze, load_model, merge_lora
 from musiq_hf.training.trainer import QualityTrainer, _OwnRandomNumbers
@@ -189,7 +189,7 @@ def test_rate_of_tokens_is_logged(photos, blank, monkeypatch):
 
 def test_pairs_of_copies_add_a_ranking_loss(photos, blank, monkeypatch):
     # In units of a deviation of 4: the better copy one deviation above the worse one, and one below.
-    loss = _pair_loss(settings(photos, blank, fault_pairs=1), 4.0)
+    loss = _make_pair_loss(settings(photos, blank, fault_pairs=1), 4.0)
     assert loss(torch.tensor([6.0, 2.0])).item() == pytest.approx(0.5 * np.log1p(np.exp(-1)))
     assert loss(torch.tensor([2.0, 6.0])).item() == pytest.approx(0.5 * np.log1p(np.exp(1)))
     losses = []
