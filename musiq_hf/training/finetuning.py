@@ -227,6 +227,21 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
     return train, measured
 
 
+def _calibrate(trainer: QualityTrainer, settings: FinetuneSettings, model: Any, rows: "datasets.Dataset") -> None:
+    """Let the family fit the unit of the score to the pictures that chose the epoch, if it does, and save again."""
+    calibrate = family_of(model.config).calibrate
+    if calibrate is None:
+        return
+    trainer.model = trainer.model_wrapped = model.to(trainer.args.device)
+    prediction = trainer.predict(rows)
+    logits, _ = prediction.predictions  # logits and scores, in the order of the model's output
+    calibrate(model.cpu(), torch.from_numpy(logits), torch.from_numpy(prediction.label_ids))
+    if trainer.is_world_process_zero():
+        save_checkpoint(model, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype)
+        add_remote_code(settings.output_dir)
+    trainer.accelerator.wait_for_everyone()
+
+
 def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str, QualityReport]:
     """Train, keep the epoch with the best SRCC, save it, reload the saved files and measure them.
 
@@ -261,6 +276,7 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     trainer.accelerator.wait_for_everyone()
     # The reports must describe the published files, whose weights may be rounded to float16.
     stored, _ = load_quality(settings.output_dir)
+    _calibrate(trainer, settings, stored, measured["selection"])
     if trainer.is_world_process_zero():
         write_self_test(stored, trainer.processing_class, settings.output_dir)
     trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)

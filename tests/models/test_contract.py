@@ -216,6 +216,17 @@ def test_two_steps_of_training_are_saved_with_card_and_self_test(case, photos, t
     assert state["global_step"] == 2
 
 
+def test_a_family_may_fit_its_unit_after_training(case, photos, tmp_path):
+    assert finetune(case, photos, tmp_path / "out", "--save_dtype", "float16") == 0
+    if case.family.calibrate is None:
+        return
+    model, processor = load_quality(str(tmp_path / "out"))
+    chosen = [photos / f"{index}.png" for index in range(8, 12)]
+    scores = [row.score for row in score_pictures(chosen, model=model, processor=processor)]
+    assert np.mean(scores) == pytest.approx(np.mean([64, 72, 80, 88]), abs=1e-3)
+    assert "auto_map" in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
 def test_training_goes_on_where_it_stopped(case, photos, tmp_path):
     assert finetune(case, photos, tmp_path / "whole", "--epochs", "2") == 0
     assert finetune(case, photos, tmp_path / "parts", "--epochs", "2", "--max_steps", "2") == 0
