@@ -371,8 +371,8 @@ def test_mistakes_get_one_sentence(words, message, monkeypatch, capsys):
     code, _, errors = run_main(monkeypatch, capsys, *words)
     assert code == 2
     sentence, example = errors.splitlines()[-2:]
-    assert message in sentence and sentence.startswith("evaluate: ")
-    assert example.startswith("Example: python examples/evaluate.py")
+    assert message in sentence and sentence.startswith("musiq evaluate: ")
+    assert example.startswith("Example: musiq evaluate --data")
 
 
 @pytest.mark.slow
