@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Measure how a checkpoint scores blurred, noisy and compressed copies of pristine pictures.
+"""Measurement of how a checkpoint scores blurred, noisy and compressed copies of pristine pictures.
 
 python examples/evaluate_robustness.py --pictures kodak --half_size large --model runs/mine --output robustness.json
 """
@@ -12,18 +12,17 @@ from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.common.arguments import parse_arguments, run_command
-from musiq_hf.evaluation.robustness import checkpoint_scorer, measure_half_size, measure_robustness
-from musiq_hf.hub.card_updates import check_card_directory, update_card
-from musiq_hf.metrics import RobustnessReport, render, write_report
-from musiq_hf.metrics.report_files import check_report_path
-from musiq_hf.pictures.finding import find_pictures
+from musiq_hf.evaluation import make_scorer, measure_half_size, measure_robustness
+from musiq_hf.hub import check_card_directory, update_card
+from musiq_hf.metrics import RobustnessReport, check_report_path, render, write_report
+from musiq_hf.pictures import find_pictures
 
 CARD_TITLE = "Degraded copies of pristine pictures that it never saw"
 EXAMPLE = "python examples/evaluate_robustness.py --pictures kodak --model runs/mine --output robustness.json"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Arguments of the command."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--pictures", metavar="DIR", help="folder of pristine pictures, without losses of compression if possible")
@@ -44,7 +43,7 @@ def measure(arguments: argparse.Namespace) -> RobustnessReport:
         check_card_directory(arguments.model)
     pictures = find_pictures(arguments.pictures)
     large = find_pictures(arguments.half_size) if arguments.half_size is not None else None
-    score = checkpoint_scorer(arguments.model, batch_size=arguments.batch_size)
+    score = make_scorer(arguments.model, batch_size=arguments.batch_size)
     report = measure_robustness(score, pictures)
     return report if large is None else replace(report, half_size=measure_half_size(score, large))
 
@@ -59,9 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Measure, write, print the tables; 2 for a mistake in arguments or pictures, 0 even if a target is missed."""
+    """Measure, write and print; return 2 for a mistake in arguments or pictures, 0 even if a target is missed."""
     arguments = parse_arguments(build_parser())
-    logging.disable_progress_bar()  # of the weights; scoring shows its own
+    logging.disable_progress_bar()  # loading the weights shows one; scoring shows its own
     return run_command("evaluate_robustness", lambda: run(arguments), example=EXAMPLE)
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export a checkpoint to ONNX, or to the archive of torch.export, for batches and pictures of any size.
+"""Export of a checkpoint to ONNX, or to the archive of torch.export, for batches and pictures of any size.
 
 python examples/export.py --model musiq-koniq --output model.onnx
 python examples/export.py --model musiq-koniq --output model.pt2
 
-Before the file gets its name it is run on several batches, and its scores are compared with the model's. It takes what
-the image processor of the checkpoint returns. With onnxruntime:
+Before the file gets its name it is run on several batches, and its scores are compared with the model's. It reads the
+outputs of the checkpoint's image processor. With onnxruntime:
 
     inputs = MusiqImageProcessor.from_pretrained("musiq-koniq")(["photo.jpg", "scan.png"], return_tensors="np")
     session = onnxruntime.InferenceSession("model.onnx")
@@ -33,30 +33,30 @@ from transformers.utils import logging as transformers_logging
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.arguments import parse_arguments, print_report, run_command
 from musiq_hf.common.extras import require
-from musiq_hf.scoring.loading import load_quality
+from musiq_hf.scoring import load_quality
 
 EXAMPLE = "python examples/export.py --model musiq-koniq --output model.onnx"
 SUFFIXES = (".onnx", ".pt2")
-# The first with attention and group norm as one operator each, which runtimes have kernels of their own for.
+# The first version with attention and group norm as one operator each, for which runtimes have kernels.
 OPSET = 23
 OUTPUTS = ["logits", "scores"]
 AXES = {0: Dim("batch", min=1), 1: Dim("sequence", min=1)}
 DYNAMIC_SHAPES = dict.fromkeys(MusiqImageProcessor.model_input_names, AXES)
-# (batch_size, sequence_length). A 1 in the example would become a constant of the graph.
+# Pairs (batch_size, sequence_length). A 1 in the example would become a constant of the graph.
 EXAMPLE_SHAPE = (3, 7)
 CHECKED_SHAPES = ((1, 1), (1, 53), (2, 20), (5, 91))
-TOLERANCE = 1e-4  # of the range of scores
+TOLERANCE = 1e-4  # part of the range of scores
 
 Batch = dict[str, torch.Tensor]
 Runner = Callable[[Batch], torch.Tensor]  # from a batch to its scores
 
 
 class DeviationError(Exception):
-    """The scores of an exported file are not the model's."""
+    """Error of an exported file whose scores are not the model's."""
 
 
 class NamedOutputs(nn.Module):
-    """The model with the inputs and outputs of the exported graph."""
+    """Model with the inputs and outputs of the exported graph."""
 
     def __init__(self, model: MusiqForImageQualityAssessment):
         super().__init__()
@@ -73,8 +73,8 @@ class NamedOutputs(nn.Module):
         return {name: outputs[name] for name in OUTPUTS}
 
 
-def random_batch(config: MusiqConfig, *, batch_size: int, length: int) -> Batch:
-    """What the image processor returns, of random patches: the first sequence is full, the last holds one patch."""
+def make_random_batch(config: MusiqConfig, *, batch_size: int, length: int) -> Batch:
+    """Make an output of the image processor from random patches; the first row is full, the last has one patch."""
     generator = torch.Generator().manual_seed(batch_size + length)
     shape = (batch_size, length)
     lengths = torch.linspace(length, 1, batch_size).long()
@@ -87,11 +87,11 @@ def random_batch(config: MusiqConfig, *, batch_size: int, length: int) -> Batch:
 
 
 @contextmanager
-def contiguous_convolutions(model: nn.Module) -> Iterator[None]:
+def keep_contiguous(model: nn.Module) -> Iterator[None]:
     """Let every convolution read (num_images, channels, height, width) in this order of memory.
 
-    Patches are channels last, and the graph would hold views that only this layout allows: other runtimes, and the
-    step to ONNX, do not keep it.
+    Patches are channels last, and the graph would hold views that only this layout allows. Other runtimes, and the
+    step to ONNX, do not keep the layout.
     """
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     hooks = [module.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),)) for module in convolutions]
@@ -103,22 +103,24 @@ def contiguous_convolutions(model: nn.Module) -> Iterator[None]:
 
 
 def export_program(model: MusiqForImageQualityAssessment) -> ExportedProgram:
-    """Graph of a model in evaluation mode, on the CPU, for every batch size and sequence length from 1 on.
+    """Export the graph of a model in evaluation mode, on the CPU, for every batch size and length from 1 on.
 
-    Its inputs are those of `random_batch`, also those that the configuration does not need; its output is a dictionary
-    of `logits` (batch_size, num_labels) and `scores` (batch_size,).
+    Its inputs are those of `make_random_batch`, even where the configuration does not need one. Its output is a
+    dictionary of `logits` (batch_size, num_labels) and `scores` (batch_size,).
     """
     batch_size, length = EXAMPLE_SHAPE
-    inputs = random_batch(model.config, batch_size=batch_size, length=length)
-    with torch.no_grad(), contiguous_convolutions(model):
+    inputs = make_random_batch(model.config, batch_size=batch_size, length=length)
+    with torch.no_grad(), keep_contiguous(model):
         return torch.export.export(NamedOutputs(model), (), inputs, dynamic_shapes=DYNAMIC_SHAPES)
 
 
 def save_onnx(program: ExportedProgram, path: Path) -> None:
-    """Write a program as ONNX; its inputs and outputs keep their names, its axes become `batch` and `sequence`."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells which operators of torchvision it leaves out
+    """Write a program as ONNX; inputs and outputs keep their names, and the axes are named `batch` and `sequence`."""
+    logging.getLogger("torch.onnx").setLevel(
+        logging.ERROR
+    )  # it would tell which operators of torchvision it leaves out
     with warnings.catch_warnings():
-        # What torch warns of in its own code, and that inputs share their axes, as they should.
+        # The first warning is about torch's own code, the second about inputs that share axes, as they should.
         warnings.filterwarnings("ignore", message=".*treespec", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*shares the same shape constraints with another axis")
         exported = torch.onnx.export(
@@ -129,18 +131,18 @@ def save_onnx(program: ExportedProgram, path: Path) -> None:
             dynamic_shapes=DYNAMIC_SHAPES,
             verbose=False,
         )
-    assert exported is not None  # it is without `dynamo` only
+    assert exported is not None  # it is None without `dynamo` only
     exported.save(path)
 
 
-def program_runner(program: ExportedProgram) -> Runner:
-    """Run a program with PyTorch."""
+def make_program_runner(program: ExportedProgram) -> Runner:
+    """Return the function that runs a program with PyTorch."""
     module = program.module()
     return lambda batch: module(**batch)["scores"]
 
 
-def onnx_runner(path: Path) -> Runner:
-    """Run an ONNX file with onnxruntime on the CPU."""
+def make_onnx_runner(path: Path) -> Runner:
+    """Return the function that runs an ONNX file with onnxruntime on the CPU."""
     session = require("onnxruntime", extra="export").InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def run_session(batch: Batch) -> torch.Tensor:
@@ -151,22 +153,22 @@ def onnx_runner(path: Path) -> Runner:
 
 
 def write_file(program: ExportedProgram, path: Path) -> dict[str, Runner]:
-    """Write a program in the format of the suffix; returns what runs it, by the name of the runtime."""
+    """Write a program in the format of the suffix, and return the functions that run it, by runtime."""
     if path.suffix == ".pt2":
         torch.export.save(program, path)
-        return {"torch.export": program_runner(torch.export.load(path))}
+        return {"torch.export": make_program_runner(torch.export.load(path))}
     save_onnx(program, path)
-    runners = {"torch.export": program_runner(program)}
+    runners = {"torch.export": make_program_runner(program)}
     if importlib.util.find_spec("onnxruntime") is not None:
-        runners["onnxruntime"] = onnx_runner(path)
+        runners["onnxruntime"] = make_onnx_runner(path)
     return runners
 
 
 @torch.no_grad()
-def largest_deviations(model: MusiqForImageQualityAssessment, runners: dict[str, Runner]) -> dict[str, float]:
-    """Largest deviation of a score from the model's over batches of several sizes, in MOS points, by runtime."""
+def measure_deviations(model: MusiqForImageQualityAssessment, runners: dict[str, Runner]) -> dict[str, float]:
+    """Return the largest deviation from the model's scores over several batches, in MOS points, by runtime."""
     shapes = CHECKED_SHAPES
-    batches = [random_batch(model.config, batch_size=batch_size, length=length) for batch_size, length in shapes]
+    batches = [make_random_batch(model.config, batch_size=batch_size, length=length) for batch_size, length in shapes]
     wanted = torch.cat([model(**batch).scores for batch in batches])
     found = {name: torch.cat([run(batch) for batch in batches]) for name, run in runners.items()}
     return {name: float((scores - wanted).abs().max()) for name, scores in found.items()}
@@ -176,24 +178,25 @@ def export(model: MusiqForImageQualityAssessment, output: Path) -> dict[str, Any
     """Export a model to a file, which gets its name once its scores are found right.
 
     Args:
-        model: In evaluation mode, float32, on the CPU.
-        output: Ends in .onnx or .pt2; its folder is made if missing, a file of this name replaced.
+        model: Model in evaluation mode, float32, on the CPU.
+        output: File that ends in .onnx or .pt2. Its folder is made if missing, and an old file is replaced.
 
     Returns:
-        The path, and the largest deviation of a score in MOS points by runtime; an ONNX file that could not be run
-        here, for want of onnxruntime, has none of "onnxruntime".
+        The path, and the largest deviation of a score in MOS points by runtime. "onnxruntime" is missing where it is
+        not installed, as an ONNX file cannot be run then.
 
     Raises:
-        DeviationError: If a score is off by more than 1e-4 of the range of scores (of the logit's unit, without one).
+        DeviationError: If a score is off by more than 1e-4 of the range of scores. Without a range, the unit of the
+            logit stands in its place.
     """
     low, high = model.config.score_range or (0, abs(model.config.score_scale))
     program = export_program(model)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
     try:
-        deviations = largest_deviations(model, write_file(program, partial))
+        deviations = measure_deviations(model, write_file(program, partial))
         for name, deviation in deviations.items():
-            if not deviation <= TOLERANCE * (high - low):  # a NaN is not
+            if not deviation <= TOLERANCE * (high - low):  # a NaN is no such deviation
                 raise DeviationError(
                     f"{output} was not written: scores of {name} are off by up to {deviation:.2g} MOS points, more "
                     f"than {TOLERANCE:g} of their range {low}..{high}."
@@ -205,7 +208,7 @@ def export(model: MusiqForImageQualityAssessment, output: Path) -> dict[str, Any
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Export the checkpoint, after a check of what the format needs."""
+    """Check that the libraries of the format are installed, then export the checkpoint."""
     if arguments.output.suffix == ".onnx":
         for module in ("onnx", "onnxscript"):
             require(module, extra="export")
@@ -217,7 +220,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Export and print the report; 1 if the scores are not the model's, 2 for a mistake in the arguments."""
+    """Export and print the report; return 1 if the scores are not the model's, 2 for a mistake in the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
     parser.add_argument("--output", type=Path, required=True, help="model.onnx, or model.pt2 for torch.export's own")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tune MUSIQ, or train it from scratch, on your own opinion scores.
+"""Fine-tuning of MUSIQ, or training from scratch, on your own opinion scores.
 
 accelerate launch examples/finetune.py --data scores.csv --image_root photos --output_dir runs/mine
 """
@@ -14,12 +14,12 @@ EXAMPLE = "accelerate launch examples/finetune.py --data scores.csv --image_root
 
 
 def train(settings: FinetuneSettings) -> dict[str, Any]:
-    """Train, and give the metrics as JSON holds them."""
+    """Train, and return the metrics of each split as JSON holds them."""
     return {split: report.to_json() for split, report in finetune(settings, command="examples/finetune.py").items()}
 
 
 def main() -> int:
-    """Train, print the metrics of the saved checkpoint; 2 for a mistake in the arguments or the data."""
+    """Train and print the metrics of the saved checkpoint; return 2 for a mistake in the arguments or the data."""
     return run_with_settings(
         "finetune",
         train,

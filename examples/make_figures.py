@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw the figures of README and docs/usage.md again: what `musiq explain` shows, of one sample picture.
+"""Figures of README and docs/usage.md, drawn again: those that `musiq explain` shows of one sample picture.
 
 python examples/make_figures.py
 """
@@ -10,8 +10,8 @@ from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.explain import plot_attention, plot_degradations, plot_quality_map, quality_map
-from musiq_hf.pictures.opening import load_image
-from musiq_hf.scoring.loading import load_quality
+from musiq_hf.pictures import open_picture
+from musiq_hf.scoring import load_quality
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "examples" / "pictures" / "rocket_sharp.jpg"
@@ -19,17 +19,17 @@ FOLDER = ROOT / "docs" / "figures"
 
 
 def draw(folder: Path) -> list[Path]:
-    """Write three PNG files."""
-    # 1. A checkpoint and a picture.
+    """Write three PNG files, and return their paths."""
+    # 1. Load a checkpoint and a picture.
     model, processor = load_quality(str(DEFAULT_CHECKPOINT))
-    image = load_image(PICTURE)
-    # 2. Which regions raise and lower the score, where CLS looks, and what faults do to the score.
+    image = open_picture(PICTURE)
+    # 2. Draw which regions raise and lower the score, where CLS looks, and how faults change the score.
     figures = {
         "quality_map": plot_quality_map(quality_map(model, processor, image), image),
         "attention": plot_attention(model, processor, image),
         "degradations": plot_degradations(model, processor, image),
     }
-    # 3. Each to a temporary name, then to its own.
+    # 3. Write each under a temporary name, then give it its own, so that no half-written file is left.
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the sample pictures of `examples/pictures` from scikit-image's public-domain photographs.
+"""Maker of the sample pictures in `examples/pictures`, from scikit-image's public-domain photographs.
 
 pip install scikit-image && python examples/make_pictures.py
 """
@@ -18,7 +18,7 @@ NOISE_SIGMA = 25  # gray levels of 255
 
 
 def main() -> None:
-    """Write each photograph sharp, blurred, and blurred and noisy."""
+    """Write each photograph three times: sharp, blurred, and blurred and noisy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "pictures")
     output_dir: Path = parse_arguments(parser).output_dir

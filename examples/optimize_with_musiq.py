@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raise the score of a picture by gradient ascent on its pixels, and show before and after.
+"""Gradient ascent on the pixels of a picture, which raises its score, with a view of before and after.
 
 python examples/optimize_with_musiq.py photo.jpg --blur 2 --output after.png
 python examples/optimize_with_musiq.py photo.jpg --output after.png --steps 100 --tv_weight 5 --shorter_side 512
 
 It shows what a model takes for quality, and that scores are differentiable in the pixels. It is no restoration: the
 score rises far beyond what people would say, because nothing keeps the picture among photographs. A score as a loss
-needs a partner that does (a generator, a distance to the input; here --tv_weight and few steps).
+needs a partner that keeps it there: a generator, or a distance to the input. Here --tv_weight and few steps do so.
 """
 
 import argparse
@@ -21,16 +21,15 @@ from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.arguments import parse_arguments, print_report, run_command
-from musiq_hf.pictures.opening import load_image, shrink_shorter_side, to_rgb_tensor
-from musiq_hf.scoring.loading import load_quality
-from musiq_hf.scoring.pixels import score_pixels
+from musiq_hf.pictures import open_picture, shrink_shorter_side, to_rgb_tensor
+from musiq_hf.scoring import load_quality, score_pixels
 
 EXAMPLE = "python examples/optimize_with_musiq.py photo.jpg --blur 2 --output after.png"
 GAP = 8  # pixels between before and after
 
 
-def total_variation(pixels: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of neighbours, in levels of 255, of pixels (3, height, width) in 0..1."""
+def compute_total_variation(pixels: torch.Tensor) -> torch.Tensor:
+    """Compute the mean absolute difference of neighbours, in levels of 255, of pixels (3, height, width) in 0..1."""
     return 255 * (pixels.diff(dim=1).abs().mean() + pixels.diff(dim=2).abs().mean())
 
 
@@ -46,21 +45,21 @@ def ascend(
     """Climb from a picture to one with a higher score.
 
     Args:
-        model: In evaluation mode.
-        processor: Of the model.
-        pixels: Float, shape (3, height, width), in 0..1.
-        steps: Gradient steps.
+        model: Model in evaluation mode.
+        processor: Image processor of the model.
+        pixels: Pixels, float, shape (3, height, width), in 0..1.
+        steps: Number of gradient steps.
         step_size: Root mean square change of a pixel by one step, in levels of 255.
-        tv_weight: MOS points that one level of `total_variation` costs.
+        tv_weight: MOS points that one level of `compute_total_variation` costs.
 
     Returns:
-        The best picture on the way, pixels as given.
+        The picture with the highest value on the way, score less cost, in the form of `pixels`.
     """
     current = best = pixels.to(model.device)
     highest = -float("inf")
     for step in range(steps + 1):
         current = current.detach().requires_grad_(True)
-        value = score_pixels(model, processor, current[None])[0] - tv_weight * total_variation(current)
+        value = score_pixels(model, processor, current[None])[0] - tv_weight * compute_total_variation(current)
         if value.item() > highest:
             best, highest = current.detach(), value.item()
         if step < steps:
@@ -71,17 +70,17 @@ def ascend(
 
 
 def to_picture(pixels: torch.Tensor) -> Image.Image:
-    """8-bit picture of pixels (3, height, width) in 0..1."""
+    """Convert pixels (3, height, width) in 0..1 to an 8-bit picture."""
     return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
 def to_pixels(image: Image.Image) -> torch.Tensor:
-    """Pixels (3, height, width) in 0..1 of a picture of any mode."""
+    """Convert a picture of any mode to pixels (3, height, width) in 0..1."""
     return to_rgb_tensor(image).permute(2, 0, 1).contiguous()
 
 
-def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two pictures of one height beside each other, on white."""
+def join_pictures(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Put two pictures of one height beside each other, on white."""
     both = Image.new("RGB", (left.width + GAP + right.width, left.height), "white")
     both.paste(left, (0, 0))
     both.paste(right, (left.width + GAP, 0))
@@ -89,19 +88,19 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a PNG under a temporary name first."""
+    """Write a PNG under a temporary name first, so that no half-written file is left."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     image.save(temporary, format="PNG")
     os.replace(temporary, path)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Read, climb, save and score what was saved."""
-    # 1. The checkpoint, whose weights stay as they are.
+    """Read a picture, climb, save, and score the saved file."""
+    # 1. Load the checkpoint; its weights stay as they are.
     model, processor = load_quality(arguments.model)
     model.requires_grad_(False)
-    # 2. The picture as it is before: bytes, as in a file.
-    image = load_image(arguments.photo)
+    # 2. Make the picture before the climb, in whole numbers as a file holds them.
+    image = open_picture(arguments.photo)
     if arguments.shorter_side is not None:
         image = shrink_shorter_side(image, arguments.shorter_side)
     before = to_picture(to_pixels(image)).filter(ImageFilter.GaussianBlur(arguments.blur))
@@ -118,16 +117,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     comparison = output.with_name(f"{output.stem}_comparison.png")
     output.parent.mkdir(parents=True, exist_ok=True)
     save(to_picture(pixels), output)
-    after = load_image(output)
-    save(side_by_side(before, after), comparison)
-    # 4. Both scores as of any other file.
+    after = open_picture(output)
+    save(join_pictures(before, after), comparison)
+    # 4. Score both like any other file.
     with torch.no_grad():
         scores = model(**processor([before, after], return_tensors="pt").to(model.device)).scores.tolist()
     return {"before": scores[0], "after": scores[1], "output": str(output), "comparison": str(comparison)}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Arguments of the script."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("photo", help="picture to start from")
@@ -142,8 +141,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Raise a ValueError for what cannot work, before the checkpoint is loaded."""
-    if arguments.output.suffix.lower() != ".png":  # others lose what a few steps change
+    """Raise a ValueError for arguments that cannot work, before the checkpoint is loaded."""
+    if arguments.output.suffix.lower() != ".png":  # other formats lose the small changes of a few steps
         raise ValueError(f"`--output` must end in .png, got {arguments.output}.")
     for name, low in (("steps", 1), ("shorter_side", 1), ("blur", 0), ("tv_weight", 0)):
         value = getattr(arguments, name)
@@ -154,7 +153,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Climb, and print the scores before and after; 2 for a mistake in the arguments or the picture."""
+    """Climb, and print the scores before and after; return 2 for a mistake in the arguments or the picture."""
     arguments = parse_arguments(build_parser())
 
     def command() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Pre-train MUSIQ on classes, on ImageNet as the paper does or on any folder of pictures sorted by class.
+r"""Pre-training of MUSIQ on classes, on ImageNet as the paper does or on any folder of pictures sorted by class.
 
 accelerate launch examples/pretrain_imagenet.py --recipe imagenet_pretrain --data imagenet \
     --model scratch:musiq-imagenet --output_dir runs/imagenet
@@ -16,7 +16,7 @@ EXAMPLE = (
 
 
 def main() -> int:
-    """Train, print the accuracy; 2 for a mistake in the arguments or the data."""
+    """Train and print the accuracy; return 2 for a mistake in the arguments or the data."""
     return run_with_settings(
         "pretrain_imagenet",
         pretrain_imagenet,

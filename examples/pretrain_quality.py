@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pre-train MUSIQ on pictures without scores: predict made faults and rank pairs by their strength.
+"""Pre-training of MUSIQ on pictures without scores: it predicts made faults and ranks pairs by their strength.
 
 accelerate launch examples/pretrain_quality.py --data photos --output_dir runs/pretrained
 """
@@ -12,7 +12,7 @@ EXAMPLE = "accelerate launch examples/pretrain_quality.py --data photos --output
 
 
 def main() -> int:
-    """Train, print the held-out metrics; 2 for a mistake in the arguments or the data."""
+    """Train and print the held-out metrics; return 2 for a mistake in the arguments or the data."""
     return run_with_settings(
         "pretrain_quality",
         pretrain_quality,

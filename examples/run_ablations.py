@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train MUSIQ with and without its parts at an equal small budget, several seeds each, and print a table.
+"""Ablations: MUSIQ trained with and without its parts, on an equal small budget, several seeds each, as a table.
 
 python examples/run_ablations.py --data biq2021/labels.csv --image_root biq2021/images --pretrained runs/pretrained
 """
@@ -17,17 +17,15 @@ from PIL import Image
 
 from musiq_hf.common.arguments import parse_arguments, run_command
 from musiq_hf.common.files import read_json, write_json
-from musiq_hf.data.loading import load_data
+from musiq_hf.data import load_data
 from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, read_metrics
-from musiq_hf.training.finetuning import finetune
-from musiq_hf.training.recipes import load_settings, read_recipe
-from musiq_hf.training.settings import FinetuneSettings
+from musiq_hf.training import FinetuneSettings, finetune, load_settings, read_recipe
 
 EXAMPLE = "python examples/run_ablations.py --data labels.csv --image_root images --pretrained runs/pretrained"
-# Beside the number of epochs: two thirds of the recipe's tokens, no made faults, few pictures to choose the epoch on.
+# The budget beside the epochs: two thirds of the recipe's tokens, no made faults, few pictures to choose the epoch.
 BUDGET = ["native_patches=32", "resized_patches=16", "holdout_fraction=0.04", "num_workers=0"]
 BUDGET += ["degrade_fraction=0", "fault_pairs=0"]
-# All but the first from scratch; those of a single scale read as many tokens as the others.
+# Overrides by variant. All but the first start from scratch. Those of one scale read as many tokens as the others.
 VARIANTS = {
     "with stage 1": [],
     "full model, without stage 1": [],
@@ -37,7 +35,7 @@ VARIANTS = {
     "resized scale only": ["use_native_resolution=false", "resized_patches=48"],
     "linear patch encoder": ["patch_encoder=linear"],
 }
-# Pictures of BIQ2021 are square: windows of other shapes, with the scores of the whole, show what squaring costs.
+# Pictures of BIQ2021 are square. Windows of other shapes, with the scores of the whole, show what squaring costs.
 WINDOW_VARIANTS = {
     "windows of 1:2 to 2:1, aspect ratio kept": VARIANTS["resized scale only"],
     "windows of 1:2 to 2:1, squared": [*VARIANTS["resized scale only"], "resize_mode=square"],
@@ -45,8 +43,12 @@ WINDOW_VARIANTS = {
 FIGURES = ("SRCC", "mean SRCC of groups")
 
 
-def window(name: str, width: int, height: int) -> list[int]:
-    """Largest box (left, top, right, bottom) of an aspect of 1:2..2:1 that the picture's name draws, at its middle."""
+def choose_window(name: str, width: int, height: int) -> list[int]:
+    """Choose the largest box at the middle of a picture, of an aspect of 1:2..2:1 that its name draws.
+
+    Returns:
+        Left, top, right and bottom, in pixels.
+    """
     aspect = 2 ** np.random.default_rng(list(name.encode())).uniform(-1, 1)
     wide, high = min(width, round(height * aspect)), min(height, round(width / aspect))
     left, top = (width - wide) // 2, (height - high) // 2
@@ -54,12 +56,12 @@ def window(name: str, width: int, height: int) -> list[int]:
 
 
 def write_windows(path: Path, *, data: str, image_root: str | None) -> None:
-    """The data as parquet, with a box for every picture."""
+    """Write the data as parquet, with a box for every picture."""
     parts = load_data(data, dataset="biq2021", image_root=image_root)
     tables = []
     for split, rows in parts.items():
         names = [cell["path"] for cell in rows["image"]]
-        boxes = [window(Path(name).name, *Image.open(name).size) for name in names]
+        boxes = [choose_window(Path(name).name, *Image.open(name).size) for name in names]
         columns = {"image": [str(Path(name).resolve()) for name in names], "split": [split] * len(names), "box": boxes}
         columns |= {name: rows[name] for name in ("mos", "group")}
         tables.append(datasets.Dataset.from_dict(columns))
@@ -69,14 +71,14 @@ def write_windows(path: Path, *, data: str, image_root: str | None) -> None:
 
 
 def read_figures(directory: Path) -> tuple[float, float]:
-    """Read overall SRCC and mean SRCC within groups on the validation split."""
+    """Read the overall SRCC and the mean SRCC within groups, on the validation split."""
     report = read_metrics(directory).reports["validation"]
-    assert isinstance(report, QualityReport) and report.groups  # of BIQ2021, as training wrote it
+    assert isinstance(report, QualityReport) and report.groups  # training on BIQ2021 wrote them
     return report.overall.srcc, report.groups[MEAN_OF_GROUPS].srcc
 
 
 def render(results: dict[str, list[tuple[float, float]]]) -> str:
-    """Markdown table: mean [min..max] over the seeds."""
+    """Render a Markdown table with mean [min..max] over the seeds."""
     lines = ["| variant | seeds | " + " | ".join(FIGURES) + " |", "|---|---|---|---|"]
     for variant, figures in results.items():
         columns = np.array(figures).T
@@ -86,7 +88,7 @@ def render(results: dict[str, list[tuple[float, float]]]) -> str:
 
 
 def main() -> int:
-    """Train what is not trained yet, one seed of every variant after the other; print and store the table."""
+    """Train every variant that is not trained yet, one seed after the other; print and store the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="labels of BIQ2021")
     parser.add_argument("--image_root", help="folder of its pictures")
@@ -107,15 +109,15 @@ def main() -> int:
     return code
 
 
-def stem_of(variant: str) -> str:
-    """Directory of a variant's runs, without the seed."""
+def name_runs(variant: str) -> str:
+    """Name the directory of a variant's runs, without the seed."""
     return re.sub(r"\W+", "_", variant)
 
 
 def collect(output_dir: Path) -> dict[str, list[tuple[float, float]]]:
-    """Figures of every finished run below a directory, by variant."""
+    """Collect the figures of every finished run below a directory, by variant."""
     found = {
-        variant: sorted(output_dir.glob(f"{stem_of(variant)}-*/metrics.json"))
+        variant: sorted(output_dir.glob(f"{name_runs(variant)}-*/metrics.json"))
         for variant in VARIANTS | WINDOW_VARIANTS
     }
     return {variant: [read_figures(path.parent) for path in paths] for variant, paths in found.items() if paths}
@@ -137,7 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
         write_windows(windows, data=arguments.data, image_root=arguments.image_root)
     for seed in arguments.seeds:
         for variant, overrides in (VARIANTS | WINDOW_VARIANTS).items():
-            directory = arguments.output_dir / f"{stem_of(variant)}-{seed}"
+            directory = arguments.output_dir / f"{name_runs(variant)}-{seed}"
             if not (directory / "metrics.json").exists():
                 given = {"data": arguments.data, "image_root": arguments.image_root, "epochs": arguments.epochs}
                 if variant in WINDOW_VARIANTS:

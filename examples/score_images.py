@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score pictures and print a table: file, size, score.
+"""Table of scores of pictures: file, size, score.
 
 python examples/score_images.py photo.jpg folder --model musiq-koniq
 """

@@ -54,14 +54,14 @@ def check_distribution(values: Any, *, where: str) -> list[float]:
 
 
 def check_columns(names: Sequence[Any], needed: Sequence[str], *, source: str, expected: str) -> None:
-    """Raise a ValueError that names the missing columns and what a table needs."""
+    """Raise a ValueError that names the missing columns and says what a table needs."""
     missing = [name for name in needed if name not in names]
     if missing:
         raise ValueError(f"{source}: columns {missing} are missing, got {list(names)}. A table needs {expected}.")
 
 
 def read_text(path: Path) -> str:
-    """Read all of a UTF-8 file; raise a ValueError that names a file that is none."""
+    """Read all of a UTF-8 file; raise a ValueError that names the file if it is no text."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -111,7 +111,7 @@ def read_excel(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[st
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         lines = list(book.worksheets[0].iter_rows(values_only=True))
         book.close()
-    except Exception as error:  # zip, XML and format errors of openpyxl have no common base
+    except Exception as error:  # zip, XML and format errors of openpyxl share no base class
         raise ValueError(f"{path}: an Excel file (.xlsx) was expected, but it is none ({error}).") from error
     header = lines[0] if lines else ()
     check_columns(header, needed, source=str(path), expected=", ".join(needed))
@@ -158,7 +158,8 @@ class Pictures:
 
     Args:
         annotations: File that names the pictures.
-        image_root: Folder that the names start from; None = the first of `usual` beside the annotations, else theirs.
+        image_root: Folder that the names start from. None takes the first of `usual` that is beside the annotations,
+            or the folder of the annotations.
         usual: Names of folders that hold the pictures as published.
     """
 
@@ -191,7 +192,7 @@ class Pictures:
 
 
 def list_column_kinds() -> dict[str, Any]:
-    """Return the type of every column that rows may have, by its name."""
+    """Return the type of every column that rows may have, by the name of the column."""
     import datasets
 
     return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of scored pictures, opened, at once or where they are decoded, cut and padded to batches."""
+"""Rows of scored pictures: opened at once or where they are decoded, cut, and padded to batches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ def open_row(row: Mapping[str, Any]) -> Any:
     """Open the picture of a row, and cut out its `box` (left, top, right, bottom in pixels) if it has one.
 
     Raises:
-        ValueError: If the picture cannot be decoded, or the box is not inside of it; the message names the file.
+        ValueError: If the picture cannot be decoded, or the box does not lie inside of it; the message names the file.
     """
     picture, name = open_picture(row["image"]), row["image"]["path"] or "picture in the data set"
     return _cut_box(picture, row.get("box"), name)
@@ -42,7 +42,7 @@ class RowPicture(LazyPicture):
         """Read, decode and cut the picture.
 
         Raises:
-            ValueError: If that is impossible; the message names the picture.
+            ValueError: If the picture cannot be read or cut; the message names it.
         """
         return _cut_box(super().open(preset), self.box, self.name)
 
@@ -95,11 +95,11 @@ def pad_features(
 
     Args:
         processor: Image processor of the model.
-        features: One of each picture.
-        length: Tokens to pad to; None pads to the longest of the batch.
+        features: Features, one for each picture.
+        length: Number of tokens to pad to; None pads to the longest feature of the batch.
 
     Returns:
-        The batch, with `num_tokens`, int64, shape (batch_size,), beside the arguments of the model.
+        The batch: the arguments of the model, and `num_tokens`, int64, shape (batch_size,).
     """
     padding = "longest" if length is None else "max_length"
     batch = processor.pad(features, padding=padding, max_length=length)

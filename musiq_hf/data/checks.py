@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of all pictures before training: which can be decoded, and how many tokens each one has."""
+"""Checks of all pictures before training: whether they can be decoded, and how many tokens each one has."""
 
 import itertools
 from io import BytesIO
@@ -46,7 +46,7 @@ def readable_rows(
         num_workers: Processes that decode; 0 decodes in this one.
 
     Raises:
-        ValueError: If none can be used.
+        ValueError: If no picture can be used.
     """
     wanted = {"processor": processor, "shorter_side": shorter_side}
     kept = rows.filter(_is_readable, fn_kwargs=wanted, num_proc=num_workers or None, load_from_cache_file=False)
@@ -57,13 +57,16 @@ def readable_rows(
     return kept
 
 
-def _size_in_head(cell: dict[str, Any]) -> tuple[int, int]:
-    """Read width and height of a picture, not turned upright: a quarter turn keeps the number of tokens."""
+def _read_size(cell: dict[str, Any]) -> tuple[int, int]:
+    """Read width and height from the head of a file.
+
+    The picture is not turned upright, because a quarter turn keeps the number of tokens.
+    """
     try:
         with Image.open(BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as opened:
             return opened.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return open_picture(cell).size  # says in one sentence what is wrong
+        return open_picture(cell).size  # its error says in one sentence what is wrong
 
 
 def count_tokens_of_rows(
@@ -73,9 +76,9 @@ def count_tokens_of_rows(
     view: TrainingView = WHOLE_PICTURE,
     shorter_side: int | None = None,
 ) -> list[int]:
-    """Count the tokens of every training picture, from the sizes in the files' heads alone.
+    """Count the tokens of every training picture, from the sizes in the heads of the files alone.
 
-    They are those of the whole picture, of which training with random windows (`min_crop`) reads a part.
+    The tokens of the whole picture are counted. Training with random windows (`min_crop`) reads a part of them.
 
     Args:
         rows: Rows with the column `image`, undecoded.
@@ -84,12 +87,13 @@ def count_tokens_of_rows(
         shorter_side: Shorter side to which pictures are shrunk first, in pixels; None keeps their size.
 
     Raises:
-        ValueError: If a picture is missing, is none, or is too long and thin; the message names the file.
+        ValueError: If a file is missing or holds no picture, or the picture is too long and thin; the message names
+            the file.
     """
     lengths = []
     boxes = rows["box"] if "box" in rows.column_names else itertools.repeat(None)
     for cell, box in zip(rows["image"], boxes, strict=False):
-        size = _size_in_head(cell) if box is None else (box[2] - box[0], box[3] - box[1])
+        size = _read_size(cell) if box is None else (box[2] - box[0], box[3] - box[1])
         lengths.append(_count_tokens(cell, size, processor, view, shorter_side))
     return lengths
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PATTERNS = {"parquet": "*.parquet", "webdataset": "*.tar"}
 OWNED = "`--image_root` belongs to a CSV, or to parquet files with paths, but {} is none. Leave it out."
-# Answers to arguments that a format does not take.
+# Error messages for arguments that a format does not take.
 REFUSALS = {
     "image_root": OWNED,
     "streaming": "{}: parquet files, WebDataset shards and Hub data can be streamed. Leave it out.",
@@ -53,7 +53,7 @@ def _find_format(data: str) -> str:
 
 
 def _locate_files(data: str) -> tuple[dict[str, Any], Path]:
-    """Return the arguments that tell `datasets` of a file, a pattern or a folder, and the folder of the files."""
+    """Return the arguments that name a file, a pattern or a folder to `datasets`, and the folder of the files."""
     if Path(data).is_dir():
         return {"data_dir": data}, Path(data)
     files = [data] if Path(data).is_file() else sorted(glob.glob(data))
@@ -145,7 +145,7 @@ def _read_hub(data: str, *, streaming: bool, score_range: Range) -> Splits:
     return _check_splits(splits, data, check_stream if streaming else check_rows, Path(data), score_range)
 
 
-# By format. A reader takes the data, `score_range`, and those arguments of `REFUSALS` that its format knows.
+# Readers by format. A reader takes the data, `score_range`, and those arguments of `REFUSALS` that its format knows.
 READERS: Mapping[str, Callable[..., Splits]] = {
     "csv": _read_csv,
     "parquet": _read_parquet,
@@ -161,25 +161,29 @@ def load_scored_images(
     """Read pictures and their mean opinion scores, or score distributions.
 
     Args:
-        data: One of: a CSV file with columns `image`, `mos` (or the counts `c1`..`cn` of the scores 1..n) and
-            optionally `split`, `group` and `reference`; parquet files with such columns (`distribution` is a list;
-            `image` is a picture or a path); WebDataset shards (.tar) whose samples are a picture and a json with
-            `mos` or `distribution`, or a txt or cls with the score; a folder that `datasets` reads as an imagefolder
-            (metadata with `file_name`, `mos`); a data set id on the Hub. Parquet files and shards may be one file, a
-            pattern (`"data/*.tar"`), or a folder whose file names tell the splits.
-        image_root: Folder that paths in a CSV or in parquet files start from; None = that of the file.
-        streaming: Whether rows are read, and checked, one by one as they are used (parquet, shards, Hub).
-        score_range: Lowest and highest possible `mos`; None = any number.
+        data: Name of the data. Parquet files and shards may be one file, a pattern (`"data/*.tar"`), or a folder whose
+            file names tell the splits. The forms are:
+            - A CSV file with columns `image` and `mos`, and perhaps `split`, `group` and `reference`. The counts
+              `c1`..`cn` of the scores 1..n may stand in place of `mos`.
+            - Parquet files with such columns. `image` is a picture or a path, and a list `distribution` may stand in
+              place of `mos`.
+            - WebDataset shards (.tar). A sample is a picture and a json with `mos` or `distribution`, or a picture and
+              a txt or cls with the score.
+            - A folder that `datasets` reads as an imagefolder, whose metadata have `file_name` and `mos`.
+            - The id of a data set on the Hub.
+        image_root: Folder that paths in a CSV or in parquet files start from; None takes the folder of the file.
+        streaming: Whether rows are read and checked one by one, as they are used (parquet, shards, Hub).
+        score_range: Lowest and highest possible `mos`; None allows any number.
 
     Returns:
         A `datasets.DatasetDict` (`IterableDatasetDict` if `streaming`) of the splits, "train" if the data name none.
-        Columns are `image` (undecoded), `mos` or `distribution` (fractions that sum to 1), and if there are any
-        `group` and `reference`. The latter is the picture of which rows are copies or patches; no random split parts
+        Columns are `image` (undecoded), `mos` or `distribution` (fractions that sum to 1), and `group` and `reference`
+        if the data have them. Rows of one `reference` are copies or patches of one picture, and no random split parts
         them.
 
     Raises:
         ValueError: If an argument does not go with the format, or a column, a picture or a score is missing or wrong.
-            The message names file, line and expectation. Rows of a stream raise when they are read.
+            The message names file and line, and says what was expected. Rows of a stream raise when they are read.
     """
     import datasets
 
@@ -214,13 +218,13 @@ def load_data(
     """Read one's own scores or a public data set by its name, as the command line does.
 
     Args:
-        data: Data that `load_scored_images` reads ("scores"), or the annotation file, or its folder, of a data set.
+        data: Data that `load_scored_images` reads, or the annotation file of a public data set, or its folder.
         dataset: Kind of the data: "scores", or one of `DATA_SETS`.
         image_root: Folder that the names of pictures start from.
-        split_seed: None = the splits that the data name, or the official ones (seed 0 where there are none); a number
-            = the random protocol split of this seed, 80 % `train` and 20 % `test` (PaQ-2-PiQ: of validation pictures),
-            of whole references if there is a column `reference`.
-        score_range: Lowest and highest possible `mos`, of a public data set in the unit of its reader; None = any
+        split_seed: Seed of the random protocol split, 80 % `train` and 20 % `test`. It keeps rows of one `reference`
+            together if there is such a column; of PaQ-2-PiQ it draws the validation pictures. None takes the splits
+            that the data name, or the official ones, or seed 0 where a public data set has none.
+        score_range: Lowest and highest possible `mos`, of a public data set in the unit of its reader. None allows any
             number, or the data set's own range.
 
     Returns:
@@ -250,7 +254,7 @@ def load_pictures(data: str, *, image_root: str | None = None) -> "datasets.Data
 
     Args:
         data: Folder, see `find_pictures`, or data that `load_scored_images` reads.
-        image_root: Folder that paths in a CSV or in parquet files start from; None = that of the file.
+        image_root: Folder that paths in a CSV or in parquet files start from; None takes the folder of the file.
 
     Returns:
         Rows with the column `image` (undecoded), those of a folder in the order of their names.

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers of the public data sets of image quality: annotation files in, pictures with scores and splits out.
 
-Section 4.1 of the paper. Users import from `musiq_hf.data`. Every reader takes the annotation file, or the folder in
-which it has its usual name, and
+The paper describes most of them in section 4.1. Users import from `musiq_hf.data`. Every reader takes the annotation
+file, or the folder in which it has its usual name, and two more arguments:
 
-- `image_root`: the folder that the names of the pictures start from; None = a folder with the usual name beside the
-  annotations, else that of the annotations. Names are matched without regard to case.
-- `split_seed`: None = the official split where there is one, else the random protocol split of seed 0; a number = the
-  protocol split of that seed: 80 % `train`, 20 % `test`.
+- `image_root` is the folder that the names of the pictures start from. None takes a folder with the usual name beside
+  the annotations, or the folder of the annotations. Names are matched without regard to case.
+- `split_seed` is the seed of the random protocol split, 80 % `train` and 20 % `test`. None takes the official split
+  where there is one, and else seed 0.
 
-It returns columns `image` (undecoded) and `mos`, or `distribution` (fractions that sum to 1). Rows that are distorted
-copies or patches of a picture have its name as `reference`, because all of them belong to one side of every split. It
-raises a ValueError that names file, line and expectation for wrong columns, missing pictures and scores outside of the
-data set's range.
+It returns columns `image` (undecoded) and `mos`, or `distribution` (fractions that sum to 1). A row that is a
+distorted copy or a patch of a picture has that picture's name as `reference`. All rows of one reference belong to one
+side of every split.
+
+It raises a ValueError for wrong columns, missing pictures, and scores outside of the data set's range. The message
+names file and line, and says what was expected.
 """
 
 import json
@@ -46,7 +48,7 @@ NUM_AVA_SCORES = 10
 BIQ2021_FILES = {"Train (Images and MOS).csv": "train", "Test (Images and MOS).csv": "test"}
 PAQ2PIQ_TRAIN = ("labels=640_padded.csv", "labels<=640_padded.csv")
 PAQ2PIQ_TEST = ("labels640.csv", "labels>640.csv")
-PAQ2PIQ_VALIDATION_FRACTION = 0.2  # of the pictures outside of the test set, as in the official files
+PAQ2PIQ_VALIDATION_FRACTION = 0.2  # part of the pictures outside of the test set, as in the official files
 logger = logging.get_logger(__name__)
 
 
@@ -66,7 +68,7 @@ def load_koniq(
         The splits.
 
     Raises:
-        ValueError: See the module.
+        ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     path = find_annotation_file(
         annotations, ("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv")
@@ -102,7 +104,7 @@ def load_spaq(
         The splits.
 
     Raises:
-        ValueError: See the module.
+        ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     excel = "MOS and Image attribute scores.xlsx"
     path = find_annotation_file(annotations, (excel, f"Annotations/{excel}", "SPAQ_mos_std.txt"))
@@ -130,7 +132,7 @@ def _read_paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str
     A box counts from the corner of the picture (`left_image`, `top_image`): files for padded pictures move both.
 
     Yields:
-        (name, whether `is_valid` marks it for validation, its three patches with boxes and scores).
+        Triples: name, whether `is_valid` marks it for validation, and its three patches with boxes and scores.
     """
     sides = ("left", "top", "right", "bottom")
     parts = ("patch_1", "patch_2", "patch_3")
@@ -156,24 +158,26 @@ def load_paq2piq(
 
     As in the paper, `train` holds full pictures and their patches (about 30,000 and 90,000), `validation` (about
     7,700) and `test` (1,827) full pictures only. Patches are not files: the column `box` holds left, top, right and
-    bottom in pixels (None = all of the picture), which `open_row` cuts when the row is read.
+    bottom in pixels, or None for all of the picture. `open_row` cuts the box out when the row is read.
 
     Args:
-        annotations: Folder of `labels_image.csv` (`name,mos` of every picture), `labels640.csv` (the test set:
-            pictures with a side over 640, with columns `name_image`, `mos_image` and, for image, patch_1, patch_2 and
-            patch_3, `mos_`, `left_`, `top_`, `right_`, `bottom_`) and `labels=640_padded.csv` (all others, the same
-            columns and `is_valid`). The published full file is the last one: it alone has the boxes of the
-            training patches and the official validation pictures.
+        annotations: Folder of three files:
+            - `labels_image.csv` has `name,mos` of every picture.
+            - `labels640.csv` is the test set, pictures with a side over 640. Its columns are `name_image`, and `mos_`,
+              `left_`, `top_`, `right_` and `bottom_` of each of `image`, `patch_1`, `patch_2` and `patch_3`.
+            - `labels=640_padded.csv` has all other pictures, with the same columns and `is_valid`. It alone has the
+              boxes of the training patches, and marks the official validation pictures.
         image_root: Folder of the pictures, see the module; usually `database`, with `voc_emotic_ava`, `blur_dataset`
             and `EE371R` below it.
-        split_seed: None = validation pictures by `is_valid`; a number = a fifth of the pictures outside of the test
-            set, drawn at random. Then `labels=640_padded.csv` may be missing, and there are no training patches.
+        split_seed: Seed with which a fifth of the pictures outside of the test set is drawn for validation. With a
+            seed, `labels=640_padded.csv` may be missing, and then there are no training patches. None takes the
+            validation pictures that `is_valid` marks.
 
     Returns:
         The splits, with columns `image`, `reference` (the full picture), `mos` and `box`.
 
     Raises:
-        ValueError: See the module.
+        ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     path = find_annotation_file(annotations, ("labels_image.csv",))
     pictures = Pictures(path, image_root, usual=("database",))
@@ -209,7 +213,7 @@ def load_paq2piq(
 
 
 def _read_ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
-    """Read (file and line, id, counts of the scores 1..10) of every picture of AVA."""
+    """Read file and line, id, and counts of the scores 1..10 of every picture of AVA."""
     if path.suffix.lower() != ".json":
         expected = "index, picture id, 10 counts, 2 tag ids and challenge id"
         for where, fields in read_fields(path, NUM_AVA_SCORES + 5, expected):
@@ -281,27 +285,27 @@ def load_ava(
     test_list: str | None = None,
     decode_all: bool = False,
 ) -> "datasets.DatasetDict":
-    """Read AVA: 255,530 photographs with the counts of ten scores; rows hold `distribution` over 1..10.
+    """Read AVA: 255,530 photographs with the counts of ten scores; rows hold a `distribution` over 1..10.
 
-    Pictures (`<id>.jpg`) that are missing or cannot be decoded, of which every copy of AVA has some, are left out, and
-    a warning names them.
+    Every copy of AVA has pictures (`<id>.jpg`) that are missing or cannot be decoded. They are left out, and a warning
+    names them.
 
     Args:
         annotations: File `AVA.txt` (index, picture id, 10 counts, 2 tag ids, challenge id), or a JSON list of
-            `image_id` and `label` whose file name holds the split, `ava_labels_test.json`. A folder may hold several
-            of these.
+            `image_id` and `label`. The name of a JSON file holds the split, as in `ava_labels_test.json`, and a folder
+            may hold several of them.
         image_root: Folder of the pictures, see the module; usually `images`.
         split_seed: Seed of the split, see the module.
-        test_list: File with the ids of the test pictures, one per line; None =
-            `aesthetics_image_lists/generic_test.jpgl` beside `AVA.txt`; if that is not there either, there is no
-            official split.
-        decode_all: Whether every picture is decoded now (hours) instead of its header (minutes).
+        test_list: File with the ids of the test pictures, one per line. None takes
+            `aesthetics_image_lists/generic_test.jpgl` beside `AVA.txt`. Without either there is no official split.
+        decode_all: Whether all of every picture is decoded now, which takes hours. Reading the headers alone takes
+            minutes.
 
     Returns:
         The splits.
 
     Raises:
-        ValueError: See the module; for pictures only if there is none.
+        ValueError: If a column or a score is missing or wrong, or no picture can be read; the message names the file.
     """
     folder = Path(annotations)
     files = sorted(folder.glob("ava_labels_*.json")) if folder.is_dir() else []
@@ -338,7 +342,7 @@ def load_biq2021(
         renamed).
 
     Raises:
-        ValueError: See the module.
+        ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     folder = Path(annotations)
     files = [folder / name for name in BIQ2021_FILES if (folder / name).is_file()]
@@ -380,7 +384,7 @@ def load_tid2013(
         The splits, with columns `image`, `mos` and `reference`.
 
     Raises:
-        ValueError: See the module.
+        ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     path = find_annotation_file(annotations, ("mos_with_names.txt",))
     pictures = Pictures(path, image_root, usual=("distorted_images",))
@@ -410,7 +414,7 @@ def load_kadid10k(
         The splits, with columns `image`, `mos` and `reference`.
 
     Raises:
-        ValueError: See the module.
+        ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     path = find_annotation_file(annotations, ("dmos.csv", "FR_KADID_mos_std.txt"))
     pictures = Pictures(path, image_root, usual=("images",))

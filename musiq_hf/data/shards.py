@@ -31,14 +31,14 @@ def read_shards(rows: Any, source: str, score_range: Range) -> Any:
     Args:
         rows: Data set or stream, as `datasets` reads shards.
         source: Name of the data in error messages.
-        score_range: Lowest and highest possible `mos`; None = any number.
+        score_range: Lowest and highest possible `mos`; None allows any number.
 
     Returns:
-        Data set or stream with columns `image` and `mos` or `distribution`, and if there are any `group`, `reference`
-        and `box`.
+        Data set or stream with columns `image` and `mos` or `distribution`, and with `group`, `reference` and `box` if
+        the shards have them.
 
     Raises:
-        ValueError: If samples have no picture or no score; for a single one when it is read.
+        ValueError: If samples have no picture or no score. A single such sample raises when it is read.
     """
     import datasets
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NO_GROUPS = "none"
 SPLITS = ("train", "validation", "test")
-PROTOCOL = {"train": 0.8, "test": 0.2}  # the paper's random splits of KonIQ-10k and SPAQ
+PROTOCOL = {"train": 0.8, "test": 0.2}  # random splits of KonIQ-10k and SPAQ in the paper
 
 
 def choose_split(names: Sequence[str], split: str | None, *, source: str) -> str:
@@ -23,7 +23,7 @@ def choose_split(names: Sequence[str], split: str | None, *, source: str) -> str
 
     Args:
         names: Names of the splits that there are.
-        split: Name that is wished for; None = "test", else "validation".
+        split: Name of the wanted split; None takes "test", or "validation" if there is no "test".
         source: Name of the data in the error message.
 
     Raises:
@@ -44,7 +44,7 @@ def choose_groups(rows: "datasets.Dataset", group_by: str | None, *, source: str
 
     Args:
         rows: Rows of pictures.
-        group_by: Column with the groups; None = `group` if there is one, "none" = no groups.
+        group_by: Column with the groups; None takes `group` if there is one, and "none" makes no groups.
         source: Name of the data in the error message.
 
     Returns:
@@ -73,12 +73,12 @@ def split_data(
 
     Args:
         splits: Splits by name.
-        holdout_fraction: Part of `train` that is held out; 0 = the `validation` split; None = 0 if there is one, else
-            0.1.
+        holdout_fraction: Part of `train` that is held out; 0 takes the `validation` split instead. None stands for 0
+            if there is a `validation` split, for 0.1 if not.
         seed: Seed of the order in which rows are drawn.
 
     Raises:
-        ValueError: If there is no train split, or nothing to choose on.
+        ValueError: If there is no `train` split, or no pictures that choose the epoch.
     """
     if "train" not in splits:
         raise ValueError(f"A `train` split is needed, got {sorted(splits)}. Name it in the `split` column.")
@@ -112,9 +112,9 @@ def draw_parts(count: int, fractions: Sequence[float], seed: int) -> list[np.nda
 
 
 def find_reference_column(rows: "datasets.Dataset") -> str | None:
-    """Return the column that names the picture of which rows are copies or patches; None if there is none.
+    """Return the column that names the picture of which a row is a copy or patch; None if there is none.
 
-    A model that has learnt one copy knows the others, so that all belong to one side of every split.
+    A model that has learnt one copy knows the others, so all copies belong to one side of every split.
     """
     return "reference" if "reference" in rows.column_names else None
 
@@ -162,8 +162,8 @@ def make_splits(rows: list[dict[str, Any]], *, source: Path, seed: int | None) -
     Args:
         rows: Rows with the same columns, see `list_column_kinds`, and perhaps a `split`, which is taken out.
         source: Annotation file, for the error message.
-        seed: Seed of the protocol split; None = by `split` where rows have one, else the protocol split of seed 0.
-            References stay together.
+        seed: Seed of the protocol split, which keeps rows of one `reference` together. None splits by `split` where
+            rows have one, and else takes seed 0.
 
     Raises:
         ValueError: If there are no rows.

@@ -31,7 +31,7 @@ def read_scores_csv(path: Path, image_root: Path, score_range: Range) -> "datase
     Args:
         path: CSV file with columns `image` and `mos`, or the counts `c1`..`cn` of the scores 1..n.
         image_root: Folder that paths of pictures start from.
-        score_range: Lowest and highest possible `mos`; None = any number.
+        score_range: Lowest and highest possible `mos`; None allows any number.
 
     Returns:
         Rows with columns `image` (a path that exists) and `mos` or `distribution` (fractions), and all others.
@@ -92,13 +92,13 @@ def has_paths(rows: Any) -> bool:
 
 
 def check_rows(rows: "datasets.Dataset", source: str, image_root: Path, score_range: Range) -> "datasets.Dataset":
-    """Check every row; pictures in the rows are only checked when they are opened.
+    """Check every row; pictures whose bytes are in the rows are checked later, when they are opened.
 
     Args:
         rows: Rows with columns `image` (paths or pictures) and `mos` or `distribution`.
         source: Name of the data in error messages.
         image_root: Folder that paths start from.
-        score_range: Lowest and highest possible `mos`; None = any number.
+        score_range: Lowest and highest possible `mos`; None allows any number.
 
     Returns:
         Rows with columns `image` (undecoded) and `mos` or `distribution` (fractions that sum to 1), and all others.
@@ -135,7 +135,7 @@ def check_scores(rows: "datasets.Dataset", source: str, score_range: Range) -> "
         rows = rows.remove_columns("distribution").add_column("distribution", parts, feature=feature)
     try:
         return rows.cast_column("image", datasets.Image(decode=False))
-    except (NotImplementedError, TypeError, ValueError) as error:  # what Arrow raises
+    except (NotImplementedError, TypeError, ValueError) as error:  # the errors that Arrow raises
         kind = rows.features["image"]
         raise ValueError(f"{source}: `image` must hold pictures or their paths, got {kind}.") from error
 
@@ -143,7 +143,7 @@ def check_scores(rows: "datasets.Dataset", source: str, score_range: Range) -> "
 def check_stream(
     rows: "datasets.IterableDataset", source: str, image_root: Path, score_range: Range
 ) -> "datasets.IterableDataset":
-    """Check the columns of a stream now, and each row as `check_rows` does when it is read."""
+    """Check the columns of a stream now, and each row, as `check_rows` does, when it is read."""
     import datasets
 
     if rows.features is None:

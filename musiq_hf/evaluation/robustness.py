@@ -45,7 +45,7 @@ Scorer = Callable[[list[Image.Image]], list[float]]
 Picture = str | os.PathLike[str] | Image.Image
 
 
-def checkpoint_scorer(model: str, *, batch_size: int = 5) -> Scorer:
+def make_scorer(model: str, *, batch_size: int = 5) -> Scorer:
     """Return the scores of a checkpoint as a plain function, in float32 and without gradients.
 
     Args:

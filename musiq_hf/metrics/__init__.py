@@ -14,7 +14,7 @@ from .correlation import (
 )
 from .distributions import distribution_metrics, opinion_scores
 from .rendering import render
-from .report_files import StoredMetrics, read_metrics, write_metrics, write_report
+from .report_files import StoredMetrics, check_report_path, read_metrics, write_metrics, write_report
 from .reports import (
     ComparisonReport,
     QualityReport,
@@ -36,6 +36,7 @@ __all__ = [
     "RunsReport",
     "StoredMetrics",
     "bootstrap_intervals",
+    "check_report_path",
     "distribution_metrics",
     "evaluate_module_path",
     "fit_logistic",

@@ -3,7 +3,7 @@
 
 from .degradations import DEGRADATIONS, apply_degradations, degrade
 from .finding import find_pictures
-from .opening import open_picture, shrink_shorter_side
+from .opening import open_picture, shrink_shorter_side, to_rgb_tensor
 from .sources import count_sources, find_sources
 from .synthetic import make_picture
 from .table_sources import Columns
@@ -19,4 +19,5 @@ __all__ = [
     "make_picture",
     "open_picture",
     "shrink_shorter_side",
+    "to_rgb_tensor",
 ]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random crops for training, and RandAugment for pre-training on classes (section 3.5), with Pillow alone.
 
-The paper names crops of varying size and RandAugment, and gives no strengths. All random numbers come from torch's
+The paper names crops of varying size and RandAugment, but gives no strengths. All random numbers come from torch's
 generator, so that a resumed run repeats them.
 """
 
@@ -11,19 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-# Of `crop_window`.
+# Limits of the windows that `crop_window` cuts.
 WINDOW_MIN_SIDE, WINDOW_MAX_SIDE = 160, 512  # pixels
 WINDOW_MAX_ASPECT = 2.0
 # Inception's 3:4 to 4:3 are aspects before a square resize. Nothing is resized here, so they are changes of the
 # picture's own aspect, and the whole picture is the largest crop.
 MAX_ASPECT_CHANGE = 4 / 3
 MAX_MAGNITUDE = 30.0
-MID_GRAY = (128, 128, 128)  # fills what a rotation lays bare, as the padding of patches does
+MID_GRAY = (128, 128, 128)  # fills the corners that a rotation lays bare; patches are padded with it too
 
 # Full ranges of AutoAugment, reached at `MAX_MAGNITUDE`.
 MAX_ROTATION = 30.0  # degrees
 MAX_SHEAR = 0.3
-MAX_TRANSLATION = 0.45  # of the side: 100 pixels of 224
+MAX_TRANSLATION = 0.45  # part of the side: 100 pixels of 224
 MAX_ENHANCEMENT = 0.9
 MAX_LOST_BITS = 4
 
@@ -53,16 +53,16 @@ def draw_crop_size(sizes: Sequence[tuple[int, int]], *, min_area: float) -> tupl
 
 
 def crop_at_random(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Cut a window of `size` (width, height) pixels at a random place; it must fit."""
+    """Cut a window of `size` (width, height) pixels at a random place; the window must fit into the picture."""
     left, top = (int(torch.randint(whole - part + 1, ())) for whole, part in zip(image.size, size, strict=True))
     return image.crop((left, top, left + size[0], top + size[1]))
 
 
 def crop_window(image: Image.Image) -> Image.Image:
-    """Cut a random window of 160..512 pixels a side and an aspect of 1:2..2:1, or as much as the picture has of it."""
+    """Cut a random window, 160..512 pixels a side, aspect 1:2..2:1, or as much of that as the picture has."""
     size, aspect, left, top = torch.rand(4).tolist()
     area_side = WINDOW_MIN_SIDE + (WINDOW_MAX_SIDE - WINDOW_MIN_SIDE) * size
-    ratio = WINDOW_MAX_ASPECT ** (aspect - 0.5)  # of each side to the square's
+    ratio = WINDOW_MAX_ASPECT ** (aspect - 0.5)  # ratio of each side to that of a square of the same area
     limits = [min(WINDOW_MAX_SIDE, side) for side in image.size]
     width, height = (
         min(max(round(side), WINDOW_MIN_SIDE), limit)
@@ -73,7 +73,7 @@ def crop_window(image: Image.Image) -> Image.Image:
 
 
 def crop_fraction(image: Image.Image, *, min_fraction: float) -> Image.Image:
-    """Cut a random window whose sides are each between `min_fraction` and all of the picture's."""
+    """Cut a random window; each of its sides is between `min_fraction` and all of the picture's side."""
     fractions = min_fraction + (1 - min_fraction) * torch.rand(2)
     width, height = (max(1, round(float(f) * side)) for f, side in zip(fractions, image.size, strict=True))
     return crop_at_random(image, (width, height))
@@ -103,7 +103,7 @@ def _solarize(image: Image.Image, strength: float) -> Image.Image:
     return ImageOps.solarize(image, round(256 * (1 - abs(strength))))
 
 
-# Strength in [-1, 1]; 0 changes nothing but for `auto_contrast` and `equalize`, which have no strength.
+# Operations by name. A strength lies in [-1, 1], and 0 changes nothing; `auto_contrast` and `equalize` ignore it.
 OPERATIONS: Mapping[str, Callable[[Image.Image, float], Image.Image]] = {
     "identity": lambda image, strength: image,
     "auto_contrast": lambda image, strength: ImageOps.autocontrast(image),
@@ -133,10 +133,10 @@ def check_rand_augment(*, num_operations: int, magnitude: float) -> None:
 
 
 def rand_augment(image: Image.Image, *, num_operations: int, magnitude: float) -> Image.Image:
-    """Apply RandAugment (Cubuk et al., 2020): random ones of fourteen operations, one after the other.
+    """Apply RandAugment (Cubuk et al., 2020): operations drawn from fourteen, one after the other.
 
-    All have one magnitude. The direction of a rotation, shear, translation or enhancement is drawn too. Posterising
-    and solarising grow with the magnitude as the others do, where the first published code weakened them.
+    All have the same magnitude. The direction of a rotation, shear, translation or enhancement is drawn too.
+    Posterising and solarising grow with the magnitude as the others do, where the first published code weakened them.
 
     Args:
         image: RGB picture of any size. Translations are parts of its sides, so that small crops are not emptied.

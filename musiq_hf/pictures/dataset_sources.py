@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of Hugging Face data sets: of folders that `save_to_disk` has written, and of the Hub as a stream."""
+"""Pictures of Hugging Face data sets: folders that `save_to_disk` has written, and data sets of the Hub, streamed."""
 
 import os
 import re
@@ -12,11 +12,11 @@ from .lazy import LazyPicture, Source, describe_error, make_unreadable
 from .table_sources import ROWS_AT_ONCE, Columns, choose_key, find_picture_column, open_cell, read_arrow
 
 SAVED, HUB = "saved data set", "data set of the Hub"
-SAVED_FILES = ("state.json", "dataset_info.json")  # of each split; `datasets` writes them beside the Arrow files
+SAVED_FILES = ("state.json", "dataset_info.json")  # `datasets` writes them beside the Arrow files of each split
 HUB_FILE = "hf://"
 ARCHIVES = ("zip://", "tar://")  # whose members `datasets` names as zip://member::hf://file
 HUB_PREFIX = "hf://datasets/"
-# hf://datasets/owner/name, then perhaps /configuration, @revision and :split.
+# Form of a path: hf://datasets/owner/name, then perhaps /configuration, @revision and :split.
 HUB_PATH = re.compile(HUB_PREFIX + r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w.-]+))?(?:@([^:@]+))?(?::([\w.]+))?")
 
 
@@ -26,18 +26,18 @@ def is_saved(folder: str) -> bool:
 
 
 def check_saved(folder: str, columns: Columns) -> None:
-    """Raise a ValueError if the column is missing; what cannot be read at all becomes a row with its error later."""
+    """Raise a ValueError if a column is missing; a data set that cannot be read becomes a row with its error later."""
     import datasets
 
     try:
         schema = datasets.load_from_disk(folder).features.arrow_schema
-    except Exception:  # damaged
+    except Exception:  # damaged files provoke errors of all kinds
         return
     find_picture_column(schema, columns, folder)
 
 
 def read_saved(folder: str, columns: Columns) -> Iterator[Source]:
-    """Read a picture per row, called by its key or folder::row.
+    """Read a picture per row, named by its key or as `folder::row`.
 
     Raises:
         ValueError: If a column is missing.
@@ -47,7 +47,7 @@ def read_saved(folder: str, columns: Columns) -> Iterator[Source]:
     try:
         loaded = datasets.load_from_disk(folder)  # memory-mapped
         schema = loaded.features.arrow_schema
-    except Exception as error:  # whatever damaged files provoke
+    except Exception as error:  # damaged files provoke errors of all kinds
         yield _make_damaged(folder, error)
         return
     name, row = find_picture_column(schema, columns, folder), 0
@@ -69,7 +69,7 @@ def count_saved(folder: str) -> int:
 
     try:
         return len(datasets.load_from_disk(folder))
-    except Exception:  # damaged: one row with the error
+    except Exception:  # a damaged data set is one row, with the error
         return 1
 
 
@@ -101,7 +101,7 @@ class HubPath(NamedTuple):
 
 
 def _load_splits(path: str) -> dict[str, Any]:
-    """Load the splits that are asked for as streams; nothing but what describes them is read.
+    """Load the wanted splits as streams, reading only the files that describe them.
 
     Raises:
         ValueError: If the data set, its configuration or the split is missing, or cannot be reached.
@@ -110,11 +110,11 @@ def _load_splits(path: str) -> dict[str, Any]:
 
     hub_path = HubPath.parse(path)
     try:
-        # With the prefix, as without it a local folder of that name would be taken.
+        # The prefix keeps `datasets` from taking a local folder of that name.
         loaded = datasets.load_dataset(
             HUB_PREFIX + hub_path.name, hub_path.configuration, revision=hub_path.revision, streaming=True
         )
-    except Exception as error:  # the libraries for data sets and for the network raise all kinds
+    except Exception as error:  # the libraries for data sets and for the network raise errors of all kinds
         raise ValueError(f"{path}: cannot be opened ({describe_error(error)}).") from error
     if hub_path.split is None:
         return dict(loaded)
@@ -127,7 +127,7 @@ def _select_columns(path: str, split: Any, columns: Columns) -> tuple[Any, str]:
     """Reduce a split to its pictures, undecoded, and its keys.
 
     Returns:
-        (split, name of the column with the pictures).
+        The split, and the name of the column with the pictures.
 
     Raises:
         ValueError: If the split cannot be read, or a column is missing.
@@ -135,7 +135,7 @@ def _select_columns(path: str, split: Any, columns: Columns) -> tuple[Any, str]:
     import datasets
 
     try:
-        if split.features is None:  # known only after a look at the first rows
+        if split.features is None:  # some data sets tell their columns only with the first rows
             split = split._resolve_features()
         schema = split.features.arrow_schema
     except Exception as error:
@@ -151,11 +151,11 @@ def check_hub(path: str, columns: Columns) -> None:
 
 
 def read_hub(path: str, columns: Columns) -> Iterator[Source]:
-    """Read a picture per row, called by its key or hf://datasets/owner/name:split::row.
+    """Read a picture per row, named by its key or as `hf://datasets/owner/name:split::row`.
 
     Raises:
-        ValueError: See `check_hub`.
-        OSError: If the connection breaks; the run can be continued.
+        ValueError: If there is no such data set, split or column, or it cannot be reached.
+        OSError: If the connection breaks. The rows so far are kept, and the same command continues.
     """
     hub_path = HubPath.parse(path)
     for split_name, split in _load_splits(path).items():
@@ -167,7 +167,7 @@ def read_hub(path: str, columns: Columns) -> Iterator[Source]:
                 row, cell = next(cells)
             except StopIteration:
                 break
-            except Exception as error:  # the connection, most often: the rows so far are not lost
+            except Exception as error:  # most often the connection has broken, and the rows so far are not lost
                 raise OSError(
                     f"{path}: cannot be read on ({describe_error(error)}). The same command continues."
                 ) from error
@@ -178,7 +178,7 @@ def read_hub(path: str, columns: Columns) -> Iterator[Source]:
 def _open_remote(cell: dict[str, Any] | None, name: str) -> str | BytesIO:
     """Return the bytes of a cell, or of the file of the Hub that it names.
 
-    Files of this machine are not a data set's to name.
+    A data set from the Hub must not name files of this machine, so such a name is refused.
     """
     cell = cell or {}
     path = cell.get("path") or ""
@@ -194,7 +194,7 @@ def _open_remote(cell: dict[str, Any] | None, name: str) -> str | BytesIO:
 
 
 def count_hub(path: str) -> int | None:
-    """Return the number of rows of a data set of the Hub; None if it does not say it."""
+    """Return the number of rows of a data set of the Hub; None if the data set does not tell it."""
     count = 0
     for name, split in _load_splits(path).items():
         known = (split.info.splits or {}).get(name)

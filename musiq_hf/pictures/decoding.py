@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures decoded ahead of who scores them, in threads or in processes of their own, in order and few at a time."""
+"""Pictures decoded ahead of their scoring, in threads or in processes, in order and few at a time."""
 
 import multiprocessing
 import os
@@ -32,13 +32,15 @@ CANNOT_START = (
 
 @dataclass(frozen=True)
 class Decoder:
-    """Function from a source to pixels, alike in a thread and in a process: decoding alone, no work for several cores.
+    """Function from a source to pixels, the same in a thread and in a process.
+
+    It only decodes, and leaves out work that would use several cores.
 
     Attributes:
         preset: Way in which files become pixels.
         shorter_side: Length, in pixels, to which the shorter side of files and PIL images is shrunk first; None keeps
             their size.
-        do_convert_rgb: Whether other pictures than RGB become RGB; if not, they raise.
+        do_convert_rgb: Whether pictures in other colour modes become RGB; if not, they raise a ValueError.
         input_data_format: Layout of arrays and tensors, see `to_rgb_tensor`; None infers it.
     """
 
@@ -67,7 +69,10 @@ class Decoder:
         ).detach()
 
     def to_array(self, source: Any) -> np.ndarray:
-        """Return the same as an array, which travels between processes without shared memory, rare in containers."""
+        """Return the same pixels as an array.
+
+        A tensor would travel between processes in shared memory, of which containers have little.
+        """
         return self(source).numpy()
 
 
@@ -80,7 +85,7 @@ class _Waiting(NamedTuple):
 
 
 def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Return (key, source) of every picture; without a key it is the path, or the number in the stream."""
+    """Return key and source of every picture; without a key it gets its path, or its number in the stream."""
     for index, picture in enumerate(pictures):
         if isinstance(picture, tuple):
             if len(picture) != 2:
@@ -91,7 +96,7 @@ def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _copy_array(source: Any) -> Any:
-    """Return the source itself, or a copy of an array, which its owner may fill anew while it waits here."""
+    """Return the source, or a copy if it is an array, which its owner may fill anew while it waits here."""
     if isinstance(source, torch.Tensor):
         return source.detach().clone()
     return source.copy() if isinstance(source, np.ndarray) else source
@@ -100,7 +105,7 @@ def _copy_array(source: Any) -> Any:
 def _start_worker(max_pixels: int | None, load_truncated: bool) -> None:
     """Take over Pillow's settings, leave Ctrl-C to the process that started this one, and end when it ends."""
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, load_truncated
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error anyway
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -113,7 +118,7 @@ def _start_worker(max_pixels: int | None, load_truncated: bool) -> None:
 
 
 def _do_nothing() -> None:
-    """Do nothing, which any process can do that can start."""
+    """Do nothing; any process that can start can do that."""
 
 
 def _start_processes(number: int) -> ProcessPoolExecutor:
@@ -128,7 +133,7 @@ def _start_processes(number: int) -> ProcessPoolExecutor:
     try:
         with _hold_interrupts():
             pool.submit(_do_nothing)
-    except KeyboardInterrupt:  # what has begun to start must not lose this process
+    except KeyboardInterrupt:  # processes that are starting still need this one
         pool.shutdown(cancel_futures=True)
         raise
     return pool
@@ -136,13 +141,18 @@ def _start_processes(number: int) -> ProcessPoolExecutor:
 
 @contextmanager
 def _hold_interrupts() -> Iterator[None]:
-    """Let Ctrl-C wait until processes have been started, the server of which inherits that it is not to be seen."""
+    """Let Ctrl-C wait until processes have been started.
+
+    The server that starts them inherits that Ctrl-C is blocked, so it never sees it.
+    """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # its own start would let Ctrl-C through again
+    resource_tracker.ensure_running()  # started later, it would let Ctrl-C through again
     came: list[Any] = []
-    handler = signal.signal(signal.SIGINT, lambda *details: came.append(details))  # other threads may be hit by it
+    handler = signal.signal(
+        signal.SIGINT, lambda *details: came.append(details)
+    )  # the signal may reach another thread, where it is not blocked
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -157,7 +167,7 @@ def _hold_interrupts() -> Iterator[None]:
 class _Pool:
     """Threads or processes that decode; processes are started anew when one has died.
 
-    What is in memory already, arrays and PIL images, is not sent to another process but decoded on the spot.
+    Arrays and PIL images are in memory already, so they are decoded in this process and not sent to another.
     """
 
     def __init__(self, decode: Decoder, num_workers: int, *, in_processes: bool):
@@ -174,7 +184,7 @@ class _Pool:
         if isinstance(source, str | os.PathLike | LazyPicture):
             try:
                 return self.executor.submit(self.decode.to_array, source)
-            except BrokenProcessPool as error:  # `take` will see it
+            except BrokenProcessPool as error:  # `take` sees it and starts new processes
                 return _make_failed(error)
         future: Future[Any] = Future()
         try:
@@ -193,7 +203,7 @@ class _Pool:
         if not (self.in_processes and _is_lost(first.future)):
             return first.key, first.future
         self.executor.shutdown(cancel_futures=True)
-        # It may have been any of them: the first is tried alone, and if it kills its process again, that is its error.
+        # Any picture that waits may have killed it. The first is tried alone: if that process dies too, it is the one.
         with _start_processes(1) as alone:
             if _is_lost(alone.submit(_do_nothing)):
                 raise OSError(CANNOT_START)
@@ -228,7 +238,7 @@ def _get_name(source: Any) -> str:
 def decode_ahead(
     pictures: Iterable[Any], decode: Decoder, *, num_workers: int, in_processes: bool
 ) -> Generator[tuple[Any, Future[Any]]]:
-    """Decode pictures in order, at most two for each worker held; an error of `pictures` itself comes last.
+    """Decode pictures in order, and hold at most two per worker; an error of `pictures` itself is raised at the end.
 
     Args:
         pictures: Sources, or pairs (key, source).
@@ -237,7 +247,8 @@ def decode_ahead(
         in_processes: Whether processes decode instead of threads.
 
     Yields:
-        (key, future of the pixels, a tensor or an array). Processes have finished it, threads may still be at it.
+        Key, and future of the pixels, a tensor or an array. The future of a process is done, that of a thread need not
+        be.
     """
     pool = _Pool(decode, num_workers, in_processes=in_processes)
     waiting = deque[_Waiting]()

@@ -17,7 +17,7 @@ MAX_BLUR_SIGMA = 6.5  # pixels
 MAX_NOISE_SIGMA = 70.0  # levels of 255
 MIN_JPEG_QUALITY, MAX_JPEG_QUALITY = 5, 85
 P_SECOND_FAULT = 0.3
-# Strengths at which severity reaches 1 - 1/e.
+# Strengths of a single fault at which the severity reaches 1 - 1/e.
 BLUR_UNIT, NOISE_UNIT = 2.5, 30.0
 PIVOT_GRAY = 128.0
 
@@ -44,7 +44,7 @@ def _make_picture(values: np.ndarray) -> Image.Image:
 
 def _encode_and_decode(image: Image.Image, kind: str, quality: int) -> Image.Image:
     buffer = BytesIO()
-    # WebP's slower methods make smaller files, not other faults.
+    # Slower methods of WebP make smaller files, but the same faults.
     image.save(buffer, kind, quality=quality, **({"method": 0} if kind == "WEBP" else {}))
     return Image.open(buffer).convert("RGB")
 
@@ -98,7 +98,7 @@ def _quantize(image: Image.Image, strength: float, seed: int) -> Image.Image:
     return _make_picture((np.asarray(image, dtype=np.float32) / step).round() * step)
 
 
-# In the order in which a camera and a file would do them: exposure first, compression last.
+# Functions from (picture, strength, seed) by the name of the fault, in the order of a camera: compression is last.
 DEGRADATIONS: Mapping[str, Callable[[Image.Image, float, int], Image.Image]] = {
     "exposure": _change_exposure,
     "contrast": _reduce_contrast,
@@ -139,7 +139,7 @@ def apply_degradations(image: Image.Image, strengths: Mapping[str, float], *, se
 
 
 def to_rgb_picture(image: Image.Image) -> Image.Image:
-    """Convert any colour mode to RGB, with the policy of `to_rgb_tensor` for alpha, 16 bits and so on.
+    """Convert a picture of any colour mode to RGB; `to_rgb_tensor` says how alpha and 16 bits are handled.
 
     Raises:
         ValueError: If the pixels cannot be used; the message names the picture.
@@ -151,10 +151,10 @@ def to_rgb_picture(image: Image.Image) -> Image.Image:
     return Image.fromarray((pixels * 255).round().to(torch.uint8).numpy())
 
 
-def severity(*, blur_sigma: float, noise_sigma: float, jpeg_quality: int | None = None) -> float:
-    """Return how much of the way to the worst score faults go, in [0, 1); they add to each other.
+def compute_severity(*, blur_sigma: float, noise_sigma: float, jpeg_quality: int | None = None) -> float:
+    """Return the part of the way to the worst score that faults go, in [0, 1); several faults add up.
 
-    A rule of ours, not a human rating: 1 - exp(-blur_sigma / 2.5 - noise_sigma / 30 - ln(85 / jpeg_quality)^2 / 4).
+    The rule is ours, no human rating: `1 - exp(-blur_sigma / 2.5 - noise_sigma / 30 - ln(85 / jpeg_quality)^2 / 4)`.
     """
     compression = 0.0 if jpeg_quality is None else math.log(max(1.0, MAX_JPEG_QUALITY / jpeg_quality)) ** 2 / 4
     return 1.0 - math.exp(-blur_sigma / BLUR_UNIT - noise_sigma / NOISE_UNIT - compression)
@@ -196,14 +196,14 @@ def degrade_at_random(image: Image.Image, mos: float, *, worst: float) -> tuple[
     """
     second, *strengths = torch.rand(4).tolist()
     chosen = torch.randperm(3)[: 1 + (second < P_SECOND_FAULT)].tolist()
-    # Weak faults more often than strong ones: there the severity changes fastest.
+    # Weak faults are drawn more often than strong ones, because the severity changes fastest among them.
     blur, noise, compression = (value**1.5 * (index in chosen) for index, value in enumerate(strengths))
     faults: dict[str, Any] = {"blur_sigma": blur * MAX_BLUR_SIGMA, "noise_sigma": noise * MAX_NOISE_SIGMA}
     if 2 in chosen:
-        # Even steps of the ratio between qualities, as the severity counts them.
+        # The severity depends on the ratio of qualities, so the quality falls in even ratios.
         faults["jpeg_quality"] = round(MAX_JPEG_QUALITY * (MIN_JPEG_QUALITY / MAX_JPEG_QUALITY) ** compression)
     degraded = degrade(image, **faults, seed=int(torch.randint(2**31, ())))
-    return degraded, mos - severity(**faults) * (mos - worst)
+    return degraded, mos - compute_severity(**faults) * (mos - worst)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of copies of a picture of which the better one is known without asking anyone.
+"""Pairs of copies of a picture, of which the better one is known without asking anyone.
 
-A choice of ours; the paper has no such pairs. Random numbers come from torch's generator, so that a resumed run
-repeats them.
+They are a choice of ours; the paper has no such pairs. Random numbers come from torch's generator, so that a resumed
+run repeats them.
 """
 
 import torch
@@ -14,7 +14,7 @@ from .degradations import DEGRADATIONS, apply_degradations
 KINDS = tuple(DEGRADATIONS)
 MIN_SHRINKAGE, MAX_CLEAN_SHRINKAGE = 0.4, 0.7
 P_CLEAN, P_TWO_KINDS, P_SHRUNK = 0.5, 0.3, 0.5
-MIN_GAP, MIN_CLEAN_GAP = 0.15, 0.05  # between the two strengths of a pair
+MIN_GAP, MIN_CLEAN_GAP = 0.15, 0.05  # smallest difference between the two strengths of a pair
 
 
 def shrink_at_random(image: Image.Image, *, largest: float) -> Image.Image:
@@ -22,8 +22,8 @@ def shrink_at_random(image: Image.Image, *, largest: float) -> Image.Image:
 
     Args:
         image: Picture of any size.
-        largest: Largest size of the copy, as a part of the picture's. The smallest is 0.4, or more where a side would
-            fall below 160 pixels.
+        largest: Largest size of the copy, as a part of the picture's size. The smallest is 0.4, or more where a side
+            would fall below 160 pixels.
     """
     floor = min(1.0, max(MIN_SHRINKAGE, WINDOW_MIN_SIDE / min(image.size)))
     factor = floor + max(0.0, largest - floor) * float(torch.rand(()))
@@ -34,7 +34,8 @@ def shrink_at_random(image: Image.Image, *, largest: float) -> Image.Image:
 def draw_strengths() -> tuple[dict[str, float], dict[str, float]]:
     """Draw one or two kinds of faults, and for each a lower (or no) and a higher strength.
 
-    Beside no fault, weak ones are drawn more often than strong ones: they are the hardest to tell.
+    Where the lower strength is 0, weak faults are drawn more often than strong ones: they are the hardest to tell
+    from no fault.
     """
     clean, two = (torch.rand(2) < torch.tensor([P_CLEAN, P_TWO_KINDS])).tolist()
     chosen = torch.randperm(len(KINDS))[: 1 + two].tolist()
@@ -52,14 +53,14 @@ def draw_strengths() -> tuple[dict[str, float], dict[str, float]]:
 def make_fault_pair(image: Image.Image) -> tuple[list[Image.Image], list[list[float]]]:
     """Make two copies of a random window of a picture, with weaker and with stronger faults.
 
-    A copy without faults comes from a picture shrunk to at most 0.7 times its size, since most photographs have been
-    compressed before: without it, the "clean" copy of a pair could be the worse one.
+    Where one copy has no faults, the picture is shrunk to at most 0.7 times its size first. Most photographs have been
+    compressed before, so the "clean" copy of a pair could be the worse one otherwise.
 
     Args:
         image: RGB picture.
 
     Returns:
-        The two copies, the better one first, and the strengths of `KINDS` in each, 0 = absent.
+        The two copies, the better one first, and the strength of each of `KINDS` in them; 0 stands for no fault.
     """
     both = draw_strengths()
     if not any(both[0].values()):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures below a folder: one list of endings and one walk for scoring, training and the examples."""
+"""Pictures below a folder: one list of endings and one walk through folders for scoring, training and examples."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 from .dataset_sources import SAVED, is_saved
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-PICTURE, UNLISTED = "picture", "folder"  # kinds of what a walk finds, beside `SAVED`
+PICTURE, UNLISTED = "picture", "folder"  # kinds of paths that a walk finds, beside `SAVED`
 
 
 def has_picture_suffix(name: str) -> bool:
@@ -19,8 +19,8 @@ def has_picture_suffix(name: str) -> bool:
 def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the picture files below a folder in the order of their names.
 
-    They are those that `musiq score` finds there: by their endings (`PICTURE_SUFFIXES`), hidden files and folders
-    left out, each folder once even where links lead to it again.
+    They are known by their endings (`PICTURE_SUFFIXES`), and `musiq score` finds the same ones. Hidden files and
+    folders are left out. Each folder is visited once, even where links lead to it again.
 
     Raises:
         ValueError: If there is no such folder, or no picture in it.
@@ -39,12 +39,12 @@ def walk_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[st
     """Walk through a folder and those below it in the order of their names.
 
     Args:
-        folder: Where to start.
-        visited: Device and number of the folders seen so far, which are left out; those of this walk are added.
+        folder: Folder at which the walk starts.
+        visited: Device and number of the folders visited so far, which are left out; those of this walk are added.
 
     Yields:
-        (path, kind): `PICTURE`; `SAVED`, a saved data set, which is not entered; `UNLISTED`, a folder that cannot be
-        listed.
+        Path and kind. The kind is `PICTURE`, `SAVED` for a saved data set, which is not entered, or `UNLISTED` for a
+        folder that cannot be listed.
     """
     stack: list[tuple[str, Iterator[tuple[str, bool]]]] = [("", iter([(folder, True)]))]
     while stack:
@@ -69,11 +69,11 @@ def walk_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[st
 
 
 def _list_entries(folder: str) -> list[tuple[str, bool]]:
-    """Return sorted pairs (name, is it a folder?) of the subfolders and pictures of a folder."""
+    """Return the subfolders and pictures of a folder as sorted pairs: name, and whether it is a folder."""
     listed = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            # `is_dir` raises where a link leads to itself.
+            # `entry.is_dir` raises where a link leads to itself, `isdir` does not.
             is_link = entry.is_symlink()
             is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir(follow_symlinks=False)
             if (is_folder or has_picture_suffix(entry.name)) and not entry.name.startswith("."):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures that are read where and when they are decoded, and those that can only say what is wrong with them."""
+"""Pictures that are read where and when they are decoded, or raise an error that says what is wrong with them."""
 
 import os
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from .opening import Preset, choose_decoder
 
 @dataclass(frozen=True)
 class LazyPicture:
-    """Picture that is read, header included, when it is opened: in the thread or process that decodes it.
+    """Picture that is read, header included, when it is opened, in the thread or process that decodes it.
 
     Attributes:
         name: Name of the picture in error messages.
-        read: Function that gives its path or its bytes; it can be sent to another process.
+        read: Function that returns the path or the bytes of the picture; it can be sent to another process.
     """
 
     name: str
@@ -28,13 +28,13 @@ class LazyPicture:
         """Read and decode the picture.
 
         Raises:
-            ValueError: Whatever is wrong, in one sentence that names the picture.
+            ValueError: If the picture cannot be read or decoded, for any reason; one sentence names the picture.
         """
         try:
             return choose_decoder(preset)(self.read(), self.name)
         except ValueError:
             raise
-        except Exception as error:  # damaged files provoke all kinds in decoders, and none may stop the run
+        except Exception as error:  # damaged files provoke errors of all kinds, and none may stop the run
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"{self.name}: cannot be read or decoded ({reason}).") from error
 
@@ -43,7 +43,7 @@ Source = tuple[str, LazyPicture]  # key and picture
 
 
 def escape_name(name: str) -> str:
-    """Return a file name that any output can hold: bytes that are not Unicode are written with backslashes."""
+    """Return a file name that any output can hold: it writes bytes that are not Unicode with backslashes."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -63,7 +63,7 @@ def describe_error(error: Exception) -> str:
 
 
 def check_path(path: str, name: str) -> str:
-    """Return a path if it is that of a file; if not, raise a ValueError that calls it by its name."""
+    """Return a path if it leads to a file; if not, raise a ValueError that names the picture."""
     if not os.path.isfile(path):
         raise ValueError(f"{name}: {'not a regular file' if os.path.exists(path) else 'no such file'}.")
     return path

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixels of picture files, by this package's own policy or as the published program has them.
 
-The preset `default` is the policy of `image_loading_musiq`. `google` follows the published program
-(google-research/musiq, run_predict_image.py with `tf.image.decode_jpeg`). Pictures are not turned by their EXIF
-orientation, but for TIFF files, which Pillow turns. Colour JPEG files are decoded with the fast inverse cosine
-transform, by simplejpeg where it is installed and can; the rest is Pillow's. Pictures that the program refuses, such
-as gray and transparent ones, WebP, TIFF and BMP, are accepted. CMYK pictures and JPEG files of rare subsampling are
-not exact.
+The preset `default` is the policy of `image_loading_musiq`. The preset `google` follows the published program
+(google-research/musiq, run_predict_image.py with `tf.image.decode_jpeg`):
+
+- Pictures are not turned by their EXIF orientation, except TIFF files, which Pillow turns.
+- Colour JPEG files are decoded with the fast inverse cosine transform, by simplejpeg where it is installed and can do
+  it. Pillow decodes all other files.
+- Pictures that the program refuses are accepted, such as gray and transparent ones, WebP, TIFF and BMP.
+- CMYK pictures and JPEG files of rare subsampling are not exact.
 """
 
 import os
@@ -29,7 +31,7 @@ from ..models.musiq.image_loading_musiq import (
     to_rgb_tensor,
 )
 
-# With what is made here, all that the package knows of opening: no other file imports `image_loading_musiq`.
+# No other file of the package imports `image_loading_musiq`, so its functions are listed with those made here.
 __all__ = [
     "PRESETS",
     "URL_PREFIXES",
@@ -51,7 +53,7 @@ __all__ = [
 
 Preset = Literal["default", "google"]
 PRESETS: tuple[Preset, ...] = ("default", "google")
-JPEG_FORMATS = ("JPEG", "MPO")  # the latter: several pictures in one file, of which the first is a JPEG
+JPEG_FORMATS = ("JPEG", "MPO")  # an MPO file holds several pictures, of which the first is a JPEG
 
 
 @cache
@@ -84,7 +86,7 @@ def check_preset(preset: str) -> None:
 
 
 def choose_decoder(preset: Preset) -> Callable[[str | BytesIO, str], Image.Image]:
-    """Return the function from a path or bytes, and a name for them, to a picture; it raises as `decode_image`."""
+    """Return the function that decodes a path or bytes, given a name for them; it raises as `decode_image` does."""
     return decode_image if preset == "default" else _decode_published
 
 
@@ -94,17 +96,17 @@ def open_picture(
     """Open a picture by a preset.
 
     Args:
-        source: Source that `load_image` takes, or an undecoded cell of a data set ({"bytes", "path"}). A PIL image
-            has been decoded already, and a preset only decides whether it is turned.
+        source: Path, http(s) URL, base64 text, PIL image, or undecoded cell of a data set ({"bytes", "path"}). A PIL
+            image has been decoded already, and the preset only decides whether it is turned.
         preset: Way in which files become pixels.
 
     Returns:
-        The picture, whose error messages name its file.
+        Picture in its own colour mode. It keeps the name of its file for error messages.
 
     Raises:
         ValueError: If the picture cannot be decoded, or a cell is empty.
-        FileNotFoundError: See `load_image`.
-        TypeError: See `load_image`.
+        FileNotFoundError: If a text is neither a file, nor a URL, nor base64.
+        TypeError: If `source` is something else.
     """
     decode = choose_decoder(preset)
     if source is None or isinstance(source, Mapping):
@@ -115,11 +117,11 @@ def open_picture(
 
 
 def resolve_cell(cell: Any, folder: str = "") -> BytesIO | str | None:
-    """Return the bytes of a picture, or its path, as a cell of a table has them; None if it has neither.
+    """Return the bytes of a picture, or its path, from a cell of a table; None if the cell has neither.
 
     Args:
-        cell: Bytes, a path, or a mapping of both as `datasets` writes it ({"bytes", "path"}), of which bytes come
-            first; None and empty ones are missing.
+        cell: Bytes, a path, or a mapping of both as `datasets` writes it ({"bytes", "path"}), in which bytes come
+            first. None and empty values count as missing.
         folder: Folder that a path starts from.
     """
     if isinstance(cell, Mapping):
@@ -139,10 +141,10 @@ def _open_cell(cell: Mapping[str, Any] | None, decode: Callable[[str | BytesIO, 
 def _decode_published(file: str | BytesIO, name: str) -> Image.Image:
     """Decode a file as the published program does."""
     try:
-        with Image.open(file) as opened:  # reads the header, and refuses decompression bombs
+        with Image.open(file) as opened:  # it reads the header, and refuses decompression bombs
             is_fast = opened.format in JPEG_FORMATS and opened.mode == "RGB"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        is_fast = False  # `decode_image` says what is wrong
+        is_fast = False  # the error of `decode_image` below says what is wrong
     if isinstance(file, BytesIO):
         file.seek(0)
     if is_fast:
@@ -150,7 +152,7 @@ def _decode_published(file: str | BytesIO, name: str) -> Image.Image:
         pixels = _decode_fast(content)
         if pixels is not None:
             image = Image.fromarray(pixels)
-            image.filename = name  # type: ignore[attr-defined]  # error messages further on name it
+            image.filename = name  # type: ignore[attr-defined]  # later error messages name it
             return image
     return _drop_orientation(decode_image(file, name, upright=False))
 
@@ -159,17 +161,17 @@ def _decode_fast(content: bytes) -> Any:
     """Decode a colour JPEG file by the fast inverse cosine transform.
 
     Returns:
-        RGB pixels, shape (height, width, 3), uint8; None if it cannot be done.
+        RGB pixels, shape (height, width, 3), uint8; None if simplejpeg is missing or cannot decode the file.
     """
     decode = _import_fast_decoder()
     if decode is None:
         return None
     try:
         return decode(content, colorspace="RGB", fastdct=True, strict=True)
-    except ValueError:  # a warning, such as of stray bytes, a file cut short, or a rare kind
+    except ValueError:  # strict decoding fails on warnings too: stray bytes, a file cut short, a rare kind
         pass
     try:
-        decode_image(BytesIO(content), "")  # it refuses files that are cut short
+        decode_image(BytesIO(content), "")  # it raises for files that are cut short
         return decode(content, colorspace="RGB", fastdct=True, strict=False)
     except ValueError:
         return None

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of files, folders, patterns, tar shards, tables and data sets: a stream of keys and pictures.
 
-The order is the same every time and nothing but sorted names of one folder's entries is held. A picture is read and
-decoded when its pixels are asked for; what cannot be read is a picture that says so then. Nothing is ever unpacked.
+The order is the same every time, and only the sorted names of one folder's entries are held in memory. A picture is
+read and decoded when its pixels are asked for, and one that cannot be read raises its error then. Archives are read in
+place and never unpacked.
 """
 
 import glob
@@ -41,20 +42,24 @@ DEFAULT_COLUMNS = Columns()
 def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> Iterator[Source]:
     """Find every picture of some paths.
 
-    Pictures come in the order of the paths; of names within a folder, of members and rows within a file.
+    Pictures come in the order of the paths. Within a folder they come in the order of names, within a file in that of
+    members or rows.
 
     Args:
-        paths: Pictures, or http(s) URLs of some; folders, searched as by `find_pictures`; patterns
-            ("photos/**/*.jpg"); .tar files (WebDataset shards are some); .parquet files with a column of pictures
-            (bytes, or bytes and path as `datasets` writes them); .csv files with a column of paths that start from
-            the file's folder; data sets, as folders that `save_to_disk` has written or on the Hub
-            ("hf://datasets/owner/name/configuration@revision:split", the last three as needed).
+        paths: Paths of any of these kinds:
+            - Pictures, or http(s) URLs of pictures.
+            - Folders, searched as by `find_pictures`, and patterns such as "photos/**/*.jpg".
+            - Archives (.tar), such as WebDataset shards.
+            - Tables (.parquet) with a column of pictures: bytes, or bytes and path as `datasets` writes them.
+            - Tables (.csv) with a column of paths, which start from the folder of the file.
+            - Data sets, as folders that `save_to_disk` has written.
+            - Data sets of the Hub: "hf://datasets/owner/name/configuration@revision:split", the last three as needed.
         columns: Columns of tables and data sets that are read.
 
     Yields:
-        (key, picture). The key is that of the row's column. Without one it is the path, "shard.tar::member",
-        "file.parquet::row" (from 0, of data sets as well), or a path as the CSV has it. Parts of a name that are not
-        Unicode are written with backslashes.
+        Key and picture. The key comes from the column of keys. Without one it is the path, "shard.tar::member",
+        "file.parquet::row" (rows count from 0, of data sets as well), or a path as the CSV has it. Parts of a name
+        that are not Unicode are written with backslashes.
 
     Raises:
         ValueError: If there is no such path, or no picture at all.
@@ -72,10 +77,10 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
 
 
 def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> int | None:
-    """Return the number of pictures that `find_sources` finds, reading none; None if a data set does not say it."""
+    """Return the number of pictures that `find_sources` finds, reading none; None if a data set does not tell it."""
     total = 0
     for path, kind in _find_files(paths):
-        count = _count(path, kind, columns)
+        count = _count_pictures(path, kind, columns)
         if count is None:
             return None
         total += count
@@ -85,22 +90,22 @@ def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -
 def check_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> None:
     """Raise a ValueError for a mistake in the arguments of `find_sources`, before hours of work.
 
-    Of the files of a pattern, the first table is looked at.
+    Of the files that match a pattern, only the first table is checked.
 
     Raises:
         ValueError: If a path does not exist, cannot hold pictures, or lacks a column.
     """
-    has_table = any([_check_argument(path, columns) for path in paths])  # a list, so that all are checked
+    has_table = any([_check_argument(path, columns) for path in paths])  # the list makes `any` check them all
     for option, name in (("--column", columns.picture), ("--key", columns.key)):
         if name is not None and not has_table:
             raise ValueError(f"{option} names a column ({name!r}) of a table or data set, but none is given. Drop it.")
 
 
 def _check_argument(path: str, columns: Columns) -> bool:
-    """Check one path, see `check_sources`.
+    """Check one path as `check_sources` does.
 
     Returns:
-        Whether it leads to a table or data set whose columns have been checked.
+        True if it leads to a table or data set whose columns have been checked.
     """
     if path.startswith(HUB_PREFIX):
         check_hub(path, columns)
@@ -120,14 +125,14 @@ def _check_argument(path: str, columns: Columns) -> bool:
 
 
 def _check_saved_within(folder: str, columns: Columns) -> bool:
-    """Check a saved data set, or all splits of one; in another folder the first data set, if columns are named.
+    """Check a saved data set, or all splits of one; in another folder check the first data set if columns are named.
 
     Returns:
-        Whether there is one.
+        True if there is a data set.
     """
     has_splits = os.path.isfile(os.path.join(folder, "dataset_dict.json"))
     if not (is_saved(folder) or has_splits or columns != DEFAULT_COLUMNS):
-        return False  # a walk through all of a large folder is only worth it for an answer that is needed
+        return False  # a walk through a large folder takes long, so it is made only where columns must be checked
     saved = (path for path, kind in _find_files([folder]) if kind == SAVED)
     checked = list(saved if has_splits else itertools.islice(saved, 1))
     for path in checked:
@@ -136,7 +141,7 @@ def _check_saved_within(folder: str, columns: Columns) -> bool:
 
 
 def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Find (path, kind) of every file; the kind is a key of `READERS`."""
+    """Find path and kind of every file; the kind is a key of `READERS`."""
     visited: set[tuple[int, int]] = set()
     for path in paths:
         if path.startswith(HUB_PREFIX):
@@ -166,7 +171,7 @@ def _find_kind(path: str) -> str:
 
 
 def _match_pattern(pattern: str) -> Iterator[str]:
-    """Find the files of a pattern that can hold pictures, and its folders unless `**` finds their files itself."""
+    """Find the files that match a pattern and can hold pictures, and folders unless `**` finds their files anyway."""
     for path in sorted(glob.iglob(pattern, recursive=True)):
         if os.path.isdir(path):
             if "**" not in pattern:
@@ -190,7 +195,7 @@ def _read_unlisted(path: str, columns: Columns) -> Iterator[Source]:
 
 def _read_part(path: str, offset: int, size: int, name: str) -> BytesIO:
     """Return the bytes of a member of an archive."""
-    if offset + size > os.path.getsize(path):  # looked at first: a damaged header may claim any size
+    if offset + size > os.path.getsize(path):  # compared first, because a damaged header may claim any size
         raise ValueError(f"{name}: the archive ends within this member. Download it again.")
     with open(path, "rb") as file:
         file.seek(offset)
@@ -198,7 +203,7 @@ def _read_part(path: str, offset: int, size: int, name: str) -> BytesIO:
 
 
 def _read_tar(path: str, columns: Columns) -> Iterator[Source]:
-    """Read the members that are pictures by their headers; who decodes them reads their bytes."""
+    """Read the headers of the members that are pictures; their bytes are read when they are decoded."""
     problem = None
     try:
         for member in _read_tar_headers(path):
@@ -207,20 +212,20 @@ def _read_tar(path: str, columns: Columns) -> Iterator[Source]:
                 yield make_unreadable(name, "sparse members of archives cannot be read. Pack it again without.")
             else:
                 yield name, LazyPicture(name, partial(_read_part, path, member.offset_data, member.size, name))
-    except Exception as error:  # whatever damaged headers provoke
+    except Exception as error:  # damaged headers provoke errors of all kinds
         problem = describe_error(error)
     if problem is not None:
         yield make_unreadable(path, f"the archive is damaged, and what follows its last row is not read ({problem}).")
 
 
 def _read_tar_headers(path: str) -> Iterator[tarfile.TarInfo]:
-    """Read the headers of the pictures; raise a TarError if the archive does not end as it should."""
+    """Read the headers of the pictures; raise a TarError if the archive has no end mark."""
     with tarfile.open(path, "r:") as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+            archive.members.clear()  # type: ignore[attr-defined]  # the list would keep all headers in memory
             if member.isreg() and has_picture_suffix(member.name):
                 yield member
-        # `next` takes any block that is no header for the end; the true one is a block of zeros.
+        # `next` takes any block that is no header for the end mark. The true one is a block of zeros.
         with open(path, "rb") as file:
             file.seek(archive.offset)
             if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):
@@ -240,6 +245,6 @@ READERS: dict[str, Callable[[str, Columns], Iterator[Source]]] = {
 COUNTERS: dict[str, Callable[[str], int | None]] = {".parquet": count_parquet, SAVED: count_saved, HUB: count_hub}
 
 
-def _count(path: str, kind: str, columns: Columns) -> int | None:
-    """Return the number of pictures of one file; None if that cannot be known beforehand."""
+def _count_pictures(path: str, kind: str, columns: Columns) -> int | None:
+    """Return the number of pictures of one file; None if a data set does not tell it."""
     return COUNTERS[kind](path) if kind in COUNTERS else sum(1 for _ in READERS[kind](path, columns))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-made pictures: sharp shapes, stripes and cloud-like textures, free of any camera's own faults."""
+"""Pictures made by a program: sharp shapes, stripes and cloud-like textures, without the faults of a camera."""
 
 import math
 
@@ -17,7 +17,7 @@ def _draw_texture(generator: np.random.Generator, height: int, width: int) -> np
     noise = np.fft.rfft2(generator.standard_normal((3, height, width), dtype=np.float32)) / frequency**power
     noise[:, 0, 0] = 0
     texture = np.fft.irfft2(noise, s=(height, width))
-    shared = texture[:1]  # channels of natural pictures go together
+    shared = texture[:1]  # channels of natural pictures are alike
     texture = shared + generator.uniform(0.1, 0.8) * (texture - shared)
     texture = texture / (texture.std() + 1e-6) * generator.uniform(20, 60)
     return texture.transpose(1, 2, 0) + generator.uniform(60, 200, size=3)
@@ -52,10 +52,10 @@ def _draw_shapes(generator: np.random.Generator, image: Image.Image) -> None:
 
 
 def make_picture(*, seed: int, width: int = 512, height: int = 512) -> Image.Image:
-    """Make one picture.
+    """Make a picture of shapes, stripes and textures.
 
     Args:
-        seed: Seed of all that is drawn; the same one gives the same picture.
+        seed: Seed of everything that is drawn; the same seed gives the same picture.
         width: Number of columns, in pixels.
         height: Number of rows, in pixels.
 

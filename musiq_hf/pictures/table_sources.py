@@ -15,8 +15,16 @@ from .opening import resolve_cell
 if TYPE_CHECKING:
     from _csv import Reader
 
-PATH_COLUMNS = ("image", "path", "file_name", "filename", "image_name", "image_path", "file")  # the first one there is
-ROWS_AT_ONCE = 8  # of a parquet file: pictures are large
+PATH_COLUMNS = (
+    "image",
+    "path",
+    "file_name",
+    "filename",
+    "image_name",
+    "image_path",
+    "file",
+)  # the first of them that a table has is read
+ROWS_AT_ONCE = 8  # few rows, because pictures are large
 
 
 class Columns(NamedTuple):
@@ -24,7 +32,7 @@ class Columns(NamedTuple):
 
     Attributes:
         picture: Column with the pictures; None looks for a usual one.
-        key: Column with the keys; None calls a row by its number, that of a CSV file by its path.
+        key: Column with the keys; None names a row by its number, and a row of a CSV file by its path.
     """
 
     picture: str | None = None
@@ -39,15 +47,15 @@ class Columns(NamedTuple):
 def open_csv(path: str | os.PathLike[str]) -> Iterator["Reader"]:
     """Open a CSV table in UTF-8, with or without a byte order mark, as an iterator over its rows of cells.
 
-    Its `line_num` is the line on which the last row ended. A table that is none raises `csv.Error` or
-    `UnicodeDecodeError` when that row is read.
+    The iterator's `line_num` is the line on which the last row ended. A file that is no such table raises `csv.Error`
+    or `UnicodeDecodeError` when the row is read at which that shows.
     """
     with open(path, newline="", encoding="utf-8-sig") as file:
         yield csv.reader(file)
 
 
 def check_table(path: str, kind: str, columns: Columns) -> None:
-    """Raise a ValueError if a column is missing; what cannot be read at all becomes a row with its error later."""
+    """Raise a ValueError if a column is missing; a table that cannot be read becomes a row with its error later."""
     try:
         if kind == ".csv":
             with open_csv(path) as rows:
@@ -56,7 +64,7 @@ def check_table(path: str, kind: str, columns: Columns) -> None:
             import pyarrow.parquet  # type: ignore[import-untyped]
 
             schema = pyarrow.parquet.read_schema(path)
-    except Exception:  # damaged
+    except Exception:  # damaged files provoke errors of all kinds
         return
     if kind == ".csv":
         _find_csv_columns(names, columns, path)
@@ -65,7 +73,7 @@ def check_table(path: str, kind: str, columns: Columns) -> None:
 
 
 def check_key(names: Sequence[str], columns: Columns, path: str) -> None:
-    """Raise a ValueError if there is no such column."""
+    """Raise a ValueError if a table lacks the column of keys."""
     if columns.key is not None and columns.key not in names:
         raise ValueError(
             f"{path}: no column {columns.key!r} for the keys, only {', '.join(names)[:200]}. Change --key."
@@ -78,10 +86,10 @@ def choose_key(value: Any, otherwise: str) -> str:
 
 
 def find_picture_column(schema: Any, columns: Columns, path: str) -> str:
-    """Return the name of the column with pictures of an Arrow schema.
+    """Return the name of the column with pictures in an Arrow schema.
 
     Raises:
-        ValueError: If it, or that of the keys, is missing, or there are several.
+        ValueError: If this column or the column of keys is missing, or several columns have pictures.
     """
     import pyarrow.types as types  # type: ignore[import-untyped]
 
@@ -126,12 +134,12 @@ def read_arrow(table: Any, name: str, columns: Columns, *, path: str, row: int, 
         table: Table or batch.
         name: Column with the pictures.
         columns: Columns that are read.
-        path: Path of the whole, of which rows without a key are called path::row.
+        path: Path of the file or data set. Rows without a key are named `path::row`.
         row: Number of the first row.
         folder: Folder that paths of pictures start from.
 
     Yields:
-        A picture per row.
+        Key and picture of each row.
     """
     keys = table.column(columns.key).to_pylist() if columns.key else [None] * len(table)
     for number, (cell, value) in enumerate(zip(table.column(name), keys, strict=True), start=row):
@@ -140,7 +148,7 @@ def read_arrow(table: Any, name: str, columns: Columns, *, path: str, row: int, 
 
 
 def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
-    """Read a picture per row; all rows of a row group from the first damaged one on are rows with the error."""
+    """Read a picture per row; from the first damaged row of a row group on, all its rows are rows with the error."""
     import pyarrow.parquet
 
     try:
@@ -167,7 +175,7 @@ def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
 
 
 def _find_csv_columns(names: Sequence[str], columns: Columns, path: str) -> tuple[int, int]:
-    """Return the numbers of the columns with paths and with keys; without a key both are that of the paths."""
+    """Return the numbers of the columns with paths and with keys; without keys both are the number of the paths."""
     wanted = PATH_COLUMNS if columns.picture is None else (columns.picture,)
     for name in wanted:
         if name in names:
@@ -180,7 +188,7 @@ def _find_csv_columns(names: Sequence[str], columns: Columns, path: str) -> tupl
 
 
 def read_csv(path: str, columns: Columns) -> Iterator[Source]:
-    """Read a picture per line, called by its path as it stands there."""
+    """Read a picture per line, named by its key, or by its path as the table has it."""
     folder = os.path.dirname(path)
     try:
         with open_csv(path) as rows:
@@ -201,5 +209,5 @@ def count_parquet(path: str) -> int:
 
     try:
         return pyarrow.parquet.read_metadata(path).num_rows
-    except Exception:  # damaged: one row with the error
+    except Exception:  # a damaged file is one row, with the error
         return 1

@@ -3,7 +3,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .recipes import load_settings, run_with_settings
+from .recipes import load_settings, read_recipe, run_with_settings
 from .settings import FinetuneSettings
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ __all__ = [
     "load_settings",
     "pretrain_imagenet",
     "pretrain_quality",
+    "read_recipe",
     "repeat_runs",
     "run_with_settings",
 ]

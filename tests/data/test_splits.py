@@ -3,7 +3,7 @@ import pytest
 from scored import draw, names_of, reference_of, table, write
 
 from musiq_hf.data import load_paq2piq, load_tid2013, split_at_random
-from musiq_hf.data.splits import split_data
+from musiq_hf.data.splits import choose_groups, choose_split, split_data
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -63,3 +63,30 @@ def test_rows_without_their_group_cannot_be_kept_with_it():
 def test_impossible_splits_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         split_at_random(table(mos=[1.0, 2.0]), seed=0, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "chosen"),
+    [
+        (["train", "validation", "test"], None, "test"),
+        (["train", "validation"], None, "validation"),
+        (["train", "test"], "train", "train"),
+    ],
+)
+def test_split_is_the_wanted_one_else_test_else_validation(names, split, chosen):
+    assert choose_split(names, split, source="a.csv") == chosen
+
+
+def test_missing_splits_and_columns_are_named():
+    with pytest.raises(ValueError, match="a.csv has no `test` or `validation` split, only train. Name one of them"):
+        choose_split(["train"], None, source="a.csv")
+    with pytest.raises(ValueError, match="a.csv has no split 'dev', only test, train"):
+        choose_split(["train", "test"], "dev", source="a.csv")
+    rows = table(mos=[1, 2], lens=[35, 50])
+    assert choose_groups(rows, None, source="a.csv") is None
+    assert choose_groups(rows, "lens", source="a.csv") == ["35", "50"]
+    with pytest.raises(ValueError, match="`--group_by size`: a.csv has no such column, only mos, lens"):
+        choose_groups(rows, "size", source="a.csv")
+    grouped = rows.add_column("group", ["x", "y"])
+    assert choose_groups(grouped, None, source="a.csv") == ["x", "y"]
+    assert choose_groups(grouped, "none", source="a.csv") is None

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from PIL import Image
 from places import ROOT
 from transformers import AutoImageProcessor
@@ -19,7 +18,6 @@ from musiq_hf import MusiqForImageClassification, MusiqImageProcessor
 from musiq_hf.cli.evaluate import add_arguments
 from musiq_hf.data.batches import open_row
 from musiq_hf.data.loading import load_data
-from musiq_hf.data.splits import choose_groups, choose_split
 from musiq_hf.evaluation.checkpoints import EvaluationSettings, evaluate_checkpoints, score_rows
 from musiq_hf.metrics.correlation import MEAN_OF_GROUPS
 from musiq_hf.metrics.rendering import render
@@ -228,33 +226,6 @@ def test_one_checkpoint_makes_no_table_across_data_sets(checkpoints, scores_csv)
     assert "across data sets" not in text and "Within groups" not in text
 
 
-@pytest.mark.parametrize(
-    ("names", "split", "chosen"),
-    [
-        (["train", "validation", "test"], None, "test"),
-        (["train", "validation"], None, "validation"),
-        (["train", "test"], "train", "train"),
-    ],
-)
-def test_split_is_the_wanted_one_else_test_else_validation(names, split, chosen):
-    assert choose_split(names, split, source="a.csv") == chosen
-
-
-def test_missing_splits_and_columns_are_named():
-    with pytest.raises(ValueError, match="a.csv has no `test` or `validation` split, only train. Name one of them"):
-        choose_split(["train"], None, source="a.csv")
-    with pytest.raises(ValueError, match="a.csv has no split 'dev', only test, train"):
-        choose_split(["train", "test"], "dev", source="a.csv")
-    rows = Dataset.from_dict({"mos": [1, 2], "lens": [35, 50]})
-    assert choose_groups(rows, None, source="a.csv") is None
-    assert choose_groups(rows, "lens", source="a.csv") == ["35", "50"]
-    with pytest.raises(ValueError, match="`--group_by size`: a.csv has no such column, only mos, lens"):
-        choose_groups(rows, "size", source="a.csv")
-    grouped = rows.add_column("group", ["x", "y"])
-    assert choose_groups(grouped, None, source="a.csv") == ["x", "y"]
-    assert choose_groups(grouped, "none", source="a.csv") is None
-
-
 def test_checkpoints_that_cannot_score_are_refused(tiny_config, tmp_path, checkpoints, scores_csv):
     config = tiny_config(num_labels=7)
     config.save_pretrained(tmp_path / "blank")
@@ -401,8 +372,8 @@ def test_mistakes_get_one_sentence(words, message, monkeypatch, capsys):
     code, _, errors = run_main(monkeypatch, capsys, *words)
     assert code == 2
     sentence, example = errors.splitlines()[-2:]
-    assert message in sentence and sentence.startswith("evaluate: ")
-    assert example.startswith("Example: python examples/evaluate.py")
+    assert message in sentence and sentence.startswith("musiq evaluate: ")
+    assert example.startswith("Example: musiq evaluate --data")
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageFilter
 from places import ROOT
 
-from musiq_hf import MusiqForImageClassification, MusiqImageProcessor
+from musiq_hf import MusiqForImageClassification, MusiqImageProcessor, evaluation
 from musiq_hf.evaluation import robustness
-from musiq_hf.evaluation.robustness import center_crop, checkpoint_scorer, measure_half_size, measure_robustness
+from musiq_hf.evaluation.robustness import center_crop, make_scorer, measure_half_size, measure_robustness
 from musiq_hf.metrics.rendering import render
 from musiq_hf.metrics.reports import HalfSizeScores, PictureScores, TargetsMet
 from musiq_hf.pictures.degradations import FAULTS, Fault
@@ -229,21 +229,21 @@ def checkpoint(tiny_model, tmp_path_factory) -> Path:
 def test_checkpoint_scores_are_the_models(checkpoint, tiny_model):
     model, pictures = tiny_model(), [texture(0), texture(1), center_crop(texture(2))]
     expected = model(**MusiqImageProcessor.from_config(model.config)(pictures)).scores.tolist()
-    assert checkpoint_scorer(str(checkpoint), batch_size=2)(pictures) == pytest.approx(expected, abs=1e-4)
+    assert make_scorer(str(checkpoint), batch_size=2)(pictures) == pytest.approx(expected, abs=1e-4)
     assert max(expected) - min(expected) > 1e-3
 
 
 def test_wrong_checkpoints_are_refused(checkpoint, tiny_config, tmp_path):
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
-        checkpoint_scorer(str(checkpoint), batch_size=0)
+        make_scorer(str(checkpoint), batch_size=0)
     with pytest.raises(ValueError, match="holds no weights. Give a trained or converted checkpoint") as empty:
-        checkpoint_scorer(str(tmp_path))
+        make_scorer(str(tmp_path))
     assert "\n" not in str(empty.value)
     config = tiny_config(num_labels=7)
     MusiqForImageClassification(config).save_pretrained(tmp_path)
     MusiqImageProcessor.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a MusiqForImageClassification, which predicts no quality"):
-        checkpoint_scorer(str(tmp_path))
+        make_scorer(str(tmp_path))
 
 
 def run_script(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
@@ -292,7 +292,7 @@ def test_command_checks_the_card_before_it_scores(tmp_path, monkeypatch, capsys)
     texture(0).save(tmp_path / "a.png")
     output = tmp_path / "r.json"
     words = ("--pictures", str(tmp_path), "--model", "some/hub-id", "--update_card", "--output", str(output))
-    monkeypatch.setattr(robustness, "checkpoint_scorer", lambda *args, **kwargs: constant)  # would score at once
+    monkeypatch.setattr(evaluation, "make_scorer", lambda *args, **kwargs: constant)  # would score at once
     code, _, error = run_script(monkeypatch, capsys, *words)
     assert (code, output.exists()) == (2, False)
     assert error.startswith("evaluate_robustness: The card of some/hub-id cannot be updated")
@@ -303,7 +303,7 @@ def test_command_fills_the_card(checkpoint, tmp_path, monkeypatch, capsys):
     texture(0).save(tmp_path / "pictures" / "a.png")
     model = tmp_path / "model"
     shutil.copytree(checkpoint, model)
-    monkeypatch.setattr(robustness, "checkpoint_scorer", lambda *args, **kwargs: mean_level)
+    monkeypatch.setattr(evaluation, "make_scorer", lambda *args, **kwargs: mean_level)
     words = ("--pictures", str(tmp_path / "pictures"), "--model", str(model), "--update_card")
     code, printed, error = run_script(monkeypatch, capsys, *words, "--output", str(tmp_path / "r.json"))
     assert code == 0, error

@@ -75,7 +75,7 @@ def onnx_file(tmp_path_factory, checkpoint):
 
 def deviations(model, runners, *, shapes):
     """Largest deviation of a score on sequences of the given (batch_size, length), by runtime."""
-    batches = [script.random_batch(model.config, batch_size=rows, length=length) for rows, length in shapes]
+    batches = [script.make_random_batch(model.config, batch_size=rows, length=length) for rows, length in shapes]
     with torch.no_grad():
         return {
             name: max(float((run(batch) - model(**batch).scores).abs().max()) for batch in batches)
@@ -85,7 +85,7 @@ def deviations(model, runners, *, shapes):
 
 def test_random_batches_are_padded_sequences_of_valid_ids(tiny_config):
     config = tiny_config(spatial_embedding="fixed", max_native_patches=3)
-    batch = script.random_batch(config, batch_size=4, length=40)
+    batch = script.make_random_batch(config, batch_size=4, length=40)
     assert list(batch) == MusiqImageProcessor.model_input_names
     assert batch["pixel_attention_mask"].sum(dim=1).tolist() == [40, 27, 14, 1]
     assert batch["pixel_attention_mask"].diff(dim=1).max() == 0  # padding at the end alone
@@ -97,7 +97,7 @@ def test_random_batches_are_padded_sequences_of_valid_ids(tiny_config):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_program_of_every_variant_takes_any_batch_and_length(variant, tiny_model):
     model = tiny_model(**VARIANTS[variant])
-    runners = {"program": script.program_runner(script.export_program(model))}
+    runners = {"program": script.make_program_runner(script.export_program(model))}
     # 1, the sizes of the example, and larger and smaller ones.
     found = deviations(model, runners, shapes=((1, 1), (1, 7), (3, 1), (3, 7), (2, 40), (9, 5)))
     assert found["program"] < 1e-4
@@ -117,7 +117,9 @@ def test_onnx_file_runs_batches_and_lengths_that_it_never_saw(checkpoint, onnx_f
     assert max(report["largest_deviation"].values()) < 4e-4
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
     model, _ = script.load_quality(str(checkpoint))
-    found = deviations(model, {"file": script.onnx_runner(path)}, shapes=((1, 1), (1, 2), (4, 1), (7, 33), (2, 150)))
+    found = deviations(
+        model, {"file": script.make_onnx_runner(path)}, shapes=((1, 1), (1, 2), (4, 1), (7, 33), (2, 150))
+    )
     assert found["file"] < 1e-4
 
 
@@ -160,7 +162,7 @@ def test_command_exports_the_embedded_checkpoint(suffix, command, tmp_path, caps
     path = tmp_path / f"model{suffix}"
     assert command("--output", path) == 0
     assert max(json.loads(capsys.readouterr().out)["largest_deviation"].values()) < 1e-2
-    run = script.onnx_runner(path) if suffix == ".onnx" else script.program_runner(torch.export.load(path))
+    run = script.make_onnx_runner(path) if suffix == ".onnx" else script.make_program_runner(torch.export.load(path))
     model, _ = script.load_quality(str(DEFAULT_CHECKPOINT))
     assert deviations(model, {"file": run}, shapes=((2, 234), (1, 810)))["file"] < 1e-2
 
@@ -172,7 +174,7 @@ def test_command_writes_an_archive_and_reports(checkpoint, command, tmp_path, ca
     assert report["output"] == str(path) and list(report["largest_deviation"]) == ["torch.export"]
     assert [file.name for file in path.parent.iterdir()] == ["model.pt2"]
     model, _ = script.load_quality(str(checkpoint))
-    runners = {"archive": script.program_runner(torch.export.load(path))}
+    runners = {"archive": script.make_program_runner(torch.export.load(path))}
     assert deviations(model, runners, shapes=((1, 1), (6, 30)))["archive"] < 1e-4
 
 
@@ -182,7 +184,7 @@ def test_a_file_with_other_scores_never_gets_its_name(
 ):
     def write_file(program, path):
         path.write_bytes(b"new")
-        right = script.program_runner(program)
+        right = script.make_program_runner(program)
         return {"torch.export": right, "onnxruntime": lambda batch: right(batch) + wrong}
 
     monkeypatch.setattr(script, "export_program", lambda model: program)
@@ -218,7 +220,7 @@ def test_without_onnxruntime_the_graph_alone_is_run(checkpoint, program, command
     assert list(json.loads(output.out)["largest_deviation"]) == ["torch.export"]
     assert output.err == "onnxruntime is not installed: the graph was run, the file was not.\n"
     with pytest.raises(ImportError, match=r"onnxruntime is needed here.*musiq_hf\[export\]"):
-        script.onnx_runner(tmp_path / "model.onnx")
+        script.make_onnx_runner(tmp_path / "model.onnx")
 
 
 def test_checkpoints_that_score_nothing_are_refused(blank, tiny_config, command, tmp_path, capsys):

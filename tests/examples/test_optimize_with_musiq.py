@@ -83,7 +83,9 @@ def test_total_variation_makes_it_smoother(tiny_model):
     processor = MusiqImageProcessor.from_config(model.config)
     pixels = torch.rand(3, 20, 28, generator=torch.Generator().manual_seed(0))
     rough, smooth = (
-        script.total_variation(script.ascend(model, processor, pixels, steps=3, step_size=2.0, tv_weight=weight))
+        script.compute_total_variation(
+            script.ascend(model, processor, pixels, steps=3, step_size=2.0, tv_weight=weight)
+        )
         for weight in (0, 100)
     )
     assert smooth < rough

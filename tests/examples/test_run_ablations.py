@@ -47,8 +47,8 @@ def test_every_variant_is_another_network_that_its_processor_fits(script):
 
 
 def test_windows_are_the_largest_of_their_aspect_inside_of_the_picture(script):
-    boxes = [script.window(f"{index}.jpg", 512, 400) for index in range(60)]
-    assert boxes[0] == script.window("0.jpg", 512, 400)
+    boxes = [script.choose_window(f"{index}.jpg", 512, 400) for index in range(60)]
+    assert boxes[0] == script.choose_window("0.jpg", 512, 400)
     aspects = []
     for left, top, right, bottom in boxes:
         assert 0 <= left < right <= 512 and 0 <= top < bottom <= 400
@@ -68,13 +68,13 @@ def test_windows_are_read_like_any_other_data(script, tmp_path):
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 3, "validation": 1}
     assert splits["validation"][0]["mos"] == pytest.approx(30)
     assert splits["train"]["group"][:] == ["ss01", "ss02", "ss03"]
-    left, top, right, bottom = script.window("ss01_0.png", 64, 64)
+    left, top, right, bottom = script.choose_window("ss01_0.png", 64, 64)
     assert open_row(splits["train"][0]).size == (right - left, bottom - top)
 
 
 def test_table_has_mean_and_range_of_the_finished_runs(script, tmp_path):
     for seed, (overall, mean) in enumerate([(0.5, 0.3), (0.7, 0.4)]):
-        folder = tmp_path / f"{script.stem_of('no scale embedding')}-{seed}"
+        folder = tmp_path / f"{script.name_runs('no scale embedding')}-{seed}"
         folder.mkdir()
         report = {"num_pictures": 9, "overall": {"srcc": overall}, "groups": {MEAN_OF_GROUPS: {"srcc": mean}}}
         (folder / "metrics.json").write_text(json.dumps({"validation": report}))

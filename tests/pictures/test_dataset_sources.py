@@ -46,12 +46,6 @@ def found(*paths, column=None, key=None):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def hub(place, monkeypatch):
     """The Hub has one data set, photos/many, of two splits: folders of parquet files here."""
     for split, seeds in (("train", range(11)), ("test", range(20, 23))):

@@ -8,7 +8,13 @@ from PIL import Image
 
 from musiq_hf.models.musiq.image_processing_musiq import MusiqImageProcessor
 from musiq_hf.models.protocol import TrainingView
-from musiq_hf.pictures.degradations import DEGRADATIONS, apply_degradations, degrade, degrade_at_random, severity
+from musiq_hf.pictures.degradations import (
+    DEGRADATIONS,
+    apply_degradations,
+    compute_severity,
+    degrade,
+    degrade_at_random,
+)
 from musiq_hf.pictures.synthetic import make_picture
 from musiq_hf.training.collators import Augmentation, TrainingCollator
 
@@ -20,24 +26,24 @@ def gradients(image: Image.Image) -> float:
 
 
 def test_severity_grows_from_nothing_and_adds_up():
-    assert severity(blur_sigma=0, noise_sigma=0) == 0
-    assert severity(blur_sigma=2.5, noise_sigma=0) == pytest.approx(1 - np.exp(-1))
-    assert 0.8 < severity(blur_sigma=2.5, noise_sigma=25) < 1
-    assert severity(blur_sigma=1, noise_sigma=0) < severity(blur_sigma=2, noise_sigma=0)
-    assert severity(blur_sigma=0, noise_sigma=10) < severity(blur_sigma=0, noise_sigma=20)
+    assert compute_severity(blur_sigma=0, noise_sigma=0) == 0
+    assert compute_severity(blur_sigma=2.5, noise_sigma=0) == pytest.approx(1 - np.exp(-1))
+    assert 0.8 < compute_severity(blur_sigma=2.5, noise_sigma=25) < 1
+    assert compute_severity(blur_sigma=1, noise_sigma=0) < compute_severity(blur_sigma=2, noise_sigma=0)
+    assert compute_severity(blur_sigma=0, noise_sigma=10) < compute_severity(blur_sigma=0, noise_sigma=20)
 
 
 def test_severity_of_compression_ends_at_the_highest_quality_that_is_drawn():
     def of_quality(quality):
-        return severity(blur_sigma=0, noise_sigma=0, jpeg_quality=quality)
+        return compute_severity(blur_sigma=0, noise_sigma=0, jpeg_quality=quality)
 
     assert [of_quality(quality) for quality in (100, 90, 85)] == [0, 0, 0]
     for quality in (84, 75, 70, 60, 57, 40, 20, 5):
         assert of_quality(quality) == pytest.approx(1 - math.exp(-(math.log(85 / quality) ** 2) / 4), rel=1e-12)
     rising = [of_quality(quality) for quality in range(85, 4, -1)]
     assert rising == sorted(set(rising))
-    together = severity(blur_sigma=1, noise_sigma=10, jpeg_quality=60)
-    apart = severity(blur_sigma=1, noise_sigma=10)
+    together = compute_severity(blur_sigma=1, noise_sigma=10, jpeg_quality=60)
+    apart = compute_severity(blur_sigma=1, noise_sigma=10)
     assert 1 - together == pytest.approx((1 - apart) * (1 - of_quality(60)))
 
 

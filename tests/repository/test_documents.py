@@ -10,7 +10,6 @@ import pytest
 from places import ROOT
 
 from benchmarks.cpu import make_parser as benchmark_parser
-from examples.evaluate import build_parser as evaluate_parser
 from musiq_hf.cli import build_parser as command_parser
 from musiq_hf.conversion.command import build_parser as convert_parser
 from musiq_hf.data.loading import DATA_SETS
@@ -44,7 +43,7 @@ def subcommands():
 
 def known_options() -> set[str]:
     commands = subcommands()
-    parsers = [convert_parser(), evaluate_parser(), benchmark_parser(), *commands.choices.values()]
+    parsers = [convert_parser(), benchmark_parser(), *commands.choices.values()]
     for kind in (FinetuneSettings, PretrainSettings, ImageNetSettings):
         parsers.append(settings_parser(kind))
     return OTHERS | {option for parser in parsers for action in parser._actions for option in action.option_strings}

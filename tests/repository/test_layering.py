@@ -58,6 +58,11 @@ PUBLIC = ("scoring", "data", "metrics", "training", "evaluation", "explain", "pi
 # Benchmarks time the parts of a model, feed them by hand and compare with other code: no public name does that.
 BENCHMARKS_MAY_IMPORT = ("common", "models.musiq", "conversion.key_mapping")
 
+# Examples are command lines of this repository and share its words and errors: arguments, extras, files.
+EXAMPLES_MAY_IMPORT = ("common",)
+# An example may be a door of a command of `musiq`: it runs this function, and nothing else of the command line.
+DOOR_OF_COMMANDS = ("musiq_hf.cli", "main")
+
 # Files of the package that may handle the words of a command line as argparse gives them, outside of `cli/`.
 HANDLE_WORDS = {
     "common/arguments.py": "reads them, for all commands",
@@ -363,8 +368,18 @@ def outside(folder: str) -> list[Path]:
     return [path for path in PYTHON_FILES if path.is_relative_to(ROOT / folder)]
 
 
-def test_examples_import_public_names_only():
-    check([str(item) for path in outside("examples") for item in not_public(path)])
+def is_within(item: Import, modules: tuple[str, ...]) -> bool:
+    """Whether an import reads one of some modules of the package, or one below them."""
+    return f"{item.module}.".startswith(tuple(f"{PACKAGE.name}.{module}." for module in modules))
+
+
+def test_examples_import_public_names_and_the_words_of_command_lines():
+    broken = []
+    for path in outside("examples"):
+        for item in not_public(path):
+            if not is_within(item, EXAMPLES_MAY_IMPORT) and (item.module, item.name) != DOOR_OF_COMMANDS:
+                broken.append(str(item))
+    check(broken)
 
 
 def test_doors_of_the_converters_import_their_main_only():
@@ -377,10 +392,9 @@ def test_doors_of_the_converters_import_their_main_only():
 
 
 def test_benchmarks_import_public_names_and_what_they_take_apart():
-    inside = tuple(f"{PACKAGE.name}.{module}." for module in BENCHMARKS_MAY_IMPORT)
     broken = []
     for path in outside("benchmarks"):
-        broken += [str(item) for item in not_public(path) if not f"{item.module}.".startswith(inside)]
+        broken += [str(item) for item in not_public(path) if not is_within(item, BENCHMARKS_MAY_IMPORT)]
     check(broken)
 
 
