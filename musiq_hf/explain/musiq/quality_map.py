@@ -13,7 +13,7 @@ import torch
 
 from ...models.musiq.image_processing_musiq import MusiqImageProcessor
 from ...models.musiq.modeling_musiq import MusiqForImageQualityAssessment
-from ...models.musiq.patching_musiq import num_patches, scaled_sizes
+from ...models.musiq.patching_musiq import num_patches
 from ...scoring.engine import check_model, read_pixels
 from ..figures import QualityMap
 
@@ -85,27 +85,19 @@ def patch_layouts(height: int, width: int, processor: MusiqImageProcessor) -> li
     Raises:
         ValueError: If a side of a resized copy rounds to 0 pixels.
     """
-    sizes = scaled_sizes(
-        height,
-        width,
-        longer_side_lengths=tuple(processor.longer_side_lengths),
-        use_native_resolution=processor.use_native_resolution,
-        resize_mode=processor.resize_mode,
-    )
     layouts = []
-    for scale, (scaled_height, scaled_width) in enumerate(sizes):
-        is_native = scale == len(processor.longer_side_lengths)
-        rows, cols = num_patches(scaled_height, scaled_width, processor.patch_size)
-        limit = processor.max_native_patches if is_native else None
+    counts = processor.count_patches(height, width)
+    for scale, (size, count) in enumerate(zip(processor.compute_sizes(height, width), counts, strict=True)):
+        rows, cols = num_patches(*size, processor.patch_size)
         layouts.append(
             PatchLayout(
-                height=scaled_height,
-                width=scaled_width,
+                height=size[0],
+                width=size[1],
                 rows=rows,
                 cols=cols,
                 patch_size=processor.patch_size,
-                count=rows * cols if limit is None else min(rows * cols, limit),
-                is_native=is_native,
+                count=count,
+                is_native=scale == len(processor.longer_side_lengths),
             )
         )
     return layouts

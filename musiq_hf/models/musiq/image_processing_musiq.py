@@ -176,20 +176,27 @@ class MusiqImageProcessor(BaseImageProcessor):
         """
         return sum(self.count_patches(height, width))
 
-    def count_patches(self, height: int, width: int) -> list[int]:
-        """Return the number of patches of each scale, in order, of a picture of this size, in pixels.
+    def compute_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return height and width, in pixels, of each scale of a picture of this size, in order.
 
         Raises:
-            ValueError: If the picture is too thin for the settings.
+            ValueError: If a side of a resized copy rounds to 0 pixels.
         """
-        sizes = scaled_sizes(
+        return scaled_sizes(
             height,
             width,
             longer_side_lengths=tuple(self.longer_side_lengths),
             use_native_resolution=self.use_native_resolution,
             resize_mode=self.resize_mode,
         )
-        counts = [math.prod(num_patches(*size, self.patch_size)) for size in sizes]
+
+    def count_patches(self, height: int, width: int) -> list[int]:
+        """Return the number of patches of each scale of a picture of this size, in pixels, in order.
+
+        Raises:
+            ValueError: If a side of a resized copy rounds to 0 pixels.
+        """
+        counts = [math.prod(num_patches(*size, self.patch_size)) for size in self.compute_sizes(height, width)]
         if self.use_native_resolution and self.max_native_patches is not None:
             counts[-1] = min(counts[-1], self.max_native_patches)
         return counts
