@@ -2,14 +2,13 @@
 """Command `musiq info`: prints kind, size and signature of a checkpoint."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from ..models import family_of
-from ..scoring.loading import load_with_head
+from ..scoring.loading import find_file, load_with_head
 from ..scoring.signature import make_signature
 from ..scoring.verification import SELF_TEST
 
@@ -28,18 +27,6 @@ def add_parser(subparsers: Any, summary: str) -> None:
     )
     parser.add_argument("checkpoint", help="folder, or id on the Hub")
     parser.set_defaults(run=run)
-
-
-def find_file(checkpoint: str, name: str) -> Path | None:
-    """Find a file of a checkpoint, in its folder or on the Hub; return None if it has no such file."""
-    path = cached_file(
-        checkpoint,
-        name,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if path is None else Path(path)
 
 
 def read_card_title(checkpoint: str) -> str | None:

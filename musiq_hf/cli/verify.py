@@ -11,7 +11,7 @@ from transformers.utils import logging
 from ..common.markdown import markdown_table
 from ..conversion.published import published_name
 from ..models.protocol import QualityProcessor
-from ..scoring.loading import load_with_head
+from ..scoring.loading import find_file, load_with_head
 from ..scoring.signature import make_signature
 from ..scoring.verification import (
     OFFICIAL_PICTURES,
@@ -24,7 +24,6 @@ from ..scoring.verification import (
     compare_with_official,
     run_self_test,
 )
-from .info import find_file
 
 DESCRIPTION = f"""\
 Run the self-test that is stored with a checkpoint ({SELF_TEST}): scores of three pictures made from a formula must be

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from ..common.files import data_directory
+from ..common.files import data_directory, read_json
 from ..models import family_of
+from ..models.weights import check_weight_files
 
 FROM_SCRATCH = "scratch:"
 CONFIGURATIONS = data_directory("checkpoints")
@@ -26,8 +27,8 @@ def load_quality(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[PreT
         The model (see `models.protocol.QualityModel`), in evaluation mode on the CPU, and its processor.
 
     Raises:
-        ValueError: If there is no such checkpoint, it has no weights or predicts no quality, or model and processor
-            disagree.
+        ValueError: If there is no such checkpoint, its weights are not those of its model or it predicts no quality,
+            or model and processor disagree.
     """
     model = _load_model(name, dtype)
     if not has_quality(model):
@@ -45,7 +46,8 @@ def load_with_head(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
         The model, in evaluation mode on the CPU, and its processor.
 
     Raises:
-        ValueError: If there is no such checkpoint, it has no weights or no head, or model and processor disagree.
+        ValueError: If there is no such checkpoint, its weights are not those of its model or it has no head, or model
+            and processor disagree.
     """
     model = _load_model(name, torch.float32)
     if not (has_quality(model) or is_classifier(model)):
@@ -97,12 +99,55 @@ def load_config(name: str) -> PreTrainedConfig:
     return config
 
 
+def find_file(checkpoint: str, name: str) -> Path | None:
+    """Find a file of a checkpoint, in its folder or on the Hub; return None if it has no such file."""
+    path = cached_file(
+        checkpoint,
+        name,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if path is None else Path(path)
+
+
+def _find_weight_files(name: str) -> list[Path]:
+    """Find all files of weights of a checkpoint."""
+    whole, index = find_file(name, SAFE_WEIGHTS_NAME), find_file(name, SAFE_WEIGHTS_INDEX_NAME)
+    if whole is not None or index is None:
+        return [] if whole is None else [whole]
+    parts = {part: find_file(name, part) for part in sorted(set(read_json(index)["weight_map"].values()))}
+    missing = [part for part, file in parts.items() if file is None]
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(missing)}, named in {index}. Download the checkpoint again.")
+    return [file for file in parts.values() if file is not None]
+
+
+def check_checkpoint(name: str) -> PreTrainedConfig:
+    """Check that the weights of a checkpoint are those of the model in its configuration, before any is loaded.
+
+    Args:
+        name: Directory or Hub id.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or its weights do not fit. The message names what is missing,
+            unexpected, of a wrong shape or not of a floating-point type.
+    """
+    config = load_config(name)
+    files = _find_weight_files(name)
+    if not files:
+        raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
+    check_weight_files(config, files, source=name)
+    return config
+
+
 def _load_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
     """Load the model that a checkpoint holds, of any class, in evaluation mode."""
-    if not has_weights(name):
-        raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
-    load_config(name)  # raises one clear sentence if there is no such checkpoint
-    return AutoModel.from_pretrained(name, dtype=dtype).eval()
+    check_checkpoint(name)
+    return AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True).eval()
 
 
 def _load_processor(name: str, model: PreTrainedModel) -> BaseImageProcessor:

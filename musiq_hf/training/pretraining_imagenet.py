@@ -29,7 +29,7 @@ from ..hub.checkpoints import save_checkpoint
 from ..hub.publishing import add_remote_code
 from ..models import family_of
 from ..pictures.augmentations import check_rand_augment
-from ..scoring.loading import has_weights, load_config, load_with_head
+from ..scoring.loading import check_checkpoint, has_weights, load_config, load_with_head
 from ..scoring.verification import write_self_test
 from .collators_imagenet import ClassificationCollator, Mixing, MixupCollator
 from .settings import OPTIMIZERS, RunSettings, needed, other_default, setting
@@ -170,6 +170,7 @@ def load_classifier(name: str, class_names: Sequence[str], *, architecture: Mapp
     if not has_weights(name):
         logger.warning("%s holds no weights: training starts from random ones.", name)
         return family.classifier(config)
+    check_checkpoint(name)
     return family.classifier.from_pretrained(name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
 
 

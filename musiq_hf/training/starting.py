@@ -13,7 +13,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, logging
 from ..common.extras import require
 from ..models import family_of
 from ..models.protocol import Family
-from ..scoring.loading import has_weights, load_config, resolve_model
+from ..scoring.loading import check_checkpoint, has_weights, load_config, resolve_model
 from .settings import RunSettings
 
 logger = logging.get_logger(__name__)
@@ -86,7 +86,9 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
     if config.num_labels != num_labels:
         changes["problem_type"] = "regression" if num_labels == 1 else None
         changes |= {"score_offset": 0.0, "score_scale": 1.0, "score_range": None}
-    changes["ignore_mismatched_sizes"] = config.num_labels != num_labels or bool(architecture)
+    check_checkpoint(name)  # of its own model it must have all weights, whatever is made anew below
+    is_other = family.quality.__name__ not in config.architectures
+    changes["ignore_mismatched_sizes"] = config.num_labels != num_labels or bool(architecture) or is_other
     return family.quality.from_pretrained(name, dtype=torch.float32, **changes)
 
 

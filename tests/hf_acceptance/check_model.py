@@ -168,7 +168,7 @@ class MusiqModelTest(ModelTesterMixin, unittest.TestCase):
             with self.subTest(model_class.__name__), tempfile.TemporaryDirectory() as folder:
                 old = model_class(config)
                 old.save_pretrained(folder)
-                with self.assertRaises(RuntimeError):
+                with self.assertRaisesRegex(ValueError, "of a wrong shape"):
                     model_class.from_pretrained(folder, num_labels=42)
                 new = model_class.from_pretrained(folder, num_labels=42, ignore_mismatched_sizes=True)
                 self.assertEqual(new.head.classifier.weight.shape[0], 42)

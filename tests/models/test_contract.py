@@ -3,6 +3,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from isolated import run_isolated
 from PIL import Image
 from places import ROOT
+from safetensors.torch import load_file, save_file
 from toy_family.family import TOY
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
@@ -159,6 +161,25 @@ result |= {{"scores": scores.tolist(), "module": type(model).__module__}}
     found = run_isolated(script, home=tmp_path, cwd=tmp_path, picture=photos / "3.png", package=False)
     assert found["module"].startswith("transformers_modules.")
     assert found["scores"] == pytest.approx(scores_of(case, [case.processor.cut(picture)]), abs=1e-4)
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "score", "finetune"])
+def test_commands_say_which_weights_are_not_those_of_the_model(case, photos, tmp_path, capsys, command):
+    folder = shutil.copytree(case.folder, tmp_path / "damaged")
+    weights = load_file(folder / "model.safetensors")
+    kept, renamed, whole = sorted(weights)[:3]
+    weights |= {"renamed": weights.pop(renamed), whole: weights[whole].long()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    words = {
+        "info": ["info", str(folder)],
+        "verify": ["verify", str(folder)],
+        "score": ["score", str(photos / "3.png"), "-m", str(folder)],
+        "finetune": ["finetune", "--data", str(photos / "scores.csv"), "--model", str(folder)],
+    }[command]
+    assert main([*words, *(["--output_dir", str(tmp_path / "out")] if command == "finetune" else [])]) == 2
+    printed = capsys.readouterr()
+    message = f"not of a floating-point type {whole} (int64); missing {renamed}; unexpected renamed. Download"
+    assert message in printed.err and kept not in printed.err and printed.out == ""
 
 
 def test_the_command_scores_and_signs(case, photos, tmp_path):

@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
-from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
@@ -27,6 +26,7 @@ from .losses_musiq import emd_loss, l1_loss
 from .packing_musiq import MusiqPacking, can_pack, pack_groups
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
 from .patching_musiq import sinusoid_table
+from .weights_musiq import CheckedPreTrainedModel
 
 # Number of patches that are embedded at a time when no gradient is needed, by device.
 CHUNK = {"cpu": 256, "other": 8192}
@@ -184,7 +184,7 @@ def _fill(weight: torch.Tensor, initial: str) -> None:
         init.constant_(weight, {"ones": 1.0, "zeros": 0.0}[initial])
 
 
-class MusiqPreTrainedModel(PreTrainedModel):
+class MusiqPreTrainedModel(CheckedPreTrainedModel):
     """Base of all MUSIQ models: class of the configuration, capabilities, and initial weights as in the original."""
 
     config_class = MusiqConfig

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of a checkpoint, compared with those of a model by the headers of their files, before any is loaded.
+
+Transformers fills missing weights with random numbers, drops unexpected ones and converts whole numbers. The scores
+of such a model look like scores. Here each of these is an error.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from transformers.modeling_utils import PreTrainedModel, load_state_dict
+
+SHOWN = 5  # names of weights that a message lists, of each kind
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def read_headers(files: Iterable[str | os.PathLike[str]]) -> dict[str, torch.Tensor]:
+    """Read names, shapes and types of the weights in some files, as tensors without memory.
+
+    Raises:
+        ValueError: If a file cannot be read.
+    """
+    headers: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            headers |= load_state_dict(file, map_location="meta")
+        except Exception as error:  # a damaged file raises whatever its reader comes upon
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"{file} holds no weights that can be read: it is damaged or not complete ({reason}). Copy or "
+                "download it again."
+            ) from error
+    return headers
+
+
+def _align(names: Iterable[str], model: PreTrainedModel) -> dict[str, str]:
+    """Return the model's names for the names in a checkpoint, of which one may be a backbone and the other not."""
+    prefix = f"{model.base_model_prefix}."
+    names = list(names)
+    has_prefix, needs_prefix = any(name.startswith(prefix) for name in names), hasattr(model, prefix[:-1])
+    if has_prefix and not needs_prefix:  # what the checkpoint has besides its backbone is its head, and left over
+        return {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    return {name: prefix + name if needs_prefix and not has_prefix else name for name in names}
+
+
+def _list(kind: str, names: Iterable[str]) -> list[str]:
+    """Return a part of a sentence about some weights; none without weights."""
+    names = sorted(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"{kind} {', '.join(names[:SHOWN])}{more}"] if names else []
+
+
+def check_weights(
+    model: PreTrainedModel,
+    found: Mapping[str, Any],
+    *,
+    source: str,
+    may_lack_head: bool = False,
+    may_differ: bool = False,
+) -> None:
+    """Raise a ValueError unless the weights of a checkpoint are those of a model, by name, shape and type.
+
+    Args:
+        model: Model, whose own weights are not read.
+        found: Weights of the checkpoint by name, of which values are not read; see `read_headers`.
+        source: Name of the checkpoint, for the message.
+        may_lack_head: Whether the head may be missing, because it will be trained.
+        may_differ: Whether names and shapes may differ, because what does not fit will be trained.
+    """
+    known = {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+    problems = _list("no tensors", found.keys() - known.keys())
+    problems += _list(
+        "not of a floating-point type",
+        (f"{name} ({str(tensor.dtype)[6:]})" for name, tensor in known.items() if tensor.dtype not in DTYPES),
+    )
+    if not may_differ:
+        expected, names = model.state_dict(), _align(found, model)
+        ours = {names[name]: tensor for name, tensor in known.items() if name in names}
+        base = f"{model.base_model_prefix}."
+        missing = {name for name in expected.keys() - ours.keys() if name.startswith(base) or not may_lack_head}
+        problems += _list("missing", missing)
+        problems += _list("unexpected", (name for name, own in names.items() if own not in expected))
+        problems += _list(
+            "of a wrong shape",
+            (
+                f"{name} {tuple(tensor.shape)} in place of {tuple(expected[name].shape)}"
+                for name, tensor in ours.items()
+                if name in expected and tensor.shape != expected[name].shape
+            ),
+        )
+    if problems:
+        raise ValueError(
+            f"The weights of {source} are not those of the {type(model).__name__} that its config.json describes: "
+            f"{'; '.join(problems)}. Download or convert the checkpoint again."
+        )
+
+
+class CheckedPreTrainedModel(PreTrainedModel):
+    """Base of models whose `from_pretrained` refuses weights that are missing, unexpected or not floating-point.
+
+    `ignore_mismatched_sizes=True` says that what does not fit is made anew, to be trained. Without it, a class with a
+    head still loads the checkpoint of a backbone, with a fresh head. An Auto class or a pipeline does not.
+    """
+
+    @classmethod
+    def _is_of_another_class(cls, config: Any) -> bool:
+        """Return whether a checkpoint is, by its configuration, one of another class of the same family."""
+        ancestors: list[Any] = cls.mro()
+        bases = [kind for kind in ancestors if CheckedPreTrainedModel in kind.__bases__]
+        siblings = {kind.__name__ for base in bases for kind in base.__subclasses__()}
+        named = siblings & set(config.architectures or [])
+        return bool(named) and named.isdisjoint(kind.__name__ for kind in ancestors)
+
+    @classmethod
+    def _check_class(cls, config: Any, source: Any) -> None:
+        if cls._is_of_another_class(config):
+            raise ValueError(
+                f"{source} holds a {config.architectures[0]}, not a {cls.__name__}. Give another checkpoint, or say "
+                "with `ignore_mismatched_sizes=True` that you are going to train this one."
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a model, as the base class does.
+
+        Raises:
+            ValueError: If the weights are not those of the model, or the checkpoint is one of another class.
+        """
+        is_from_auto = "adapter_kwargs" in kwargs  # an Auto class always gives them, with the configuration
+        if is_from_auto and not kwargs.get("ignore_mismatched_sizes"):
+            cls._check_class(kwargs["config"], pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        # Here the files are known, and the model has no memory yet.
+        found = read_headers(checkpoint_files or []) if state_dict is None else state_dict
+        source, is_anew = load_config.pretrained_model_name_or_path, load_config.ignore_mismatched_sizes
+        prefix = model.base_model_prefix
+        has_head, is_backbone = hasattr(model, prefix), not any(name.startswith(f"{prefix}.") for name in found)
+        if has_head and not is_backbone and not is_anew:
+            model._check_class(model.config, source)
+        may_lack_head = is_backbone and model._is_of_another_class(model.config)
+        check_weights(model, found, source=str(source), may_lack_head=may_lack_head, may_differ=is_anew)
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *args, **kwargs
+        )
+
+
+__all__ = ["CheckedPreTrainedModel", "check_weights", "read_headers"]
