@@ -67,9 +67,8 @@ def save_picture(path: Path) -> Path:
 
 def save_checkpoints(directory: Path, tiny_model: Any, tiny_config: Any) -> dict[str, Path]:
     """Four checkpoints by kind: plain and published (both named musiq-koniq), classifier and backbone."""
-    model = tiny_model(score_range=(0, 100))
-    with torch.no_grad():
-        model.head.classifier.bias.add_(60)  # far from what a sigmoid could give
+    # A score far from what a sigmoid could give, in a unit that is not the logit's.
+    model = tiny_model(score_range=(0, 100), score_offset=60.0, score_scale=20.0)
     checkpoints = {
         "plain": (model, directory / "plain" / "musiq-koniq"),
         "published": (model, directory / "published" / "musiq-koniq"),

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCardData
 from ..metrics.rendering import render_evaluation
 from ..metrics.reports import Report
 from ..models import family_of
+from ..models.auto import STANDARD_TASK
 
 _TEMPLATE = """\
 ---
@@ -133,7 +134,7 @@ class CheckpointCard:
         head = ModelCardData(
             license=self.license,
             library_name="transformers",
-            pipeline_tag="image-classification",
+            pipeline_tag=STANDARD_TASK,
             tags=[*text.tags, *self.tags],
             datasets=list(self.datasets) or None,
         )

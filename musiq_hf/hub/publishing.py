@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..common.files import read_json, write_json
 from ..models import FAMILIES
-from ..models.auto import TASK
+from ..models.auto import STANDARD_TASK, TASK
 from ..models.protocol import Family
 
 
@@ -69,8 +69,9 @@ def add_remote_code(directory: str | Path) -> list[str]:
     pipeline = f"pipeline_{family.name}"
     if model is family.quality and f"{pipeline}.py" in [source.name for source in sources]:
         # Transformers looks the class under "pt" up among its own, so it cannot be ours.
-        impl = f"{pipeline}.ImageQualityAssessmentPipeline"
-        config["custom_pipelines"] = {TASK: {"impl": impl, "pt": ["AutoModelForImageClassification"], "type": "image"}}
+        names = {TASK: "ImageQualityAssessmentPipeline", STANDARD_TASK: "QualityClassificationPipeline"}
+        common = {"pt": ["AutoModelForImageClassification"], "type": "image"}
+        config["custom_pipelines"] = {task: {"impl": f"{pipeline}.{name}", **common} for task, name in names.items()}
     write_json(config_file, config)
     if processor_file.is_file():
         processor = read_json(processor_file)

@@ -10,10 +10,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from . import FAMILIES
-from .musiq.pipeline_musiq import ImageQualityAssessmentPipeline
+from .musiq.pipeline_musiq import ImageQualityAssessmentPipeline, QualityClassificationPipeline
 from .protocol import Family
 
 TASK = "image-quality-assessment"
+STANDARD_TASK = "image-classification"  # of the tasks that the Hub knows, the one on our cards
 # Small checkpoint that comes with the package; the pipeline loads it if no `model` is given.
 DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "musiq-tiny-biq2021"
 
@@ -40,7 +41,7 @@ def register_family(family: Family) -> None:
 
 
 def register() -> None:
-    """Make all families known to the Auto classes, and the task to `pipeline`; doing it twice does no harm."""
+    """Make all families known to the Auto classes, and the tasks to `pipeline`; doing it twice does no harm."""
     for family in FAMILIES.values():
         register_family(family)
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
@@ -52,3 +53,5 @@ def register() -> None:
             default={"model": (str(DEFAULT_CHECKPOINT), None)},
             type="image",
         )
+    # For models of other families it answers as before.
+    PIPELINE_REGISTRY.supported_tasks[STANDARD_TASK]["impl"] = QualityClassificationPipeline

@@ -32,7 +32,7 @@ def test_code_files_import_only_each_other_and_are_renewed(directory):
         (
             "MusiqForImageQualityAssessment",
             ["AutoModel", "AutoModelForImageClassification"],
-            ["image-quality-assessment"],
+            ["image-classification", "image-quality-assessment"],
         ),
         ("MusiqForImageClassification", ["AutoModel", "AutoModelForImageClassification"], []),
         ("MusiqModel", ["AutoModel"], []),

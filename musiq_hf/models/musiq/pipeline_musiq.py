@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pipeline "image-quality-assessment", which turns pictures of any sizes into scores in MOS points."""
+"""Pipelines "image-quality-assessment" and "image-classification": pictures of any sizes to scores in MOS points.
+
+The task on a model card must be one that the Hub knows, "image-classification". Its pipeline in Transformers answers
+the raw logit of a quality model, whatever its unit, so ours stands in its place.
+"""
 
 import os
 from collections.abc import Sequence
@@ -7,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Pipeline
+from transformers import ImageClassificationPipeline, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.image_processing_utils import BatchFeature
 from transformers.utils import ModelOutput
@@ -15,7 +19,38 @@ from transformers.utils import ModelOutput
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
 
 
-class ImageQualityAssessmentPipeline(Pipeline):
+class _SavedWithCode(Pipeline):
+    """Base of pipelines that save themselves as plain checkpoints."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save model and image processor, and with remote code the file of this class, which they do not copy.
+
+        The base class would write the class and this machine's path of the default checkpoint to config.json.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.image_processor.save_pretrained(save_directory, **kwargs)
+        if __name__.startswith("transformers_modules"):
+            custom_object_save(self, save_directory)
+
+
+class QualityClassificationPipeline(_SavedWithCode, ImageClassificationPipeline):
+    """Pipeline "image-classification" that answers `[{"label": "MOS", "score": ...}]` for a model of image quality.
+
+    The score is in MOS points, also where the model predicts a distribution. Any other model is answered as by the
+    base class.
+    """
+
+    def postprocess(self, model_outputs: ModelOutput, **kwargs: Any) -> list[dict[str, Any]]:
+        """Return the score of one picture, or the probabilities of its classes."""
+        if "scores" not in model_outputs:
+            answers: list[dict[str, Any]] = super().postprocess(model_outputs, **kwargs)
+            return answers
+        if "function_to_apply" in kwargs:
+            raise ValueError("A score is in MOS points, to which no function is applied. Leave out function_to_apply.")
+        return [{"label": "MOS", "score": float(model_outputs["scores"][0])}]
+
+
+class ImageQualityAssessmentPipeline(_SavedWithCode):
     """Pipeline that scores pictures with a checkpoint that has a quality head, of MUSIQ or of another family.
 
     >>> from transformers import pipeline
@@ -46,16 +81,6 @@ class ImageQualityAssessmentPipeline(Pipeline):
         if not (hasattr(self.image_processor, "check_config") and hasattr(self.image_processor, "cut")):
             raise ValueError(f"The image processor of the model is needed, got {type(self.image_processor).__name__}.")
         self.image_processor.check_config(self.model.config)
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save model and image processor, and with remote code the file of this class, which they do not copy.
-
-        The base class would write the class and this machine's path of the default checkpoint to config.json.
-        """
-        self.model.save_pretrained(save_directory, **kwargs)
-        self.image_processor.save_pretrained(save_directory, **kwargs)
-        if __name__.startswith("transformers_modules"):
-            custom_object_save(self, save_directory)
 
     def _sanitize_parameters(
         self, timeout: float | None = None
@@ -127,4 +152,4 @@ class ImageQualityAssessmentPipeline(Pipeline):
         return result
 
 
-__all__ = ["ImageQualityAssessmentPipeline"]
+__all__ = ["ImageQualityAssessmentPipeline", "QualityClassificationPipeline"]

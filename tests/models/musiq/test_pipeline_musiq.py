@@ -161,3 +161,19 @@ def test_mistakes_get_one_sentence_that_names_the_picture(scorer, files, tmp_pat
         scorer("absent.png")
     with pytest.raises(ValueError, match="One picture was expected"):
         scorer(np.zeros((2, 8, 8, 3), dtype=np.uint8))
+
+
+def test_the_standard_task_answers_in_mos_points(tiny_model, files, tmp_path):
+    for number, fields in enumerate(({"score_offset": 50.0, "score_scale": 20.0}, {"num_labels": 5})):
+        model = tiny_model(**fields, score_range=(0, 100))
+        processor = MusiqImageProcessor.from_config(model.config)
+        model.save_pretrained(tmp_path / str(number))
+        processor.save_pretrained(tmp_path / str(number))
+        ways = ({"model": model, "image_processor": processor}, {"model": str(tmp_path / str(number))})
+        for settings in ways:
+            expected = [answer["score"] for answer in pipeline("image-quality-assessment", **settings)(files)]
+            answers = pipeline("image-classification", **settings)(files, top_k=3)
+            assert [[one["label"] for one in answer] for answer in answers] == [["MOS"]] * len(files)
+            assert [answer[0]["score"] for answer in answers] == pytest.approx(expected, abs=1e-4)
+        with pytest.raises(ValueError, match="in MOS points, to which no function is applied"):
+            pipeline("image-classification", **ways[0])(files[0], function_to_apply="sigmoid")
