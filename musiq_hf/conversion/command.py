@@ -13,10 +13,10 @@ from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.utils import httpx
-from transformers import AutoConfig
 from transformers.utils import logging
 
 from ..common.arguments import parse_arguments, run_command
+from ..scoring.loading import load_config
 from . import CONVERTERS, converter_of_config, converter_of_file
 from .directories import check_directory
 from .protocol import Converter
@@ -173,7 +173,7 @@ def _run_back(job: ConversionJob) -> None:
         raise ValueError(f"`--to_original` takes no other argument, got --{', --'.join(given)}. Leave them out.")
     directory = Path(job.checkpoint)
     check_directory(directory)
-    converter = converter_of_config(AutoConfig.from_pretrained(directory))
+    converter = converter_of_config(load_config(str(directory)))
     count = converter.to_original(directory, job.output)
     print(f"written   {job.output}, {count} arrays")
 

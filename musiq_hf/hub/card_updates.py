@@ -45,7 +45,7 @@ def update_card(directory: str | Path, report: Report, *, title: str | None = No
     metrics = replace(stored, reports={**stored.reports, title or _make_title(report): report.for_card()})
     text = CheckpointCard(
         name=directory.name,
-        config=AutoConfig.from_pretrained(directory),
+        config=AutoConfig.from_pretrained(directory, trust_remote_code=False),
         source=_UNKNOWN,
         training_data=_UNKNOWN,
         recipe=_UNKNOWN,

@@ -2,11 +2,19 @@
 """Loading of finished checkpoints: model and image processor, checked against each other."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import (
+    CONFIG_NAME,
+    IMAGE_PROCESSOR_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    cached_file,
+)
 
 from ..common.files import data_directory, read_json
 from ..models import family_of
@@ -87,16 +95,17 @@ def load_config(name: str) -> PreTrainedConfig:
     if "/" not in str(name) and not Path(name).exists():
         raise ValueError(f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}).")
     try:
-        config = AutoConfig.from_pretrained(name)
-    except OSError as error:
-        raise ValueError(
-            f"{name}: neither a directory with a config.json nor an id on the Hub that answers."
-        ) from error
+        file = find_file(name, CONFIG_NAME)
+    except OSError:  # there is no such id, or no way to it
+        file = None
+    if file is None:
+        raise ValueError(f"{name}: neither a directory with a config.json nor an id on the Hub that answers.")
     try:
-        family_of(config)
+        # Known before Transformers looks at code in the checkpoint: that of another family is neither run nor offered.
+        family_of(SimpleNamespace(model_type=read_json(file).get("model_type")))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    return config
+    return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 def find_file(checkpoint: str, name: str) -> Path | None:
@@ -147,12 +156,34 @@ def check_checkpoint(name: str) -> PreTrainedConfig:
 def _load_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
     """Load the model that a checkpoint holds, of any class, in evaluation mode."""
     check_checkpoint(name)
-    return AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True).eval()
+    return AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False).eval()
+
+
+def load_processor(name: str, config: PreTrainedConfig, **changes: Any) -> BaseImageProcessor:
+    """Load the image processor of a checkpoint, which must be that of its family; code in the checkpoint never runs.
+
+    Args:
+        name: Directory or Hub id.
+        config: Configuration of the checkpoint.
+        **changes: Settings to change.
+
+    Raises:
+        ValueError: If the checkpoint has an image processor of another type.
+    """
+    file, expected = find_file(name, IMAGE_PROCESSOR_NAME), family_of(config).processor
+    named = expected.__name__ if file is None else read_json(file).get("image_processor_type", expected.__name__)
+    if named != expected.__name__:
+        raise ValueError(
+            f"{name} names {named} as its image processor, but a {config.model_type} model needs {expected.__name__}. "
+            "Code in a checkpoint is never run. Save the processor of the model there."
+        )
+    processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **changes)
+    return processor
 
 
 def _load_processor(name: str, model: PreTrainedModel) -> BaseImageProcessor:
     """Load the processor of a checkpoint, and raise a ValueError if it disagrees with the model."""
-    processor = AutoImageProcessor.from_pretrained(name)
+    processor = load_processor(name, model.config)
     processor.check_config(model.config)
     return processor
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoImageProcessor
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..common.extras import require
 from ..models import family_of
 from ..models.protocol import Family
 from ..scoring.loading import check_checkpoint, has_weights, load_config, resolve_model
+from ..scoring.loading import load_processor as load_stored_processor
 from .settings import RunSettings
 
 logger = logging.get_logger(__name__)
@@ -103,9 +103,10 @@ def load_processor(name: str, config: Any | None, *, architecture: Mapping[str, 
     Returns:
         The processor, see `musiq_hf.models.protocol.QualityProcessor`.
     """
-    known = family_of(load_config(name) if config is None else config).processor
+    stored = load_config(name)
+    known = family_of(stored).processor
     changes = {field: value for field, value in architecture.items() if hasattr(known, field)}
-    processor = AutoImageProcessor.from_pretrained(resolve_model(name), **changes)
+    processor: Any = load_stored_processor(resolve_model(name), stored, **changes)
     if config is not None:
         processor.check_config(config)
     return processor

@@ -106,7 +106,7 @@ def test_options_of_another_converter_are_refused(toy, tmp_path, capsys):
 
 
 def test_the_way_back_is_chosen_by_the_family_of_the_directory(toy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command.AutoConfig, "from_pretrained", lambda directory: ToyConfig())
+    monkeypatch.setattr(command, "load_config", lambda directory: ToyConfig())
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "config.json").write_text("{}")
     code, _, errors = run(capsys, tmp_path / "toy", tmp_path / "back", "--to_original")

@@ -5,8 +5,10 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor, MusiqModel
+from musiq_hf.cli import main
 from musiq_hf.scoring.loading import (
     has_quality,
     has_weights,
@@ -67,3 +69,48 @@ def test_a_checkpoint_of_no_family_is_refused_by_its_type(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(ValueError, match=r": A musiq checkpoint was expected, got one of type 'vit'\."):
         load_config(str(tmp_path))
+
+
+HOSTILE = "from pathlib import Path\nPath({flag!r}).touch()\n\nclass Own:\n    pass\n"
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "score", "explain", "convert", "evaluate", "finetune"])
+@pytest.mark.parametrize("kind", ["another family", "its own model", "its own processor"])
+def test_no_command_runs_code_of_a_checkpoint_or_asks(tiny_model, tmp_path, capsys, monkeypatch, command, kind):
+    folder, flag = tmp_path / "hostile", tmp_path / "flag"
+    save(tiny_model(), folder)
+    (folder / "own.py").write_text(HOSTILE.format(flag=str(flag)))
+    config, processor = (folder / "config.json"), (folder / "preprocessor_config.json")
+    names = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForImageClassification"), "own.Own")
+    changes = {"auto_map": names} | ({"model_type": "own"} if kind == "another family" else {})
+    if kind == "its own processor":
+        changes = {}
+        own = {"auto_map": {"AutoImageProcessor": "own.Own"}, "image_processor_type": "Own"}
+        processor.write_text(json.dumps(json.loads(processor.read_text()) | own))
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    for number in range(12):
+        Image.new("RGB", (40, 30), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    lines = [f"{number}.png,{number},{'validation' if number < 4 else 'train'}" for number in range(12)]
+    (tmp_path / "scores.csv").write_text("\n".join(("image,mos,split", *lines)))
+    data = ["--data", str(tmp_path / "scores.csv")]
+    words = {
+        "info": [str(folder)],
+        "verify": [str(folder)],
+        "score": [str(tmp_path / "1.png"), "-m", str(folder)],
+        "explain": [str(tmp_path / "1.png"), "-m", str(folder), "-o", str(tmp_path / "page.html")],
+        "convert": [str(folder), str(tmp_path / "back.npz"), "--to_original"],
+        "evaluate": ["--model", str(folder), *data, "--output", str(tmp_path / "report.json")],
+        "finetune": ["--model", str(folder), *data, "--output_dir", str(tmp_path / "out"), "--max_steps", "1"],
+    }[command]
+
+    def fail(*_):
+        raise AssertionError("a question was asked")
+
+    monkeypatch.setattr("builtins.input", fail)
+    code = main([command, *words])
+    assert not flag.exists()
+    errors = capsys.readouterr().err
+    if kind == "another family":
+        assert code == 2 and "A musiq checkpoint was expected, got one of type 'own'." in errors
+    if kind == "its own processor" and command != "convert":
+        assert code == 2 and "names Own as its image processor, but a musiq model needs MusiqImageProcessor" in errors
