@@ -5,7 +5,7 @@ import itertools
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 from transformers.utils import logging
 
 from ..models.protocol import QualityProcessor, TrainingView
@@ -58,14 +58,12 @@ def readable_rows(
 
 
 def _read_size(cell: dict[str, Any]) -> tuple[int, int]:
-    """Read width and height from the head of a file.
-
-    The picture is not turned upright, because a quarter turn keeps the number of tokens.
-    """
+    """Read width and height, turned upright, from the head of a file."""
     try:
         with Image.open(BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as opened:
-            return opened.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            is_turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+            return opened.size[::-1] if is_turned else opened.size
+    except Exception:  # damaged heads provoke all kinds
         return open_picture(cell).size  # its error says in one sentence what is wrong
 
 
