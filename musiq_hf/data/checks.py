@@ -5,12 +5,11 @@ import itertools
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from transformers.utils import logging
 
 from ..models.protocol import QualityProcessor, TrainingView
 from ..pictures.degradations import to_rgb_picture
-from ..pictures.opening import compute_shrunk_size, open_picture
+from ..pictures.opening import compute_shrunk_size, read_header
 from .batches import WHOLE_PICTURE, open_row
 
 if TYPE_CHECKING:
@@ -62,11 +61,8 @@ def _read_size(cell: dict[str, Any]) -> tuple[int, int]:
 
     The picture is not turned upright, because a quarter turn keeps the number of tokens.
     """
-    try:
-        with Image.open(BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as opened:
-            return opened.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return open_picture(cell).size  # its error says in one sentence what is wrong
+    name = cell["path"] or "picture in the data set"
+    return read_header(BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"], name).size
 
 
 def count_tokens_of_rows(
