@@ -19,6 +19,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import PIL
 from PIL import Image
 
@@ -30,6 +31,7 @@ from ..models.musiq.image_loading_musiq import (
     drop_orientation,
     load_image,
     read_header,
+    to_plain_mode,
     to_rgb_tensor,
 )
 
@@ -188,12 +190,13 @@ def shrink_shorter_side(image: Image.Image, length: int) -> Image.Image:
 
     The paper does so with SPAQ's photographs (section 4.1) and does not name the filter; this one is bicubic.
     """
+    image = load_image(image)
     size = compute_shrunk_size(image.size, length)
     if size == image.size:
         return image
-    name = getattr(image, "filename", "")
-    if image.mode in ("1", "P", "PA", "CMYK"):  # colours that cannot be averaged
-        image = image.convert("RGBA" if image.mode != "CMYK" else "RGB")
-    small = image.resize(size, Image.Resampling.BICUBIC)
-    small.filename = name  # type: ignore[attr-defined]  # error messages name it
+    plain = to_plain_mode(image)
+    small = plain.resize(size, Image.Resampling.BICUBIC)
+    if plain.mode == "F":  # bytes and 16 bits are clipped by Pillow
+        small = Image.fromarray(np.clip(np.array(small), *plain.getextrema()))
+    small.filename = getattr(plain, "filename", "")  # type: ignore[attr-defined]  # error messages name it
     return small

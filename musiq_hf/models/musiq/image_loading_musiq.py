@@ -217,24 +217,68 @@ def describe(image: Any) -> str:
     return os.fspath(image)[:200] if isinstance(image, str | os.PathLike) else type(image).__name__
 
 
-def _read_pil_pixels(image: Image.Image) -> np.ndarray:
-    """Read the pixels of a PIL image, (height, width) or (height, width, channels), in one of the supported dtypes."""
+def to_plain_mode(image: Image.Image) -> Image.Image:
+    """Convert a PIL image to a mode whose pixels can be averaged: L, RGB, RGBA, I;16 or F.
+
+    Transparency of any kind becomes the alpha of RGBA. In 16-bit gray, which has no alpha, it becomes white.
+
+    Returns:
+        The picture, upright. One that has such a mode already is not copied.
+
+    Raises:
+        ValueError: If the picture cannot be decoded or converted, or has 32-bit integers beyond 16 bits.
+    """
     image = load_image(image)
-    if image.mode.startswith("I;16"):
-        return np.array(image).astype(np.uint16)  # also converts big-endian pixels
-    if image.mode == "I":  # 16-bit pictures in a 32-bit container
-        pixels = np.array(image)
-        if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
-            raise ValueError(
-                f"32-bit integer pixels must lie in 0..65535, got {pixels.min()}..{pixels.max()}. Scale them first."
-            )
-        return pixels.astype(np.uint16)
     if image.mode == "F":
-        return np.array(image)
-    with _name_failures(_get_pil_name(image)):
-        if image.has_transparency_data:
-            return np.array(image.convert("RGBA"))
-        return np.array(image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB"))
+        return image
+    if image.mode.startswith("I"):
+        plain = Image.fromarray(_read_sixteen_bits(image))
+    else:
+        with _name_failures(_get_pil_name(image)):
+            plain = _to_eight_bits(image)
+    plain.filename = getattr(image, "filename", "")  # type: ignore[attr-defined]  # error messages name it
+    return plain
+
+
+def _read_sixteen_bits(image: Image.Image) -> np.ndarray:
+    """Read gray pixels of any byte order, in 16 bits or in a container of 32 bits, as uint16 (height, width)."""
+    pixels = np.array(image)
+    if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
+        raise ValueError(
+            f"32-bit integer pixels must lie in 0..65535, got {pixels.min()}..{pixels.max()}. Scale them first."
+        )
+    gray = pixels.astype(np.uint16)
+    if "transparency" in image.info:
+        gray[gray == image.info["transparency"]] = 65535
+    return gray
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode with 8 bits to L, RGB or RGBA."""
+    if image.mode == "La":  # Pillow converts it to this mode only
+        image = image.convert("LA")
+    if not image.has_transparency_data:
+        return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+    key = image.info.get("transparency")
+    if image.mode in ("L", "RGB") and (scaled := _scale_key(image, key)) != key:
+        image = image.copy()
+        image.info["transparency"] = scaled
+    return image.convert("RGBA")
+
+
+def _scale_key(image: Image.Image, key: Any) -> Any:
+    """Return the transparent colour in the 8 bits of the pixels; Pillow leaves it in the bits of a PNG file.
+
+    Gray of 2 or 4 bits is known by its values, which are multiples of 85 or 17. A key of so few bits is none of these
+    but 0.
+    """
+    if image.mode == "RGB":
+        return tuple(value >> 8 for value in key) if max(key) > 255 else key
+    present = [value for value, count in enumerate(image.histogram()) if count]
+    for factor in (85, 17):
+        if key in range(255 // factor + 1) and not any(value % factor for value in present):
+            return key * factor
+    return key
 
 
 def _make_tensor(array: np.ndarray) -> torch.Tensor:
@@ -305,7 +349,7 @@ def to_rgb_tensor(
     """
     default = "channels_first" if isinstance(image, torch.Tensor) else "channels_last"
     if isinstance(image, Image.Image):
-        image = _read_pil_pixels(image)
+        image = np.array(to_plain_mode(image))
         input_data_format = None  # a PIL image has no layout to choose
     raw = image if isinstance(image, torch.Tensor) else _make_tensor(image)
     if raw.numel() == 0:
