@@ -5,12 +5,11 @@ import itertools
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from PIL import ExifTags, Image
 from transformers.utils import logging
 
 from ..models.protocol import QualityProcessor, TrainingView
 from ..pictures.degradations import to_rgb_picture
-from ..pictures.opening import compute_shrunk_size, open_picture
+from ..pictures.opening import compute_shrunk_size, read_header
 from .batches import WHOLE_PICTURE, open_row
 
 if TYPE_CHECKING:
@@ -59,12 +58,9 @@ def readable_rows(
 
 def _read_size(cell: dict[str, Any]) -> tuple[int, int]:
     """Read width and height, turned upright, from the head of a file."""
-    try:
-        with Image.open(BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as opened:
-            is_turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
-            return opened.size[::-1] if is_turned else opened.size
-    except Exception:  # damaged heads provoke all kinds
-        return open_picture(cell).size  # its error says in one sentence what is wrong
+    name = cell["path"] or "picture in the data set"
+    header = read_header(BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"], name)
+    return header.size[::-1] if header.is_turned else header.size
 
 
 def count_tokens_of_rows(
