@@ -3,15 +3,19 @@
 
 import glob
 import inspect
+import itertools
+import os
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pictures.finding import find_pictures
+from ..pictures.lazy import check_path
 from .annotation_files import Range, check_range, check_score, check_unit
 from .public_sets import DATA_SETS
 from .shards import make_shard_features, read_shards
+from .split_files import find_split_files
 from .splits import PROTOCOL, check_split_name, find_reference_column, split_at_random
 from .tables import (
     EXPECTED,
@@ -20,6 +24,7 @@ from .tables import (
     check_scores,
     check_stream,
     has_paths,
+    make_table_features,
     read_scores_csv,
     split_by_column,
 )
@@ -52,12 +57,11 @@ def _find_format(data: str) -> str:
     return name or "hub"
 
 
-def _locate_files(data: str) -> tuple[dict[str, Any], Path]:
-    """Return the arguments that name a file, a pattern or a folder to `datasets`, and the folder of the files."""
+def _locate_files(data: str, pattern: str) -> dict[str, list[str]]:
+    """Return the files of a file, a pattern or a folder by their splits, which only the names in a folder tell."""
     if Path(data).is_dir():
-        return {"data_dir": data}, Path(data)
-    files = [data] if Path(data).is_file() else sorted(glob.glob(data))
-    return {"data_files": {"train": files}}, Path(files[0]).parent
+        return find_split_files(Path(data), pattern)
+    return {"train": [data] if Path(data).is_file() else sorted(glob.glob(data, recursive=True))}
 
 
 def _load(builder: str, *, data: str, kind: str, **arguments: Any) -> Splits:
@@ -79,6 +83,25 @@ def _load(builder: str, *, data: str, kind: str, **arguments: Any) -> Splits:
     except (OSError, ValueError, IndexError, tarfile.TarError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error  # datasets says only that generation failed
         raise ValueError(f"{data} cannot be read as {kind}: {cause}") from error
+
+
+def _load_files(builder: str, files: dict[str, list[str]], **arguments: Any) -> Splits:
+    """Load files as `_load` does; a file whose name has square brackets or stars is no pattern."""
+    for path in itertools.chain.from_iterable(files.values()):
+        check_path(path, path)
+    escaped = {split: [glob.escape(os.path.abspath(path)) for path in paths] for split, paths in files.items()}
+    return _load(builder, data_files=escaped, **arguments)
+
+
+def _read_schema(path: str, data: str, kind: str) -> Any:
+    """Read the Arrow schema of a parquet file, or raise a ValueError as `_load` does."""
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        return pyarrow.parquet.read_schema(check_path(path, path))
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ValueError(f"{data} cannot be read as {kind}: {error}") from error
 
 
 def _check_filled(splits: Splits, data: str) -> None:
@@ -105,9 +128,12 @@ def _read_csv(data: str, *, image_root: str | None, score_range: Range) -> Split
 
 
 def _read_parquet(data: str, *, image_root: str | None, streaming: bool, score_range: Range) -> Splits:
-    files, folder = _locate_files(data)
+    kind, files = "parquet files", _locate_files(data, PATTERNS["parquet"])
+    first = next(iter(files.values()))[0]
+    folder = Path(data) if Path(data).is_dir() else Path(first).parent
     root = folder if image_root is None else Path(image_root)
-    splits = _load("parquet", data=data, kind="parquet files", streaming=streaming, **files)
+    features = make_table_features(_read_schema(first, data, kind))
+    splits = _load_files("parquet", files, data=data, kind=kind, streaming=streaming, features=features)
     if not streaming:
         _check_filled(splits, data)
         if list(splits) == ["train"]:
@@ -123,10 +149,10 @@ def _read_parquet(data: str, *, image_root: str | None, streaming: bool, score_r
 
 
 def _read_webdataset(data: str, *, streaming: bool, score_range: Range) -> Splits:
-    kind, (files, _) = "webdataset files", _locate_files(data)
-    probe = _load("webdataset", data=data, kind=kind, streaming=True, **files)
+    kind, files = "webdataset files", _locate_files(data, PATTERNS["webdataset"])
+    probe = _load_files("webdataset", files, data=data, kind=kind, streaming=True)
     features = make_shard_features(next(iter(probe.values())).features)
-    splits = _load("webdataset", data=data, kind=kind, streaming=streaming, features=features, **files)
+    splits = _load_files("webdataset", files, data=data, kind=kind, streaming=streaming, features=features)
     if not streaming:
         _check_filled(splits, data)
     return _check_splits(splits, data, read_shards, score_range)
