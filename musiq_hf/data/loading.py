@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..pictures.finding import find_pictures
 from ..pictures.lazy import check_path
 from .annotation_files import Range, check_range, check_score, check_unit
+from .image_folders import METADATA, read_image_folder
 from .public_sets import DATA_SETS
 from .shards import make_shard_features, read_shards
 from .split_files import find_split_files
@@ -47,7 +48,10 @@ def _find_format(data: str) -> str:
     """Return the format of data, a key of `READERS`; raise a ValueError for files that do not exist."""
     path = Path(data)
     if path.is_dir():
-        return next((name for name, pattern in PATTERNS.items() if any(path.rglob(pattern))), "imagefolder")
+        found = (
+            name for name, pattern in PATTERNS.items() if {file.name for file in path.rglob(pattern)} - {*METADATA}
+        )
+        return next(found, "imagefolder")
     suffix = path.suffix.lower()
     name = {Path(pattern).suffix: name for name, pattern in PATTERNS.items()}.get(suffix)
     if path.is_file():
@@ -159,9 +163,7 @@ def _read_webdataset(data: str, *, streaming: bool, score_range: Range) -> Split
 
 
 def _read_imagefolder(data: str, *, score_range: Range) -> Splits:
-    splits = _load("imagefolder", data=data, kind=HUB_OR_FOLDER, data_dir=data)
-    _check_filled(splits, data)
-    return _check_splits(splits, data, check_rows, Path(data), score_range)
+    return read_image_folder(Path(data), score_range)
 
 
 def _read_hub(data: str, *, streaming: bool, score_range: Range) -> Splits:
@@ -195,7 +197,8 @@ def load_scored_images(
               place of `mos`.
             - WebDataset shards (.tar). A sample is a picture and a json with `mos` or `distribution`, or a picture and
               a txt or cls with the score.
-            - A folder that `datasets` reads as an imagefolder, whose metadata have `file_name` and `mos`.
+            - A folder of pictures with tables metadata.csv, metadata.jsonl or metadata.parquet in it or below it,
+              which have `file_name` and `mos`. Folders below it may be named for splits.
             - The id of a data set on the Hub.
         image_root: Folder that paths in a CSV or in parquet files start from; None takes the folder of the file.
         streaming: Whether rows are read and checked one by one, as they are used (parquet, shards, Hub).

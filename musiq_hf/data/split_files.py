@@ -36,6 +36,11 @@ def _find_split(path: Path) -> str | None:
     return None
 
 
+def is_hidden(path: Path) -> bool:
+    """Return whether a relative path leads through a hidden folder or to a hidden file."""
+    return any(name.startswith(".") for name in path.parts)
+
+
 def find_split_files(folder: Path, pattern: str) -> dict[str, list[str]]:
     """Find the files below a folder, by their splits.
 
@@ -52,7 +57,7 @@ def find_split_files(folder: Path, pattern: str) -> dict[str, list[str]]:
     splits: dict[str | None, list[str]] = {}
     for path in sorted(folder.rglob(pattern)):
         relative = path.relative_to(folder)
-        if not any(name.startswith(".") for name in relative.parts):
+        if not is_hidden(relative):
             splits.setdefault(_find_split(relative), []).append(str(path))
     unnamed = splits.pop(None, [])
     if unnamed and splits:

@@ -60,7 +60,7 @@ def read_scores_csv(path: Path, image_root: Path, score_range: Range, *, picture
         counts = _list_count_columns(names, path)
         score = "distribution" if counts else "mos"
         check_columns([*names, score] if counts else names, (picture, score), source=str(path), expected=EXPECTED)
-        others = [name for name in names if name and name not in (picture, score, *counts)]
+        others = [name for name in names if name and name not in ("image", picture, score, *counts)]
         columns: dict[str, list[Any]] = {name: [] for name in ("image", score, *others)}
         for row in rows:
             where = check_row(row, path)
