@@ -27,7 +27,7 @@ def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, h
         ValueError: If it is no finite number in [low, high].
     """
     try:
-        number = float(value)
+        number = _parse_number(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and low <= number <= high):
@@ -37,6 +37,12 @@ def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, h
     return number
 
 
+def _parse_number(value: Any) -> float:
+    if "_" in str(value):
+        raise ValueError("Python reads 1_0 as 10, but a table that holds it is wrong.")
+    return float(value)
+
+
 def check_distribution(values: Any, *, where: str) -> list[float]:
     """Return counts or fractions of the scores 1..n as fractions that sum to 1.
 
@@ -44,7 +50,7 @@ def check_distribution(values: Any, *, where: str) -> list[float]:
         ValueError: If they are anything else; the message starts with `where`.
     """
     try:
-        counts = [float(value) for value in values]
+        counts = [_parse_number(value) for value in values]
         total = math.fsum(counts)
     except (TypeError, ValueError, OverflowError):
         counts, total = [], math.nan
@@ -137,7 +143,7 @@ def read_fields(path: Path, count: int, expected: str) -> Iterator[tuple[str, li
     Raises:
         ValueError: If it is no text, or a line has more or fewer fields.
     """
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         fields = line.split()
         if fields and len(fields) != count:
             raise ValueError(f"{path}, line {number}: {expected} were expected, got {line.strip()!r}.")

@@ -194,11 +194,13 @@ def _has_all_bytes(rows: "datasets.Dataset") -> bool:
 
 
 def check_scores(rows: "datasets.Dataset", source: str, score_range: Range) -> "datasets.Dataset":
-    """Check the scores of every row as `check_rows` does."""
+    """Check the scores of every row as `check_rows` does, and return them as floating-point numbers."""
     check_unit(rows.features, source, score_range)
     if "mos" in rows.column_names:
-        for row, mos in enumerate(rows["mos"]):
-            check_score("mos", mos, f"{source}, row {row}", score_range)
+        numbers = [check_score("mos", mos, f"{source}, row {i}", score_range) for i, mos in enumerate(rows["mos"])]
+        feature = list_column_kinds()["mos"]
+        if rows.features["mos"] != feature:  # whole numbers, or texts of numbers
+            rows = rows.remove_columns("mos").add_column("mos", numbers, feature=feature)
     if "distribution" in rows.column_names:
         parts = [check_distribution(part, where=f"{source}, row {i}") for i, part in enumerate(rows["distribution"])]
         for row, part in enumerate(parts):

@@ -5,7 +5,7 @@ import pytest
 from scored import KONIQ, write
 
 from musiq_hf.data import load_koniq, load_spaq, load_tid2013
-from musiq_hf.data.annotation_files import read_table
+from musiq_hf.data.annotation_files import read_fields, read_table
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,9 @@ def test_tables_may_have_a_byte_order_mark_empty_lines_and_further_cells(tmp_pat
     path.write_bytes(b"name,mos\na.png,1\n\xff\xfe.png,2\n")
     with pytest.raises(ValueError, match="a.csv, line 3: the row has bytes that are not UTF-8. Save the table"):
         list(read_table(path, ["name", "mos"]))
+
+
+def test_lines_of_fields_are_those_of_an_editor(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("a\u2028 1\r\n\r\nc\x0b 2\r\n".encode())
+    assert [where for where, _ in read_fields(path, 2, "")] == [f"{path}, line 1", f"{path}, line 3"]

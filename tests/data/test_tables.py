@@ -202,6 +202,36 @@ def test_groups_references_and_splits_are_texts_of_any_kind(folder, cache, kind)
     assert {name: rows[name][:] for name in columns} == columns
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", [*TEXTS, pyarrow.binary(), pyarrow.int8(), pyarrow.decimal128(5, 2)], ids=str)
+def test_scores_of_any_kind_become_numbers(folder, cache, kind, streaming):
+    values = [b"1", b"2"] if kind == pyarrow.binary() else [1, 2] if kind not in TEXTS else [" 1.5", "2e0\n"]
+    path = write_arrow(folder, image=["photos/0.png", "photos/1.png"], mos=pyarrow.array(values, kind))
+    rows = load_scored_images(path, streaming=streaming)["train"]
+    assert rows.features["mos"].dtype == "float64"
+    assert [row["mos"] for row in rows] == ([1.5, 2.0] if kind in TEXTS else [1.0, 2.0])
+    if kind in TEXTS:
+        path = write_arrow(folder, image=["photos/0.png", "photos/1.png"], mos=pyarrow.array(["1", "1_0"], kind))
+        with pytest.raises(ValueError, match="row 1: `mos` must be a number, got 1_0"):
+            list(load_scored_images(path, streaming=streaming)["train"])
+
+
+@pytest.mark.parametrize("kind", TEXTS, ids=str)
+def test_distributions_of_texts_become_numbers(folder, cache, kind):
+    counts = pyarrow.array([["1", "3"]], pyarrow.list_(kind)) if kind in TEXTS[:3] else [["1", "3"]]
+    path = write_arrow(folder, image=["photos/0.png"], distribution=counts)
+    assert load_scored_images(path)["train"]["distribution"][:] == [[0.25, 0.75]]
+
+
+def test_errors_name_the_line_as_an_editor_counts_it(folder):
+    text = 'image,mos,note\r\n\r\n0.png,1,"two\r\nlines"\r\n\r\n1.png,bad,"two\r\nlines"\r\n'
+    with pytest.raises(ValueError, match="scores.csv, line 6: `mos` must be a number, got bad"):
+        load_scored_images(write_csv(folder, text.replace("\r\n", "\n")), image_root=str(folder / "photos"))
+    (folder / "scores.csv").write_bytes(text.encode())
+    with pytest.raises(ValueError, match="scores.csv, line 6: `mos` must be a number, got bad"):
+        load_scored_images(str(folder / "scores.csv"), image_root=str(folder / "photos"))
+
+
 def test_texts_in_a_csv_are_not_parsed(folder):
     names = ["NA", "null", "007", "1e3", "nan", "True", "2024-01-01", " a "]
     for name in names:
