@@ -1,28 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of tar archives, which are read in place: members, and links to members."""
 
+import io
 import os
 import posixpath
 import tarfile
 from collections.abc import Iterator
 from functools import partial
-from io import BytesIO
 
 from .finding import has_picture_suffix
 from .lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable
 from .table_sources import Columns
 
 TAR_BLOCK = 512  # bytes
+LONGEST_HEADER = 1 << 20  # bytes; long names and their like
 MAX_LINKS = 40  # links that lead to links, as on Linux
 Index = dict[str, list[tarfile.TarInfo]]  # members by their plain names, in the order of the archive
 
 
 def read_tar(path: str, columns: Columns) -> Iterator[Source]:
     """Read the headers of the members that are pictures; their bytes are read when they are decoded."""
-    problem = None
     try:
-        index: Index | None = None
-        for member in _read_headers(check_path(path, path)):
+        check_path(path, path)
+    except ValueError as error:
+        yield make_unreadable(path, f"cannot be read as an archive ({error}).")
+        return
+    problem, index = None, None
+    try:
+        for member in _read_headers(path):
             if member.isdir() or not has_picture_suffix(member.name):
                 continue
             if index is None and (member.islnk() or member.issym()):
@@ -112,23 +117,32 @@ def _index_members(path: str) -> Index:
     return index
 
 
-def _read_part(path: str, offset: int, size: int, name: str) -> BytesIO:
+def _read_part(path: str, offset: int, size: int, name: str) -> io.BytesIO:
     """Return the bytes of a member of an archive."""
     if offset + size > os.path.getsize(path):  # compared first, because a damaged header may claim any size
         raise ValueError(f"{name}: the archive ends within this member. Download it again.")
     with open(path, "rb") as file:
         file.seek(offset)
-        return BytesIO(file.read(size))
+        return io.BytesIO(file.read(size))
+
+
+class _HeaderFile(io.BufferedReader):
+    """Archive of which headers alone are read; a header that claims to be huge is not read into memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read bytes, or raise a TarError if no header can be so long."""
+        if size is None or not 0 <= size <= LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header over {LONGEST_HEADER:,} bytes")
+        return super().read(size)
 
 
 def _read_headers(path: str) -> Iterator[tarfile.TarInfo]:
     """Read the headers of all members; raise a TarError if the archive has no end mark."""
-    with tarfile.open(path, "r:") as archive:
+    with _HeaderFile(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # the list would keep all headers in memory
             yield member
         # `next` takes any block that is no header for the end mark. The true one is a block of zeros.
-        with open(path, "rb") as file:
-            file.seek(archive.offset)
-            if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):
-                raise tarfile.ReadError(f"no header and no end mark at byte {archive.offset}")
+        file.seek(archive.offset)
+        if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):
+            raise tarfile.ReadError(f"no header and no end mark at byte {archive.offset}")

@@ -2,6 +2,7 @@
 """Where pictures come from: keys and their order, and what is missing, odd or damaged."""
 
 import os
+import socket
 
 import numpy as np
 import pyarrow
@@ -10,6 +11,7 @@ import pytest
 from picture_files import keys, outcomes, pixels, png, write
 
 from musiq_hf import MusiqImageProcessor
+from musiq_hf.data import load_scored_images
 from musiq_hf.models.musiq import image_loading_musiq
 from musiq_hf.pictures import finding
 from musiq_hf.pictures.sources import check_sources, count_sources, find_sources
@@ -57,6 +59,27 @@ def test_what_is_no_regular_file_is_an_error_and_never_waited_for(place):
     (place / "photos").mkdir()
     os.mkfifo(place / "photos" / "pipe.png")
     assert outcomes("photos") == {"photos/pipe.png": "photos/pipe.png: not a regular file."}
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link_to_fifo", "socket", "endless", "dangling"])
+@pytest.mark.parametrize("name", ["t.csv", "t.tar", "t.parquet"])
+def test_a_table_or_archive_that_is_no_regular_file_is_a_row(place, name, kind):
+    if kind in ("fifo", "link_to_fifo"):
+        os.mkfifo("pipe" if kind == "link_to_fifo" else name)
+    if kind in ("link_to_fifo", "endless"):
+        os.symlink("pipe" if kind == "link_to_fifo" else "/dev/zero", name)
+    if kind == "dangling":
+        os.symlink("gone", name)
+    with socket.socket(socket.AF_UNIX) as server:
+        if kind == "socket":
+            server.bind(name)
+        check_sources([name])
+        reason = "no such file" if kind == "dangling" else "not a regular file"
+        ((key, error),) = outcomes(name).items()
+        assert key == name and error.startswith(f"{name}: cannot be read as ") and reason in error
+        assert keys(name, columns=Columns()) == [name]
+        with pytest.raises(ValueError, match="no such file|not a regular file"):
+            load_scored_images(name)
 
 
 def test_a_folder_that_cannot_be_listed_is_a_row(place, monkeypatch):

@@ -132,3 +132,16 @@ def test_links_out_of_the_archive_and_loops_are_rows(place):
     found = outcomes("t.tar")
     assert list(found) == [f"t.tar::{name}" for name in [*(link[0] for link in links), "z.png"]]
     assert all(reason in found[f"t.tar::{name}"] for name, _, _, reason in links)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE], ids=["name", "pax"])
+def test_a_header_that_claims_to_be_huge_is_not_read(place, kind):
+    info = tarfile.TarInfo("long")
+    info.type, info.size = kind, 1 << 33
+    content = write_tar(place / "t.tar", [("a.png", png(1))]).read_bytes().rstrip(b"\0")
+    content += bytes(-len(content) % 512)
+    with open(place / "t.tar", "wb") as file:
+        file.write(content + info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(1 << 34)  # a sparse file, which holds no more than its head on the disk
+    found = outcomes("t.tar")
+    assert list(found) == ["t.tar::a.png", "t.tar"] and "a header over 1,048,576 bytes" in found["t.tar"]
