@@ -280,9 +280,23 @@ def _complete_rows(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterato
             yield (*numbers, model, signature, error, ensemble)
 
 
+class _PlainLines:
+    """Text file in which lines end with a line feed alone.
+
+    `csv` quotes only those line breaks that its own line ending has, so it must write both.
+    """
+
+    def __init__(self, file: IO[str]):
+        self._file = file
+
+    def write(self, line: str) -> int:
+        """Write a line that ends with carriage return and line feed."""
+        return self._file.write(line.removesuffix("\r\n") + "\n")
+
+
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(_PlainLines(file), lineterminator="\r\n")
         writer.writerow(columns)
         writer.writerows(rows)
 

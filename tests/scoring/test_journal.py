@@ -258,3 +258,14 @@ def test_names(tmp_path):
     with pytest.raises(ValueError, match=r"scores.xlsx: scores are written to .csv, .jsonl, .parquet files"):
         check_output("scores.xlsx")
     assert name_shard(tmp_path / "scores.v2.csv", 3, 8) == tmp_path / "scores.v2.3-of-8.csv"
+
+
+@pytest.mark.parametrize("key", ["a\rb.png", "a\nb.png", "a\r\nb.png", "\r", 'a"\r,b.png', "a\r\n"])
+def test_line_breaks_in_keys_are_quoted_and_lines_end_with_a_line_feed(tmp_path, key):
+    rows = [ROWS[0]._replace(key=key), ROWS[0]._replace(key="z.png")]
+    output = tmp_path / "scores.csv"
+    go_on(output, rows)
+    assert [row["key"] for row in read_back(output)] == [key, "z.png"]
+    content = output.read_bytes()
+    assert content.startswith((",".join(COLUMNS) + "\n").encode()) and content.endswith(b"|1,\n")
+    assert content.count(b"\r") == key.count("\r")
