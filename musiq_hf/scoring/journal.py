@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,7 @@ COLUMNS = ("key", "width", "height", "score", "score_0_1", "std", "model", "sign
 ENSEMBLE = "ensemble"  # additional column, for several checkpoints with weights
 MAGIC = '{"journal_of": "musiq score"'
 ROWS_OF_GROUP = 10_000  # rows in a row group of a parquet file
+START_ANEW = "or, if no run is at work on it, delete the file to start anew."
 
 
 class Totals(NamedTuple):
@@ -66,7 +68,7 @@ def check_no_other_journal(output: Path, journals: Sequence[Path]) -> None:
         if name.fullmatch(path.name) and path not in journals:
             raise ValueError(
                 f"{path} is of an unfinished run with another number of processes. Repeat its command to continue it, "
-                "or delete the file to start anew."
+                f"{START_ANEW}"
             )
 
 
@@ -93,9 +95,9 @@ class Journal:
         self._file = open(path, "a+b")
         try:
             self._lock()
-            end = self._read(json.loads(json.dumps(settings)))
-            self._file.truncate(end)
-            if not end:
+            self._size = self._read(json.loads(json.dumps(settings)))
+            self._file.truncate(self._size)
+            if not self._size:
                 self._write({"journal_of": "musiq score", **settings})
         except BaseException:
             self._file.close()
@@ -138,12 +140,12 @@ class Journal:
             raise ValueError(
                 f"{self.path} is of an unfinished run with other settings ({changed[0]}: "
                 f"{_describe_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to "
-                "continue it, or delete the file to start anew."
+                f"continue it, {START_ANEW}"
             )
         return end
 
     def _write(self, entry: Any) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._size += self._file.write(json.dumps(entry).encode() + b"\n")
         self._file.flush()  # the system keeps it even if this process is killed
 
     def skip_done(self, sources: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -152,15 +154,15 @@ class Journal:
         Raises:
             ValueError: If the sources at the start are not the pictures that the rows are about.
         """
-        with open(self.path, "rb") as file:
-            for entry in itertools.islice(_read_entries(file), self.pictures):
-                key, done = next(sources, (None, None))[0], entry[0].key
-                if key != done:
-                    now = "nothing" if key is None else key
-                    raise ValueError(
-                        f"{self.path}: the pictures have changed since the run began ({done} was expected, {now} "
-                        "is there). Restore them to continue it, or delete the file to start anew."
-                    )
+        self._file.seek(0)
+        for entry in itertools.islice(_read_entries(self._file), self.pictures):
+            key, done = next(sources, (None, None))[0], entry[0].key
+            if key != done:
+                now = "nothing" if key is None else key
+                raise ValueError(
+                    f"{self.path}: the pictures have changed since the run began ({done} was expected, {now} "
+                    f"is there). Restore them to continue it, {START_ANEW}"
+                )
         yield from sources
 
     def append(self, entry: Entry) -> None:
@@ -170,15 +172,39 @@ class Journal:
         self.errors += _has_error(entry)
 
     def finish(self) -> None:
-        """Note that no picture is missing."""
+        """Note that no picture is missing, and write the file anew if someone has deleted it.
+
+        Raises:
+            ValueError: If someone has changed the file, or has put another one in its place.
+        """
         if not self.is_finished:
             self._write(Totals(self.pictures, self.errors)._asdict())
         self.is_finished = True
+        if os.fstat(self._file.fileno()).st_size != self._size:
+            raise ValueError(f"{self.path} was changed during the run: it lacks scores. Delete it, and run again.")
+        if not os.path.lexists(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file.seek(0)
+            with open(self.path, "xb") as copy:
+                shutil.copyfileobj(self._file, copy)
+        elif not self._is_in_place():
+            raise ValueError(
+                f"{self.path}: another file has taken its place, and the scores of this run are lost. Wait for the "
+                "run that writes it, or run again."
+            )
+
+    def _is_in_place(self) -> bool:
+        """Return whether the path still leads to the open file."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Close the file, so that another process can continue, and remove a journal without rows."""
+        is_empty = not self.pictures and not self.is_finished and self._is_in_place()
         self._file.close()
-        if not self.pictures and not self.is_finished:
+        if is_empty:
             self.path.unlink(missing_ok=True)
 
 
@@ -238,17 +264,24 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
 
     Returns:
         Numbers of pictures; None if a process is still at work, or another one has made the output.
+
+    Raises:
+        ValueError: If a journal lacks rows that it should have.
     """
     totals = [_read_totals(journal) for journal in journals]
     finished = [part for part in totals if part is not None]
+    if len(journals) == 1 and not finished:
+        raise ValueError(f"{journals[0]} was deleted or changed before {output} was made of it. Run again.")
     if len(finished) < len(journals):
         return None
+    result = Totals(sum(part.pictures for part in finished), sum(part.errors for part in finished))
     try:
         with ExitStack() as stack:
             files = [stack.enter_context(open(journal, "rb")) for journal in journals]
             head = json.loads(files[0].readline())
             files[0].seek(0)
-            rows = _complete_rows(_take_turns([_read_entries(file) for file in files]), head)
+            entries = _count_out(_take_turns([_read_entries(file) for file in files]), result.pictures, journals)
+            rows = _complete_rows(entries, head)
             columns = COLUMNS if head["weights"] is None else (*COLUMNS, ENSEMBLE)
             WRITERS[output.suffix.lower()](temporary, columns, (row[: len(columns)] for row in rows))
         with open(temporary, "rb+") as file:
@@ -260,7 +293,18 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
         raise
     for journal in journals:
         journal.unlink(missing_ok=True)
-    return Totals(sum(part.pictures for part in finished), sum(part.errors for part in finished))
+    return result
+
+
+def _count_out(entries: Iterable[Entry], expected: int, journals: Sequence[Path]) -> Iterator[Entry]:
+    """Yield the entries of the journals, and raise a ValueError if there are not as many as expected."""
+    number = 0
+    for entry in entries:
+        number += 1
+        yield entry
+    if number != expected:
+        names = ", ".join(map(str, journals))
+        raise ValueError(f"{names}: only {number} of {expected} pictures have rows. Run again to score the others.")
 
 
 def _take_turns(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:

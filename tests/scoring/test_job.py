@@ -134,6 +134,19 @@ def test_an_output_that_exists_is_only_replaced_on_request(photos):
     assert run_job(make_job("scores.csv", overwrite=True)).pictures == NUM_PICTURES
 
 
+def test_a_journal_that_is_deleted_during_the_run_costs_nothing(photos):
+    run_job(make_job("whole.csv"))
+    job = make_job("scores.csv")
+
+    def on_progress(totals):
+        if totals.pictures == 3:
+            job.journal.unlink()
+
+    assert run_job(job, on_progress=on_progress) == ("written", NUM_PICTURES, 1)
+    assert Path("scores.csv").read_bytes() == Path("whole.csv").read_bytes()
+    assert not job.journal.exists()
+
+
 def test_a_job_with_other_settings_does_not_continue_one(photos):
     with pytest.raises(KeyboardInterrupt):
         run_job(make_job("scores.csv"), on_progress=interrupt_at(2))

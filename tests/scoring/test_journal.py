@@ -219,6 +219,70 @@ def test_two_runs_never_write_one_journal(tmp_path):
     Journal(tmp_path / "part", SETTINGS).close()
 
 
+@pytest.mark.parametrize("what", ["file", "folder", "moved"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_journal_that_is_deleted_during_the_run_loses_nothing(tmp_path, what, count):
+    go_on(tmp_path / "one.csv")
+    output = tmp_path / "new" / "scores.csv"
+    journals = name_journals(output, count)
+    for index, path in enumerate(journals):
+        with closing(Journal(path, SETTINGS)) as journal:
+            for row in ROWS[index::count]:
+                journal.append((row,))
+            if what == "moved":
+                path.rename(tmp_path / "elsewhere")
+            else:
+                path.unlink()
+            if what == "folder" and not os.listdir(output.parent):
+                output.parent.rmdir()
+            journal.finish()
+        result = write_output(output, journals, temporary=output.with_name("tmp"))
+    assert result == (4, 1)
+    assert output.read_bytes() == (tmp_path / "one.csv").read_bytes()
+
+
+@pytest.mark.parametrize("do", ["truncate", "append", "replace", "link"])
+def test_a_journal_that_is_changed_during_the_run_is_an_error(tmp_path, do):
+    part = tmp_path / "scores.csv.part"
+    with closing(Journal(part, SETTINGS)) as journal:
+        journal.append((ROWS[0],))
+        if do == "truncate":
+            part.write_bytes(b"")
+        elif do == "append":
+            part.write_bytes(part.read_bytes() + b"[]\n")
+        else:
+            part.unlink()
+            (tmp_path / "other").write_text("of another run")
+            (part.write_text if do == "replace" else part.symlink_to)("other")
+        journal.append((ROWS[1],))
+        with pytest.raises(ValueError, match=r"scores.csv.part(: another file has taken| was changed during the run)"):
+            journal.finish()
+    assert (tmp_path / "other").exists() is (do in ("replace", "link"))
+
+
+def test_a_run_without_rows_leaves_the_journal_of_another_run(tmp_path):
+    part = tmp_path / "scores.csv.part"
+    with closing(Journal(part, SETTINGS)):
+        part.unlink()
+        with closing(Journal(part, SETTINGS)) as other:
+            other.append((ROWS[0],))
+    assert part.exists()
+
+
+def test_rows_that_are_missing_at_the_end_are_an_error(tmp_path):
+    part, output = tmp_path / "scores.csv.part", tmp_path / "scores.csv"
+    with pytest.raises(ValueError, match="scores.csv.part was deleted or changed before .*scores.csv was made"):
+        write_output(output, [part], temporary=tmp_path / "tmp")
+    with closing(Journal(part, SETTINGS)) as journal:
+        for row in ROWS:
+            journal.append((row,))
+        journal.finish()
+    part.write_bytes(part.read_bytes().replace(b"photos/z", b'photos"z'))
+    with pytest.raises(ValueError, match="only 3 of 4 pictures have rows. Run again"):
+        write_output(output, [part], temporary=tmp_path / "tmp")
+    assert not output.exists() and go_on(output) == (4, 1)
+
+
 @pytest.mark.parametrize(("now", "key"), [(ROWS[1:], 'photos/"b",\n2.png'), (ROWS[:1], "nothing")])
 def test_changed_inputs_are_not_mixed(tmp_path, now, key):
     journal = Journal(tmp_path / "part", SETTINGS)
