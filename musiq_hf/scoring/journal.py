@@ -11,11 +11,13 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ..common.files import shorten_name
 from .rows import Entry, ScoreRow
 
 try:
@@ -56,20 +58,35 @@ def name_shard(path: Path, index: int, count: int) -> Path:
 
 def name_journals(output: Path, count: int) -> list[Path]:
     """Return the journals of the `count` processes that write one output together."""
+    name = shorten_name(output.name)
     if count == 1:
-        return [Path(f"{output}.part")]
-    return [Path(f"{output}.{index}-of-{count}.part") for index in range(1, count + 1)]
+        return [output.with_name(f"{name}.part")]
+    return [output.with_name(f"{name}.{index}-of-{count}.part") for index in range(1, count + 1)]
 
 
 def check_no_other_journal(output: Path, journals: Sequence[Path]) -> None:
     """Raise a ValueError if an unfinished run with another number of processes writes the same output."""
-    name = re.compile(re.escape(output.name) + r"(\.\d+-of-\d+)?\.part")
+    name = re.compile(re.escape(shorten_name(output.name)) + r"(\.\d+-of-\d+)?\.part")
     for path in sorted(output.parent.glob("*.part")):
         if name.fullmatch(path.name) and path not in journals:
             raise ValueError(
                 f"{path} is of an unfinished run with another number of processes. Repeat its command to continue it, "
                 f"{START_ANEW}"
             )
+
+
+def _open_journal(path: Path) -> IO[bytes]:
+    """Open or make a file for reading and appending; raise a ValueError if something else than a file is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = os.lstat(path).st_mode if os.path.lexists(path) else stat.S_IFREG
+    if not stat.S_ISREG(kind):
+        raise ValueError(
+            f"{path} holds the rows of a run, but a {'link' if stat.S_ISLNK(kind) else 'folder or device'} is there. "
+            "Remove it, or choose another output."
+        )
+    # A link that someone puts there in this moment is not followed either.
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "a+b")
 
 
 class Journal:
@@ -85,14 +102,14 @@ class Journal:
         is_finished: Whether no picture is missing.
 
     Raises:
-        ValueError: If the journal has other settings, the file is no journal, or another run is writing it.
+        ValueError: If the journal has other settings, the file is no journal, or another run is writing it. Also if
+            the path is a link or a folder.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
         self.path = path
         self.pictures, self.errors, self.is_finished = 0, 0, False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "a+b")
+        self._file = _open_journal(path)
         try:
             self._lock()
             self._size = self._read(json.loads(json.dumps(settings)))
@@ -260,7 +277,8 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
     Args:
         output: File of the table, replaced if it exists.
         journals: Journals of all n processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
-        temporary: File in which the output is written before it is renamed; no other process may use it.
+        temporary: File in which the output is written before it is renamed; no other process may use it. What is
+            there is removed; a link is not followed.
 
     Returns:
         Numbers of pictures; None if a process is still at work, or another one has made the output.
@@ -275,6 +293,7 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
     if len(finished) < len(journals):
         return None
     result = Totals(sum(part.pictures for part in finished), sum(part.errors for part in finished))
+    temporary.unlink(missing_ok=True)
     try:
         with ExitStack() as stack:
             files = [stack.enter_context(open(journal, "rb")) for journal in journals]
@@ -291,6 +310,8 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
         if len(journals) > 1 and output.exists():
             return None
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
     for journal in journals:
         journal.unlink(missing_ok=True)
     return result
@@ -325,14 +346,14 @@ def _complete_rows(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterato
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
 
 
 def _write_json_lines(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "x", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
 
@@ -344,7 +365,7 @@ def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any,
     text, count, number = pyarrow.string(), pyarrow.int32(), pyarrow.float64()
     kinds = {"width": count, "height": count, **dict.fromkeys(("score", "score_0_1", "std", ENSEMBLE), number)}
     schema = pyarrow.schema([(name, kinds.get(name, text)) for name in columns])
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with open(path, "xb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         iterator = iter(rows)
         while group := list(itertools.islice(iterator, ROWS_OF_GROUP)):
             values = zip(*group, strict=True)

@@ -144,7 +144,7 @@ def test_paths_of_reports_are_checked_first(tmp_path):
     with pytest.raises(ValueError, match="photo.jpg: a report is HTML. Give it a name that ends in .html."):
         check_report_path("photo.jpg")
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(ValueError, match="folder.html is a folder. Give the report another name."):
+    with pytest.raises(ValueError, match="folder.html is a folder. Give the file another name."):
         check_report_path(tmp_path / "folder.html")
     with pytest.raises(ValueError, match="missing: no such folder. Make it first"):
         check_report_path(tmp_path / "missing" / "report.html")

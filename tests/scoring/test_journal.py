@@ -209,6 +209,42 @@ def test_a_foreign_file_is_left_alone(tmp_path):
         assert part.read_bytes() == content
 
 
+@pytest.mark.parametrize("target", ["mine", "nothing"])
+def test_a_link_in_the_place_of_the_journal_is_refused(tmp_path, target):
+    (tmp_path / "mine").touch()  # not even an empty file is written to
+    part = tmp_path / "scores.csv.part"
+    part.symlink_to(target)
+    with pytest.raises(ValueError, match="scores.csv.part holds the rows of a run, but a link is there. Remove it"):
+        Journal(part, SETTINGS)
+    assert sorted(os.listdir(tmp_path)) == ["mine", "scores.csv.part"] and not (tmp_path / "mine").read_bytes()
+    part.unlink()
+    os.mkfifo(part)
+    with pytest.raises(ValueError, match="a folder or device is there"):
+        Journal(part, SETTINGS)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_link_under_the_temporary_name_is_not_followed(tmp_path, suffix):
+    (tmp_path / "mine").write_text("precious")
+    output = tmp_path / f"scores{suffix}"
+    (tmp_path / f"scores{suffix}.part.tmp").symlink_to("mine")
+    assert go_on(output) == (4, 1)
+    assert (tmp_path / "mine").read_text() == "precious" and not output.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["mine", output.name]
+
+
+@pytest.mark.parametrize("size", [215, 246, 251, 255])
+@pytest.mark.parametrize("count", [1, 2])
+def test_outputs_with_long_names(tmp_path, size, count):
+    output = tmp_path / ("s" * (size - 4) + ".csv")
+    for index in range(count):
+        result = go_on(output, ROWS[index::count], SETTINGS, index, count)
+    assert result == (4, 1) and os.listdir(tmp_path) == [output.name]
+    name_journals(output, 3)[0].touch()
+    with pytest.raises(ValueError, match="unfinished run with another number of processes"):
+        check_no_other_journal(output, name_journals(output, count))
+
+
 @pytest.mark.skipif(fcntl is None, reason="needs file locks")
 def test_two_runs_never_write_one_journal(tmp_path):
     first = Journal(tmp_path / "part", SETTINGS)
