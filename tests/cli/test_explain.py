@@ -5,6 +5,8 @@ import argparse
 import base64
 import os
 import re
+import shutil
+import sys
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -104,6 +106,15 @@ def test_the_page_is_whole_and_needs_no_other_file(picture, checkpoint, tiny_mod
 def no_figures(monkeypatch):
     """Pages of text alone, made in no time."""
     monkeypatch.setattr("musiq_hf.explain.report._make_sections", lambda *_: iter(()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not Unicode")
+def test_a_name_that_is_not_unicode_is_written_with_backslashes(no_figures, picture, checkpoint, tmp_path, capsys):
+    odd, report = tmp_path / os.fsdecode(b"\xff\x1b.png"), tmp_path / os.fsdecode(b"\xff.html")
+    shutil.copy(picture, odd)
+    assert run(odd, "-o", report, "-m", checkpoint) == 0
+    assert r"\udcff" in Page(report.read_text(encoding="utf-8")).text
+    assert r"\udcff\x1b.png scores " in capsys.readouterr().out
 
 
 def test_a_smaller_copy_is_explained_on_demand(no_figures, picture, checkpoint, tmp_path):
