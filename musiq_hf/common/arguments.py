@@ -11,6 +11,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from .terminal import escape_controls, print_text
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C has ended, as shells say it
 MEMORY_ADVICE = (
@@ -18,6 +21,13 @@ MEMORY_ADVICE = (
     "--eval_batch_size if it fails while measuring. --shorter_side makes pictures smaller."
 )
 WORKER_ERROR = re.compile(r"^Caught (\w+) in DataLoader worker process \d+\.\n", re.MULTILINE)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser whose mistakes, which repeat words of the command line, are shown with escapes."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(status, None if message is None else escape_controls(message))
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -103,11 +113,11 @@ def run_command(name: str, command: Callable[[], int | None], *, example: str | 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(f"{name}: interrupted.", file=sys.stderr)
+        print_text(f"{name}: interrupted.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         sentence = _describe(error, example)
         if sentence is None:
             raise
-        print(f"{name}: {sentence}", file=sys.stderr)
+        print_text(f"{name}: {sentence}", file=sys.stderr)
         return 2

@@ -191,6 +191,21 @@ def test_an_interrupt_while_a_command_is_loaded_is_one_sentence(monkeypatch, cap
     assert mistake(capsys, "info", "musiq-koniq") == (130, "musiq info: interrupted.\n")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not Unicode")
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_names_that_a_terminal_cannot_show_are_rows_with_escapes(checkpoint, encoding, tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in (b"a.png", "\u00e9.png".encode(), "\u65e5.png".encode(), b"\xff.png", b"\x1b]0;title\x07.png"):
+        Image.new("RGB", (20, 16)).save(folder / os.fsdecode(name))
+    words = ("-m", "musiq_hf.cli", "score", "photos", "-m", checkpoint, "--device", "cpu")
+    done = in_a_process(*words, cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    shown = [line.split("photos/")[1] for line in done.stdout.splitlines()[1:]]
+    names = [r"\x1b]0;title\x07.png", "a.png", "\u00e9.png", "\u65e5.png", r"\udcff.png"]
+    assert shown == [name.encode(encoding, "backslashreplace").decode() for name in names]
+
+
 # Checkpoints
 
 

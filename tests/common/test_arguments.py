@@ -7,7 +7,14 @@ import sys
 import pytest
 import torch
 
-from musiq_hf.common.arguments import INTERRUPTED, one_sentence, parse_arguments, print_report, run_command
+from musiq_hf.common.arguments import (
+    INTERRUPTED,
+    CommandParser,
+    one_sentence,
+    parse_arguments,
+    print_report,
+    run_command,
+)
 
 
 @pytest.fixture
@@ -54,6 +61,21 @@ def test_unknown_argument_exits_with_2(parser, capsys):
         parse_arguments(parser, ["--output-directory-of-all", "x"])
     assert stopped.value.code == 2
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_mistakes_show_names_with_escapes(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(CommandParser(), ["\x1b]0;title\x07.png"])
+
+    def command():
+        raise OSError("\x1b[2J.png: no such file")
+
+    assert run_command("score", command) == 2
+    printed = capsys.readouterr().err
+    assert (
+        r"unrecognized arguments: \x1b]0;title\x07.png" in printed and r"score: \x1b[2J.png: no such file" in printed
+    )
+    assert "\x1b" not in printed
 
 
 class Broken(torch.utils.data.Dataset):
