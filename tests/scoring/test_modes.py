@@ -187,7 +187,7 @@ def test_the_same_picture_has_the_same_score(tmp_path, scorer, kind):
         assert row.score == pytest.approx(wanted.score, abs=1e-4), (route, row)
         if not isinstance(source, dict):
             assert scorer(source)["score"] == pytest.approx(wanted.score, abs=1e-4), route
-            assert float(model(**processor(source)).scores) == pytest.approx(wanted.score, abs=1e-4), route
+            assert model(**processor(source)).scores.item() == pytest.approx(wanted.score, abs=1e-4), route
 
 
 @pytest.mark.parametrize("kind", KINDS)
