@@ -47,8 +47,9 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
         paths: Paths of any of these kinds:
             - Pictures, or http(s) URLs of pictures.
             - Folders, searched as by `find_pictures`, and patterns such as "photos/**/*.jpg".
-            - Archives (.tar), such as WebDataset shards.
-            - Tables (.parquet) with a column of pictures: bytes, or bytes and path as `datasets` writes them.
+            - Archives (.tar), such as WebDataset shards, and links within them.
+            - Tables (.parquet) with a column of pictures: bytes, or bytes and path as `datasets` writes them. Where
+              there is none, a column of paths is read as in a CSV.
             - Tables (.csv) with a column of paths, which start from the folder of the file.
             - Data sets, as folders that `save_to_disk` has written.
             - Data sets of the Hub: "hf://datasets/owner/name/configuration@revision:split", the last three as needed.
