@@ -206,6 +206,25 @@ def test_names_that_a_terminal_cannot_show_are_rows_with_escapes(checkpoint, enc
     assert shown == [name.encode(encoding, "backslashreplace").decode() for name in names]
 
 
+@pytest.mark.parametrize("error", [MemoryError("os error 12"), RuntimeError("could not create a primitive")])
+def test_memory_that_runs_out_while_loading_is_one_sentence_and_the_journal_stays(
+    error, checkpoint, tmp_path, monkeypatch, capsys
+):
+    Image.new("RGB", (20, 16)).save(tmp_path / "a.png")
+    words = ("score", tmp_path / "a.png", "-o", tmp_path / "s.csv", "-m", checkpoint, "--device", "cpu")
+
+    def fail(*_, **__):
+        raise error
+
+    for place in ("models.auto.register", "scoring.rows.load_quality", "scoring.journal.Journal.finish"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"musiq_hf.{place}", fail)
+            code, errors = mistake(capsys, *words)
+        assert code == 2 and errors.startswith("musiq score: the memory ran out. Give the program more"), errors
+    assert (tmp_path / "s.csv.part").read_bytes().count(b"\n") == 2
+    assert mistake(capsys, *words)[0] == 0 and not (tmp_path / "s.csv.part").exists()
+
+
 # Checkpoints
 
 

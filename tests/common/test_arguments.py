@@ -98,10 +98,12 @@ def test_errors_of_decoding_processes_keep_their_sentence_alone():
     [
         (ValueError("`epochs` must be\npositive."), "train: `epochs` must be positive."),
         (ImportError("peft is needed here."), "train: peft is needed here."),
-        (torch.OutOfMemoryError("CUDA out of memory."), "train: the memory is too small for such a batch"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "train: the memory ran out. Give the program more"),
+        (MemoryError("Cannot allocate memory (os error 12)"), "train: the memory ran out. Give the program more"),
+        (RuntimeError("could not create a primitive"), "train: the memory ran out. Give the program more"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
-            "train: the memory is too small for such a batch",
+            "train: the memory ran out. Give the program more",
         ),
     ],
 )
