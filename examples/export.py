@@ -213,6 +213,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for module in ("onnx", "onnxscript"):
             require(module, extra="export")
     model, _ = load_quality(arguments.model)
+    if not isinstance(model, MusiqForImageQualityAssessment):
+        raise ValueError(f"A MUSIQ checkpoint can be exported, got {type(model).__name__}. Choose another --model.")
     report = export(model, arguments.output)
     if arguments.output.suffix == ".onnx" and "onnxruntime" not in report["largest_deviation"]:
         print("onnxruntime is not installed: the graph was run, the file was not.", file=sys.stderr)

@@ -4,11 +4,13 @@
 python examples/make_figures.py
 """
 
+import argparse
 from pathlib import Path
 
 from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT
+from musiq_hf.common.arguments import parse_arguments
 from musiq_hf.explain import plot_attention, plot_degradations, plot_quality_map, quality_map
 from musiq_hf.pictures import open_picture
 from musiq_hf.scoring import load_quality
@@ -40,5 +42,7 @@ def draw(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse_arguments(parser)  # none but --help: whatever else is given is refused
     logging.disable_progress_bar()
     print(*draw(FOLDER), sep="\n")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..common.arguments import parse_arguments, run_command
+from ..common.arguments import CommandParser, parse_arguments, run_command
 from ..version import __version__
 
 DESCRIPTION = "Score the quality of pictures with MUSIQ, and see what the scores are made of."
@@ -113,7 +113,7 @@ def build_parser(commands: Collection[str] | None = None) -> argparse.ArgumentPa
     Raises:
         ImportError: If something that one of these modules needs is not installed.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="musiq",
         description=DESCRIPTION,
         epilog=EPILOG,

@@ -10,6 +10,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers.utils import logging
 
+from ..common.terminal import print_text
 from ..evaluation.checkpoints import EvaluationSettings, evaluate_checkpoints
 from ..hub.card_updates import check_card_directory, update_card
 from ..metrics.rendering import render
@@ -137,7 +138,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     check_arguments(arguments)
     report = (measure_checkpoints if arguments.runs is None else repeat_training)(arguments)
     if PartialState().is_main_process:
-        print(render(report))
+        print_text(render(report))
         if arguments.output is not None:
             write_report(arguments.output, report)
 

@@ -11,8 +11,10 @@ from transformers.utils import logging
 from ..common.arguments import positive
 from ..common.extras import require
 from ..common.files import write_text
+from ..common.terminal import print_text
 from ..explain.report import check_report_path, make_report
 from ..models.auto import DEFAULT_CHECKPOINT
+from ..pictures.lazy import escape_name
 from ..pictures.opening import load_image, shrink_shorter_side
 from ..scoring.loading import load_quality
 from ..scoring.signature import make_signature
@@ -61,14 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     model, processor = load_quality(arguments.model)
     is_folder = Path(arguments.model).is_dir()
+    name = escape_name(os.path.basename(arguments.picture))
     page, score = make_report(
         model,
         processor,
         image,
-        name=os.path.basename(arguments.picture),
-        checkpoint=Path(arguments.model).resolve().name if is_folder else arguments.model,
+        name=name,
+        checkpoint=escape_name(Path(arguments.model).resolve().name if is_folder else arguments.model),
         signature=make_signature(model, processor, checkpoint=arguments.model, shorter_side=arguments.shorter_side),
     )
     write_text(path, page)
-    print(f"{path}: {os.path.basename(arguments.picture)} scores {score:.2f}")
+    print_text(f"{path}: {name} scores {score:.2f}")
     return 0

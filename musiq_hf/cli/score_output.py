@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..common.arguments import INTERRUPTED
+from ..common.terminal import print_text
 from ..pictures.opening import has_fast_decoder
 from ..scoring.job import MADE_ALREADY, JobResult, ScoreJob, count_pictures, run_job, score_rows
 from ..scoring.journal import Totals
@@ -25,16 +26,17 @@ def print_scores(job: ScoreJob, *, show_progress: bool) -> int:
         for entry in stream:
             bar.clear()
             if not num_pictures:
-                print(_format_line(*HEADS, "key" if len(entry) == 1 else "checkpoint, key"))
+                print_text(_format_line(*HEADS, "key" if len(entry) == 1 else "checkpoint, key"))
             for line in _format_entry(entry, stream.models, has_ensemble=job.weights is not None):
-                print(line, flush=True)
+                print_text(line)
             bar.update()
             num_pictures += 1
             num_errors += any(row.error is not None for row in entry)
     if num_errors:
-        print(f"{_format_count(num_pictures)}, {num_errors} of them with an error instead of a score", file=sys.stderr)
+        failed = f"{num_errors} of them with an error instead of a score"
+        print_text(f"{_format_count(num_pictures)}, {failed}", file=sys.stderr)
     for name, signature in zip(stream.models, stream.signatures, strict=True):
-        print(f"made with {name}, signature {signature}", file=sys.stderr)
+        print_text(f"made with {name}, signature {signature}", file=sys.stderr)
     return 1 if num_errors else 0
 
 
@@ -48,9 +50,9 @@ def write_scores(job: ScoreJob, *, show_progress: bool) -> int:
                 raise
             progress.bar.close()
             message = f"\nStopped after {_format_count(progress.num_pictures)}. The same command continues."
-            print(message, file=sys.stderr)
+            print_text(message, file=sys.stderr)
             return INTERRUPTED
-    print(_describe_result(job, result), file=sys.stderr)
+    print_text(_describe_result(job, result), file=sys.stderr)
     return 1 if result.errors else 0
 
 
@@ -86,13 +88,13 @@ def start_bar(job: ScoreJob, num_done: int, *, show: bool) -> Any:
         show: Whether the bar is shown even where stderr is no terminal.
     """
     if job.preset == "google" and not has_fast_decoder():
-        print(
+        print_text(
             "musiq score: without simplejpeg, Pillow decodes JPEG files, and their scores are not the published "
             'program\'s: some differ by several points of 100. Install it with: pip install "musiq_hf[google]"',
             file=sys.stderr,
         )
     if num_done:
-        print(f"{job.journal}: continuing after {_format_count(num_done)}.", file=sys.stderr)
+        print_text(f"{job.journal}: continuing after {_format_count(num_done)}.", file=sys.stderr)
     bar = tqdm(
         initial=num_done,
         unit=" pictures",

@@ -11,13 +11,24 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from .terminal import escape_controls, print_text
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C has ended, as shells say it
-MEMORY_ADVICE = (
-    "Lower --batch_size; in training, raise --gradient_accumulation_steps or lower --native_patches, and lower "
-    "--eval_batch_size if it fails while measuring. --shorter_side makes pictures smaller."
+OUT_OF_MEMORY = (
+    "the memory ran out. Give the program more, or let it need less: --shorter_side makes pictures smaller, "
+    "--max_tokens the batches of `musiq score`. In training, lower --batch_size or --native_patches and raise "
+    "--gradient_accumulation_steps; lower --eval_batch_size if it fails while measuring."
 )
 WORKER_ERROR = re.compile(r"^Caught (\w+) in DataLoader worker process \d+\.\n", re.MULTILINE)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser whose mistakes, which repeat words of the command line, are shown with escapes."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(status, None if message is None else escape_controls(message))
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,11 +87,13 @@ def _describe(error: Exception, example: str | None) -> str | None:
 
     if isinstance(error, ValueError | ImportError | OSError | StrictDataclassError):
         return one_sentence(error) + ("" if example is None else f"\nExample: {example}")
-    if isinstance(error, RuntimeError | MemoryError):
+    if isinstance(error, MemoryError):
+        return OUT_OF_MEMORY
+    if isinstance(error, RuntimeError):
         from .devices import is_out_of_memory  # loads PyTorch
 
         if is_out_of_memory(error):
-            return f"the memory is too small for such a batch. {MEMORY_ADVICE}"
+            return OUT_OF_MEMORY
     return None
 
 
@@ -93,8 +106,8 @@ def run_command(name: str, command: Callable[[], int | None], *, example: str | 
         example: Command line that would work, which is printed below the sentence; None prints none.
 
     Returns:
-        Exit code, normally that of the body. It is 2 after a mistake in the arguments, the data or the size of a
-        batch. After Ctrl-C it is 130, and 0 if the reader of the output has gone. Other errors are defects of the
+        Exit code, normally that of the body. It is 2 after a mistake in the arguments or the data, and if memory
+        runs out. After Ctrl-C it is 130, and 0 if the reader of the output has gone. Other errors are defects of the
         program and keep their traceback.
     """
     try:
@@ -103,11 +116,11 @@ def run_command(name: str, command: Callable[[], int | None], *, example: str | 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(f"{name}: interrupted.", file=sys.stderr)
+        print_text(f"{name}: interrupted.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         sentence = _describe(error, example)
         if sentence is None:
             raise
-        print(f"{name}: {sentence}", file=sys.stderr)
+        print_text(f"{name}: {sentence}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices of this machine, and the errors that say that their memory ran out.
 
-PyTorch has a class for such an error on a GPU, and only a text on a CPU.
+PyTorch has a class for such an error on a GPU, and only texts on a CPU, one of them from oneDNN, which computes there.
 """
 
 import os
@@ -10,7 +10,12 @@ import re
 import torch
 from transformers.utils import is_torch_xla_available
 
-OUT_OF_CPU_MEMORY = re.compile(r"can't allocate memory|DataLoader worker .* is killed")
+OUT_OF_CPU_MEMORY = re.compile(
+    r"(can't|cannot) allocate memory|not enough memory|bad_alloc|can't start new thread|"
+    r"DataLoader worker .* is killed|"
+    r"could not (create a memory|create a primitive|execute a primitive)\b(?! descriptor)",  # of oneDNN
+    re.IGNORECASE,
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of the package, and files that are written whole or not at all."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
+NAME_BYTES = 255  # longest name of a file that the usual file systems take
+SUFFIX_BYTES = 48  # longest suffix of a file that is written beside another one
 
 
 def data_directory(name: str) -> Path:
@@ -21,11 +24,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_output_file(path: Path) -> None:
+    """Raise a ValueError if no file can be put in the place of a path, whatever stands there now."""
+    if len(os.fsencode(path.name)) > NAME_BYTES:
+        raise ValueError(f"{path}: the name is longer than {NAME_BYTES} bytes. Shorten it.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Give the file another name.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file, so it cannot be replaced. Give the file another name.")
+
+
+def shorten_name(name: str) -> str:
+    """Return a name to which a suffix of `SUFFIX_BYTES` can be added; a long name is cut and ends in its hash."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= NAME_BYTES - SUFFIX_BYTES:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: NAME_BYTES - SUFFIX_BYTES - 17].decode(errors='ignore')}~{digest}"
+
+
+def free_temporary_name(path: Path) -> Path:
+    """Return a name beside a path that is this process's own; a file or link of that name is removed.
+
+    Open it with mode "x", which follows no link.
+    """
+    temporary = path.with_name(f".{shorten_name(path.name)}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    return temporary
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name first, so that an interruption leaves the old file whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several processes may write one file
+    temporary = free_temporary_name(path)
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,7 +15,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import httpx
 from transformers.utils import logging
 
-from ..common.arguments import parse_arguments, run_command
+from ..common.arguments import CommandParser, parse_arguments, run_command
+from ..common.terminal import print_text
 from ..scoring.loading import load_config
 from . import CONVERTERS, converter_of_config, converter_of_file
 from .directories import check_directory
@@ -175,7 +176,7 @@ def _run_back(job: ConversionJob) -> None:
     check_directory(directory)
     converter = converter_of_config(load_config(str(directory)))
     count = converter.to_original(directory, job.output)
-    print(f"written   {job.output}, {count} arrays")
+    print_text(f"written   {job.output}, {count} arrays")
 
 
 def run_job(job: ConversionJob) -> None:
@@ -193,14 +194,14 @@ def run_job(job: ConversionJob) -> None:
     check_arguments(job, path, converter)
     with _hide_progress_bars():
         conversion = converter.convert(path, job.output, name=job.name or name, arguments=job.arguments)
-    print(conversion.report())
+    print_text(conversion.report())
     if job.push_to_hub:
-        print(f"pushed    {push(job.output, job.push_to_hub)}")
+        print_text(f"pushed    {push(job.output, job.push_to_hub)}")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the scripts in `conversion`."""
-    parser = argparse.ArgumentParser(description=describe(DOOR), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=describe(DOOR), formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     return parser
 

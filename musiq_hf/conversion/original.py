@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file
 
+from ..common.files import free_temporary_name
 from ..models.musiq.configuration_musiq import MusiqConfig
 from .directories import check_directory
 from .key_mapping import ours_to_original
@@ -76,9 +77,9 @@ def to_original(directory: Path, output: Path) -> int:
         state["head.classifier.bias"] = (bias * config.score_scale + config.score_offset).astype(np.float32)
     arrays, _ = ours_to_original(state, num_attention_heads=config.num_attention_heads)
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    temporary = free_temporary_name(output)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(temporary, output)
     finally:

@@ -14,6 +14,8 @@ from huggingface_hub import constants
 from huggingface_hub.utils import httpx
 from tqdm import tqdm
 
+from ..common.files import free_temporary_name
+
 LOCATION = "https://storage.googleapis.com/gresearch/musiq/"
 SINGLE_FOLDER = "full_size_single_scale/"
 SINGLE_SUFFIX = "-single"
@@ -149,11 +151,11 @@ def download(name: str, *, location: str = LOCATION) -> Path:
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = free_temporary_name(target)
     try:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             _stream(url, file.write)
         os.replace(temporary, target)
     except (httpx.HTTPError, ConnectionError) as error:

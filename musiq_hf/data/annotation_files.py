@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts that readers of annotation files share: tables, checks of scores, pictures by name."""
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.extras import require
-from ..pictures.table_sources import open_csv
+from ..pictures.csv_rows import CsvRow, open_csv
 
 Range = tuple[float, float] | None  # lowest and highest possible score
 
@@ -28,13 +27,20 @@ def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, h
         ValueError: If it is no finite number in [low, high].
     """
     try:
-        number = float(value)
+        number = _parse_number(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and low <= number <= high):
         allowed = "a number" if low == -math.inf else f"a number in {low:g}..{high:g}"
-        raise ValueError(f"{where}: `{name}` must be {allowed}, got {'nothing' if value != value else value}.")
+        is_missing = value in (None, "") or value != value
+        raise ValueError(f"{where}: `{name}` must be {allowed}, got {'nothing' if is_missing else value}.")
     return number
+
+
+def _parse_number(value: Any) -> float:
+    if "_" in str(value):
+        raise ValueError("Python reads 1_0 as 10, but a table that holds it is wrong.")
+    return float(value)
 
 
 def check_distribution(values: Any, *, where: str) -> list[float]:
@@ -44,7 +50,7 @@ def check_distribution(values: Any, *, where: str) -> list[float]:
         ValueError: If they are anything else; the message starts with `where`.
     """
     try:
-        counts = [float(value) for value in values]
+        counts = [_parse_number(value) for value in values]
         total = math.fsum(counts)
     except (TypeError, ValueError, OverflowError):
         counts, total = [], math.nan
@@ -65,11 +71,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _make_no_text_error(path, error) from error
-
-
-def _make_no_text_error(path: Path, error: UnicodeDecodeError) -> ValueError:
-    return ValueError(f"{path}: a text file was expected, but it is none ({error}).")
+        raise ValueError(f"{path}: a text file was expected, but it is none ({error}).") from error
 
 
 def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -80,28 +82,35 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[st
         needed: Columns that it must have.
 
     Yields:
-        (file and line, cells by column).
+        (file and line on which the row begins, cells by column).
 
     Raises:
         ValueError: If it is no CSV table, lacks a column, or a row ends before the last column that has a name.
     """
-    line = 0
     with open_csv(path) as rows:
-        try:
-            names = next(rows, [])
-            check_columns(names, needed, source=str(path), expected=", ".join(needed))
-            line = rows.line_num
-            for cells in filter(None, rows):  # empty lines are left out
-                line = rows.line_num
-                where = f"{path}, line {line}"
-                missing = [name for name in names[len(cells) :] if name]
-                if missing:
-                    raise ValueError(f"{where}: the row ends before {missing}. Give a cell for every column.")
-                yield where, dict(zip(names, cells, strict=False))
-        except UnicodeDecodeError as error:
-            raise _make_no_text_error(path, error) from error
-        except csv.Error as error:
-            raise ValueError(f"{path}, after line {line}: not a CSV table ({error}). Check the file.") from error
+        names = read_header(rows, path)
+        check_columns(names, needed, source=str(path), expected=", ".join(needed))
+        for row in rows:
+            where = check_row(row, path)
+            missing = [name for name in names[len(row.cells) :] if name]
+            if missing:
+                raise ValueError(f"{where}: the row ends before {missing}. Give a cell for every column.")
+            yield where, dict(zip(names, row.cells, strict=False))
+
+
+def read_header(rows: Iterator[CsvRow], path: Path) -> list[str]:
+    """Read the names of the columns; raise a ValueError if they cannot be read."""
+    header = next(rows, CsvRow(1, [], None))
+    check_row(header, path)
+    return header.cells
+
+
+def check_row(row: CsvRow, path: Path) -> str:
+    """Return file and line of a row; raise a ValueError that begins with them if it cannot be read."""
+    where = f"{path}, line {row.line}"
+    if row.problem is not None:
+        raise ValueError(f"{where}: {row.problem}")
+    return where
 
 
 def read_excel(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -134,7 +143,7 @@ def read_fields(path: Path, count: int, expected: str) -> Iterator[tuple[str, li
     Raises:
         ValueError: If it is no text, or a line has more or fewer fields.
     """
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         fields = line.split()
         if fields and len(fields) != count:
             raise ValueError(f"{path}, line {number}: {expected} were expected, got {line.strip()!r}.")

@@ -3,15 +3,20 @@
 
 import glob
 import inspect
+import itertools
+import os
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pictures.finding import find_pictures
+from ..pictures.lazy import check_path
 from .annotation_files import Range, check_range, check_score, check_unit
+from .image_folders import METADATA, read_image_folder
 from .public_sets import DATA_SETS
 from .shards import make_shard_features, read_shards
+from .split_files import find_split_files
 from .splits import PROTOCOL, check_split_name, find_reference_column, split_at_random
 from .tables import (
     EXPECTED,
@@ -20,6 +25,7 @@ from .tables import (
     check_scores,
     check_stream,
     has_paths,
+    make_table_features,
     read_scores_csv,
     split_by_column,
 )
@@ -42,7 +48,10 @@ def _find_format(data: str) -> str:
     """Return the format of data, a key of `READERS`; raise a ValueError for files that do not exist."""
     path = Path(data)
     if path.is_dir():
-        return next((name for name, pattern in PATTERNS.items() if any(path.rglob(pattern))), "imagefolder")
+        found = (
+            name for name, pattern in PATTERNS.items() if {file.name for file in path.rglob(pattern)} - {*METADATA}
+        )
+        return next(found, "imagefolder")
     suffix = path.suffix.lower()
     name = {Path(pattern).suffix: name for name, pattern in PATTERNS.items()}.get(suffix)
     if path.is_file():
@@ -52,12 +61,11 @@ def _find_format(data: str) -> str:
     return name or "hub"
 
 
-def _locate_files(data: str) -> tuple[dict[str, Any], Path]:
-    """Return the arguments that name a file, a pattern or a folder to `datasets`, and the folder of the files."""
+def _locate_files(data: str, pattern: str) -> dict[str, list[str]]:
+    """Return the files of a file, a pattern or a folder by their splits, which only the names in a folder tell."""
     if Path(data).is_dir():
-        return {"data_dir": data}, Path(data)
-    files = [data] if Path(data).is_file() else sorted(glob.glob(data))
-    return {"data_files": {"train": files}}, Path(files[0]).parent
+        return find_split_files(Path(data), pattern)
+    return {"train": [data] if Path(data).is_file() else sorted(glob.glob(data, recursive=True))}
 
 
 def _load(builder: str, *, data: str, kind: str, **arguments: Any) -> Splits:
@@ -79,6 +87,25 @@ def _load(builder: str, *, data: str, kind: str, **arguments: Any) -> Splits:
     except (OSError, ValueError, IndexError, tarfile.TarError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error  # datasets says only that generation failed
         raise ValueError(f"{data} cannot be read as {kind}: {cause}") from error
+
+
+def _load_files(builder: str, files: dict[str, list[str]], **arguments: Any) -> Splits:
+    """Load files as `_load` does; a file whose name has square brackets or stars is no pattern."""
+    for path in itertools.chain.from_iterable(files.values()):
+        check_path(path, path)
+    escaped = {split: [glob.escape(os.path.abspath(path)) for path in paths] for split, paths in files.items()}
+    return _load(builder, data_files=escaped, **arguments)
+
+
+def _read_schema(path: str, data: str, kind: str) -> Any:
+    """Read the Arrow schema of a parquet file, or raise a ValueError as `_load` does."""
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        return pyarrow.parquet.read_schema(check_path(path, path))
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ValueError(f"{data} cannot be read as {kind}: {error}") from error
 
 
 def _check_filled(splits: Splits, data: str) -> None:
@@ -105,9 +132,12 @@ def _read_csv(data: str, *, image_root: str | None, score_range: Range) -> Split
 
 
 def _read_parquet(data: str, *, image_root: str | None, streaming: bool, score_range: Range) -> Splits:
-    files, folder = _locate_files(data)
+    kind, files = "parquet files", _locate_files(data, PATTERNS["parquet"])
+    first = next(iter(files.values()))[0]
+    folder = Path(data) if Path(data).is_dir() else Path(first).parent
     root = folder if image_root is None else Path(image_root)
-    splits = _load("parquet", data=data, kind="parquet files", streaming=streaming, **files)
+    features = make_table_features(_read_schema(first, data, kind))
+    splits = _load_files("parquet", files, data=data, kind=kind, streaming=streaming, features=features)
     if not streaming:
         _check_filled(splits, data)
         if list(splits) == ["train"]:
@@ -123,19 +153,17 @@ def _read_parquet(data: str, *, image_root: str | None, streaming: bool, score_r
 
 
 def _read_webdataset(data: str, *, streaming: bool, score_range: Range) -> Splits:
-    kind, (files, _) = "webdataset files", _locate_files(data)
-    probe = _load("webdataset", data=data, kind=kind, streaming=True, **files)
+    kind, files = "webdataset files", _locate_files(data, PATTERNS["webdataset"])
+    probe = _load_files("webdataset", files, data=data, kind=kind, streaming=True)
     features = make_shard_features(next(iter(probe.values())).features)
-    splits = _load("webdataset", data=data, kind=kind, streaming=streaming, features=features, **files)
+    splits = _load_files("webdataset", files, data=data, kind=kind, streaming=streaming, features=features)
     if not streaming:
         _check_filled(splits, data)
     return _check_splits(splits, data, read_shards, score_range)
 
 
 def _read_imagefolder(data: str, *, score_range: Range) -> Splits:
-    splits = _load("imagefolder", data=data, kind=HUB_OR_FOLDER, data_dir=data)
-    _check_filled(splits, data)
-    return _check_splits(splits, data, check_rows, Path(data), score_range)
+    return read_image_folder(Path(data), score_range)
 
 
 def _read_hub(data: str, *, streaming: bool, score_range: Range) -> Splits:
@@ -169,7 +197,8 @@ def load_scored_images(
               place of `mos`.
             - WebDataset shards (.tar). A sample is a picture and a json with `mos` or `distribution`, or a picture and
               a txt or cls with the score.
-            - A folder that `datasets` reads as an imagefolder, whose metadata have `file_name` and `mos`.
+            - A folder of pictures with tables metadata.csv, metadata.jsonl or metadata.parquet in it or below it,
+              which have `file_name` and `mos`. Folders below it may be named for splits.
             - The id of a data set on the Hub.
         image_root: Folder that paths in a CSV or in parquet files start from; None takes the folder of the file.
         streaming: Whether rows are read and checked one by one, as they are used (parquet, shards, Hub).

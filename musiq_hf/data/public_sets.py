@@ -24,10 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from transformers.utils import logging
 
-from ..pictures.opening import decode_image
+from ..pictures.opening import decode_image, read_header
 from .annotation_files import (
     Pictures,
     check_distribution,
@@ -247,8 +246,8 @@ def _is_readable(path: str, *, decode_all: bool) -> bool:
         if decode_all:
             decode_image(path, path)
         else:
-            Image.open(path).close()  # the header alone
-    except (ValueError, OSError):
+            read_header(path, path)
+    except ValueError:
         return False
     return True
 

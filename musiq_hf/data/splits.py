@@ -48,7 +48,7 @@ def choose_groups(rows: "datasets.Dataset", group_by: str | None, *, source: str
         source: Name of the data in the error message.
 
     Returns:
-        A name for each row; None if there are no groups.
+        A name for each row, empty where the row has none; None if there are no groups.
 
     Raises:
         ValueError: If there is no such column.
@@ -61,7 +61,7 @@ def choose_groups(rows: "datasets.Dataset", group_by: str | None, *, source: str
             f"`--group_by {column}`: {source} has no such column, only {', '.join(rows.column_names)}. "
             f"Name one of them, or {NO_GROUPS}."
         )
-    return [str(value) for value in rows[column]]
+    return ["" if value is None else str(value) for value in rows[column]]
 
 
 def split_data(

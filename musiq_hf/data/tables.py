@@ -6,13 +6,25 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..pictures.csv_rows import open_csv
 from ..pictures.opening import resolve_cell
-from .annotation_files import Range, check_columns, check_distribution, check_score, check_unit, list_column_kinds
+from ..pictures.table_sources import holds_bytes, holds_cells, holds_text
+from .annotation_files import (
+    Range,
+    check_columns,
+    check_distribution,
+    check_row,
+    check_score,
+    check_unit,
+    list_column_kinds,
+    read_header,
+)
 from .splits import check_split_name
 
 if TYPE_CHECKING:
     import datasets
 
+ROWS_TO_CHECK = 1000
 EXPECTED = (
     "`image` (a path or a picture) and `mos` (a number) or `distribution` (a list of numbers; in a CSV columns `c1`, "
     "`c2`, ...), and may have `split`, `group` and `reference`"
@@ -25,43 +37,59 @@ def check_scored_columns(names: list[str], source: str) -> None:
     check_columns(names, ("image", score), source=source, expected=EXPECTED)
 
 
-def read_scores_csv(path: Path, image_root: Path, score_range: Range) -> "datasets.Dataset":
+def read_scores_csv(path: Path, image_root: Path, score_range: Range, *, picture: str = "image") -> "datasets.Dataset":
     """Read a CSV of scored pictures, and check every row.
 
     Args:
-        path: CSV file with columns `image` and `mos`, or the counts `c1`..`cn` of the scores 1..n.
+        path: CSV file with columns for pictures and `mos`, or the counts `c1`..`cn` of the scores 1..n.
         image_root: Folder that paths of pictures start from.
         score_range: Lowest and highest possible `mos`; None allows any number.
+        picture: Column with the paths of pictures.
 
     Returns:
-        Rows with columns `image` (a path that exists) and `mos` or `distribution` (fractions), and all others.
+        Rows with columns `image` (a path that exists) and `mos` or `distribution` (fractions), and all others as
+        texts; an empty cell is None.
 
     Raises:
         ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     import datasets
-    import pandas  # a dependency of datasets
 
-    try:
-        table = pandas.read_csv(path)
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a CSV table ({error}). It needs a header and {EXPECTED}.") from error
-    counts = [name for name in table.columns if re.fullmatch(r"c[1-9]\d*", name)] if "mos" not in table.columns else []
-    if counts:
-        ordered = [f"c{score}" for score in range(1, len(counts) + 1)]
-        check_columns(counts, ordered, source=str(path), expected="the counts of all scores, c1 to cn")
-        table["distribution"] = table[ordered].to_numpy().tolist()
-        table = table.drop(columns=ordered)
-    check_scored_columns(list(table.columns), str(path))
-    score = "mos" if "mos" in table.columns else "distribution"
-    pictures, scores = [], []
-    for row, (name, value) in enumerate(zip(table["image"], table[score], strict=True), start=2):  # line 1: header
-        where = f"{path}, line {row}"
-        cell = None if pandas.isna(name) else {"bytes": None, "path": str(name)}
-        pictures.append(resolve_picture(cell, image_root, where)["path"])
-        scores.append(check_score(score, value, where, score_range))
-    table["image"], table[score] = pictures, scores
-    return datasets.Dataset.from_pandas(table, preserve_index=False)
+    with open_csv(path) as rows:
+        names = read_header(rows, path)
+        counts = _list_count_columns(names, path)
+        score = "distribution" if counts else "mos"
+        check_columns([*names, score] if counts else names, (picture, score), source=str(path), expected=EXPECTED)
+        others = [name for name in names if name and name not in ("image", picture, score, *counts)]
+        columns: dict[str, list[Any]] = {name: [] for name in ("image", score, *others)}
+        for row in rows:
+            where = check_row(row, path)
+            cells = _name_cells(names, row.cells, where)
+            columns["image"].append(resolve_picture({"path": cells[picture]}, image_root, where))
+            value = [cells[name] for name in counts] if counts else cells[score]
+            columns[score].append(check_score(score, value, where, score_range))
+            for name in others:
+                columns[name].append(cells[name])
+    known = list_column_kinds()
+    features = {name: known[name] if name in ("image", score) else datasets.Value("string") for name in columns}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def _list_count_columns(names: list[str], path: Path) -> list[str]:
+    """Return the columns with the counts of the scores 1..n in this order; none if there is a column `mos`."""
+    counts = [name for name in names if re.fullmatch(r"c[1-9]\d*", name)] if "mos" not in names else []
+    ordered = [f"c{score}" for score in range(1, len(counts) + 1)]
+    check_columns(counts, ordered, source=str(path), expected="the counts of all scores, c1 to cn")
+    return ordered
+
+
+def _name_cells(names: list[str], cells: list[str], where: str) -> dict[str, str | None]:
+    """Return the cells of a row by column, None where they are empty; raise a ValueError if there are too many."""
+    if any(cells[len(names) :]):
+        raise ValueError(
+            f"{where}: the row has {len(cells)} cells for {len(names)} columns. Quote texts that hold a comma."
+        )
+    return dict.fromkeys(names) | {name: cell or None for name, cell in zip(names, cells, strict=False)}
 
 
 def resolve_picture(cell: dict[str, Any] | None, image_root: Path, where: str) -> dict[str, Any]:
@@ -86,9 +114,43 @@ def resolve_picture(cell: dict[str, Any] | None, image_root: Path, where: str) -
     return {"bytes": None, "path": path}
 
 
+def make_table_features(schema: Any) -> "datasets.Features":
+    """Return the types of the columns of a table, read alike however Arrow stores their texts and bytes.
+
+    Args:
+        schema: Arrow schema of the table.
+    """
+    import datasets
+
+    features = datasets.Features.from_arrow_schema(schema)
+    for name in ("group", "reference", "split"):
+        if name in features and (holds_text(schema.field(name).type) or holds_bytes(schema.field(name).type)):
+            features[name] = datasets.Value("string")
+    if "image" in features and holds_text(schema.field("image").type):
+        features["image"] = datasets.Value("string")
+    if "image" in features and holds_bytes(schema.field("image").type):
+        features["image"] = datasets.Value("binary")
+    if "image" in features and holds_cells(schema.field("image").type):
+        features["image"] = datasets.Image(decode=False)
+    return features
+
+
+def _mark_pictures(rows: Any, source: str) -> Any:
+    """Mark the pictures of a data set or stream as undecoded."""
+    import datasets
+
+    kind = make_table_features(rows.features.arrow_schema)["image"]
+    try:
+        if not isinstance(kind, datasets.Image) and kind != rows.features["image"]:
+            rows = rows.cast_column("image", kind)
+        return rows.cast_column("image", datasets.Image(decode=False))
+    except (NotImplementedError, TypeError, ValueError) as error:  # the errors that Arrow raises
+        raise ValueError(f"{source}: `image` must hold pictures or their paths, got {kind}.") from error
+
+
 def has_paths(rows: Any) -> bool:
     """Return whether the column `image` holds texts, which are paths, and no pictures."""
-    return getattr(rows.features["image"], "dtype", None) in ("string", "large_string")
+    return holds_text(rows.features.arrow_schema.field("image").type)
 
 
 def check_rows(rows: "datasets.Dataset", source: str, image_root: Path, score_range: Range) -> "datasets.Dataset":
@@ -107,22 +169,38 @@ def check_rows(rows: "datasets.Dataset", source: str, image_root: Path, score_ra
         ValueError: If a column, the file of a picture or a score is missing or wrong.
     """
     check_scored_columns(list(rows.features), source)
-    check_unit(rows.features, source, score_range)
-    if has_paths(rows):
-        cells = ({"bytes": None, "path": name} for name in rows["image"])
-        paths = [resolve_picture(cell, image_root, f"{source}, row {i}")["path"] for i, cell in enumerate(cells)]
-        rows = rows.remove_columns("image").add_column("image", paths)
+    rows = _mark_pictures(rows, source)
+    if not _has_all_bytes(rows):
+
+        def resolve(cell: dict[str, Any] | None, index: int) -> dict[str, Any]:
+            return {"image": resolve_picture(cell, image_root, f"{source}, row {index}")}
+
+        # What has been cached says nothing about the files that are there now.
+        rows = rows.map(
+            resolve, input_columns="image", with_indices=True, features=rows.features, load_from_cache_file=False
+        )
     return check_scores(rows, source, score_range)
 
 
-def check_scores(rows: "datasets.Dataset", source: str, score_range: Range) -> "datasets.Dataset":
-    """Check the scores of every row as `check_rows` does, and mark the pictures as undecoded."""
-    import datasets
+def _has_all_bytes(rows: "datasets.Dataset") -> bool:
+    """Return whether every cell of `image` holds the bytes of its picture; the bytes themselves are not read."""
+    import pyarrow.compute as compute  # type: ignore[import-untyped]
 
+    for batch in rows.select_columns("image").with_format("arrow").iter(ROWS_TO_CHECK):
+        lengths = compute.binary_length(compute.struct_field(batch["image"], "bytes"))
+        if not compute.all(compute.fill_null(compute.greater(lengths, 0), False)).as_py():
+            return False
+    return True
+
+
+def check_scores(rows: "datasets.Dataset", source: str, score_range: Range) -> "datasets.Dataset":
+    """Check the scores of every row as `check_rows` does, and return them as floating-point numbers."""
     check_unit(rows.features, source, score_range)
     if "mos" in rows.column_names:
-        for row, mos in enumerate(rows["mos"]):
-            check_score("mos", mos, f"{source}, row {row}", score_range)
+        numbers = [check_score("mos", mos, f"{source}, row {i}", score_range) for i, mos in enumerate(rows["mos"])]
+        feature = list_column_kinds()["mos"]
+        if rows.features["mos"] != feature:  # whole numbers, or texts of numbers
+            rows = rows.remove_columns("mos").add_column("mos", numbers, feature=feature)
     if "distribution" in rows.column_names:
         parts = [check_distribution(part, where=f"{source}, row {i}") for i, part in enumerate(rows["distribution"])]
         for row, part in enumerate(parts):
@@ -133,11 +211,7 @@ def check_scores(rows: "datasets.Dataset", source: str, score_range: Range) -> "
                 )
         feature = list_column_kinds()["distribution"]
         rows = rows.remove_columns("distribution").add_column("distribution", parts, feature=feature)
-    try:
-        return rows.cast_column("image", datasets.Image(decode=False))
-    except (NotImplementedError, TypeError, ValueError) as error:  # the errors that Arrow raises
-        kind = rows.features["image"]
-        raise ValueError(f"{source}: `image` must hold pictures or their paths, got {kind}.") from error
+    return rows
 
 
 def check_stream(
@@ -152,7 +226,7 @@ def check_stream(
     check_unit(rows.features, source, score_range)
     if "split" in rows.features:
         raise ValueError(f"{source}: a stream cannot be parted by a `split` column. Give a file for each split.")
-    rows = rows.cast_column("image", datasets.Image(decode=False))
+    rows = _mark_pictures(rows, source)
     scores = [name for name in ("mos", "distribution") if name in rows.features]
     features = datasets.Features({**rows.features, **{name: list_column_kinds()[name] for name in scores}})
 

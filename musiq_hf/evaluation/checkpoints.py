@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..common.checks import check_counts
 from ..common.devices import without_accelerator
+from ..common.extras import require
 from ..data.batches import RowPicture, lazy_row
 from ..data.loading import load_data
 from ..data.splits import choose_groups, choose_split
@@ -231,6 +232,7 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
     Raises:
         ValueError: If data, checkpoint or settings are wrong; the data are read before anything is scored.
     """
+    require("scipy.stats", extra="train")  # now, not after hours of scoring
     if settings.ensemble:
         _check_one_range(settings.models)
     measured = _read_measured(settings)

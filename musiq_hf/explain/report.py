@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from ..common.files import check_output_file
 from ..models.protocol import QualityModel, QualityProcessor
 from ..scoring.engine import PictureScore, score_pictures
 from ..version import __version__
@@ -39,8 +40,7 @@ def check_report_path(path: str | os.PathLike[str]) -> Path:
     checked = Path(path)
     if checked.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{checked}: a report is HTML. Give it a name that ends in .html.")
-    if checked.is_dir():
-        raise ValueError(f"{checked} is a folder. Give the report another name.")
+    check_output_file(checked)
     if not checked.parent.is_dir():
         raise ValueError(f"{checked.parent}: no such folder. Make it first, or choose another one.")
     return checked

@@ -16,7 +16,7 @@ _UNKNOWN = "Not noted with these files."
 
 
 def check_card_directory(directory: str | Path) -> Path:
-    """Return the directory of a checkpoint, or raise a ValueError if its card cannot be updated.
+    """Return the directory of a checkpoint, or raise a ValueError if its card or metrics.json cannot be updated.
 
     Commands call this before they measure anything.
     """
@@ -25,6 +25,7 @@ def check_card_directory(directory: str | Path) -> Path:
             f"The card of {directory} cannot be updated: that needs a local directory with a config.json. "
             "Download the checkpoint first."
         )
+    read_metrics(directory)  # says what is wrong with it
     return Path(directory)
 
 

@@ -12,6 +12,7 @@ from ..metrics.rendering import render_evaluation
 from ..metrics.reports import Report
 from ..models import family_of
 from ..models.auto import STANDARD_TASK
+from .publishing import has_pipeline
 
 _TEMPLATE = """\
 ---
@@ -73,16 +74,18 @@ Licence: {license}.{patents}
 
 _USAGE_QUALITY = """\
 ```python
-import musiq_hf  # or, without the package, trust_remote_code=True below
+import musiq_hf{remote}
 from transformers import pipeline
 
 scorer = pipeline("image-quality-assessment", model="{name}")
 print(scorer("photo.jpg"))
 ```"""
 
+_REMOTE = "  # or, without the package, trust_remote_code=True below"
+
 _USAGE_CLASSIFICATION = """\
 ```python
-import musiq_hf  # or, without the package, trust_remote_code=True below
+import musiq_hf{remote}
 from transformers import pipeline
 
 classifier = pipeline("image-classification", model="{name}")
@@ -142,7 +145,7 @@ class CheckpointCard:
             head=head.to_yaml().strip(),
             name=self.name,
             summary=text.summary,
-            usage=(_USAGE_CLASSIFICATION if self.is_classifier else _USAGE_QUALITY).format(name=self.name),
+            usage=self._render_usage(),
             score=text.score,
             intended=text.intended,
             preprocessing=text.preprocessing,
@@ -161,6 +164,12 @@ class CheckpointCard:
         path = Path(directory) / "README.md"
         path.write_text(self.render(), encoding="utf-8")
         return path
+
+    def _render_usage(self) -> str:
+        if self.is_classifier:  # the pipeline is one of Transformers
+            return _USAGE_CLASSIFICATION.format(name=self.name, remote=_REMOTE)
+        remote = _REMOTE if has_pipeline(family_of(self.config)) else ""
+        return _USAGE_QUALITY.format(name=self.name, remote=remote)
 
     def _render_source(self) -> str:
         return self.source if self.source_sha256 is None else f"{self.source}\n\nSHA-256: `{self.source_sha256}`"

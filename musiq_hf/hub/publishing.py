@@ -39,6 +39,16 @@ def _find_family(architecture: str | None, config_file: Path) -> Family:
     return known[architecture]
 
 
+def list_code(family: Family) -> list[Path]:
+    """List the files of a family that go to the Hub with its weights, sorted by name."""
+    return sorted(Path(inspect.getfile(family.config)).parent.glob(f"*_{family.name}.py"))
+
+
+def has_pipeline(family: Family) -> bool:
+    """Return whether a pipeline is among the files of a family, so that it scores without this package."""
+    return any(path.name == f"pipeline_{family.name}.py" for path in list_code(family))
+
+
 def add_remote_code(directory: str | Path) -> list[str]:
     """Add code files, `auto_map` and `custom_pipelines` to a saved checkpoint, or renew them.
 
@@ -59,19 +69,20 @@ def add_remote_code(directory: str | Path) -> list[str]:
     architecture = (config.get("architectures") or [None])[0]
     family = _find_family(architecture, config_file)
     # Code first: a directory that names files which are not there does not load at all.
-    sources = sorted(Path(inspect.getfile(family.config)).parent.glob(f"*_{family.name}.py"))
+    sources = list_code(family)
     for source in sources:
         temporary = directory / f".{source.name}.tmp"
         shutil.copyfile(source, temporary)
         os.replace(temporary, directory / source.name)
     model, autos = _list_classes(family)[architecture]
     config["auto_map"] = {"AutoConfig": _name_class(family.config)} | dict.fromkeys(autos, _name_class(model))
-    pipeline = f"pipeline_{family.name}"
-    if model is family.quality and f"{pipeline}.py" in [source.name for source in sources]:
+    if model is family.quality and has_pipeline(family):
         # Transformers looks the class under "pt" up among its own, so it cannot be ours.
         names = {TASK: "ImageQualityAssessmentPipeline", STANDARD_TASK: "QualityClassificationPipeline"}
         common = {"pt": ["AutoModelForImageClassification"], "type": "image"}
-        config["custom_pipelines"] = {task: {"impl": f"{pipeline}.{name}", **common} for task, name in names.items()}
+        config["custom_pipelines"] = {
+            task: {"impl": f"pipeline_{family.name}.{name}", **common} for task, name in names.items()
+        }
     write_json(config_file, config)
     if processor_file.is_file():
         processor = read_json(processor_file)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..common.files import read_json, write_json, write_text
+from ..common.files import check_output_file, read_json, write_json, write_text
 from .rendering import render
 from .reports import ComparisonReport, Report, read_report
 
@@ -51,7 +51,7 @@ def write_metrics(directory: str | Path, metrics: StoredMetrics) -> None:
 
 
 def check_report_path(path: str | Path) -> Path:
-    """Return the path of a report, or raise a ValueError if it does not end in .json.
+    """Return the path of a report, or raise a ValueError if it does not end in .json or cannot be written.
 
     Commands call it before they begin hours of work.
     """
@@ -59,6 +59,8 @@ def check_report_path(path: str | Path) -> Path:
         raise ValueError(
             f"The report is a .json file (a .md file is written beside it), got {path}. Change the end of the name."
         )
+    for output in (Path(path), Path(path).with_suffix(".md")):
+        check_output_file(output)
     return Path(path)
 
 
@@ -70,7 +72,7 @@ def write_report(path: str | Path, report: Report | ComparisonReport) -> None:
         report: Report to write.
 
     Raises:
-        ValueError: If the name does not end in .json.
+        ValueError: If the name does not end in .json, or is that of a folder.
     """
     path = check_report_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

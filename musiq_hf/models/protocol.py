@@ -105,8 +105,8 @@ class QualityProcessor(Protocol):
 class QualityModel(Protocol):
     """Model with a quality head.
 
-    It is called with a batch of `QualityProcessor.pad` and perhaps `labels`. Its output has `loss` (if there are
-    labels), `logits` (batch_size, num_labels) and `scores` (batch_size,) in MOS points.
+    It is called with a batch of `QualityProcessor.pad` and perhaps `labels`. Its output has, in this order, `loss` (if
+    there are labels), `logits` (batch_size, num_labels) and `scores` (batch_size,) in MOS points. More may follow.
 
     Attributes:
         config: Configuration of the model.

@@ -140,8 +140,11 @@ def _select_columns(path: str, split: Any, columns: Columns) -> tuple[Any, str]:
         schema = split.features.arrow_schema
     except Exception as error:
         raise ValueError(f"{path}: cannot be read ({describe_error(error)}).") from error
-    name = find_picture_column(schema, columns, path)
-    return split.select_columns(columns.list_names(name)).cast_column(name, datasets.Image(decode=False)), name
+    name = find_picture_column(schema, columns, path, takes_paths=False)  # of the Hub none is a path of this machine
+    selected = split.select_columns(columns.list_names(name))
+    if isinstance(split.features[name], datasets.Image):
+        selected = selected.cast_column(name, datasets.Image(decode=False))
+    return selected, name
 
 
 def check_hub(path: str, columns: Columns) -> None:
@@ -175,12 +178,12 @@ def read_hub(path: str, columns: Columns) -> Iterator[Source]:
             yield key, LazyPicture(key, partial(_open_remote, cell[name], key))
 
 
-def _open_remote(cell: dict[str, Any] | None, name: str) -> str | BytesIO:
+def _open_remote(cell: dict[str, Any] | bytes | None, name: str) -> str | BytesIO:
     """Return the bytes of a cell, or of the file of the Hub that it names.
 
     A data set from the Hub must not name files of this machine, so such a name is refused.
     """
-    cell = cell or {}
+    cell = {"bytes": cell} if isinstance(cell, bytes) else cell or {}
     path = cell.get("path") or ""
     *archives, file_path = path.split("::")
     if not cell.get("bytes") and file_path.startswith(HUB_FILE) and all(a.startswith(ARCHIVES) for a in archives):

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -95,10 +95,13 @@ def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
             yield (os.fspath(picture) if isinstance(picture, str | os.PathLike) else index), picture
 
 
-def _copy_array(source: Any) -> Any:
-    """Return the source, or a copy if it is an array, which its owner may fill anew while it waits here."""
+def _copy_pixels(source: Any) -> Any:
+    """Return the source, or a copy of an array or a cell, which its owner may fill anew while it waits here."""
     if isinstance(source, torch.Tensor):
         return source.detach().clone()
+    if isinstance(source, Mapping):
+        content = source.get("bytes")
+        return {**source, "bytes": bytes(content)} if isinstance(content, bytearray | memoryview) else dict(source)
     return source.copy() if isinstance(source, np.ndarray) else source
 
 
@@ -167,7 +170,8 @@ def _hold_interrupts() -> Iterator[None]:
 class _Pool:
     """Threads or processes that decode; processes are started anew when one has died.
 
-    Arrays and PIL images are in memory already, so they are decoded in this process and not sent to another.
+    Arrays and cells of data sets are copied and decoded in this process, not sent to another. A PIL image is decoded
+    at once, in the thread that asks for it. Its owner may turn to the next frame, or draw on it, while others wait.
     """
 
     def __init__(self, decode: Decoder, num_workers: int, *, in_processes: bool):
@@ -179,7 +183,7 @@ class _Pool:
         )
 
     def submit(self, source: Any) -> Future[Any]:
-        if not self.in_processes:
+        if not (self.in_processes or isinstance(source, Image.Image)):
             return self.executor.submit(self.decode, source)
         if isinstance(source, str | os.PathLike | LazyPicture):
             try:
@@ -258,7 +262,7 @@ def decode_ahead(
             try:
                 while has_more and len(waiting) < 2 * num_workers:
                     key, source = next(named)
-                    source = _copy_array(source)
+                    source = _copy_pixels(source)
                     waiting.append(_Waiting(key, source, pool.submit(source)))
             except StopIteration:
                 has_more = False

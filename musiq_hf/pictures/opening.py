@@ -19,6 +19,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import PIL
 from PIL import Image
 
@@ -27,7 +28,10 @@ from ..models.musiq.image_loading_musiq import (
     decode_image,
     describe,
     download,
+    drop_orientation,
     load_image,
+    read_header,
+    to_plain_mode,
     to_rgb_tensor,
 )
 
@@ -46,6 +50,7 @@ __all__ = [
     "has_fast_decoder",
     "load_image",
     "open_picture",
+    "read_header",
     "resolve_cell",
     "shrink_shorter_side",
     "to_rgb_tensor",
@@ -112,7 +117,7 @@ def open_picture(
     if source is None or isinstance(source, Mapping):
         return _open_cell(source, decode)
     if isinstance(source, Image.Image) and preset == "google":
-        return _drop_orientation(load_image(source, upright=False))
+        return drop_orientation(load_image(source, upright=False))
     return load_image(source, decode=decode)
 
 
@@ -140,21 +145,15 @@ def _open_cell(cell: Mapping[str, Any] | None, decode: Callable[[str | BytesIO, 
 
 def _decode_published(file: str | BytesIO, name: str) -> Image.Image:
     """Decode a file as the published program does."""
-    try:
-        with Image.open(file) as opened:  # it reads the header, and refuses decompression bombs
-            is_fast = opened.format in JPEG_FORMATS and opened.mode == "RGB"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        is_fast = False  # the error of `decode_image` below says what is wrong
-    if isinstance(file, BytesIO):
-        file.seek(0)
-    if is_fast:
+    header = read_header(file, name)  # it refuses decompression bombs
+    if header.format in JPEG_FORMATS and header.mode == "RGB":
         content = file.getvalue() if isinstance(file, BytesIO) else Path(file).read_bytes()
         pixels = _decode_fast(content)
         if pixels is not None:
             image = Image.fromarray(pixels)
             image.filename = name  # type: ignore[attr-defined]  # later error messages name it
             return image
-    return _drop_orientation(decode_image(file, name, upright=False))
+    return drop_orientation(decode_image(file, name, upright=False))
 
 
 def _decode_fast(content: bytes) -> Any:
@@ -168,21 +167,13 @@ def _decode_fast(content: bytes) -> Any:
         return None
     try:
         return decode(content, colorspace="RGB", fastdct=True, strict=True)
-    except ValueError:  # strict decoding fails on warnings too: stray bytes, a file cut short, a rare kind
+    except Exception:  # strict decoding fails on warnings too: stray bytes, a file cut short, a rare kind
         pass
     try:
         decode_image(BytesIO(content), "")  # it raises for files that are cut short
         return decode(content, colorspace="RGB", fastdct=True, strict=False)
-    except ValueError:
+    except Exception:
         return None
-
-
-def _drop_orientation(image: Image.Image) -> Image.Image:
-    """Return a copy of a picture without the entries that say how to turn it."""
-    plain = image.copy()
-    plain.info = {key: value for key, value in image.info.items() if key == "transparency"}
-    plain.filename = getattr(image, "filename", "")  # type: ignore[attr-defined]
-    return plain
 
 
 def compute_shrunk_size(size: tuple[int, int], length: int) -> tuple[int, int]:
@@ -199,12 +190,13 @@ def shrink_shorter_side(image: Image.Image, length: int) -> Image.Image:
 
     The paper does so with SPAQ's photographs (section 4.1) and does not name the filter; this one is bicubic.
     """
+    image = load_image(image)
     size = compute_shrunk_size(image.size, length)
     if size == image.size:
         return image
-    name = getattr(image, "filename", "")
-    if image.mode in ("1", "P", "PA", "CMYK"):  # colours that cannot be averaged
-        image = image.convert("RGBA" if image.mode != "CMYK" else "RGB")
-    small = image.resize(size, Image.Resampling.BICUBIC)
-    small.filename = name  # type: ignore[attr-defined]  # error messages name it
+    plain = to_plain_mode(image)
+    small = plain.resize(size, Image.Resampling.BICUBIC)
+    if plain.mode == "F":  # bytes and 16 bits are clipped by Pillow
+        small = Image.fromarray(np.clip(np.array(small), *plain.getextrema()))
+    small.filename = getattr(plain, "filename", "")  # type: ignore[attr-defined]  # error messages name it
     return small

@@ -9,10 +9,8 @@ place and never unpacked.
 import glob
 import itertools
 import os
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
 from .dataset_sources import (
@@ -27,14 +25,14 @@ from .dataset_sources import (
     read_hub,
     read_saved,
 )
-from .finding import PICTURE, PICTURE_SUFFIXES, UNLISTED, has_picture_suffix, walk_folder
-from .lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable
+from .finding import PICTURE, PICTURE_SUFFIXES, UNLISTED, walk_folder
+from .lazy import LazyPicture, Source, check_path, escape_name, make_unreadable
 from .opening import URL_PREFIXES, download
 from .table_sources import Columns, check_table, count_parquet, read_csv, read_parquet
+from .tar_sources import read_tar
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 KINDS = f"a picture ({', '.join(PICTURE_SUFFIXES)}), a .tar, .parquet or .csv file"
-TAR_BLOCK = 512  # bytes
 URL_TIMEOUT = 60  # seconds
 DEFAULT_COLUMNS = Columns()
 
@@ -49,8 +47,9 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
         paths: Paths of any of these kinds:
             - Pictures, or http(s) URLs of pictures.
             - Folders, searched as by `find_pictures`, and patterns such as "photos/**/*.jpg".
-            - Archives (.tar), such as WebDataset shards.
-            - Tables (.parquet) with a column of pictures: bytes, or bytes and path as `datasets` writes them.
+            - Archives (.tar), such as WebDataset shards, and links within them.
+            - Tables (.parquet) with a column of pictures: bytes, or bytes and path as `datasets` writes them. Where
+              there is none, a column of paths is read as in a CSV.
             - Tables (.csv) with a column of paths, which start from the folder of the file.
             - Data sets, as folders that `save_to_disk` has written.
             - Data sets of the Hub: "hf://datasets/owner/name/configuration@revision:split", the last three as needed.
@@ -193,50 +192,11 @@ def _read_unlisted(path: str, columns: Columns) -> Iterator[Source]:
     yield make_unreadable(path, "the folder cannot be listed. Check its permissions.")
 
 
-def _read_part(path: str, offset: int, size: int, name: str) -> BytesIO:
-    """Return the bytes of a member of an archive."""
-    if offset + size > os.path.getsize(path):  # compared first, because a damaged header may claim any size
-        raise ValueError(f"{name}: the archive ends within this member. Download it again.")
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return BytesIO(file.read(size))
-
-
-def _read_tar(path: str, columns: Columns) -> Iterator[Source]:
-    """Read the headers of the members that are pictures; their bytes are read when they are decoded."""
-    problem = None
-    try:
-        for member in _read_tar_headers(path):
-            name = escape_name(f"{path}::{member.name}")
-            if member.sparse is not None:
-                yield make_unreadable(name, "sparse members of archives cannot be read. Pack it again without.")
-            else:
-                yield name, LazyPicture(name, partial(_read_part, path, member.offset_data, member.size, name))
-    except Exception as error:  # damaged headers provoke errors of all kinds
-        problem = describe_error(error)
-    if problem is not None:
-        yield make_unreadable(path, f"the archive is damaged, and what follows its last row is not read ({problem}).")
-
-
-def _read_tar_headers(path: str) -> Iterator[tarfile.TarInfo]:
-    """Read the headers of the pictures; raise a TarError if the archive has no end mark."""
-    with tarfile.open(path, "r:") as archive:
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # the list would keep all headers in memory
-            if member.isreg() and has_picture_suffix(member.name):
-                yield member
-        # `next` takes any block that is no header for the end mark. The true one is a block of zeros.
-        with open(path, "rb") as file:
-            file.seek(archive.offset)
-            if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):
-                raise tarfile.ReadError(f"no header and no end mark at byte {archive.offset}")
-
-
 READERS: dict[str, Callable[[str, Columns], Iterator[Source]]] = {
     PICTURE: _read_picture,
     "url": _read_url,
     UNLISTED: _read_unlisted,
-    ".tar": _read_tar,
+    ".tar": read_tar,
     ".parquet": read_parquet,
     ".csv": read_csv,
     SAVED: read_saved,

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of parquet files and CSV tables, row by row."""
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from .csv_rows import CsvRow, open_csv
 from .lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable
 from .opening import resolve_cell
-
-if TYPE_CHECKING:
-    from _csv import Reader
 
 PATH_COLUMNS = (
     "image",
@@ -40,18 +36,7 @@ class Columns(NamedTuple):
 
     def list_names(self, picture: str) -> list[str]:
         """Return all columns that must be read, once it is known which one has the pictures."""
-        return [picture] if self.key is None else [picture, self.key]
-
-
-@contextmanager
-def open_csv(path: str | os.PathLike[str]) -> Iterator["Reader"]:
-    """Open a CSV table in UTF-8, with or without a byte order mark, as an iterator over its rows of cells.
-
-    The iterator's `line_num` is the line on which the last row ended. A file that is no such table raises `csv.Error`
-    or `UnicodeDecodeError` when the row is read at which that shows.
-    """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        yield csv.reader(file)
+        return [picture] if self.key in (None, picture) else [picture, self.key]
 
 
 def check_table(path: str, kind: str, columns: Columns) -> None:
@@ -59,11 +44,10 @@ def check_table(path: str, kind: str, columns: Columns) -> None:
     try:
         if kind == ".csv":
             with open_csv(path) as rows:
-                names = next(rows, [])
+                names = _read_header(rows)
         else:
-            import pyarrow.parquet  # type: ignore[import-untyped]
-
-            schema = pyarrow.parquet.read_schema(path)
+            with _open_parquet(path) as file:
+                schema = file.schema_arrow
     except Exception:  # damaged files provoke errors of all kinds
         return
     if kind == ".csv":
@@ -82,30 +66,70 @@ def check_key(names: Sequence[str], columns: Columns, path: str) -> None:
 
 def choose_key(value: Any, otherwise: str) -> str:
     """Return the key of a row as text, or another name if the row has none."""
-    return escape_name(otherwise if value in (None, "") else str(value))
+    if value in (None, "", b""):
+        return escape_name(otherwise)
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else escape_name(str(value))
 
 
-def find_picture_column(schema: Any, columns: Columns, path: str) -> str:
+def _find_plain_kind(kind: Any) -> Any:
+    """Return the type of the values of an Arrow type that only stores them in another way."""
+    import pyarrow  # type: ignore[import-untyped]
+
+    while isinstance(kind, pyarrow.DictionaryType | pyarrow.BaseExtensionType):
+        kind = kind.value_type if isinstance(kind, pyarrow.DictionaryType) else kind.storage_type
+    return kind
+
+
+def holds_text(kind: Any) -> bool:
+    """Return whether a column of an Arrow type holds texts, in whatever way it stores them."""
+    import pyarrow.types as types  # type: ignore[import-untyped]
+
+    plain = _find_plain_kind(kind)
+    return types.is_string(plain) or types.is_large_string(plain) or types.is_string_view(plain)
+
+
+def holds_bytes(kind: Any) -> bool:
+    """Return whether a column of an Arrow type holds bytes, in whatever way it stores them."""
+    import pyarrow.types as types
+
+    plain = _find_plain_kind(kind)
+    is_binary = types.is_binary(plain) or types.is_large_binary(plain) or types.is_binary_view(plain)
+    return is_binary or types.is_fixed_size_binary(plain)
+
+
+def holds_cells(kind: Any) -> bool:
+    """Return whether a column of an Arrow type holds pictures as `datasets` writes them: bytes, path or both."""
+    import pyarrow.types as types
+
+    plain = _find_plain_kind(kind)
+    return types.is_struct(plain) and max(map(plain.get_field_index, ("bytes", "path"))) >= 0
+
+
+def find_picture_column(schema: Any, columns: Columns, path: str, *, takes_paths: bool = True) -> str:
     """Return the name of the column with pictures in an Arrow schema.
+
+    Args:
+        schema: Arrow schema.
+        columns: Columns that are read.
+        path: Path of the table, for error messages.
+        takes_paths: Whether a column of texts, which are paths, is taken where it is named or no column has pictures.
 
     Raises:
         ValueError: If this column or the column of keys is missing, or several columns have pictures.
     """
-    import pyarrow.types as types  # type: ignore[import-untyped]
-
-    def holds_bytes(kind: Any) -> bool:
-        is_cell = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        return is_cell or types.is_binary(kind) or types.is_large_binary(kind)
-
     check_key(schema.names, columns, path)
-    column, fitting = columns.picture, [field.name for field in schema if holds_bytes(field.type)]
-    if column is None and (len(fitting) == 1 or "image" in fitting):
-        column = fitting[0] if len(fitting) == 1 else "image"
-    if column is None or column not in fitting:
+    column = columns.picture
+    fitting = [field.name for field in schema if holds_bytes(field.type) or holds_cells(field.type)]
+    texts = [field.name for field in schema if holds_text(field.type)] if takes_paths else []
+    if column is None and fitting:
+        column = fitting[0] if len(fitting) == 1 else "image" if "image" in fitting else None
+    elif column is None:
+        column = next((name for name in PATH_COLUMNS if name in texts), None)
+    if column is None or column not in fitting + texts:
         found = f"columns of pictures: {', '.join(fitting) or 'none'}; all: {', '.join(schema.names)}"
         wanted = "One column of pictures (bytes) is needed" if column is None else f"no column of pictures {column!r}"
         raise ValueError(f"{path}: {wanted} ({found}). Name it with --column.")
-    if column == columns.key:
+    if column == columns.key and column in fitting:
         raise ValueError(f"{path}: the column {column!r} has the pictures and cannot have the keys. Change --key.")
     return column
 
@@ -147,12 +171,16 @@ def read_arrow(table: Any, name: str, columns: Columns, *, path: str, row: int, 
         yield key, LazyPicture(key, partial(open_cell, cell.as_py(), key, folder))
 
 
+def _open_parquet(path: str) -> Any:
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    return pyarrow.parquet.ParquetFile(check_path(path, path), buffer_size=1 << 20, pre_buffer=False)
+
+
 def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
     """Read a picture per row; from the first damaged row of a row group on, all its rows are rows with the error."""
-    import pyarrow.parquet
-
     try:
-        file = pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        file = _open_parquet(path)
         name = find_picture_column(file.schema_arrow, columns, path)
     except Exception as error:  # not a parquet file, or a damaged one
         yield make_unreadable(path, f"cannot be read as parquet ({describe_error(error)}).")
@@ -187,27 +215,38 @@ def _find_csv_columns(names: Sequence[str], columns: Columns, path: str) -> tupl
     )
 
 
+def _read_header(rows: Iterator[CsvRow]) -> list[str]:
+    """Read the names of the columns, or raise a ValueError if they cannot be read."""
+    header = next(rows, CsvRow(1, [], None))
+    if header.problem is not None:
+        raise ValueError(f"line {header.line}: {header.problem}")
+    return header.cells
+
+
 def read_csv(path: str, columns: Columns) -> Iterator[Source]:
     """Read a picture per line, named by its key, or by its path as the table has it."""
-    folder = os.path.dirname(path)
     try:
         with open_csv(path) as rows:
-            index, key_index = _find_csv_columns(next(rows, []), columns, path)
-            for cells in rows:
-                if len(cells) > index and cells[index]:
-                    name = choose_key(cells[key_index] if len(cells) > key_index else None, cells[index])
-                    yield name, LazyPicture(name, partial(open_cell, cells[index], name, folder))
-                elif cells:  # not an empty line
-                    yield make_unreadable(f"{path}::line {rows.line_num}", "the line has no path.")
-    except (OSError, ValueError, csv.Error) as error:
-        yield make_unreadable(path, f"what follows cannot be read as CSV ({describe_error(error)}).")
+            names = _read_header(rows)
+            yield from _read_csv_rows(rows, _find_csv_columns(names, columns, path), path)
+    except (OSError, ValueError) as error:
+        yield make_unreadable(path, f"cannot be read as CSV ({describe_error(error)}).")
+
+
+def _read_csv_rows(rows: Iterator[CsvRow], found: tuple[int, int], path: str) -> Iterator[Source]:
+    folder, (index, key_index) = os.path.dirname(path), found
+    for line, cells, problem in rows:
+        if problem is None and len(cells) > index and cells[index]:
+            name = choose_key(cells[key_index] if len(cells) > key_index else None, cells[index])
+            yield name, LazyPicture(name, partial(open_cell, cells[index], name, folder))
+        else:
+            yield make_unreadable(f"{path}::line {line}", problem or "the line has no path.")
 
 
 def count_parquet(path: str) -> int:
     """Return the number of rows of a parquet file."""
-    import pyarrow.parquet
-
     try:
-        return pyarrow.parquet.read_metadata(path).num_rows
+        with _open_parquet(path) as file:
+            return file.metadata.num_rows
     except Exception:  # a damaged file is one row, with the error
         return 1

@@ -18,6 +18,7 @@ import torch
 
 from ..common.checks import check_choice, check_counts
 from ..common.devices import find_device
+from ..common.files import check_output_file
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.opening import Preset, check_preset
 from ..pictures.sources import check_sources, count_sources, find_sources
@@ -268,12 +269,13 @@ def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = Non
         State and numbers. A picture that cannot be read or scored has a row with its error, and counts.
 
     Raises:
-        ValueError: If the job has no output, the output exists, or an unfinished run had other settings or pictures.
-            Also if a path, a checkpoint or the device cannot be used.
+        ValueError: If the job has no output, the output exists or is a folder, or an unfinished run had other settings
+            or pictures. Also if a path, a checkpoint or the device cannot be used.
     """
     table, path = job.table, job.journal
     if table is None or path is None:
         raise ValueError("`run_job` writes a file, but the job has no `output`. Give one, or use `score_rows`.")
+    check_output_file(table)
     check_sources(job.paths, columns=job.columns)
     if not path.exists() and _is_made(table, job):
         return JobResult("found")
@@ -284,7 +286,7 @@ def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = Non
             if _is_made(table, job):
                 return JobResult("found")
             _score_missing(journal, job, scorers, on_progress or (lambda totals: None))
-    totals = write_output(table, job.journals, temporary=Path(f"{path}.tmp"))
+    totals = write_output(table, job.journals, temporary=path.with_name(f"{path.name}.tmp"))
     return JobResult("waiting") if totals is None else JobResult("written", *totals)
 
 

@@ -10,11 +10,14 @@ import itertools
 import json
 import os
 import re
+import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ..common.files import shorten_name
 from .rows import Entry, ScoreRow
 
 try:
@@ -26,6 +29,7 @@ COLUMNS = ("key", "width", "height", "score", "score_0_1", "std", "model", "sign
 ENSEMBLE = "ensemble"  # additional column, for several checkpoints with weights
 MAGIC = '{"journal_of": "musiq score"'
 ROWS_OF_GROUP = 10_000  # rows in a row group of a parquet file
+START_ANEW = "or, if no run is at work on it, delete the file to start anew."
 
 
 class Totals(NamedTuple):
@@ -54,20 +58,35 @@ def name_shard(path: Path, index: int, count: int) -> Path:
 
 def name_journals(output: Path, count: int) -> list[Path]:
     """Return the journals of the `count` processes that write one output together."""
+    name = shorten_name(output.name)
     if count == 1:
-        return [Path(f"{output}.part")]
-    return [Path(f"{output}.{index}-of-{count}.part") for index in range(1, count + 1)]
+        return [output.with_name(f"{name}.part")]
+    return [output.with_name(f"{name}.{index}-of-{count}.part") for index in range(1, count + 1)]
 
 
 def check_no_other_journal(output: Path, journals: Sequence[Path]) -> None:
     """Raise a ValueError if an unfinished run with another number of processes writes the same output."""
-    name = re.compile(re.escape(output.name) + r"(\.\d+-of-\d+)?\.part")
+    name = re.compile(re.escape(shorten_name(output.name)) + r"(\.\d+-of-\d+)?\.part")
     for path in sorted(output.parent.glob("*.part")):
         if name.fullmatch(path.name) and path not in journals:
             raise ValueError(
                 f"{path} is of an unfinished run with another number of processes. Repeat its command to continue it, "
-                "or delete the file to start anew."
+                f"{START_ANEW}"
             )
+
+
+def _open_journal(path: Path) -> IO[bytes]:
+    """Open or make a file for reading and appending; raise a ValueError if something else than a file is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = os.lstat(path).st_mode if os.path.lexists(path) else stat.S_IFREG
+    if not stat.S_ISREG(kind):
+        raise ValueError(
+            f"{path} holds the rows of a run, but a {'link' if stat.S_ISLNK(kind) else 'folder or device'} is there. "
+            "Remove it, or choose another output."
+        )
+    # A link that someone puts there in this moment is not followed either.
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "a+b")
 
 
 class Journal:
@@ -83,19 +102,19 @@ class Journal:
         is_finished: Whether no picture is missing.
 
     Raises:
-        ValueError: If the journal has other settings, the file is no journal, or another run is writing it.
+        ValueError: If the journal has other settings, the file is no journal, or another run is writing it. Also if
+            the path is a link or a folder.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
         self.path = path
         self.pictures, self.errors, self.is_finished = 0, 0, False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "a+b")
+        self._file = _open_journal(path)
         try:
             self._lock()
-            end = self._read(json.loads(json.dumps(settings)))
-            self._file.truncate(end)
-            if not end:
+            self._size = self._read(json.loads(json.dumps(settings)))
+            self._file.truncate(self._size)
+            if not self._size:
                 self._write({"journal_of": "musiq score", **settings})
         except BaseException:
             self._file.close()
@@ -138,12 +157,12 @@ class Journal:
             raise ValueError(
                 f"{self.path} is of an unfinished run with other settings ({changed[0]}: "
                 f"{_describe_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to "
-                "continue it, or delete the file to start anew."
+                f"continue it, {START_ANEW}"
             )
         return end
 
     def _write(self, entry: Any) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._size += self._file.write(json.dumps(entry).encode() + b"\n")
         self._file.flush()  # the system keeps it even if this process is killed
 
     def skip_done(self, sources: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -152,15 +171,15 @@ class Journal:
         Raises:
             ValueError: If the sources at the start are not the pictures that the rows are about.
         """
-        with open(self.path, "rb") as file:
-            for entry in itertools.islice(_read_entries(file), self.pictures):
-                key, done = next(sources, (None, None))[0], entry[0].key
-                if key != done:
-                    now = "nothing" if key is None else key
-                    raise ValueError(
-                        f"{self.path}: the pictures have changed since the run began ({done} was expected, {now} "
-                        "is there). Restore them to continue it, or delete the file to start anew."
-                    )
+        self._file.seek(0)
+        for entry in itertools.islice(_read_entries(self._file), self.pictures):
+            key, done = next(sources, (None, None))[0], entry[0].key
+            if key != done:
+                now = "nothing" if key is None else key
+                raise ValueError(
+                    f"{self.path}: the pictures have changed since the run began ({done} was expected, {now} "
+                    f"is there). Restore them to continue it, {START_ANEW}"
+                )
         yield from sources
 
     def append(self, entry: Entry) -> None:
@@ -170,15 +189,39 @@ class Journal:
         self.errors += _has_error(entry)
 
     def finish(self) -> None:
-        """Note that no picture is missing."""
+        """Note that no picture is missing, and write the file anew if someone has deleted it.
+
+        Raises:
+            ValueError: If someone has changed the file, or has put another one in its place.
+        """
         if not self.is_finished:
             self._write(Totals(self.pictures, self.errors)._asdict())
         self.is_finished = True
+        if os.fstat(self._file.fileno()).st_size != self._size:
+            raise ValueError(f"{self.path} was changed during the run: it lacks scores. Delete it, and run again.")
+        if not os.path.lexists(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file.seek(0)
+            with open(self.path, "xb") as copy:
+                shutil.copyfileobj(self._file, copy)
+        elif not self._is_in_place():
+            raise ValueError(
+                f"{self.path}: another file has taken its place, and the scores of this run are lost. Wait for the "
+                "run that writes it, or run again."
+            )
+
+    def _is_in_place(self) -> bool:
+        """Return whether the path still leads to the open file."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Close the file, so that another process can continue, and remove a journal without rows."""
+        is_empty = not self.pictures and not self.is_finished and self._is_in_place()
         self._file.close()
-        if not self.pictures and not self.is_finished:
+        if is_empty:
             self.path.unlink(missing_ok=True)
 
 
@@ -234,21 +277,30 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
     Args:
         output: File of the table, replaced if it exists.
         journals: Journals of all n processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
-        temporary: File in which the output is written before it is renamed; no other process may use it.
+        temporary: File in which the output is written before it is renamed; no other process may use it. What is
+            there is removed; a link is not followed.
 
     Returns:
         Numbers of pictures; None if a process is still at work, or another one has made the output.
+
+    Raises:
+        ValueError: If a journal lacks rows that it should have.
     """
     totals = [_read_totals(journal) for journal in journals]
     finished = [part for part in totals if part is not None]
+    if len(journals) == 1 and not finished:
+        raise ValueError(f"{journals[0]} was deleted or changed before {output} was made of it. Run again.")
     if len(finished) < len(journals):
         return None
+    result = Totals(sum(part.pictures for part in finished), sum(part.errors for part in finished))
+    temporary.unlink(missing_ok=True)
     try:
         with ExitStack() as stack:
             files = [stack.enter_context(open(journal, "rb")) for journal in journals]
             head = json.loads(files[0].readline())
             files[0].seek(0)
-            rows = _complete_rows(_take_turns([_read_entries(file) for file in files]), head)
+            entries = _count_out(_take_turns([_read_entries(file) for file in files]), result.pictures, journals)
+            rows = _complete_rows(entries, head)
             columns = COLUMNS if head["weights"] is None else (*COLUMNS, ENSEMBLE)
             WRITERS[output.suffix.lower()](temporary, columns, (row[: len(columns)] for row in rows))
         with open(temporary, "rb+") as file:
@@ -258,9 +310,22 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
         if len(journals) > 1 and output.exists():
             return None
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
     for journal in journals:
         journal.unlink(missing_ok=True)
-    return Totals(sum(part.pictures for part in finished), sum(part.errors for part in finished))
+    return result
+
+
+def _count_out(entries: Iterable[Entry], expected: int, journals: Sequence[Path]) -> Iterator[Entry]:
+    """Yield the entries of the journals, and raise a ValueError if there are not as many as expected."""
+    number = 0
+    for entry in entries:
+        number += 1
+        yield entry
+    if number != expected:
+        names = ", ".join(map(str, journals))
+        raise ValueError(f"{names}: only {number} of {expected} pictures have rows. Run again to score the others.")
 
 
 def _take_turns(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
@@ -280,15 +345,29 @@ def _complete_rows(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterato
             yield (*numbers, model, signature, error, ensemble)
 
 
+class _PlainLines:
+    """Text file in which lines end with a line feed alone.
+
+    `csv` quotes only those line breaks that its own line ending has, so it must write both.
+    """
+
+    def __init__(self, file: IO[str]):
+        self._file = file
+
+    def write(self, line: str) -> int:
+        """Write a line that ends with carriage return and line feed."""
+        return self._file.write(line.removesuffix("\r\n") + "\n")
+
+
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with open(path, "x", newline="", encoding="utf-8") as file:
+        writer = csv.writer(_PlainLines(file), lineterminator="\r\n")
         writer.writerow(columns)
         writer.writerows(rows)
 
 
 def _write_json_lines(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "x", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
 
@@ -300,7 +379,7 @@ def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any,
     text, count, number = pyarrow.string(), pyarrow.int32(), pyarrow.float64()
     kinds = {"width": count, "height": count, **dict.fromkeys(("score", "score_0_1", "std", ENSEMBLE), number)}
     schema = pyarrow.schema([(name, kinds.get(name, text)) for name in columns])
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with open(path, "xb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         iterator = iter(rows)
         while group := list(itertools.islice(iterator, ROWS_OF_GROUP)):
             values = zip(*group, strict=True)

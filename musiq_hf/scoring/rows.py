@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Unpack
 import torch
 
 from ..models.auto import DEFAULT_CHECKPOINT
+from ..pictures.lazy import escape_name
 from .engine import PictureScore, ScoringOptions, score_with_several
 from .loading import load_quality
 from .signature import make_signature
@@ -106,7 +107,7 @@ class Scorers:
 
 def name_checkpoint(checkpoint: str) -> str:
     """Return the name of a checkpoint in a table: as it was given, or the short name of the embedded one."""
-    return DEFAULT_CHECKPOINT.name if checkpoint == str(DEFAULT_CHECKPOINT) else checkpoint
+    return DEFAULT_CHECKPOINT.name if checkpoint == str(DEFAULT_CHECKPOINT) else escape_name(checkpoint)
 
 
 def make_row(result: PictureScore, score_range: Range | None) -> ScoreRow:
@@ -116,7 +117,7 @@ def make_row(result: PictureScore, score_range: Range | None) -> ScoreRow:
     position = None
     if result.score is not None and score_range is not None:
         position = min(max(_find_position(result.score, score_range), 0.0), 1.0)
-    error = None if result.error is None else " ".join(result.error.split())
+    error = None if result.error is None else " ".join(escape_name(result.error).split())
     return ScoreRow(result.key, result.width, result.height, result.score, position, result.std, error)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..models.protocol import QualityModel, QualityProcessor
+from ..pictures.lazy import escape_name
 from ..pictures.opening import Preset, describe_decoder
 from ..version import __version__
 
@@ -66,7 +67,7 @@ def _name_checkpoint(checkpoint: str) -> str:
     """Return the name of a folder or an id on the Hub, without the signs that separate the parts of a signature."""
     path = Path(checkpoint)
     name = path.resolve().name if path.exists() else checkpoint
-    return re.sub(r"[\s|:]+", "_", name)
+    return re.sub(r"[\s|:]+", "_", escape_name(name))
 
 
 def _join_dtypes(model: QualityModel) -> str:

@@ -31,6 +31,7 @@ TOLERANCE = 1e-4  # share of the range of scores; scores in float32 differ far l
 # over pictures. A resize other than the published one moves some of the five by 1.35 points of 100, and is found.
 OFFICIAL_TOLERANCE = 5e-3
 OFFICIAL_PICTURES = ("I03", "I04", "I06", "I08", "I19")
+OFFICIAL_FAMILY = "musiq"
 # Scores of the authors' program for the five pictures, 512 x 384 pixels, in ResultsCalibra/dist_dir of IQA-PyTorch
 # (github.com/chaofengc/IQA-PyTorch), as its ResultsCalibra/results_official.csv lists them.
 OFFICIAL_SCORES = {
@@ -192,8 +193,13 @@ def compare_with_official(
         Comparison for each of the five; a score is right within `OFFICIAL_TOLERANCE` times `answer_width`.
 
     Raises:
-        ValueError: If no official scores are known for that name, or pictures are missing.
+        ValueError: If no official scores are known for that family or name, or pictures are missing.
     """
+    if model.config.model_type != OFFICIAL_FAMILY:
+        raise ValueError(
+            f"Official scores are known for {OFFICIAL_FAMILY} checkpoints, got a {model.config.model_type} one. "
+            "Leave out the pictures."
+        )
     if name not in OFFICIAL_SCORES:
         raise ValueError(f"Official scores are known for {', '.join(OFFICIAL_SCORES)}, got {name!r}.")
     pictures = _find_official_pictures(Path(folder))

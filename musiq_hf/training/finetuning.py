@@ -7,7 +7,7 @@ where the paper is silent, the help of a setting explains the choice.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,16 @@ from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
 from .losses import pairwise_rank_loss, plcc_loss, rank_loss
 from .settings import FinetuneSettings
-from .starting import add_lora, check_start, freeze, load_model, load_processor, merge_lora, normalize_scores
+from .starting import (
+    add_lora,
+    check_start,
+    flatten_settings,
+    freeze,
+    load_model,
+    load_processor,
+    merge_lora,
+    normalize_scores,
+)
 from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer, num_processes
 
 if TYPE_CHECKING:
@@ -48,7 +57,7 @@ logger = logging.get_logger(__name__)
 
 
 def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    _, scores = prediction.predictions  # (logits, scores), in the order of the model's output
+    _, scores, *_ = prediction.predictions  # see `QualityModel` for the order
     return quality_metrics(scores, opinion_scores(prediction.label_ids))
 
 
@@ -160,10 +169,9 @@ def write_card(
         command: Command that trained, which the card names.
     """
     config = load_config(settings.output_dir)
-    recipe = asdict(settings) | asdict(settings.training_view(family_of(config)))
-    recipe |= {"schedule": "cosine", "augmentation": "flips"}
+    recipe = flatten_settings(settings) | {"schedule": "cosine", "augmentation": "flips"}
     recipe |= {"processes": num_processes()} if num_processes() > 1 else {}
-    unsaid = {"data", "output_dir", "model", "view", "image_root", "data_description", "resume", "num_workers"}
+    unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}
     named = ", ".join(f"{key} {value}" for key, value in said.items())
@@ -182,7 +190,7 @@ def write_card(
 
 def _measure(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None) -> QualityReport:
     prediction = trainer.predict(rows)
-    _, scores = prediction.predictions
+    _, scores, *_ = prediction.predictions  # see `QualityModel` for the order
     wanted = opinion_scores(prediction.label_ids)
     return quality_report(scores, wanted, groups=groups)
 
@@ -228,13 +236,12 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
 
 
 def _calibrate(trainer: QualityTrainer, settings: FinetuneSettings, model: Any, rows: "datasets.Dataset") -> None:
-    """Let the family fit the unit of the score to the pictures that chose the epoch, if it does, and save again."""
+    """Let the family fit the unit of the score to the pictures that chose the epoch, and save the result."""
     calibrate = family_of(model.config).calibrate
-    if calibrate is None:
-        return
+    assert calibrate is not None
     trainer.model = trainer.model_wrapped = model.to(trainer.args.device)
     prediction = trainer.predict(rows)
-    logits, _ = prediction.predictions  # logits and scores, in the order of the model's output
+    logits, *_ = prediction.predictions
     calibrate(model.cpu(), torch.from_numpy(logits), torch.from_numpy(prediction.label_ids))
     if trainer.is_world_process_zero():
         save_checkpoint(model, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype)
@@ -264,7 +271,7 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     groups = {name: choose_groups(rows, settings.group_by, source=settings.data) for name, rows in measured.items()}
     trainer = _make_trainer(settings, train, measured["selection"])
     if trainer.args.device.type == "cpu":
-        logger.warning("No accelerator was found: training on the CPU. A small `native_patches` makes it cheaper.")
+        logger.warning("No accelerator was found: training on the CPU. To see less of a picture makes it cheaper.")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()  # the kept checkpoint may be an earlier one, whose log ends there
     model = merge_lora(trainer.accelerator.unwrap_model(trainer.model))
@@ -276,7 +283,9 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     trainer.accelerator.wait_for_everyone()
     # The reports must describe the published files, whose weights may be rounded to float16.
     stored, _ = load_quality(settings.output_dir)
-    _calibrate(trainer, settings, stored, measured["selection"])
+    if family_of(stored.config).calibrate is not None:
+        _calibrate(trainer, settings, stored, measured["selection"])
+        stored, _ = load_quality(settings.output_dir)
     if trainer.is_world_process_zero():
         write_self_test(stored, trainer.processing_class, settings.output_dir)
     trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)

@@ -114,13 +114,12 @@ class DegradationModel(nn.Module):
     def __init__(self, quality: Any):
         super().__init__()
         self.quality = quality
-        first: Any = family_of(quality.config).parts(quality)["head"][0]
-        self.fault_head = nn.Linear(first.in_features, 2 * len(KINDS))
-        self._pooled = torch.empty(0)
-        first.register_forward_pre_hook(self._keep_pooled)
+        self.fault_head = nn.Linear(self._find_first_layer().in_features, 2 * len(KINDS))
 
-    def _keep_pooled(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._pooled = inputs[0]
+    def _find_first_layer(self) -> nn.Linear:
+        """Find the layer of the head that reads the features; asked each time, since replicas have their own."""
+        head = family_of(self.quality.config).parts(self.quality)["head"]
+        return next(module for module in head if isinstance(module, nn.Linear))  # `Family.parts`: the last is one
 
     def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the sum of three losses: on the kinds of the faults, on their strengths, and on the ranking.
@@ -132,8 +131,13 @@ class DegradationModel(nn.Module):
         Returns:
             `loss`, and `logits` of shape (num_pairs, 2, 1 + 2 * num_kinds): rank score, kinds, strengths.
         """
-        ranks = self.quality(**inputs).logits.view(len(labels), 2, -1)  # (2 * num_pairs, 1) -> (num_pairs, 2, 1)
-        pooled = self._pooled.view(len(labels), 2, -1)  # (2 * num_pairs, width) -> (num_pairs, 2, width)
+        read: list[torch.Tensor] = []
+        hook = self._find_first_layer().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        try:
+            ranks = self.quality(**inputs).logits.view(len(labels), 2, -1)  # (2 * num_pairs, 1) -> (num_pairs, 2, 1)
+        finally:
+            hook.remove()
+        pooled = read[0].view(len(labels), 2, -1)  # (2 * num_pairs, width) -> (num_pairs, 2, width)
         kinds, strengths = self.fault_head(pooled).chunk(2, dim=-1)
         present = labels > 0
         loss = F.binary_cross_entropy_with_logits(kinds, present.to(kinds.dtype)) * len(KINDS) ** 0.5

@@ -196,6 +196,21 @@ def _make_argument(item: Field[Any], annotation: Any) -> tuple[str, Any, Any]:
     return item.name, kind, field(default=argparse.SUPPRESS, metadata=options)
 
 
+def _collect_view_fields() -> dict[str, Field[Any]]:
+    """Collect the fields of all views by name; the help of one that several families have says whose text is whose."""
+    found: dict[str, dict[str, Field[Any]]] = {}
+    for family in FAMILIES.values():
+        for item in fields(family.view):
+            found.setdefault(item.name, {})[family.name] = item
+    collected = {}
+    for name, owners in found.items():
+        first = next(iter(owners.values()))
+        text = " ".join(f"{family}: {item.metadata['help']}" for family, item in owners.items())
+        collected[name] = first if len(owners) == 1 else field(metadata={**first.metadata, "help": text})
+        collected[name].name = name
+    return collected
+
+
 def settings_parser(kind: type[RunSettings], **options: Any) -> argparse.ArgumentParser:
     """Make a parser with `--recipe`, `--set` and one argument for each setting and each field of a family's view.
 
@@ -211,7 +226,7 @@ def settings_parser(kind: type[RunSettings], **options: Any) -> argparse.Argumen
         "--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting or the configuration"
     )
     hints, view_hints = get_type_hints(kind), _collect_family_fields()["view"]
-    of_views = {item.name: item for family in FAMILIES.values() for item in fields(family.view)}
+    of_views = _collect_view_fields()
     settings = [_make_argument(item, hints[item.name]) for item in fields(kind) if item.name not in GATHERED]
     views = [_make_argument(item, view_hints[name]) for name, item in of_views.items()]
     group = {"_argument_group_name": "what a training step sees, by the family of the model"}

@@ -20,6 +20,7 @@ from ..metrics.report_files import METRICS_FILE, read_metrics
 from ..metrics.reports import QualityReport, RunsReport, summarize_runs
 from .finetuning import finetune
 from .settings import FinetuneSettings
+from .starting import flatten_settings
 
 CARD_TITLE = "Repeated runs"
 _RUNS_FILE = "runs.json"
@@ -67,7 +68,7 @@ def repeat_runs(
     if runs < 1:
         raise ValueError(f"`runs` must be at least 1, got {runs}.")
     output = Path(output_dir)
-    common = {key: value for key, value in dataclasses.asdict(settings).items() if key not in _OWN_TO_A_RUN}
+    common = {key: value for key, value in flatten_settings(settings).items() if key not in _OWN_TO_A_RUN}
     common["repeat_splits"] = repeat_splits
     _check_same_settings(output, common)
     reports = []

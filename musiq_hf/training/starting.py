@@ -2,6 +2,7 @@
 """Start of training: the model and its image processor, the unit of its scores, and the parts that are trained."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,13 @@ def check_start(settings: RunSettings) -> None:
     family = family_of(load_config(settings.model))
     check_architecture(family, settings.architecture)
     settings.training_view(family)
+
+
+def flatten_settings(settings: RunSettings) -> dict[str, Any]:
+    """Collect all settings by name, those of the view with their defaults beside the others, as flags name them."""
+    values = asdict(settings)
+    values.pop("view")
+    return values | asdict(settings.training_view(family_of(load_config(settings.model))))
 
 
 def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_labels: int = 1) -> Any:
@@ -103,10 +111,11 @@ def load_processor(name: str, config: Any | None, *, architecture: Mapping[str, 
     Returns:
         The processor, see `musiq_hf.models.protocol.QualityProcessor`.
     """
-    stored = load_config(name)
-    known = family_of(stored).processor
-    changes = {field: value for field, value in architecture.items() if hasattr(known, field)}
-    processor: Any = load_stored_processor(resolve_model(name), stored, **changes)
+    name, stored = resolve_model(name), load_config(name)
+    processor: Any = load_stored_processor(name, stored)
+    changes = {field: value for field, value in architecture.items() if hasattr(processor, field)}
+    if changes:
+        processor = load_stored_processor(name, stored, **changes)
     if config is not None:
         processor.check_config(config)
     return processor

@@ -8,7 +8,6 @@ import copy
 import json
 import time
 from collections.abc import Callable, Sized
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ..common.files import read_json, write_json
 from ..models.protocol import QualityProcessor, TrainingView
 from ..scoring.loading import resolve_model
 from .settings import RunSettings
+from .starting import flatten_settings
 
 logger = logging.get_logger(__name__)
 LOGGING_STEPS = 20
@@ -231,7 +231,7 @@ def num_processes() -> int:
 
 def _collect_fixed_settings(settings: RunSettings) -> dict[str, Any]:
     """Collect the settings that a resumed run must share with its beginning, as JSON gives them back."""
-    values = asdict(settings) | {"num_processes": num_processes()}
+    values = flatten_settings(settings) | {"num_processes": num_processes()}
     values["model"] = Path(resolve_model(settings.model)).name  # the file may be published: no private paths
     return {name: value for name, value in json.loads(json.dumps(values)).items() if name not in FREE}
 

@@ -191,6 +191,40 @@ def test_an_interrupt_while_a_command_is_loaded_is_one_sentence(monkeypatch, cap
     assert mistake(capsys, "info", "musiq-koniq") == (130, "musiq info: interrupted.\n")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not Unicode")
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_names_that_a_terminal_cannot_show_are_rows_with_escapes(checkpoint, encoding, tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in (b"a.png", "\u00e9.png".encode(), "\u65e5.png".encode(), b"\xff.png", b"\x1b]0;title\x07.png"):
+        Image.new("RGB", (20, 16)).save(folder / os.fsdecode(name))
+    words = ("-m", "musiq_hf.cli", "score", "photos", "-m", checkpoint, "--device", "cpu")
+    done = in_a_process(*words, cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    shown = [line.split("photos/")[1] for line in done.stdout.splitlines()[1:]]
+    names = [r"\x1b]0;title\x07.png", "a.png", "\u00e9.png", "\u65e5.png", r"\udcff.png"]
+    assert shown == [name.encode(encoding, "backslashreplace").decode() for name in names]
+
+
+@pytest.mark.parametrize("error", [MemoryError("os error 12"), RuntimeError("could not create a primitive")])
+def test_memory_that_runs_out_while_loading_is_one_sentence_and_the_journal_stays(
+    error, checkpoint, tmp_path, monkeypatch, capsys
+):
+    Image.new("RGB", (20, 16)).save(tmp_path / "a.png")
+    words = ("score", tmp_path / "a.png", "-o", tmp_path / "s.csv", "-m", checkpoint, "--device", "cpu")
+
+    def fail(*_, **__):
+        raise error
+
+    for place in ("models.auto.register", "scoring.rows.load_quality", "scoring.journal.Journal.finish"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"musiq_hf.{place}", fail)
+            code, errors = mistake(capsys, *words)
+        assert code == 2 and errors.startswith("musiq score: the memory ran out. Give the program more"), errors
+    assert (tmp_path / "s.csv.part").read_bytes().count(b"\n") == 2
+    assert mistake(capsys, *words)[0] == 0 and not (tmp_path / "s.csv.part").exists()
+
+
 # Checkpoints
 
 

@@ -5,6 +5,8 @@ import argparse
 import base64
 import os
 import re
+import shutil
+import sys
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -106,6 +108,15 @@ def no_figures(monkeypatch):
     monkeypatch.setattr("musiq_hf.explain.report._make_sections", lambda *_: iter(()))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not Unicode")
+def test_a_name_that_is_not_unicode_is_written_with_backslashes(no_figures, picture, checkpoint, tmp_path, capsys):
+    odd, report = tmp_path / os.fsdecode(b"\xff\x1b.png"), tmp_path / os.fsdecode(b"\xff.html")
+    shutil.copy(picture, odd)
+    assert run(odd, "-o", report, "-m", checkpoint) == 0
+    assert r"\udcff" in Page(report.read_text(encoding="utf-8")).text
+    assert r"\udcff\x1b.png scores " in capsys.readouterr().out
+
+
 def test_a_smaller_copy_is_explained_on_demand(no_figures, picture, checkpoint, tmp_path):
     report = tmp_path / "report.htm"
     assert run(picture, "-o", report, "-m", checkpoint, "--shorter_side", 18) == 0
@@ -144,7 +155,7 @@ def test_paths_of_reports_are_checked_first(tmp_path):
     with pytest.raises(ValueError, match="photo.jpg: a report is HTML. Give it a name that ends in .html."):
         check_report_path("photo.jpg")
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(ValueError, match="folder.html is a folder. Give the report another name."):
+    with pytest.raises(ValueError, match="folder.html is a folder. Give the file another name."):
         check_report_path(tmp_path / "folder.html")
     with pytest.raises(ValueError, match="missing: no such folder. Make it first"):
         check_report_path(tmp_path / "missing" / "report.html")

@@ -7,7 +7,14 @@ import sys
 import pytest
 import torch
 
-from musiq_hf.common.arguments import INTERRUPTED, one_sentence, parse_arguments, print_report, run_command
+from musiq_hf.common.arguments import (
+    INTERRUPTED,
+    CommandParser,
+    one_sentence,
+    parse_arguments,
+    print_report,
+    run_command,
+)
 
 
 @pytest.fixture
@@ -56,6 +63,21 @@ def test_unknown_argument_exits_with_2(parser, capsys):
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
+def test_mistakes_show_names_with_escapes(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(CommandParser(), ["\x1b]0;title\x07.png"])
+
+    def command():
+        raise OSError("\x1b[2J.png: no such file")
+
+    assert run_command("score", command) == 2
+    printed = capsys.readouterr().err
+    assert (
+        r"unrecognized arguments: \x1b]0;title\x07.png" in printed and r"score: \x1b[2J.png: no such file" in printed
+    )
+    assert "\x1b" not in printed
+
+
 class Broken(torch.utils.data.Dataset):
     def __len__(self):
         return 1
@@ -76,10 +98,12 @@ def test_errors_of_decoding_processes_keep_their_sentence_alone():
     [
         (ValueError("`epochs` must be\npositive."), "train: `epochs` must be positive."),
         (ImportError("peft is needed here."), "train: peft is needed here."),
-        (torch.OutOfMemoryError("CUDA out of memory."), "train: the memory is too small for such a batch"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "train: the memory ran out. Give the program more"),
+        (MemoryError("Cannot allocate memory (os error 12)"), "train: the memory ran out. Give the program more"),
+        (RuntimeError("could not create a primitive"), "train: the memory ran out. Give the program more"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
-            "train: the memory is too small for such a batch",
+            "train: the memory ran out. Give the program more",
         ),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from scored import KONIQ, write
 
 from musiq_hf.data import load_koniq, load_spaq, load_tid2013
-from musiq_hf.data.annotation_files import read_table
+from musiq_hf.data.annotation_files import read_fields, read_table
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_missing_openpyxl_is_answered_with_its_pip_line(tmp_path, monkeypatch):
             r"sets.csv, line 6: the row ends before \['c3', .*, 'MOS', 'SD', 'set'\]. Give a cell",
         ),
         (KONIQ + "1.jpg,0,0,0,0,0,100,60,0.5\n", r"sets.csv, line 6: the row ends before \['set'\]"),
-        (KONIQ + '"' + "x" * 200_000, r"sets.csv, after line 5: not a CSV table \(field larger than"),
+        (KONIQ + '"' + "x" * 200_000, r"sets.csv, line 6: the row cannot be read as CSV \(a quote is never closed"),
         ("", r"sets.csv: columns \['image_name', 'MOS'\] are missing, got \[\]"),
     ],
     ids=["short", "no_split", "open_quote", "empty"],
@@ -77,5 +77,11 @@ def test_tables_may_have_a_byte_order_mark_empty_lines_and_further_cells(tmp_pat
     assert [where.rsplit(", ", 1)[1] for where, _ in rows] == ["line 3", "line 4"]
     assert [(cells["name"], cells["mos"]) for _, cells in rows] == [("a, b.png", "1"), ("c.png", "2")]
     path.write_bytes(b"name,mos\na.png,1\n\xff\xfe.png,2\n")
-    with pytest.raises(ValueError, match="a.csv: a text file was expected, but it is none .'utf-8' codec"):
+    with pytest.raises(ValueError, match="a.csv, line 3: the row has bytes that are not UTF-8. Save the table"):
         list(read_table(path, ["name", "mos"]))
+
+
+def test_lines_of_fields_are_those_of_an_editor(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("a\u2028 1\r\n\r\nc\x0b 2\r\n".encode())
+    assert [where for where, _ in read_fields(path, 2, "")] == [f"{path}, line 1", f"{path}, line 3"]

@@ -66,7 +66,7 @@ def test_spaq_excel_gives_the_same_as_the_text(tmp_path):
     assert [splits[name].to_list() for name in splits] == [expected[name].to_list() for name in expected]
     book.active["B7"], book.active["A7"] = None, "00004.jpg"  # its row is shorter than the header
     book.save(excel)
-    with pytest.raises(ValueError, match=r"scores.xlsx, line 7: `MOS` must be a number in 0..100, got None"):
+    with pytest.raises(ValueError, match=r"scores.xlsx, line 7: `MOS` must be a number in 0..100, got nothing"):
         load_spaq(str(excel))
     book.active["B3"] = 150
     book.save(excel)

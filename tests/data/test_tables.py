@@ -37,7 +37,8 @@ def test_csv_without_split_is_all_train_and_starts_from_its_own_directory(folder
         ("image,mos\n,1\n", "line 2: a picture or the name of one was expected, but there is none"),
         ("image,mos\n", "scores.csv, split train: no rows. Give at least one picture"),
         ("image,mos,split\n", "scores.csv, split train: no rows. Give at least one picture"),
-        ("", "scores.csv: not a CSV table"),
+        ("image,mos\n0.png,3,5\n", "line 2: the row has 3 cells for 2 columns. Quote texts that hold a comma"),
+        ("", r"scores.csv: columns \['image', 'mos'\] are missing, got \[\]"),
     ],
 )
 def test_mistakes_in_a_csv_name_file_and_line(folder, text, message):
@@ -123,15 +124,124 @@ def test_rows_without_pictures_are_named(folder, cache):
         open_picture(None)
 
 
-@pytest.mark.parametrize("kind", [pyarrow.string(), pyarrow.large_string()], ids=str)
-def test_paths_in_parquet_are_texts_of_any_kind(folder, cache, kind):
+TEXTS = [
+    pyarrow.string(),
+    pyarrow.large_string(),
+    pyarrow.string_view(),
+    pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+]
+BYTES = [
+    pyarrow.binary(),
+    pyarrow.large_binary(),
+    pyarrow.binary_view(),
+    pyarrow.dictionary(pyarrow.int32(), pyarrow.binary()),
+]
+
+
+def write_arrow(folder, **columns) -> str:
     path = str(folder / "a.parquet")
-    table = pyarrow.table({"image": pyarrow.array(NAMES[:2], kind), "mos": [1.0, 2.0]})
-    pyarrow.parquet.write_table(table, path)
-    rows = load_scored_images(path, image_root=str(folder / "photos"))["train"]
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", TEXTS, ids=str)
+def test_paths_in_parquet_are_texts_of_any_kind(folder, cache, kind, streaming):
+    path = write_arrow(folder, image=pyarrow.array(NAMES[:2], kind), mos=[1.0, 2.0])
+    rows = list(load_scored_images(path, image_root=str(folder / "photos"), streaming=streaming)["train"])
     assert open_picture(rows[1]["image"]).size == (21, 30)
     with pytest.raises(ValueError, match=r"a.parquet, split train, row 0: picture .*0.png does not exist"):
-        load_scored_images(path)
+        list(load_scored_images(path, streaming=streaming)["train"])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", [*BYTES, "fixed"], ids=str)
+def test_pictures_in_parquet_are_bytes_of_any_kind(folder, cache, kind, streaming):
+    content = [(folder / "photos" / name).read_bytes() for name in NAMES[:2]]
+    if kind == "fixed":
+        kind = pyarrow.binary(max(map(len, content)))
+        content = [picture.ljust(kind.byte_width, b"\0") for picture in content]
+    path = write_arrow(folder, image=pyarrow.array(content, kind), mos=[1.0, 2.0])
+    rows = list(load_scored_images(path, streaming=streaming)["train"])
+    assert [open_picture(row["image"]).size for row in rows] == [(20, 30), (21, 30)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("paths", TEXTS[:3], ids=str)
+@pytest.mark.parametrize("pictures", [*BYTES[:3], None], ids=str)
+def test_cells_in_parquet_start_from_the_folder_of_the_table(folder, cache, paths, pictures, streaming):
+    cells = {} if pictures is None else {"bytes": pyarrow.nulls(2, pictures)}
+    cells["path"] = pyarrow.array(["photos/0.png", "photos/1.png"], paths)
+    image = pyarrow.StructArray.from_arrays(list(cells.values()), names=list(cells))
+    path = write_arrow(folder, image=image, mos=[1.0, 2.0])
+    rows = list(load_scored_images(path, streaming=streaming)["train"])
+    assert [row["image"]["path"] for row in rows] == [str(folder / "photos" / name) for name in NAMES[:2]]
+    (folder / "photos" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"row 1: picture .*1.png does not exist"):
+        list(load_scored_images(path, streaming=streaming)["train"])
+
+
+def test_a_table_may_hold_pictures_and_paths(folder, cache):
+    content = (folder / "photos" / "0.png").read_bytes()
+    cells = [{"bytes": content, "path": "any.png"}, {"bytes": None, "path": "photos/1.png"}]
+    path = write_arrow(folder, image=cells, mos=[1.0, 2.0])
+    rows = load_scored_images(path)["train"]
+    assert [open_picture(row["image"]).size for row in rows] == [(20, 30), (21, 30)]
+
+
+@pytest.mark.parametrize("kind", [*TEXTS, *BYTES[:3]], ids=str)
+def test_groups_references_and_splits_are_texts_of_any_kind(folder, cache, kind):
+    is_text = kind in TEXTS
+    columns = {"group": ["NA", "None"], "reference": ["007", "1e3"], "split": ["train", "train"]}
+    made = {
+        name: pyarrow.array([value if is_text else value.encode() for value in values], kind)
+        for name, values in columns.items()
+    }
+    path = write_arrow(folder, image=[f"photos/{name}" for name in NAMES[:2]], mos=[1.0, 2.0], **made)
+    rows = load_scored_images(path)["train"]
+    assert {name: rows[name][:] for name in columns} == columns
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", [*TEXTS, pyarrow.binary(), pyarrow.int8(), pyarrow.decimal128(5, 2)], ids=str)
+def test_scores_of_any_kind_become_numbers(folder, cache, kind, streaming):
+    values = [b"1", b"2"] if kind == pyarrow.binary() else [1, 2] if kind not in TEXTS else [" 1.5", "2e0\n"]
+    path = write_arrow(folder, image=["photos/0.png", "photos/1.png"], mos=pyarrow.array(values, kind))
+    rows = load_scored_images(path, streaming=streaming)["train"]
+    assert rows.features["mos"].dtype == "float64"
+    assert [row["mos"] for row in rows] == ([1.5, 2.0] if kind in TEXTS else [1.0, 2.0])
+    if kind in TEXTS:
+        path = write_arrow(folder, image=["photos/0.png", "photos/1.png"], mos=pyarrow.array(["1", "1_0"], kind))
+        with pytest.raises(ValueError, match="row 1: `mos` must be a number, got 1_0"):
+            list(load_scored_images(path, streaming=streaming)["train"])
+
+
+@pytest.mark.parametrize("kind", TEXTS, ids=str)
+def test_distributions_of_texts_become_numbers(folder, cache, kind):
+    counts = pyarrow.array([["1", "3"]], pyarrow.list_(kind)) if kind in TEXTS[:3] else [["1", "3"]]
+    path = write_arrow(folder, image=["photos/0.png"], distribution=counts)
+    assert load_scored_images(path)["train"]["distribution"][:] == [[0.25, 0.75]]
+
+
+def test_errors_name_the_line_as_an_editor_counts_it(folder):
+    text = 'image,mos,note\r\n\r\n0.png,1,"two\r\nlines"\r\n\r\n1.png,bad,"two\r\nlines"\r\n'
+    with pytest.raises(ValueError, match="scores.csv, line 6: `mos` must be a number, got bad"):
+        load_scored_images(write_csv(folder, text.replace("\r\n", "\n")), image_root=str(folder / "photos"))
+    (folder / "scores.csv").write_bytes(text.encode())
+    with pytest.raises(ValueError, match="scores.csv, line 6: `mos` must be a number, got bad"):
+        load_scored_images(str(folder / "scores.csv"), image_root=str(folder / "photos"))
+
+
+def test_texts_in_a_csv_are_not_parsed(folder):
+    names = ["NA", "null", "007", "1e3", "nan", "True", "2024-01-01", " a "]
+    for name in names:
+        Image.new("RGB", (9, 9)).save(folder / "photos" / name, "PNG")
+    lines = "".join(f"{name},{index},{name},{name},{name}\n" for index, name in enumerate(names))
+    csv = write_csv(folder, "image,mos,group,reference,other\n" + lines + "0.png,1,,,\n")
+    rows = load_scored_images(csv, image_root=str(folder / "photos"))["train"]
+    assert [cell["path"] for cell in rows["image"]] == [str(folder / "photos" / name) for name in [*names, "0.png"]]
+    for column in ("group", "reference", "other"):
+        assert rows[column][:] == [*names, None]
 
 
 def test_paths_may_start_from_a_folder_that_is_relative(folder, cache, monkeypatch):

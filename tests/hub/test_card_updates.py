@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.hub.card_updates import update_card
+from musiq_hf.hub.card_updates import check_card_directory, update_card
 from musiq_hf.metrics.report_files import read_metrics
 from musiq_hf.metrics.reports import Metrics, QualityReport
 
@@ -68,3 +68,10 @@ def test_the_embedded_checkpoint_is_rewritten_byte_for_byte(tmp_path):
     update_card(tmp_path, read_metrics(tmp_path).reports["validation"], title="validation")
     for name in ("README.md", "metrics.json"):
         assert (tmp_path / name).read_bytes() == (DEFAULT_CHECKPOINT / name).read_bytes()
+
+
+def test_what_metrics_json_should_not_hold_is_said_before_anything_is_measured(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.json").write_text('{"note": "measured on a laptop"}')
+    with pytest.raises(ValueError, match="metrics.json, note: a report or a number was expected"):
+        check_card_directory(tmp_path)

@@ -57,3 +57,7 @@ def test_report_is_written_as_json_and_markdown(tmp_path):
     for use in (check_report_path, lambda path: write_report(path, REPORT)):
         with pytest.raises(ValueError, match="a .json file .* got .*report.txt. Change the end of the name"):
             use(tmp_path / "report.txt")
+    for name in ("report.json", "other.md"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(ValueError, match=f"{name} is a folder. Give the file another name"):
+            check_report_path((tmp_path / name).with_suffix(".json"))

@@ -99,7 +99,7 @@ def test_settings_of_pillow_hold_in_processes(photos, monkeypatch):
 
 @pytest.mark.parametrize("in_processes", [False, True])
 def test_after_an_error_of_the_source_or_of_its_copy_nothing_more_is_read(in_processes, monkeypatch):
-    plain, copied = decoding._copy_array, []
+    plain, copied = decoding._copy_pixels, []
 
     def own(source):
         copied.append(source)
@@ -107,7 +107,7 @@ def test_after_an_error_of_the_source_or_of_its_copy_nothing_more_is_read(in_pro
             raise MemoryError("no room")
         return plain(source)
 
-    monkeypatch.setattr(decoding, "_copy_array", own)
+    monkeypatch.setattr(decoding, "_copy_pixels", own)
     rows = decode_ahead([pixels(i) for i in range(9)], Decoder(), num_workers=2, in_processes=in_processes)
     assert [next(rows)[0] for _ in range(2)] == [0, 1]
     with pytest.raises(MemoryError, match="no room"):

@@ -110,7 +110,7 @@ def test_a_damaged_pil_image_is_named(tmp_path):
     Image.open(JPEG).save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="a.png: cannot be decoded, truncated or damaged"):
+    with pytest.raises(ValueError, match="a.png: cannot be decoded, the file is truncated or damaged"):
         open_picture(Image.open(tmp_path / "a.png"), "google")
 
 

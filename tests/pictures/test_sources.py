@@ -1,32 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where pictures come from: keys and their order, and what is missing, odd or damaged."""
 
-import io
 import os
-import tarfile
+import socket
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from picture_files import damage, keys, outcomes, pixels, png, write
+from picture_files import keys, outcomes, pixels, png, write
 
 from musiq_hf import MusiqImageProcessor
+from musiq_hf.data import load_scored_images
 from musiq_hf.models.musiq import image_loading_musiq
 from musiq_hf.pictures import finding
 from musiq_hf.pictures.sources import check_sources, count_sources, find_sources
 from musiq_hf.pictures.table_sources import Columns
 from musiq_hf.scoring.engine import score_pictures
-
-
-def write_tar(path, members):
-    """An archive of (name, bytes)."""
-    with tarfile.open(path, "w") as archive:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
 
 
 def test_folders_are_searched_in_the_order_of_names(place):
@@ -71,6 +61,27 @@ def test_what_is_no_regular_file_is_an_error_and_never_waited_for(place):
     assert outcomes("photos") == {"photos/pipe.png": "photos/pipe.png: not a regular file."}
 
 
+@pytest.mark.parametrize("kind", ["fifo", "link_to_fifo", "socket", "endless", "dangling"])
+@pytest.mark.parametrize("name", ["t.csv", "t.tar", "t.parquet"])
+def test_a_table_or_archive_that_is_no_regular_file_is_a_row(place, name, kind):
+    if kind in ("fifo", "link_to_fifo"):
+        os.mkfifo("pipe" if kind == "link_to_fifo" else name)
+    if kind in ("link_to_fifo", "endless"):
+        os.symlink("pipe" if kind == "link_to_fifo" else "/dev/zero", name)
+    if kind == "dangling":
+        os.symlink("gone", name)
+    with socket.socket(socket.AF_UNIX) as server:
+        if kind == "socket":
+            server.bind(name)
+        check_sources([name])
+        reason = "no such file" if kind == "dangling" else "not a regular file"
+        ((key, error),) = outcomes(name).items()
+        assert key == name and error.startswith(f"{name}: cannot be read as ") and reason in error
+        assert keys(name, columns=Columns()) == [name]
+        with pytest.raises(ValueError, match="no such file|not a regular file"):
+            load_scored_images(name)
+
+
 def test_a_folder_that_cannot_be_listed_is_a_row(place, monkeypatch):
     write(place / "photos" / "locked" / "a.png")
     write(place / "photos" / "z.png")
@@ -92,60 +103,6 @@ def test_names_that_are_not_unicode_can_be_written_anywhere(place):
         file.write(png(3))
     ((key, found),) = outcomes("photos").items()
     assert key == "photos/caf\\udce9.png" and (found == pixels(3)).all()
-
-
-def test_tar_members_are_read_in_place(place):
-    members = [("b/1.png", png(1)), ("b/1.json", b"{}"), ("../evil.png", png(2)), ("/root.png", png(3))]
-    write_tar(place / "shard.tar", members)
-    with tarfile.open(place / "shard.tar", "a") as archive:
-        link = tarfile.TarInfo("link.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "b/1.png"
-        archive.addfile(link)
-        archive.addfile(tarfile.TarInfo("folder.png/"))
-    found = outcomes("shard.tar")
-    assert list(found) == ["shard.tar::b/1.png", "shard.tar::../evil.png", "shard.tar::/root.png"]
-    assert all((found[key] == pixels(seed)).all() for seed, key in enumerate(found, start=1))
-    assert os.listdir(place) == ["shard.tar"] and "evil.png" not in os.listdir(place.parent)
-    assert count_sources(["shard.tar"]) == 3
-
-
-def test_headers_of_tar_members_are_forgotten(place, monkeypatch):
-    write_tar(place / "shard.tar", [(f"{i}.png", b"") for i in range(50)])
-    held, forward = [], tarfile.TarFile.next
-
-    def watched(archive):
-        held.append(len(archive.members))
-        return forward(archive)
-
-    monkeypatch.setattr(tarfile.TarFile, "next", watched)
-    assert len(list(find_sources(["shard.tar"]))) == 50
-    assert max(held) <= 1
-
-
-# The header of the second member starts at byte 1536: one block of header and two of data.
-@pytest.mark.parametrize(
-    ("change", "readable", "reason"),
-    [
-        (lambda raw: damage(raw, 1536, b"\xff" * 512), 1, "no header and no end mark at byte 1536"),
-        (lambda raw: raw[:1700], 1, "no header and no end mark at byte 1536"),
-        (lambda raw: raw[:1536], 1, "no end mark at byte 1536"),
-        (lambda raw: raw[:1100], 0, "unexpected end of data"),
-        (lambda raw: raw[:0], 0, "empty file"),
-        (lambda raw: b"no archive" * 200, 0, "invalid header"),
-        (lambda raw: damage(raw, 124, b"77777777777\x00"), 0, "bad checksum"),
-    ],
-)
-def test_a_damaged_archive_is_read_up_to_the_damage(place, change, readable, reason):
-    raw = write_tar(place / "shard.tar", [(f"{i}.png", png(i)) for i in range(3)]).read_bytes()
-    assert len(png(0)) in range(513, 1025)
-    (place / "shard.tar").write_bytes(change(raw))
-    write(place / "z.png")
-    found = outcomes("shard.tar", "z.png")
-    errors = {key: value for key, value in found.items() if isinstance(value, str)}
-    assert len(found) - len(errors) == readable + 1 and isinstance(found["z.png"], np.ndarray)
-    problem = errors.pop("shard.tar")
-    assert "the archive is damaged" in problem and reason in problem
-    assert all("ends within this member" in error for error in errors.values())
 
 
 @pytest.mark.parametrize(

@@ -7,23 +7,41 @@ import pyarrow.parquet
 import pytest
 from picture_files import damage, keys, outcomes, pixels, png, write
 
-from musiq_hf.pictures.sources import check_sources
+from musiq_hf.pictures.sources import check_sources, count_sources, find_sources
 from musiq_hf.pictures.table_sources import Columns
 
+TEXTS = {
+    "string": pyarrow.string(),
+    "large_string": pyarrow.large_string(),
+    "string_view": pyarrow.string_view(),
+    "categories": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+}
+BYTES = {
+    "binary": pyarrow.binary(),
+    "large_binary": pyarrow.large_binary(),
+    "binary_view": pyarrow.binary_view(),
+    "fixed": pyarrow.binary(1000),
+    "dictionary": pyarrow.dictionary(pyarrow.int32(), pyarrow.binary()),
+}
 
-@pytest.mark.parametrize("layout", ["datasets", "binary", "large_binary", "paths"])
+
+@pytest.mark.parametrize("layout", ["datasets", "paths", *TEXTS, *BYTES])
 def test_rows_of_parquet_files(place, layout):
     cells = [png(1), png(2), None, png(4)]
-    kind = {"binary": pyarrow.binary(), "large_binary": pyarrow.large_binary()}.get(layout)
-    if kind is None:
+    kind = (TEXTS | BYTES).get(layout)
+    if layout == "fixed":
+        cells = [None if cell is None else cell.ljust(1000, b"\0") for cell in cells]
+    if layout not in BYTES:
         for i, cell in enumerate(cells):
             if cell is not None:
                 write(place / "data" / f"{i}.png", cell)
-        is_path = layout == "paths"
         cells = [
-            None if cell is None else {"bytes": None if is_path else cell, "path": f"{i}.png"}
+            None if cell is None else {"bytes": cell if layout == "datasets" else None, "path": f"{i}.png"}
             for i, cell in enumerate(cells)
         ]
+    if layout in TEXTS:
+        cells = [cell and cell["path"] for cell in cells]
+    if kind is None:
         kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     (place / "data").mkdir(exist_ok=True)
     table = pyarrow.table({"mos": [1, 2, 3, 4], "image": pyarrow.array(cells, kind)})
@@ -64,11 +82,37 @@ def test_csv_tables_name_pictures_beside_them(place):
     assert keys("data/other.csv", columns=Columns("mine")) == ["a.png"]
 
 
-def test_a_csv_that_is_none_further_down_is_a_row(place):
+@pytest.mark.parametrize(
+    ("row", "lines", "reason"),
+    [
+        (b"x" * 140_000, 1, "a cell over 131,072 characters"),
+        (b"b.png," + b"x" * 5_000_000, 1, "a line over 4,194,304 characters"),
+        (b'b.png,"' + b"x\n" * 80_000 + b'"', 80_001, "a cell over 131,072 characters"),
+        (b'"' + b"x" * 5_000_000 + b'\n,",a.png', 2, "a line over 4,194,304 characters"),
+        (b"caf\xe9.png", 1, "bytes that are not UTF-8"),
+        (b'a.png,"\xff\n\xfe"', 2, "bytes that are not UTF-8"),
+        (b'"a.png" ,1', 1, "',' expected after '\"'"),
+    ],
+    ids=["cell", "line", "quoted", "quoted_line", "latin", "quoted_latin", "after_quote"],
+)
+def test_a_broken_row_of_a_csv_costs_that_row_alone(place, row, lines, reason):
+    write(place / "a.png", png(1))
+    (place / "t.csv").write_bytes(b'image,note\na.png,"two\r\nlines"\n' + row + b"\n\na.png\nb.png\n\xff\n")
+    rows = [(key, picture) for key, picture in find_sources(["t.csv"])]
+    assert [key for key, _ in rows] == ["a.png", "t.csv::line 4", "a.png", "b.png", f"t.csv::line {7 + lines}"]
+    assert np.array_equal(rows[2][1].open(), pixels(1))
+    with pytest.raises(ValueError, match=f"^t.csv::line 4: the row .*{reason}"):
+        rows[1][1].open()
+    assert count_sources(["t.csv"]) == 5
+
+
+def test_a_quote_that_is_never_closed_is_a_row(place):
     write(place / "a.png")
-    (place / "t.csv").write_bytes(b"image\na.png\n" + b"x" * 20_000 + b"\xff\xfe.png\n")
-    found = outcomes("t.csv")
-    assert "what follows cannot be read as CSV" in found["t.csv"]
+    for rest in (b"a.png\n", b"a.png\n" * 30_000):
+        (place / "t.csv").write_bytes(b'image\na.png\n"a.png\n' + rest)
+        assert "a quote is never closed" in outcomes("t.csv")["t.csv::line 3"]
+    (place / "t.csv").write_bytes(b"image,caf\xe9\na.png,1\n")
+    assert "line 1: the row has bytes that are not UTF-8" in outcomes("t.csv")["t.csv"]
 
 
 def test_keys_can_come_from_a_column(place):
@@ -87,3 +131,25 @@ def test_keys_can_come_from_a_column(place):
         check_sources(["t.parquet"], columns=Columns(key="image"))
     with pytest.raises(ValueError, match="--key names a column .'id'. of a table or data set, but none is given"):
         check_sources(["a.png"], columns=Columns(key="id"))
+
+
+@pytest.mark.parametrize("kind", [*TEXTS.values(), pyarrow.binary(), pyarrow.large_binary()], ids=str)
+def test_keys_are_texts_of_any_kind_and_are_not_parsed(place, kind):
+    names = ["NA", "None", "007", "1e3"]
+    values = [name.encode() for name in names] if kind not in TEXTS.values() else names
+    table = pyarrow.table({"image": [png(1)] * 4, "key": pyarrow.array(values, kind)})
+    pyarrow.parquet.write_table(table, "t.parquet")
+    assert keys("t.parquet", columns=Columns("image", "key")) == names
+    (place / "t.csv").write_text("image,key\n" + "".join(f"a.png,{name}\n" for name in names))
+    assert keys("t.csv", columns=Columns(key="key")) == names
+
+
+def test_a_column_of_paths_is_read_where_no_column_has_pictures(place):
+    write(place / "a.png", png(3))
+    pyarrow.parquet.write_table(pyarrow.table({"mos": [1.0], "file_name": ["a.png"], "mine": ["b.png"]}), "t.parquet")
+    check_sources(["t.parquet"])
+    assert np.array_equal(outcomes("t.parquet")["t.parquet::0"], pixels(3))
+    assert outcomes("t.parquet", columns=Columns("mine", "mine")) == {"b.png": "b.png: no such file."}
+    pyarrow.parquet.write_table(pyarrow.table({"mine": ["a.png"]}), "t.parquet")
+    with pytest.raises(ValueError, match="One column of pictures .bytes. is needed .columns of pictures: none"):
+        check_sources(["t.parquet"])

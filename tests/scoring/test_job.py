@@ -134,6 +134,29 @@ def test_an_output_that_exists_is_only_replaced_on_request(photos):
     assert run_job(make_job("scores.csv", overwrite=True)).pictures == NUM_PICTURES
 
 
+def test_a_journal_that_is_deleted_during_the_run_costs_nothing(photos):
+    run_job(make_job("whole.csv"))
+    job = make_job("scores.csv")
+
+    def on_progress(totals):
+        if totals.pictures == 3:
+            job.journal.unlink()
+
+    assert run_job(job, on_progress=on_progress) == ("written", NUM_PICTURES, 1)
+    assert Path("scores.csv").read_bytes() == Path("whole.csv").read_bytes()
+    assert not job.journal.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_output_that_cannot_be_made_is_refused_before_anything_is_scored(photos, overwrite, monkeypatch):
+    Path("folder.csv").mkdir()
+    monkeypatch.setattr("musiq_hf.scoring.job.Scorers", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(ValueError, match="folder.csv is a folder. Give the file another name"):
+        run_job(make_job("folder.csv", overwrite=overwrite))
+    with pytest.raises(ValueError, match="1-of-2.csv: the name is longer than 255 bytes"):
+        run_job(make_job("s" * 250 + ".csv", overwrite=overwrite, share=Share(1, 2)))
+
+
 def test_a_job_with_other_settings_does_not_continue_one(photos):
     with pytest.raises(KeyboardInterrupt):
         run_job(make_job("scores.csv"), on_progress=interrupt_at(2))

@@ -209,6 +209,42 @@ def test_a_foreign_file_is_left_alone(tmp_path):
         assert part.read_bytes() == content
 
 
+@pytest.mark.parametrize("target", ["mine", "nothing"])
+def test_a_link_in_the_place_of_the_journal_is_refused(tmp_path, target):
+    (tmp_path / "mine").touch()  # not even an empty file is written to
+    part = tmp_path / "scores.csv.part"
+    part.symlink_to(target)
+    with pytest.raises(ValueError, match="scores.csv.part holds the rows of a run, but a link is there. Remove it"):
+        Journal(part, SETTINGS)
+    assert sorted(os.listdir(tmp_path)) == ["mine", "scores.csv.part"] and not (tmp_path / "mine").read_bytes()
+    part.unlink()
+    os.mkfifo(part)
+    with pytest.raises(ValueError, match="a folder or device is there"):
+        Journal(part, SETTINGS)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_link_under_the_temporary_name_is_not_followed(tmp_path, suffix):
+    (tmp_path / "mine").write_text("precious")
+    output = tmp_path / f"scores{suffix}"
+    (tmp_path / f"scores{suffix}.part.tmp").symlink_to("mine")
+    assert go_on(output) == (4, 1)
+    assert (tmp_path / "mine").read_text() == "precious" and not output.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["mine", output.name]
+
+
+@pytest.mark.parametrize("size", [215, 246, 251, 255])
+@pytest.mark.parametrize("count", [1, 2])
+def test_outputs_with_long_names(tmp_path, size, count):
+    output = tmp_path / ("s" * (size - 4) + ".csv")
+    for index in range(count):
+        result = go_on(output, ROWS[index::count], SETTINGS, index, count)
+    assert result == (4, 1) and os.listdir(tmp_path) == [output.name]
+    name_journals(output, 3)[0].touch()
+    with pytest.raises(ValueError, match="unfinished run with another number of processes"):
+        check_no_other_journal(output, name_journals(output, count))
+
+
 @pytest.mark.skipif(fcntl is None, reason="needs file locks")
 def test_two_runs_never_write_one_journal(tmp_path):
     first = Journal(tmp_path / "part", SETTINGS)
@@ -217,6 +253,70 @@ def test_two_runs_never_write_one_journal(tmp_path):
     first.append((ROWS[0],))
     first.close()
     Journal(tmp_path / "part", SETTINGS).close()
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "moved"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_journal_that_is_deleted_during_the_run_loses_nothing(tmp_path, what, count):
+    go_on(tmp_path / "one.csv")
+    output = tmp_path / "new" / "scores.csv"
+    journals = name_journals(output, count)
+    for index, path in enumerate(journals):
+        with closing(Journal(path, SETTINGS)) as journal:
+            for row in ROWS[index::count]:
+                journal.append((row,))
+            if what == "moved":
+                path.rename(tmp_path / "elsewhere")
+            else:
+                path.unlink()
+            if what == "folder" and not os.listdir(output.parent):
+                output.parent.rmdir()
+            journal.finish()
+        result = write_output(output, journals, temporary=output.with_name("tmp"))
+    assert result == (4, 1)
+    assert output.read_bytes() == (tmp_path / "one.csv").read_bytes()
+
+
+@pytest.mark.parametrize("do", ["truncate", "append", "replace", "link"])
+def test_a_journal_that_is_changed_during_the_run_is_an_error(tmp_path, do):
+    part = tmp_path / "scores.csv.part"
+    with closing(Journal(part, SETTINGS)) as journal:
+        journal.append((ROWS[0],))
+        if do == "truncate":
+            part.write_bytes(b"")
+        elif do == "append":
+            part.write_bytes(part.read_bytes() + b"[]\n")
+        else:
+            part.unlink()
+            (tmp_path / "other").write_text("of another run")
+            (part.write_text if do == "replace" else part.symlink_to)("other")
+        journal.append((ROWS[1],))
+        with pytest.raises(ValueError, match=r"scores.csv.part(: another file has taken| was changed during the run)"):
+            journal.finish()
+    assert (tmp_path / "other").exists() is (do in ("replace", "link"))
+
+
+def test_a_run_without_rows_leaves_the_journal_of_another_run(tmp_path):
+    part = tmp_path / "scores.csv.part"
+    with closing(Journal(part, SETTINGS)):
+        part.unlink()
+        with closing(Journal(part, SETTINGS)) as other:
+            other.append((ROWS[0],))
+    assert part.exists()
+
+
+def test_rows_that_are_missing_at_the_end_are_an_error(tmp_path):
+    part, output = tmp_path / "scores.csv.part", tmp_path / "scores.csv"
+    with pytest.raises(ValueError, match="scores.csv.part was deleted or changed before .*scores.csv was made"):
+        write_output(output, [part], temporary=tmp_path / "tmp")
+    with closing(Journal(part, SETTINGS)) as journal:
+        for row in ROWS:
+            journal.append((row,))
+        journal.finish()
+    part.write_bytes(part.read_bytes().replace(b"photos/z", b'photos"z'))
+    with pytest.raises(ValueError, match="only 3 of 4 pictures have rows. Run again"):
+        write_output(output, [part], temporary=tmp_path / "tmp")
+    assert not output.exists() and go_on(output) == (4, 1)
 
 
 @pytest.mark.parametrize(("now", "key"), [(ROWS[1:], 'photos/"b",\n2.png'), (ROWS[:1], "nothing")])
@@ -258,3 +358,14 @@ def test_names(tmp_path):
     with pytest.raises(ValueError, match=r"scores.xlsx: scores are written to .csv, .jsonl, .parquet files"):
         check_output("scores.xlsx")
     assert name_shard(tmp_path / "scores.v2.csv", 3, 8) == tmp_path / "scores.v2.3-of-8.csv"
+
+
+@pytest.mark.parametrize("key", ["a\rb.png", "a\nb.png", "a\r\nb.png", "\r", 'a"\r,b.png', "a\r\n"])
+def test_line_breaks_in_keys_are_quoted_and_lines_end_with_a_line_feed(tmp_path, key):
+    rows = [ROWS[0]._replace(key=key), ROWS[0]._replace(key="z.png")]
+    output = tmp_path / "scores.csv"
+    go_on(output, rows)
+    assert [row["key"] for row in read_back(output)] == [key, "z.png"]
+    content = output.read_bytes()
+    assert content.startswith((",".join(COLUMNS) + "\n").encode()) and content.endswith(b"|1,\n")
+    assert content.count(b"\r") == key.count("\r")

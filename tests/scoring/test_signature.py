@@ -2,6 +2,7 @@
 """Signatures: equal for equal checkpoints wherever they lie, other for whatever changes a score."""
 
 import copy
+import os
 import re
 import shutil
 
@@ -41,6 +42,10 @@ def test_signature_is_one_line_with_every_part(model, processor):
         r"\|dtype:float32\|musiq_hf:[\w.]+\|torch:[\w.+]+"
     )
     assert re.fullmatch(pattern, sign(model, processor))
+
+
+def test_names_that_are_not_unicode_have_backslashes(model, processor):
+    assert sign(model, processor, os.fsdecode(b"mine\xff")).startswith(r"mine\udcff|weights:")
 
 
 def test_one_changed_weight_changes_the_weights(model, processor):

@@ -109,3 +109,13 @@ def test_command_line_names_a_missing_folder(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["pretrain_quality.py"])
     assert script.main() == 2
     assert "pretrain_quality: --data is needed" in capsys.readouterr().err
+
+
+def test_a_replica_reads_features_of_its_own(tiny_model, pictures):
+    quality = tiny_model()
+    model = DegradationModel(quality)
+    batch = MusiqImageProcessor.from_config(quality.config)(pictures)
+    labels = torch.rand(2, 2, len(DEGRADATIONS))
+    replica = model._replicate_for_data_parallel()  # as nn.DataParallel makes them, with hooks of the original
+    torch.testing.assert_close(replica(labels, **batch)["logits"], model(labels, **batch)["logits"])
+    assert not quality.head.classifier._forward_pre_hooks

@@ -35,8 +35,8 @@ class Trainer:
 
 
 @pytest.fixture
-def settings(tmp_path) -> FinetuneSettings:
-    return FinetuneSettings(data="d.csv", model="m", output_dir=str(tmp_path), seed=7, score_range=(0, 1))
+def settings(tmp_path, blank) -> FinetuneSettings:
+    return FinetuneSettings(data="d.csv", model=blank, output_dir=str(tmp_path), seed=7, score_range=(0, 1))
 
 
 def test_each_run_has_its_seed_split_and_folder(settings, tmp_path):

@@ -21,7 +21,7 @@ from musiq_hf.training.collators import Augmentation, TrainingCollator
 from musiq_hf.training.finetuning import _make_pair_loss, finetune
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import add_lora, freeze, load_model, merge_lora
-from musiq_hf.training.trainer import QualityTrainer, _OwnRandomNumbers
+from musiq_hf.training.trainer import QualityTrainer, _collect_fixed_settings, _OwnRandomNumbers
 
 SIZES = ((24, 32), (40, 16), (16, 16), (33, 50))
 
@@ -327,3 +327,10 @@ def test_fixed_shapes_compile_once_for_all_batches(tiny_model, tmp_path):
 def test_a_single_step_trains(photos, blank):
     finetune(settings(photos, blank, max_steps=1, weight_decay=0.0))
     assert AutoModel.from_pretrained(photos / "out").head.classifier.weight.abs().max() > 0
+
+
+def test_a_setting_at_its_default_is_the_same_run_as_one_left_out(photos, blank):
+    plain, said = (
+        _collect_fixed_settings(settings(photos, blank, view=view)) for view in ({}, {"native_patches": 512})
+    )
+    assert plain == said and plain["native_patches"] == 512 and "view" not in plain

@@ -10,29 +10,111 @@ ignores EXIF orientation.
 import base64
 import binascii
 import os
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from huggingface_hub.utils import httpx
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
 ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 URL_PREFIXES = ("http://", "https://")
+TURNS: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation
+LOADING = Lock()  # held where a PIL image reads its file: several threads may have been given the same one
 WRONG_DTYPE = "pixels must be uint8 (0..255), uint16 (0..65535) or float (0..1)"
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; a picture without one, or with damaged EXIF data, is taken as it is."""
+@contextmanager
+def _name_failures(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into a ValueError that names the picture: damaged files provoke errors of all kinds.
+
+    Args:
+        name: Name of the picture.
+    """
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
-        return image
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        yield
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name}: not a picture that Pillow can read. Convert it to PNG or JPEG.") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name}: more pixels than Pillow's safety limit allows ({error}). If you trust the file, raise "
+            "`PIL.Image.MAX_IMAGE_PIXELS`."
+        ) from error
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{name}: cannot be decoded, the file is truncated or damaged ({reason}).") from error
+
+
+def _read_orientation(image: Image.Image) -> Any:
+    """Read the EXIF orientation of a picture; 1, upright, if it has none or its EXIF data are damaged."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data provoke errors of all kinds
+        return 1
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a picture without one, or with damaged EXIF data, is taken as it is.
+
+    What else the EXIF data say is dropped from a turned picture. `ImageOps.exif_transpose` would write it again, which
+    fails for values that Pillow reads and cannot write.
+    """
+    turn = TURNS.get(_read_orientation(image))
+    return image if turn is None else drop_orientation(image.transpose(turn))
+
+
+def drop_orientation(image: Image.Image) -> Image.Image:
+    """Return a copy of a picture without the entries that say how to turn it."""
+    plain = image.copy()
+    plain.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    plain.filename = getattr(image, "filename", "")  # type: ignore[attr-defined]  # error messages name it
+    return plain
+
+
+class Header(NamedTuple):
+    """Head of a picture file: what is known before its pixels are decoded.
+
+    Attributes:
+        format: Name of the format, as Pillow has it.
+        mode: Colour mode, as Pillow has it.
+        size: Width and height, in pixels, not turned upright.
+        is_turned: Whether the EXIF orientation turns it by a quarter.
+    """
+
+    format: str | None
+    mode: str
+    size: tuple[int, int]
+    is_turned: bool
+
+
+def read_header(file: str | os.PathLike[str] | BytesIO, name: str) -> Header:
+    """Read the head of a picture file, and leave bytes at their start.
+
+    Args:
+        file: Path or bytes of the file.
+        name: Name of the picture in error messages.
+
+    Raises:
+        ValueError: If the file is no picture, or its head is damaged.
+    """
+    with _name_failures(name), Image.open(file) as opened:
+        header = Header(opened.format, opened.mode, opened.size, _read_orientation(opened) in range(5, 9))
+    if isinstance(file, BytesIO):
+        file.seek(0)
+    return header
 
 
 def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: bool = True) -> Image.Image:
@@ -46,19 +128,9 @@ def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: 
     Raises:
         ValueError: If the file cannot be decoded.
     """
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-            image = (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed here
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name}: not a picture that Pillow can read. Convert it to PNG or JPEG.") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{name}: more pixels than Pillow's safety limit allows ({error}). If you trust the file, raise "
-            "`PIL.Image.MAX_IMAGE_PIXELS`."
-        ) from error
-    except (OSError, SyntaxError, EOFError, ValueError) as error:
-        raise ValueError(f"{name}: cannot be decoded, the file is truncated or damaged ({error}).") from error
+    with _name_failures(name), Image.open(file) as opened:
+        opened.load()
+        image = (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed here
     image.filename = name  # type: ignore[attr-defined]  # later error messages name the picture by it
     return image
 
@@ -75,7 +147,7 @@ def download(url: str, *, timeout: float | None = None) -> BytesIO:
     """
     try:
         response = httpx.get(url, timeout=timeout, follow_redirects=True).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except Exception as error:  # addresses that cannot be written down provoke errors of other kinds too
         raise ValueError(f"{url}: cannot be downloaded ({error}).") from error
     return BytesIO(response.content)
 
@@ -112,16 +184,16 @@ def load_image(
         return decode(download(name, timeout=timeout), name)
     if os.path.isdir(name):
         raise ValueError(f"{name}: is a directory. Pass the pictures in it, one by one or as a list.")
+    if os.path.exists(name) and not os.path.isfile(name):
+        raise ValueError(f"{name}: not a regular file.")
     return decode(name, name) if os.path.exists(name) else _load_base64(name, decode)
 
 
 def _load_pil(image: Image.Image, *, upright: bool) -> Image.Image:
     """Decode a PIL image, and apply its EXIF orientation if asked to."""
-    try:
+    with LOADING, _name_failures(_get_pil_name(image)):  # Pillow opens lazily, so a damaged file shows only here
         image.load()
         return _turn_upright(image) if upright else image
-    except OSError as error:  # Pillow opens lazily, so a damaged file shows only here
-        raise ValueError(f"{_get_pil_name(image)}: cannot be decoded, truncated or damaged ({error}).") from error
 
 
 def _load_base64(text: str, decode: Callable[[str | BytesIO, str], Image.Image]) -> Image.Image:
@@ -152,23 +224,68 @@ def describe(image: Any) -> str:
     return os.fspath(image)[:200] if isinstance(image, str | os.PathLike) else type(image).__name__
 
 
-def _read_pil_pixels(image: Image.Image) -> np.ndarray:
-    """Read the pixels of a PIL image, (height, width) or (height, width, channels), in one of the supported dtypes."""
+def to_plain_mode(image: Image.Image) -> Image.Image:
+    """Convert a PIL image to a mode whose pixels can be averaged: L, RGB, RGBA, I;16 or F.
+
+    Transparency of any kind becomes the alpha of RGBA. In 16-bit gray, which has no alpha, it becomes white.
+
+    Returns:
+        The picture, upright. One that has such a mode already is not copied.
+
+    Raises:
+        ValueError: If the picture cannot be decoded or converted, or has 32-bit integers beyond 16 bits.
+    """
     image = load_image(image)
-    if image.mode.startswith("I;16"):
-        return np.array(image).astype(np.uint16)  # also converts big-endian pixels
-    if image.mode == "I":  # 16-bit pictures in a 32-bit container
-        pixels = np.array(image)
-        if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
-            raise ValueError(
-                f"32-bit integer pixels must lie in 0..65535, got {pixels.min()}..{pixels.max()}. Scale them first."
-            )
-        return pixels.astype(np.uint16)
     if image.mode == "F":
-        return np.array(image)
-    if image.has_transparency_data:
-        return np.array(image.convert("RGBA"))
-    return np.array(image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB"))
+        return image
+    if image.mode.startswith("I"):
+        plain = Image.fromarray(_read_sixteen_bits(image))
+    else:
+        with _name_failures(_get_pil_name(image)):
+            plain = _to_eight_bits(image)
+    plain.filename = getattr(image, "filename", "")  # type: ignore[attr-defined]  # error messages name it
+    return plain
+
+
+def _read_sixteen_bits(image: Image.Image) -> np.ndarray:
+    """Read gray pixels of any byte order, in 16 bits or in a container of 32 bits, as uint16 (height, width)."""
+    pixels = np.array(image)
+    if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
+        raise ValueError(
+            f"32-bit integer pixels must lie in 0..65535, got {pixels.min()}..{pixels.max()}. Scale them first."
+        )
+    gray = pixels.astype(np.uint16)
+    if "transparency" in image.info:
+        gray[gray == image.info["transparency"]] = 65535
+    return gray
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode with 8 bits to L, RGB or RGBA."""
+    if image.mode == "La":  # Pillow converts it to this mode only
+        image = image.convert("LA")
+    if not image.has_transparency_data:
+        return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+    key = image.info.get("transparency")
+    if image.mode in ("L", "RGB") and (scaled := _scale_key(image, key)) != key:
+        image = image.copy()
+        image.info["transparency"] = scaled
+    return image.convert("RGBA")
+
+
+def _scale_key(image: Image.Image, key: Any) -> Any:
+    """Return the transparent colour in the 8 bits of the pixels; Pillow leaves it in the bits of a PNG file.
+
+    Gray of 2 or 4 bits is known by its values, which are multiples of 85 or 17. A key of so few bits is none of these
+    but 0.
+    """
+    if image.mode == "RGB":
+        return tuple(value >> 8 for value in key) if max(key) > 255 else key
+    present = [value for value, count in enumerate(image.histogram()) if count]
+    for factor in (85, 17):
+        if key in range(255 // factor + 1) and not any(value % factor for value in present):
+            return key * factor
+    return key
 
 
 def _make_tensor(array: np.ndarray) -> torch.Tensor:
@@ -239,7 +356,7 @@ def to_rgb_tensor(
     """
     default = "channels_first" if isinstance(image, torch.Tensor) else "channels_last"
     if isinstance(image, Image.Image):
-        image = _read_pil_pixels(image)
+        image = np.array(to_plain_mode(image))
         input_data_format = None  # a PIL image has no layout to choose
     raw = image if isinstance(image, torch.Tensor) else _make_tensor(image)
     if raw.numel() == 0:

@@ -50,7 +50,7 @@ def _cut(pixels: torch.Tensor, sizes: Sequence[tuple[int, int]], patch_size: int
         return torch.cat([extract_patches(image, patch_size) for image in scaled])
     grids = [num_patches(*size, patch_size) for size in sizes]
     counts = [rows * cols for rows, cols in grids]
-    patches = torch.empty((sum(counts), patch_size * patch_size * 3), device=pixels.device)
+    patches = torch.empty((sum(counts), patch_size * patch_size * 3), dtype=torch.float32, device=pixels.device)
     for part, size, is_native in zip(patches.split(counts), sizes, native, strict=True):
         if is_native:
             write_patches(pixels, patch_size, part)

@@ -373,7 +373,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         if self.config.num_labels == 1:
             return self.config.score_offset + self.config.score_scale * logits[:, 0].float()
         probabilities = logits.float().softmax(dim=-1)
-        values = torch.arange(1.0, self.config.num_labels + 1, device=logits.device)
+        values = torch.arange(1.0, self.config.num_labels + 1, dtype=torch.float32, device=logits.device)
         return (probabilities * values).sum(dim=-1)  # autocast would do a matrix product in half precision
 
     def std_from_logits(self, logits: torch.Tensor) -> torch.Tensor | None:

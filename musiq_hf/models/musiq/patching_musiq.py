@@ -198,7 +198,7 @@ def sinusoid_table(num_positions: int, hidden_size: int, *, device: torch.device
     Returns:
         float32, shape (num_positions, hidden_size).
     """
-    columns = torch.arange(hidden_size, device=device)
+    columns = torch.arange(hidden_size, dtype=torch.float32, device=device)
     rates = 10000.0 ** (-2.0 * (columns // 2) / hidden_size)
-    angles = torch.arange(num_positions, device=device)[:, None] * rates
+    angles = torch.arange(num_positions, dtype=torch.float32, device=device)[:, None] * rates
     return torch.where(columns % 2 == 0, angles.sin(), angles.cos())

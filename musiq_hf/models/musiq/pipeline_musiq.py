@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import ImageClassificationPipeline, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.image_processing_utils import BatchFeature
@@ -128,7 +129,12 @@ class ImageQualityAssessmentPipeline(_SavedWithCode):
             raise ValueError(f"Picture ({describe(image)}): {error}") from error
 
     def get_iterator(self, inputs: Any, num_workers: int, batch_size: int, *parameters: Any) -> Any:
-        """Make the iterator of the base class, but let the image processor pad: the base does not pad its batches."""
+        """Make the iterator of the base class, but let the image processor pad: the base does not pad its batches.
+
+        PIL images are loaded first: processes that share an open file would move each other's place in it.
+        """
+        if num_workers and isinstance(inputs, list):
+            inputs = [load_image(image) if isinstance(image, Image.Image) else image for image in inputs]
         results = super().get_iterator(inputs, num_workers, batch_size, *parameters)
         if batch_size > 1:
             results.loader.loader.collate_fn = self._collate

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
 import io
+import os
+import struct
 
 import golden
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from musiq_hf.models.musiq.image_loading_musiq import decode_image, load_image, to_rgb_tensor
-from musiq_hf.pictures.opening import shrink_shorter_side
+from musiq_hf.pictures.opening import open_picture, shrink_shorter_side
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -86,7 +88,10 @@ def test_truncated_file_is_named(tmp_path, format):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=f"half.{format.lower()}: cannot be decoded.*truncated"):
         load_image(path)
-    with Image.open(path) as lazy, pytest.raises(ValueError, match="cannot be decoded, truncated or damaged"):
+    with (
+        Image.open(path) as lazy,
+        pytest.raises(ValueError, match="cannot be decoded, the file is truncated or damaged"),
+    ):
         load_image(lazy)
 
 
@@ -141,6 +146,72 @@ def test_damaged_exif_data_do_not_hinder(tmp_path, content):
     Image.fromarray(RGB).save(path, exif=b"Exif\x00\x00" + content)
     plain = Image.open(io.BytesIO(encoded(Image.fromarray(RGB), "JPEG")))
     assert torch.equal(rgb_of(path), to_rgb_tensor(plain))
+
+
+def write_exif(tag, kind, value, content=b""):
+    """Make EXIF data with the orientation 6 and one more entry, as Pillow itself would not write them."""
+    entries = [(0x0112, 3, struct.pack("<HH", 6, 0)), (tag, kind, value or struct.pack("<I", 38))]
+    body = b"".join(struct.pack("<HHI", tag, kind, 1) + value for tag, kind, value in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + body + bytes(4) + content
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        (0x011A, 10, b"", struct.pack("<ii", -1, 0)),  # a signed ratio, -1/0
+        (0x011A, 5, b"", struct.pack("<II", 0, 0)),
+        (0x011A, 9, struct.pack("<i", -5)),
+        (0x011A, 11, struct.pack("<f", float("nan"))),
+        (0x0100, 11, struct.pack("<f", float("inf"))),
+        (0x0111, 4, struct.pack("<I", 2**32 - 1)),
+        (0x8769, 4, struct.pack("<I", 2**32 - 1)),  # another block, far behind the end
+        (0xFFFF, 13, struct.pack("<I", 2**31)),
+    ],
+)
+def test_of_exif_data_only_the_orientation_matters(tmp_path, format, entry):
+    path, plain = tmp_path / "turned", tmp_path / "plain"
+    lossless = {"WEBP": {"lossless": True}}.get(format, {})
+    Image.fromarray(RGB).save(path, format, exif=write_exif(*entry), **lossless)
+    Image.fromarray(RGB).save(plain, format, **lossless)
+    upright = rgb_of(plain).rot90(-1)
+    assert torch.equal(rgb_of(path), upright)
+    assert torch.equal(to_rgb_tensor(load_image(path)), upright)  # not turned twice
+    with Image.open(path) as lazy:
+        assert torch.equal(to_rgb_tensor(lazy), upright)
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error("short"), IndexError("x"), KeyError("k"), AttributeError(), AssertionError(), MemoryError()]
+)
+@pytest.mark.parametrize("method", ["load", "getexif", "convert"])
+def test_whatever_pillow_raises_names_the_picture(tmp_path, monkeypatch, error, method):
+    path = tmp_path / "bad.png"
+    Image.fromarray(RGB).quantize(16).save(path)
+
+    def fail(*arguments, **options):
+        raise error
+
+    lazy = Image.open(path)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile if method == "load" else Image.Image, method, fail)
+    for source in (path, lazy):
+        if method == "getexif":  # damaged EXIF data do not hinder
+            assert rgb_of(source).shape == (12, 20, 3)
+        else:
+            with pytest.raises(ValueError, match="bad.png: cannot be decoded, the file is truncated or damaged"):
+                rgb_of(source)
+    if method == "load":
+        with pytest.raises(ValueError, match="bad.png: cannot be decoded"):
+            open_picture({"path": str(path), "bytes": None}, "google")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="pipe.png: not a regular file"):
+        load_image(tmp_path / "pipe.png")
 
 
 # Colour modes

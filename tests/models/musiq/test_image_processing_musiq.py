@@ -417,3 +417,25 @@ def test_features_longer_than_the_bound_are_refused():
     features = [{name: values[0] for name, values in lists.items()}]
     with pytest.raises(ValueError, match="pads to 6 patches, got a sequence of 13. Make the features with the same"):
         processor.pad(features, padding="max_length")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("overrides", [{}, {"num_labels": 5}, {"spatial_embedding": "sinusoid"}])
+def test_torchs_default_dtype_changes_nothing(tiny_model, dtype, overrides):
+    model = tiny_model(**overrides)
+    processor = MusiqImageProcessor.from_config(model.config)
+    picture = np.random.default_rng(0).integers(0, 256, (70, 50, 3), dtype=np.uint8)
+    pictures = [picture, picture / np.float32(255), np.concatenate([picture, picture[..., :1]], axis=2)]
+    with torch.no_grad():
+        expected = [(processor(one), model(**processor(one)).scores) for one in pictures]
+        torch.set_default_dtype(dtype)
+        try:
+            found = [(processor(one), model(**processor(one)).scores) for one in pictures]
+        finally:
+            torch.set_default_dtype(torch.float32)
+    for (inputs, scores), (other_inputs, other_scores) in zip(expected, found, strict=True):
+        assert {name: value.dtype for name, value in inputs.items()} == {
+            name: value.dtype for name, value in other_inputs.items()
+        }
+        assert all(torch.equal(inputs[name], other_inputs[name]) for name in inputs)
+        assert scores.dtype == other_scores.dtype and torch.equal(scores, other_scores)

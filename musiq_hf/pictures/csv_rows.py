@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of CSV tables as texts; what is wrong with one row costs that row alone."""
+
+import csv
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TextIO
+
+from .lazy import check_path, escape_name
+
+LONGEST_CELL = 131_072  # characters; the usual limit of the module csv
+UNCLOSED = "unexpected end of data"  # as the module csv says it
+LONGEST_LINE = 32 * LONGEST_CELL  # no more than this is held of any line
+
+
+class CsvRow(NamedTuple):
+    """Row of a CSV table.
+
+    Attributes:
+        line: Line on which the row begins, as an editor counts it: from 1, blank lines and broken cells included.
+        cells: Texts of the cells; bytes that are not UTF-8 are written with backslashes.
+        problem: Sentence that says why the row cannot be used, None for a sound one.
+    """
+
+    line: int
+    cells: list[str]
+    problem: str | None
+
+
+class _Lines:
+    """Iterator over the lines of a table that holds no endless line in memory, and can skip the rest of a row."""
+
+    def __init__(self, file: TextIO):
+        self._file = file
+        self.count = 0
+        self._num_quotes, self._length = 0, 0  # of the row so far
+
+    def begin_row(self) -> None:
+        """Begin to count the quotes and characters of a row."""
+        self._num_quotes, self._length = 0, 0
+
+    def skip_long_row(self) -> bool:
+        """Skip the rest of a row that is too long; return whether its last quote is closed on any line."""
+        while self._length > LONGEST_CELL and self._num_quotes % 2:
+            if not self._read_part():
+                return False
+        return True
+
+    def _read_part(self) -> str:
+        """Read a line, or the first part of a long one."""
+        part = self._file.readline(LONGEST_LINE)
+        self._num_quotes += part.count('"')
+        self._length += len(part)
+        self.count += part.endswith(("\n", "\r"))
+        return part
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._read_part()
+        if len(line) == LONGEST_LINE:
+            while line and not line.endswith(("\n", "\r")):
+                line = self._read_part()
+            raise csv.Error(f"a line over {LONGEST_LINE:,} characters")
+        if not line:
+            raise StopIteration
+        return line
+
+
+@contextmanager
+def open_csv(path: str | os.PathLike[str]) -> Iterator[Iterator[CsvRow]]:
+    """Open a CSV table in UTF-8, with or without a byte order mark, as an iterator over its rows.
+
+    Empty rows are left out.
+
+    Raises:
+        ValueError: If the path leads to no regular file.
+    """
+    check_path(os.fspath(path), os.fspath(path))
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        yield _read_rows(file)
+
+
+def _read_rows(file: TextIO) -> Iterator[CsvRow]:
+    lines = _Lines(file)
+    reader = csv.reader(lines, strict=True)  # strict, because a quote that is never closed swallows all rows below it
+    while True:
+        lines.begin_row()
+        line, cells, problem = lines.count + 1, list[str](), None
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = _describe_problem(str(error) if lines.skip_long_row() else UNCLOSED)
+        escaped = [escape_name(cell) for cell in cells]
+        if escaped != cells:
+            problem = "the row has bytes that are not UTF-8. Save the table as UTF-8."
+        if cells or problem:
+            yield CsvRow(line, escaped, problem)
+
+
+def _describe_problem(reason: str) -> str:
+    if reason == UNCLOSED:
+        reason = "a quote is never closed, and all that follows would be in its cell"
+    if "field limit" in reason:
+        reason = f"a cell over {LONGEST_CELL:,} characters"
+    return f"the row cannot be read as CSV ({reason})."
