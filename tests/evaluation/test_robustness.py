@@ -236,10 +236,13 @@ def test_checkpoint_scores_are_the_models(checkpoint, tiny_model):
 def test_wrong_checkpoints_are_refused(checkpoint, tiny_config, tmp_path):
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         make_scorer(str(checkpoint), batch_size=0)
-    with pytest.raises(ValueError, match="holds no weights. Give a trained or converted checkpoint") as empty:
+    with pytest.raises(ValueError, match="neither a directory with a config.json nor an id on the Hub") as empty:
         make_scorer(str(tmp_path))
     assert "\n" not in str(empty.value)
     config = tiny_config(num_labels=7)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="holds no weights. Give a trained or converted checkpoint"):
+        make_scorer(str(tmp_path))
     MusiqForImageClassification(config).save_pretrained(tmp_path)
     MusiqImageProcessor.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a MusiqForImageClassification, which predicts no quality"):
@@ -281,7 +284,12 @@ def test_command_answers_mistakes_with_a_sentence_and_2(checkpoint, tmp_path, mo
             "--output",
             "r.txt",
         ): "evaluate_robustness: The report is a .json file (a .md file is written beside it), got r.txt",
-        ("--pictures", str(tmp_path), "--model", str(tmp_path)): f"evaluate_robustness: {tmp_path} holds no weights",
+        (
+            "--pictures",
+            str(tmp_path),
+            "--model",
+            str(tmp_path),
+        ): f"evaluate_robustness: {tmp_path}: neither a directory",
     }
     for words, message in cases.items():
         code, _, error = run_script(monkeypatch, capsys, *words)
