@@ -139,9 +139,14 @@ class CheckedPreTrainedModel(PreTrainedModel):
     def _load_pretrained_model(
         model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        source = load_config.pretrained_model_name_or_path
+        if source is None:  # no checkpoint: the caller gives weights by hand, or means the initial ones
+            return PreTrainedModel._load_pretrained_model(
+                model, state_dict, checkpoint_files, load_config, *args, **kwargs
+            )
         # Here the files are known, and the model has no memory yet.
         found = read_headers(checkpoint_files or []) if state_dict is None else state_dict
-        source, is_anew = load_config.pretrained_model_name_or_path, load_config.ignore_mismatched_sizes
+        is_anew = load_config.ignore_mismatched_sizes
         prefix = model.base_model_prefix
         has_head, is_backbone = hasattr(model, prefix), not any(name.startswith(f"{prefix}.") for name in found)
         if has_head and not is_backbone and not is_anew:
