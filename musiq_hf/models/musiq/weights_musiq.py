@@ -140,7 +140,7 @@ class CheckedPreTrainedModel(PreTrainedModel):
         model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
         source = load_config.pretrained_model_name_or_path
-        if source is None:  # no checkpoint: the caller gives weights by hand, or means the initial ones
+        if source is None and not state_dict:  # neither a checkpoint nor weights: the initial ones are meant
             return PreTrainedModel._load_pretrained_model(
                 model, state_dict, checkpoint_files, load_config, *args, **kwargs
             )

@@ -118,6 +118,12 @@ def test_weights_in_memory_are_checked_too(tiny_model):
         MusiqForImageQualityAssessment.from_pretrained(None, config=model.config, state_dict=weights)
 
 
+def test_no_checkpoint_and_no_weights_mean_the_initial_ones(tiny_model):
+    config = tiny_model().config
+    loaded = MusiqForImageQualityAssessment.from_pretrained(None, config=config, state_dict={})
+    assert all(torch.isfinite(weight).all() for weight in loaded.parameters())
+
+
 def test_many_names_are_counted(tiny_model, tmp_path):
     folder = save(tiny_model(), tmp_path)
     change(folder, lambda weights: [weights.pop(name) for name in list(weights) if "layers.0" in name])
