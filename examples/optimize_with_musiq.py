@@ -10,7 +10,6 @@ needs a partner that keeps it there: a generator, or a distance to the input. He
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from transformers.utils import logging
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.arguments import parse_arguments, print_report, run_command
+from musiq_hf.common.files import replace_file
 from musiq_hf.pictures import open_picture, shrink_shorter_side, to_rgb_tensor
 from musiq_hf.scoring import load_quality, score_pixels
 
@@ -89,9 +89,8 @@ def join_pictures(left: Image.Image, right: Image.Image) -> Image.Image:
 
 def save(image: Image.Image, path: Path) -> None:
     """Write a PNG under a temporary name first, so that no half-written file is left."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with replace_file(path) as temporary:
+        image.save(temporary, format="PNG")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,7 +5,6 @@ python examples/run_ablations.py --data biq2021/labels.csv --image_root biq2021/
 """
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from musiq_hf.common.arguments import parse_arguments, run_command
-from musiq_hf.common.files import read_json, write_json
+from musiq_hf.common.files import read_json, replace_file, write_json
 from musiq_hf.data import load_data
 from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, read_metrics
 from musiq_hf.training import FinetuneSettings, finetune, load_settings, read_recipe
@@ -65,9 +64,8 @@ def write_windows(path: Path, *, data: str, image_root: str | None) -> None:
         columns = {"image": [str(Path(name).resolve()) for name in names], "split": [split] * len(names), "box": boxes}
         columns |= {name: rows[name] for name in ("mos", "group")}
         tables.append(datasets.Dataset.from_dict(columns))
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    datasets.concatenate_datasets(tables).to_parquet(partial)
-    partial.rename(path)
+    with replace_file(path) as temporary:
+        datasets.concatenate_datasets(tables).to_parquet(temporary)
 
 
 def read_figures(directory: Path) -> tuple[float, float]:

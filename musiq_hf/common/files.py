@@ -4,6 +4,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +45,26 @@ def shorten_name(name: str) -> str:
     return f"{encoded[: NAME_BYTES - SUFFIX_BYTES - 17].decode(errors='ignore')}~{digest}"
 
 
-def free_temporary_name(path: Path) -> Path:
-    """Return a name beside a path that is this process's own; a file or link of that name is removed.
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside a path, whose file takes the place of the path if nothing fails.
 
-    Open it with mode "x", which follows no link.
+    The name is this process's own; a file or link of that name is removed. Open it with mode "x", which follows no
+    link.
     """
     temporary = path.with_name(f".{shorten_name(path.name)}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
-    return temporary
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name first, so that an interruption leaves the old file whole."""
-    temporary = free_temporary_name(path)
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replace_file(path) as temporary, open(temporary, "x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

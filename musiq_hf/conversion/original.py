@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversion back of MUSIQ, from a Hugging Face directory to the `.npz` that the original's program reads."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from safetensors.torch import load_file
 
-from ..common.files import free_temporary_name
+from ..common.files import replace_file
 from ..models.musiq.configuration_musiq import MusiqConfig
 from .directories import check_directory
 from .key_mapping import ours_to_original
@@ -77,11 +76,6 @@ def to_original(directory: Path, output: Path) -> int:
         state["head.classifier.bias"] = (bias * config.score_scale + config.score_offset).astype(np.float32)
     arrays, _ = ours_to_original(state, num_attention_heads=config.num_attention_heads)
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = free_temporary_name(output)
-    try:
-        with temporary.open("xb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replace_file(output) as temporary, temporary.open("xb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     return len(arrays)

@@ -5,7 +5,6 @@ The addresses are those that google-research/musiq gives. So far the real files 
 tested on checkpoints with the same names, shapes and layouts.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import httpx
 from tqdm import tqdm
 
-from ..common.files import free_temporary_name
+from ..common.files import replace_file
 
 LOCATION = "https://storage.googleapis.com/gresearch/musiq/"
 SINGLE_FOLDER = "full_size_single_scale/"
@@ -151,18 +150,14 @@ def download(name: str, *, location: str = LOCATION) -> Path:
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = free_temporary_name(target)
     try:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
-        with temporary.open("xb") as file:
+        with replace_file(target) as temporary, temporary.open("xb") as file:
             _stream(url, file.write)
-        os.replace(temporary, target)
     except (httpx.HTTPError, ConnectionError) as error:
         raise ConnectionError(
             f"{url} cannot be downloaded ({str(error) or type(error).__name__}). Fetch it on another machine and pass "
             "the file."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return target

@@ -6,11 +6,10 @@ in them to use. Where `musiq_hf` is imported, its own classes are used instead.
 """
 
 import inspect
-import os
 import shutil
 from pathlib import Path
 
-from ..common.files import read_json, write_json
+from ..common.files import read_json, replace_file, write_json
 from ..models import FAMILIES
 from ..models.auto import STANDARD_TASK, TASK
 from ..models.protocol import Family
@@ -71,9 +70,8 @@ def add_remote_code(directory: str | Path) -> list[str]:
     # Code first: a directory that names files which are not there does not load at all.
     sources = list_code(family)
     for source in sources:
-        temporary = directory / f".{source.name}.tmp"
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, directory / source.name)
+        with replace_file(directory / source.name) as temporary:
+            shutil.copyfile(source, temporary)
     model, autos = _list_classes(family)[architecture]
     config["auto_map"] = {"AutoConfig": _name_class(family.config)} | dict.fromkeys(autos, _name_class(model))
     if model is family.quality and has_pipeline(family):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from musiq_hf.common.files import NAME_BYTES, SUFFIX_BYTES, check_output_file, shorten_name, write_text
+from musiq_hf.common.files import NAME_BYTES, SUFFIX_BYTES, check_output_file, replace_file, shorten_name, write_text
 
 
 @pytest.mark.parametrize("size", [200, 250, NAME_BYTES])
@@ -31,6 +31,15 @@ def test_a_link_under_the_temporary_name_is_not_followed(tmp_path):
     write_text(tmp_path / "page.html", "page")
     assert (tmp_path / "mine").read_text() == "precious" and (tmp_path / "page.html").read_text() == "page"
     assert sorted(os.listdir(tmp_path)) == ["mine", "page.html"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replace_file(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["page.html"]
 
 
 def test_what_cannot_be_replaced_is_refused(tmp_path):

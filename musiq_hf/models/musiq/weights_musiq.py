@@ -135,24 +135,24 @@ class CheckedPreTrainedModel(PreTrainedModel):
             cls._check_class(kwargs["config"], pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
+    def _check_found(self, found: Mapping[str, Any], load_config: Any) -> None:
+        """Raise a ValueError unless weights are those of this model, or such as it may be trained from."""
+        source, is_anew = load_config.pretrained_model_name_or_path, load_config.ignore_mismatched_sizes
+        prefix = self.base_model_prefix
+        has_head, is_backbone = hasattr(self, prefix), not any(name.startswith(f"{prefix}.") for name in found)
+        if has_head and not is_backbone and not is_anew:
+            self._check_class(self.config, source)
+        may_lack_head = is_backbone and self._is_of_another_class(self.config)
+        check_weights(self, found, source=str(source), may_lack_head=may_lack_head, may_differ=is_anew)
+
     @staticmethod
     def _load_pretrained_model(
         model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        source = load_config.pretrained_model_name_or_path
-        if source is None and not state_dict:  # neither a checkpoint nor weights: the initial ones are meant
-            return PreTrainedModel._load_pretrained_model(
-                model, state_dict, checkpoint_files, load_config, *args, **kwargs
-            )
         # Here the files are known, and the model has no memory yet.
         found = read_headers(checkpoint_files or []) if state_dict is None else state_dict
-        is_anew = load_config.ignore_mismatched_sizes
-        prefix = model.base_model_prefix
-        has_head, is_backbone = hasattr(model, prefix), not any(name.startswith(f"{prefix}.") for name in found)
-        if has_head and not is_backbone and not is_anew:
-            model._check_class(model.config, source)
-        may_lack_head = is_backbone and model._is_of_another_class(model.config)
-        check_weights(model, found, source=str(source), may_lack_head=may_lack_head, may_differ=is_anew)
+        if found or load_config.pretrained_model_name_or_path is not None:  # else the initial weights are meant
+            model._check_found(found, load_config)
         return PreTrainedModel._load_pretrained_model(
             model, state_dict, checkpoint_files, load_config, *args, **kwargs
         )
