@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..pictures.lazy import check_path
 from .annotation_files import Range, check_columns, check_score, read_text
 from .split_files import SPLIT_WORDS, is_hidden
-from .splits import SPLITS, check_split_name
+from .splits import part_rows, read_split_names
 from .tables import check_rows, check_scores, read_scores_csv, resolve_picture
 
 if TYPE_CHECKING:
@@ -50,14 +50,13 @@ def read_image_folder(folder: Path, score_range: Range) -> dict[str, "datasets.D
         )
     rows = datasets.concatenate_datasets(tables)
     if "split" in rows.column_names:
-        names = [check_split_name(str(name).strip(), where=str(folder)) for name in rows["split"]]
+        names = read_split_names(rows, where=str(folder))
     else:
         names = [_find_split(Path(cell["path"]).relative_to(folder)) for cell in rows["image"]]
     if not names:
         raise ValueError(f"{folder}: no rows in its metadata. Give at least one picture and its score.")
-    rows = check_scores(rows, str(folder), score_range)  # of all tables, whose distributions must be of one length
-    kept = {split: [i for i, name in enumerate(names) if name == split] for split in SPLITS}
-    return {split: rows.select(indices) for split, indices in kept.items() if indices}
+    # Of all tables together, whose distributions must be of one length.
+    return part_rows(check_scores(rows, str(folder), score_range), names)
 
 
 def _find_split(path: Path) -> str:

@@ -104,6 +104,17 @@ def check_split_name(name: Any, *, where: str) -> str:
     return str(name)
 
 
+def read_split_names(rows: "datasets.Dataset", *, where: str) -> list[str]:
+    """Read the column `split`; raise a ValueError for a name that is none of `SPLITS`."""
+    return [check_split_name(str(name).strip(), where=where) for name in rows["split"]]
+
+
+def part_rows(rows: "datasets.Dataset", names: Sequence[str]) -> dict[str, "datasets.Dataset"]:
+    """Part rows by the names of their splits, in the order of `SPLITS`; a split without rows is left out."""
+    chosen = {split: [i for i, name in enumerate(names) if name == split] for split in SPLITS}
+    return {split: rows.select(indices) for split, indices in chosen.items() if indices}
+
+
 def draw_parts(count: int, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
     """Part the numbers 0..count - 1 into fractions, drawn in the order that the seed gives."""
     ends = np.round(np.cumsum(fractions) * count).astype(int)
@@ -177,6 +188,5 @@ def make_splits(rows: list[dict[str, Any]], *, source: Path, seed: int | None) -
     features = datasets.Features({name: kinds[name] for name in rows[0]})
     table = datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
     if seed is None and names[0] is not None:
-        chosen = {split: [i for i, name in enumerate(names) if name == split] for split in SPLITS}
-        return datasets.DatasetDict({split: table.select(indices) for split, indices in chosen.items() if indices})
+        return datasets.DatasetDict(part_rows(table, names))
     return split_at_random(table, fractions=PROTOCOL, seed=seed or 0, by=find_reference_column(table))

@@ -19,7 +19,7 @@ from .annotation_files import (
     list_column_kinds,
     read_header,
 )
-from .splits import check_split_name
+from .splits import part_rows, read_split_names
 
 if TYPE_CHECKING:
     import datasets
@@ -242,5 +242,4 @@ def split_by_column(rows: "datasets.Dataset", source: str) -> dict[str, "dataset
     """Part rows by their column `split`, if there is one; else all are "train"."""
     if "split" not in rows.column_names:
         return {"train": rows}
-    names = [check_split_name(str(name).strip(), where=source) for name in rows["split"]]
-    return {split: rows.select([i for i, name in enumerate(names) if name == split]) for split in sorted(set(names))}
+    return dict(sorted(part_rows(rows, read_split_names(rows, where=source)).items()))
