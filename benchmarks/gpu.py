@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks import pyiqa_musiq
+from benchmarks.gpu_correctness import compare_all
 from benchmarks.inputs import (
     Features,
     Size,
@@ -122,6 +123,13 @@ def _measure_peak_gigabytes(function: Callable[[], object], device: str) -> floa
     function()
     synchronize(device)
     return float(torch.cuda.max_memory_allocated(device) - before) / 1e9
+
+
+def check_agreement(settings: GpuSettings) -> dict[str, Any]:
+    """Compare scores and a training step with those of the CPU, before anything is timed."""
+    config = MusiqConfig(**{"drop_path_rate": 0.0, **settings.config})
+    sizes = mixed_sizes(6, smallest=settings.largest // 10, largest=settings.largest * 2 // 5)
+    return compare_all(config, sizes, settings.device)
 
 
 def measure_rates(settings: GpuSettings) -> dict[str, Any]:
@@ -256,6 +264,7 @@ def measure_training_compiled(settings: GpuSettings) -> dict[str, Any]:
 
 # Function and time limit of each part, in seconds with the start of Python; the first parts matter most.
 PARTS: dict[str, tuple[Callable[[GpuSettings], dict[str, Any]], float]] = {
+    "agreement": (check_agreement, 100.0),
     "rates": (measure_rates, 45.0),
     "mixed": (measure_mixed, 100.0),
     "against pyiqa": (measure_against_pyiqa, 100.0),

@@ -170,6 +170,7 @@ PARTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "folder": ("A folder of JPEG files", _render_folder),
     "precision": ("Precision of bfloat16", _render_precision),
     "training": ("Fine-tuning step", lambda results: _render_training(results, "training")),
+    "gpu agreement": ("GPU: agreement with the CPU", lambda results: _render_plain_rows(results, "gpu agreement")),
     "gpu rates": ("GPU: matrix products", lambda results: _render_plain_rows(results, "gpu rates")),
     "gpu mixed": ("GPU: mixed sizes", lambda results: _render_plain_rows(results, "gpu mixed")),
     "gpu against pyiqa": ("GPU: against pyiqa", lambda results: _render_plain_rows(results, "gpu against pyiqa")),

@@ -57,7 +57,7 @@ def test_token_batches_hold_everything_once_and_stay_within_the_budget():
     assert len(batches) < len(lengths)
 
 
-@pytest.mark.parametrize("part", ["rates", "mixed", "training", "end to end"])
+@pytest.mark.parametrize("part", ["agreement", "rates", "mixed", "training", "end to end"])
 def test_the_parts_of_the_gpu_benchmark_run_on_a_cpu(gpu_settings, part):
     section = gpu.run_part(part, gpu_settings)
     assert "error" not in section and section["machine"]["torch"] == torch.__version__
