@@ -94,6 +94,8 @@ def measure_training(spec: TrainingSpec) -> dict[str, Any]:
     tokens = batch["pixel_attention_mask"].sum().item()
     step = make_step(model, batch, labels, variant=spec.variant)
     on_gpu = torch.device(spec.device).type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(spec.device)
     loaded = torch.cuda.memory_allocated(spec.device) if on_gpu else 0
 
     def first_steps() -> float:

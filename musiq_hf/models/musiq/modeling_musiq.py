@@ -24,7 +24,7 @@ from .cpu_kernels_musiq import MusiqLinear, as_input, keep_freed_memory, needs_o
 from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer
 from .losses_musiq import emd_loss, l1_loss
 from .packing_musiq import MusiqPacking, can_pack, pack_groups
-from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d
+from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d, exact_convolutions
 from .patching_musiq import sinusoid_table
 from .weights_musiq import CheckedPreTrainedModel
 
@@ -32,7 +32,8 @@ from .weights_musiq import CheckedPreTrainedModel
 CHUNK = {"cpu": 256, "other": 8192}
 # Number of tokens that go through the blocks at a time, by device; a picture with more goes alone.
 PACK_TOKENS = {"cpu": 2048, "other": 2**30}
-CHECKPOINT_PATCHES = 256  # patches that activation checkpointing encodes again at a time
+# Patches that activation checkpointing encodes again at a time, by device; GPUs need many to be busy.
+CHECKPOINT_PATCHES = {"cpu": 256, "other": 4096}
 CACHE_BYTES = 2**21  # features of the patch encoder at a time, on a CPU
 RECORDED = ("output_hidden_states", "output_attentions")
 
@@ -103,10 +104,13 @@ class MusiqEmbeddings(nn.Module):
         if self.patch_encoder is None:
             return self._encode_at_once(patches)
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            parts = patches.split(CHECKPOINT_PATCHES)
+            parts = patches.split(CHECKPOINT_PATCHES["cpu" if patches.device.type == "cpu" else "other"])
             return torch.cat([checkpoint(self._encode_at_once, part, use_reentrant=False) for part in parts])
-        if needs_one_graph() or patches.device.type != "cpu":
+        if needs_one_graph():
             return self._encode_at_once(patches)
+        if patches.device.type != "cpu":
+            with exact_convolutions():
+                return self._encode_at_once(patches)
         few = max(1, CACHE_BYTES // (self.patch_encoder.stem_values * patches.element_size()))
         shape = (len(patches), self.patch_encoder.output_size)
         features = as_input(patches[:0], self.patch_projection).new_empty(shape)

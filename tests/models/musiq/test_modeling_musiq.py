@@ -367,7 +367,7 @@ def _gradients(model, features, labels):
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tiny_model, batch, monkeypatch):
-    monkeypatch.setattr(modeling_musiq, "CHECKPOINT_PATCHES", batch["pixel_values"].shape[1])  # a picture at a time
+    monkeypatch.setitem(modeling_musiq.CHECKPOINT_PATCHES, "cpu", batch["pixel_values"].shape[1])  # a picture
     model, labels = tiny_model().train(), torch.tensor([0.1, 0.9, -0.4, 2.0])
     loss, gradients = _gradients(model, batch, labels)
     model.gradient_checkpointing_enable()

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from musiq_hf.models.musiq.patch_encoder_musiq import MusiqPatchEncoder, MusiqResidualUnit, MusiqStdConv2d, pad_same
+from musiq_hf.models.musiq.patch_encoder_musiq import (
+    MusiqPatchEncoder,
+    MusiqResidualUnit,
+    MusiqStdConv2d,
+    exact_convolutions,
+    pad_same,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -157,3 +163,23 @@ def test_norms_have_the_epsilons_of_the_released_code():
     assert encoder.stem_norm.eps == 1e-6
     unit = encoder.stages[0]
     assert {norm.eps for norm in (unit.norm1, unit.norm2, unit.norm3, unit.norm_proj)} == {1e-4}
+
+
+def test_scores_of_other_devices_need_exact_convolutions_and_training_does_not(tiny_model):
+    model, seen = tiny_model().to("meta").eval(), []
+    encoder = model.musiq.embeddings.patch_encoder
+    encoder.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    before = torch.backends.cudnn.conv.fp32_precision
+    patches = torch.rand(5, model.musiq.embeddings.patch_values, device="meta")
+    with torch.inference_mode():
+        model.musiq.embeddings._encode(patches)
+    model.musiq.embeddings._encode(patches)  # with gradients
+    assert seen == ["ieee", before] != ["ieee", "ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_exact_convolutions_end_with_an_error_too():
+    before = torch.backends.cudnn.conv.fp32_precision
+    with pytest.raises(KeyError), exact_convolutions():
+        raise KeyError("broken")
+    assert torch.backends.cudnn.conv.fp32_precision == before != "ieee"
