@@ -18,15 +18,17 @@ from ..pictures.opening import PRESETS
 from ..pictures.table_sources import Columns
 from ..scoring.job import DTYPES, ScoreJob, Share, are_weights, find_launched_share
 from ..scoring.journal import COLUMNS, ENSEMBLE
-from .score_output import print_scores, write_scores
+from .score_output import print_scores, show_warnings, write_scores
 
 DESCRIPTION = f"""\
 Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
 
 PATH is one of
-  a picture               JPEG, PNG, WebP, TIFF, BMP or GIF (its first frame)
+  a picture               JPEG, PNG, WebP, TIFF, AVIF, JPEG 2000, GIF (its first frame) and other raster formats,
+                          HEIC with the extra heic; docs/usage.md lists them
   a URL                   of a picture, http or https
-  a folder                all pictures below it, known by these endings; hidden files are left out
+  a folder                all pictures below it, known by their endings; hidden files are left out, and how many
+                          others were is said at the end
   a pattern in quotes     'photos/**/*.jpg', 'shards/*.tar'
   a .tar file             WebDataset shard or not; read in place, never unpacked
   a .parquet file         with a column of pictures, as `datasets` writes it
@@ -164,4 +166,5 @@ def run(arguments: argparse.Namespace) -> int:
         multiprocessing.set_forkserver_preload(["__main__", decoding.__name__])
     job = make_job(arguments)
     score = print_scores if job.output is None else write_scores
-    return score(job, show_progress=arguments.progress)
+    with show_warnings():
+        return score(job, show_progress=arguments.progress)

@@ -42,6 +42,17 @@ class LazyPicture:
 Source = tuple[str, LazyPicture]  # key and picture
 
 
+@dataclass(frozen=True)
+class LeftOutFile:
+    """File that was found where pictures are, and is none by its ending.
+
+    Attributes:
+        name: Name of the file, which may end with bytes that are not Unicode.
+    """
+
+    name: str
+
+
 def escape_name(name: str) -> str:
     """Return a file name that any output can hold: it writes bytes that are not Unicode with backslashes."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -23,8 +23,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from ..models.musiq.image_formats_musiq import PICTURE_SUFFIXES, URL_PREFIXES, find_suffix
 from ..models.musiq.image_loading_musiq import (
-    URL_PREFIXES,
     decode_image,
     describe,
     download,
@@ -35,8 +35,9 @@ from ..models.musiq.image_loading_musiq import (
     to_rgb_tensor,
 )
 
-# No other file of the package imports `image_loading_musiq`, so its functions are listed with those made here.
+# No other file of the package imports how pictures are opened, so those names are listed with what is made here.
 __all__ = [
+    "PICTURE_SUFFIXES",
     "PRESETS",
     "URL_PREFIXES",
     "Preset",
@@ -47,6 +48,7 @@ __all__ = [
     "describe",
     "describe_decoder",
     "download",
+    "find_suffix",
     "has_fast_decoder",
     "load_image",
     "open_picture",

@@ -287,7 +287,6 @@ def test_processes_of_a_launch_write_the_file_of_one(run, photos, monkeypatch, o
     ("words", "message"),
     [
         (["missing"], "musiq score: missing: no such file or folder"),
-        (["notes.txt"], "musiq score: notes.txt: a picture (.jpg, .jpeg"),
         (["photos", "-o", "scores.xlsx"], "musiq score: scores.xlsx: scores are written to .csv, .jsonl, .parquet"),
         (["photos", "--column", "image"], "musiq score: --column names a column"),
         (["photos", "-o", "s.csv", "-m", "no/such/folder"], "no/such/folder"),
@@ -297,13 +296,12 @@ def test_processes_of_a_launch_write_the_file_of_one(run, photos, monkeypatch, o
     ],
 )
 def test_mistakes_are_one_sentence(checkpoint, photos, words, message, capsys):
-    Path("notes.txt").write_text("notes")
     Path("empty").mkdir()
     model = [] if "-m" in words else ["-m", checkpoint]
     assert main(["score", *words, *model]) == 2
     output = capsys.readouterr()
     assert message in output.err and output.err.count("\n") == 1 and "Traceback" not in output.err
-    assert sorted(os.listdir()) == ["empty", "notes.txt", "photos"]
+    assert sorted(os.listdir()) == ["empty", "photos"]
 
 
 @pytest.mark.parametrize(
@@ -487,3 +485,15 @@ def test_a_launch_of_two_processes(checkpoint, photos, run):
     subprocess.run([*launch, *words], env=environment, check=True, timeout=300)
     assert Path("scores.csv").read_bytes() == Path("one.csv").read_bytes()
     assert sorted(os.listdir()) == ["one.csv", "photos", "scores.csv"]
+
+
+def test_what_is_left_out_is_said_and_a_named_file_is_a_row(run, photos, capsys):
+    for name in ("photos/a.txt", "photos/b.txt", "photos/c.xmp", "photos/.hidden.txt", "notes.txt"):
+        Path(name).write_text("none")
+    assert run("photos", "notes.txt", "-o", "scores.csv") == 1
+    assert "3 files were left out: .txt 2, .xmp 1\n" in capsys.readouterr().err
+    with open("scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(SIZES) + 1 and rows[-1]["error"].startswith(
+        "notes.txt: not a picture that Pillow can read"
+    )

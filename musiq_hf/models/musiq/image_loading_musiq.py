@@ -13,17 +13,20 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from huggingface_hub.utils import httpx
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from .image_formats_musiq import POSTSCRIPT, URL_PREFIXES, RefusedPictureError, drop_texts, open_file
+
+Answer = TypeVar("Answer")
 CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
 ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
-URL_PREFIXES = ("http://", "https://")
 TURNS: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,8 +49,8 @@ def _name_failures(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name}: not a picture that Pillow can read. Convert it to PNG or JPEG.") from error
+    except RefusedPictureError:
+        raise
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{name}: more pixels than Pillow's safety limit allows ({error}). If you trust the file, raise "
@@ -100,6 +103,36 @@ class Header(NamedTuple):
     is_turned: bool
 
 
+def _read_file(file: str | os.PathLike[str] | BytesIO, name: str, read: Callable[[Image.Image], Answer]) -> Answer:
+    """Open a picture file, and return what a function reads of it; a PNG file also if Pillow refuses its texts.
+
+    Args:
+        file: Path or bytes of the file.
+        name: Name of the picture in error messages.
+        read: Function of the opened picture.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
+    with _name_failures(name):
+        try:
+            with open_file(file, name) as opened:
+                return read(opened)
+        except RefusedPictureError:
+            raise
+        except ValueError:  # what Pillow raises for texts that are large, not for damage of pixels
+            content = file.getvalue() if isinstance(file, BytesIO) else Path(file).read_bytes()
+            plain = drop_texts(content)
+            if plain is None:
+                raise
+            with open_file(plain, name) as opened:
+                return read(opened)
+
+
+def _read_opened_header(opened: Image.Image) -> Header:
+    return Header(opened.format, opened.mode, opened.size, _read_orientation(opened) in range(5, 9))
+
+
 def read_header(file: str | os.PathLike[str] | BytesIO, name: str) -> Header:
     """Read the head of a picture file, and leave bytes at their start.
 
@@ -110,8 +143,7 @@ def read_header(file: str | os.PathLike[str] | BytesIO, name: str) -> Header:
     Raises:
         ValueError: If the file is no picture, or its head is damaged.
     """
-    with _name_failures(name), Image.open(file) as opened:
-        header = Header(opened.format, opened.mode, opened.size, _read_orientation(opened) in range(5, 9))
+    header = _read_file(file, name, _read_opened_header)
     if isinstance(file, BytesIO):
         file.seek(0)
     return header
@@ -128,9 +160,12 @@ def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: 
     Raises:
         ValueError: If the file cannot be decoded.
     """
-    with _name_failures(name), Image.open(file) as opened:
+
+    def read(opened: Image.Image) -> Image.Image:
         opened.load()
-        image = (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed here
+        return (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed then
+
+    image = _read_file(file, name, read)
     image.filename = name  # type: ignore[attr-defined]  # later error messages name the picture by it
     return image
 
@@ -191,9 +226,26 @@ def load_image(
 
 def _load_pil(image: Image.Image, *, upright: bool) -> Image.Image:
     """Decode a PIL image, and apply its EXIF orientation if asked to."""
-    with LOADING, _name_failures(_get_pil_name(image)):  # Pillow opens lazily, so a damaged file shows only here
-        image.load()
+    name = _get_pil_name(image)
+    with LOADING, _name_failures(name):  # Pillow opens lazily, so a damaged file shows only here
+        if image.format == "EPS" and getattr(image, "tile", None):  # decoding it would start Ghostscript
+            raise RefusedPictureError(f"{name}: {POSTSCRIPT}.")
+        try:
+            image.load()
+        except ValueError:
+            plain = _read_without_texts(image)
+            if plain is None:
+                raise
+            return decode_image(plain, name, upright=upright)
         return _turn_upright(image) if upright else image
+
+
+def _read_without_texts(image: Any) -> BytesIO | None:
+    """Return the file of an opened picture without its texts; None if it is no PNG file, or a later frame of one."""
+    if image.format != "PNG" or image.tell() or image.fp is None:
+        return None
+    image.fp.seek(0)
+    return drop_texts(image.fp.read())
 
 
 def _load_base64(text: str, decode: Callable[[str | BytesIO, str], Image.Image]) -> Image.Image:
