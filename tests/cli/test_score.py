@@ -485,15 +485,3 @@ def test_a_launch_of_two_processes(checkpoint, photos, run):
     subprocess.run([*launch, *words], env=environment, check=True, timeout=300)
     assert Path("scores.csv").read_bytes() == Path("one.csv").read_bytes()
     assert sorted(os.listdir()) == ["one.csv", "photos", "scores.csv"]
-
-
-def test_what_is_left_out_is_said_and_a_named_file_is_a_row(run, photos, capsys):
-    for name in ("photos/a.txt", "photos/b.txt", "photos/c.xmp", "photos/.hidden.txt", "notes.txt"):
-        Path(name).write_text("none")
-    assert run("photos", "notes.txt", "-o", "scores.csv") == 1
-    assert "3 files were left out: .txt 2, .xmp 1\n" in capsys.readouterr().err
-    with open("scores.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == len(SIZES) + 1 and rows[-1]["error"].startswith(
-        "notes.txt: not a picture that Pillow can read"
-    )

@@ -87,6 +87,10 @@ class RefusedPictureError(ValueError):
     """Error whose message names the picture, and says what was expected and what to do."""
 
 
+class LargePictureError(RefusedPictureError):
+    """Error of a picture with more pixels than a limit allows."""
+
+
 def find_suffix(name: str) -> str:
     """Return the ending of a file name or URL in lower case, with its dot."""
     path = urlsplit(name).path if name.startswith(URL_PREFIXES) else name

@@ -12,6 +12,7 @@ import binascii
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -22,9 +23,19 @@ import torch
 from huggingface_hub.utils import httpx
 from PIL import ExifTags, Image
 
-from .image_formats_musiq import POSTSCRIPT, URL_PREFIXES, RefusedPictureError, drop_texts, open_file
+from .image_formats_musiq import (
+    POSTSCRIPT,
+    URL_PREFIXES,
+    LargePictureError,
+    RefusedPictureError,
+    drop_texts,
+    open_file,
+)
 
 Answer = TypeVar("Answer")
+SizeCheck = Callable[[tuple[int, int], str], None]  # function of width and height, and of a name, that raises or not
+# The embedded checkpoint takes under two minutes on two cores for as many. The time grows with their square.
+MAX_MEGAPIXELS = 35.0
 CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
 ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 TURNS: dict[Any, Image.Transpose] = {
@@ -103,13 +114,49 @@ class Header(NamedTuple):
     is_turned: bool
 
 
-def _read_file(file: str | os.PathLike[str] | BytesIO, name: str, read: Callable[[Image.Image], Answer]) -> Answer:
+def check_limit(max_megapixels: float) -> None:
+    """Raise a ValueError if a limit in megapixels is not above 0; infinity sets no limit."""
+    if not max_megapixels > 0:
+        raise ValueError(f"`max_megapixels` must be above 0, or inf for no limit, got {max_megapixels}.")
+
+
+def check_megapixels(size: tuple[int, int], name: str, *, max_megapixels: float, advice: str) -> None:
+    """Check the size of a picture before its pixels are decoded.
+
+    Args:
+        size: Width and height, in pixels.
+        name: Name of the picture in the error message.
+        max_megapixels: Largest number of pixels, in millions.
+        advice: Sentence that says what to do.
+
+    Raises:
+        LargePictureError: If the picture is larger.
+    """
+    megapixels = size[0] * size[1] / 1e6
+    if megapixels > max_megapixels:
+        raise LargePictureError(
+            f"{name}: {size[0]}x{size[1]} pixels are {megapixels:.4g} megapixels, and the limit is "
+            f"{max_megapixels:.4g}. {advice}"
+        )
+
+
+def accept_size(size: tuple[int, int], name: str) -> None:
+    """Accept a picture of any size, as a `SizeCheck`."""
+
+
+def _read_file(
+    file: str | os.PathLike[str] | BytesIO,
+    name: str,
+    read: Callable[[Image.Image], Answer],
+    check_size: SizeCheck = accept_size,
+) -> Answer:
     """Open a picture file, and return what a function reads of it; a PNG file also if Pillow refuses its texts.
 
     Args:
         file: Path or bytes of the file.
         name: Name of the picture in error messages.
         read: Function of the opened picture.
+        check_size: Check of its size, before it is read.
 
     Raises:
         ValueError: If the file cannot be read.
@@ -117,6 +164,7 @@ def _read_file(file: str | os.PathLike[str] | BytesIO, name: str, read: Callable
     with _name_failures(name):
         try:
             with open_file(file, name) as opened:
+                check_size(opened.size, name)
                 return read(opened)
         except RefusedPictureError:
             raise
@@ -126,6 +174,7 @@ def _read_file(file: str | os.PathLike[str] | BytesIO, name: str, read: Callable
             if plain is None:
                 raise
             with open_file(plain, name) as opened:
+                check_size(opened.size, name)
                 return read(opened)
 
 
@@ -133,29 +182,37 @@ def _read_opened_header(opened: Image.Image) -> Header:
     return Header(opened.format, opened.mode, opened.size, _read_orientation(opened) in range(5, 9))
 
 
-def read_header(file: str | os.PathLike[str] | BytesIO, name: str) -> Header:
+def read_header(file: str | os.PathLike[str] | BytesIO, name: str, *, check_size: SizeCheck = accept_size) -> Header:
     """Read the head of a picture file, and leave bytes at their start.
 
     Args:
         file: Path or bytes of the file.
         name: Name of the picture in error messages.
+        check_size: Check of its size, which raises for a picture that is not wanted.
 
     Raises:
         ValueError: If the file is no picture, or its head is damaged.
     """
-    header = _read_file(file, name, _read_opened_header)
+    header = _read_file(file, name, _read_opened_header, check_size)
     if isinstance(file, BytesIO):
         file.seek(0)
     return header
 
 
-def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: bool = True) -> Image.Image:
+def decode_image(
+    file: str | os.PathLike[str] | BytesIO,
+    name: str,
+    *,
+    upright: bool = True,
+    check_size: SizeCheck = accept_size,
+) -> Image.Image:
     """Decode a file whole.
 
     Args:
         file: Path or bytes of the file.
         name: Name of the picture in error messages.
         upright: Whether the EXIF orientation is applied.
+        check_size: Check of its size before it is decoded, which raises for a picture that is not wanted.
 
     Raises:
         ValueError: If the file cannot be decoded.
@@ -165,7 +222,7 @@ def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: 
         opened.load()
         return (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed then
 
-    image = _read_file(file, name, read)
+    image = _read_file(file, name, read, check_size)
     image.filename = name  # type: ignore[attr-defined]  # later error messages name the picture by it
     return image
 
@@ -191,16 +248,18 @@ def load_image(
     source: str | os.PathLike[str] | Image.Image,
     *,
     timeout: float | None = None,
-    decode: Callable[[str | BytesIO, str], Image.Image] = decode_image,
+    decode: Callable[..., Image.Image] = decode_image,
     upright: bool = True,
+    check_size: SizeCheck = accept_size,
 ) -> Image.Image:
     """Open a picture, upright, in its own colour mode.
 
     Args:
         source: Path, http(s) URL, base64 text (with or without a `data:` header), or a PIL image.
         timeout: Seconds to wait for a URL; None waits forever.
-        decode: Function from a path or bytes, and a name for them, to a picture.
+        decode: Function like `decode_image`, from a path or bytes, and a name for them, to a picture.
         upright: Whether to apply the EXIF orientation of a PIL image; for other sources `decode` decides that.
+        check_size: Check of its size before it is decoded, which raises for a picture that is not wanted.
 
     Returns:
         A decoded PIL image.
@@ -211,25 +270,28 @@ def load_image(
         TypeError: If `source` is something else.
     """
     if isinstance(source, Image.Image):
-        return _load_pil(source, upright=upright)
+        return _load_pil(source, upright=upright, check_size=check_size)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"A picture must be a path, URL, base64 text or PIL image, got {type(source).__name__}.")
     name = os.fspath(source)
     if name.startswith(URL_PREFIXES):
-        return decode(download(name, timeout=timeout), name)
+        return decode(download(name, timeout=timeout), name, check_size=check_size)
     if os.path.isdir(name):
         raise ValueError(f"{name}: is a directory. Pass the pictures in it, one by one or as a list.")
     if os.path.exists(name) and not os.path.isfile(name):
         raise ValueError(f"{name}: not a regular file.")
-    return decode(name, name) if os.path.exists(name) else _load_base64(name, decode)
+    if os.path.exists(name):
+        return decode(name, name, check_size=check_size)
+    return _load_base64(name, partial(decode, check_size=check_size))
 
 
-def _load_pil(image: Image.Image, *, upright: bool) -> Image.Image:
+def _load_pil(image: Image.Image, *, upright: bool, check_size: SizeCheck) -> Image.Image:
     """Decode a PIL image, and apply its EXIF orientation if asked to."""
     name = _get_pil_name(image)
     with LOADING, _name_failures(name):  # Pillow opens lazily, so a damaged file shows only here
         if image.format == "EPS" and getattr(image, "tile", None):  # decoding it would start Ghostscript
             raise RefusedPictureError(f"{name}: {POSTSCRIPT}.")
+        check_size(image.size, name)
         try:
             image.load()
         except ValueError:
@@ -248,13 +310,15 @@ def _read_without_texts(image: Any) -> BytesIO | None:
     return drop_texts(image.fp.read())
 
 
-def _load_base64(text: str, decode: Callable[[str | BytesIO, str], Image.Image]) -> Image.Image:
+def _load_base64(text: str, decode: Callable[..., Image.Image]) -> Image.Image:
     """Decode a picture from base64 text, with or without a `data:` header."""
     has_header = text.startswith("data:image/")
     body = text.split(",", 1)[1] if has_header and "," in text else text
     try:
         content = base64.b64decode("".join(body.split()), validate=True)
         return decode(BytesIO(content), "base64 picture")
+    except LargePictureError:
+        raise
     except (binascii.Error, ValueError) as error:
         if has_header:
             raise ValueError("The base64 text is not a picture. Check that it was copied whole.") from error
