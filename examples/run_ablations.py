@@ -12,12 +12,12 @@ from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image
 
 from musiq_hf.common.arguments import parse_arguments, run_command
 from musiq_hf.common.files import read_json, replace_file, write_json
 from musiq_hf.data import load_data
 from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, read_metrics
+from musiq_hf.pictures import open_picture
 from musiq_hf.training import FinetuneSettings, finetune, load_settings, read_recipe
 
 EXAMPLE = "python examples/run_ablations.py --data labels.csv --image_root images --pretrained runs/pretrained"
@@ -60,7 +60,7 @@ def write_windows(path: Path, *, data: str, image_root: str | None) -> None:
     tables = []
     for split, rows in parts.items():
         names = [cell["path"] for cell in rows["image"]]
-        boxes = [choose_window(Path(name).name, *Image.open(name).size) for name in names]
+        boxes = [choose_window(Path(name).name, *open_picture(name).size) for name in names]
         columns = {"image": [str(Path(name).resolve()) for name in names], "split": [split] * len(names), "box": boxes}
         columns |= {name: rows[name] for name in ("mos", "group")}
         tables.append(datasets.Dataset.from_dict(columns))

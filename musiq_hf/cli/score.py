@@ -14,19 +14,21 @@ from transformers.utils import logging
 from ..common.arguments import positive
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures import decoding
-from ..pictures.opening import PRESETS
+from ..pictures.opening import MAX_MEGAPIXELS, PRESETS
 from ..pictures.table_sources import Columns
 from ..scoring.job import DTYPES, ScoreJob, Share, are_weights, find_launched_share
 from ..scoring.journal import COLUMNS, ENSEMBLE
-from .score_output import print_scores, write_scores
+from .score_output import print_scores, show_warnings, write_scores
 
 DESCRIPTION = f"""\
 Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
 
 PATH is one of
-  a picture               JPEG, PNG, WebP, TIFF, BMP or GIF (its first frame)
+  a picture               JPEG, PNG, WebP, TIFF, AVIF, JPEG 2000, GIF (its first frame) and other raster formats,
+                          HEIC with the extra heic; docs/usage.md lists them
   a URL                   of a picture, http or https
-  a folder                all pictures below it, known by these endings; hidden files are left out
+  a folder                all pictures below it, known by their endings; hidden files are left out, and how many
+                          others were is said at the end
   a pattern in quotes     'photos/**/*.jpg', 'shards/*.tar'
   a .tar file             WebDataset shard or not; read in place, never unpacked
   a .parquet file         with a column of pictures, as `datasets` writes it
@@ -117,6 +119,14 @@ def add_parser(subparsers: Any, summary: str) -> None:
     parser.add_argument(
         "--shorter_side", type=positive, metavar="N", help="shrink pictures to this shorter side, in pixels, first"
     )
+    parser.add_argument(
+        "--max_megapixels",
+        type=float,
+        metavar="M",
+        default=MAX_MEGAPIXELS,
+        help="largest picture that is scored, in millions of pixels, once it is shrunk; two cores take under two "
+        f"minutes for {MAX_MEGAPIXELS:g}, the default, and time grows with the square; inf: no limit",
+    )
     parser.add_argument("--column", metavar="NAME", help="column of tables and data sets with the pictures")
     parser.add_argument("--key", metavar="NAME", help="column of tables and data sets with the keys")
     parser.add_argument(
@@ -149,6 +159,7 @@ def make_job(arguments: argparse.Namespace) -> ScoreJob:
         weights=arguments.weights,
         preset=arguments.preset,
         shorter_side=arguments.shorter_side,
+        max_megapixels=arguments.max_megapixels,
         device=arguments.device,
         dtype=arguments.dtype,
         max_tokens=arguments.max_tokens,
@@ -164,4 +175,5 @@ def run(arguments: argparse.Namespace) -> int:
         multiprocessing.set_forkserver_preload(["__main__", decoding.__name__])
     job = make_job(arguments)
     score = print_scores if job.output is None else write_scores
-    return score(job, show_progress=arguments.progress)
+    with show_warnings():
+        return score(job, show_progress=arguments.progress)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Output of `musiq score`: a table on the terminal or, if a file is written, progress and result on stderr."""
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +18,26 @@ from ..scoring.journal import Totals
 from ..scoring.rows import Entry
 
 HEADS = ("score", "in 0..1", "std", "size")
+
+
+class _WarningLines(logging.Handler):
+    """Handler that shows warnings as lines on stderr, above a bar of progress."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one warning."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            print_text(record.getMessage(), file=sys.stderr)
+
+
+@contextmanager
+def show_warnings() -> Iterator[None]:
+    """Show what this package logs as warnings while a job runs, such as how many files were left out."""
+    logger, handler = logging.getLogger(__name__.partition(".")[0]), _WarningLines(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def print_scores(job: ScoreJob, *, show_progress: bool) -> int:

@@ -12,7 +12,15 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..models.protocol import Feature, QualityProcessor, TrainingView
 from ..pictures.lazy import LazyPicture
-from ..pictures.opening import Preset, describe, open_picture, shrink_shorter_side, to_rgb_tensor
+from ..pictures.opening import (
+    Preset,
+    SizeCheck,
+    accept_size,
+    describe,
+    open_picture,
+    shrink_shorter_side,
+    to_rgb_tensor,
+)
 from ..pictures.table_sources import open_cell
 
 WHOLE_PICTURE = TrainingView()
@@ -38,12 +46,16 @@ class RowPicture(LazyPicture):
 
     box: Sequence[int] | None = None
 
-    def open(self, preset: Preset = "default") -> Image.Image:
-        """Read, decode and cut the picture.
+    def open(self, preset: Preset = "default", *, check_size: SizeCheck = accept_size) -> Image.Image:
+        """Read, decode and cut the picture; the size that is checked is that of the box.
 
         Raises:
             ValueError: If the picture cannot be read or cut; the message names it.
         """
+        if self.box is None:
+            return super().open(preset, check_size=check_size)
+        left, top, right, bottom = self.box
+        check_size((right - left, bottom - top), self.name)
         return _cut_box(super().open(preset), self.box, self.name)
 
 

@@ -3,10 +3,19 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..pictures.finding import has_picture_suffix
 from .annotation_files import Range, check_score, check_unit, list_column_kinds
 
 if TYPE_CHECKING:
     import datasets
+
+
+def _holds_pictures(name: str, kind: Any) -> bool:
+    """Return whether a field of shards holds pictures; `datasets` does not know the endings of all formats."""
+    import datasets
+
+    is_plain = isinstance(kind, datasets.Value) and kind.dtype == "binary"
+    return isinstance(kind, datasets.Image) or (is_plain and has_picture_suffix(f"sample.{name}"))
 
 
 def make_shard_features(features: "datasets.Features") -> "datasets.Features":
@@ -17,8 +26,7 @@ def make_shard_features(features: "datasets.Features") -> "datasets.Features":
     import datasets
 
     changed = {
-        name: datasets.Image(decode=False) if isinstance(kind, datasets.Image) else kind
-        for name, kind in features.items()
+        name: datasets.Image(decode=False) if _holds_pictures(name, kind) else kind for name, kind in features.items()
     }
     if isinstance(changed.get("json"), dict):
         changed["json"] = {name: list_column_kinds().get(name, kind) for name, kind in changed["json"].items()}

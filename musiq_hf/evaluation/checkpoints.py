@@ -2,6 +2,7 @@
 """Measurements of checkpoints on scored pictures (section 4.1 of the paper)."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -80,6 +81,7 @@ class EvaluationSettings:
         return {
             "max_pictures": self.batch_size,
             "shorter_side": self.shorter_side,
+            "max_megapixels": math.inf,  # a data set is measured whole
             "preset": self.preset,
             **decoding,
         }

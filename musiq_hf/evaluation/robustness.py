@@ -32,7 +32,7 @@ from ..metrics.reports import (
 )
 from ..pictures.degradations import FAULTS, to_rgb_picture
 from ..pictures.opening import load_image
-from ..scoring.engine import PictureScore, score_pictures
+from ..scoring.engine import PictureScore, ScoringOptions, score_pictures
 from ..scoring.loading import load_quality
 
 # Figures that a checkpoint worth using reaches, over all pictures and faults.
@@ -65,7 +65,8 @@ def make_scorer(model: str, *, batch_size: int = 5) -> Scorer:
     loaded.to(find_device("auto"))
 
     def score(pictures: list[Image.Image]) -> list[float]:
-        rows = list(score_pictures(pictures, model=loaded, processor=processor, max_pictures=batch_size))
+        options: ScoringOptions = {"max_pictures": batch_size, "max_megapixels": math.inf}
+        rows = list(score_pictures(pictures, model=loaded, processor=processor, **options))
         return [_read_score(row) for row in rows]
 
     return score

@@ -24,7 +24,7 @@ SCORE_LABEL = "score, MOS points"
 
 def _score_copies(model: QualityModel, processor: QualityProcessor, pictures: Iterable[Image.Image]) -> list[float]:
     scores = []
-    for row in score_pictures(pictures, model=model, processor=processor):
+    for row in score_pictures(pictures, model=model, processor=processor, max_megapixels=math.inf):
         if row.score is None:
             raise ValueError(f"A changed copy of the picture cannot be scored: {row.error}")
         scores.append(row.score)

@@ -5,6 +5,7 @@ Every function returns a matplotlib figure, to be saved or shown by the caller, 
 alone. The extra `explain` is needed.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ def plot_quality_map(quality_map: QualityMap, image: Any) -> "Figure":
         ValueError: If the picture has another size than that of the map, or cannot be used.
         ImportError: If matplotlib is missing.
     """
-    pixels = Decoder()(image)
+    pixels = Decoder(max_megapixels=math.inf)(image)
     height, width, (rows, cols) = quality_map.height, quality_map.width, quality_map.deltas.shape
     if pixels.shape[:2] != (height, width):
         raise ValueError(

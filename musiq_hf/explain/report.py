@@ -3,6 +3,7 @@
 
 import base64
 import html
+import math
 import os
 from collections.abc import Iterator, Mapping
 from io import BytesIO
@@ -54,7 +55,7 @@ def _make_sections(model: QualityModel, processor: QualityProcessor, image: Imag
 
 
 def _score_picture(model: QualityModel, processor: QualityProcessor, image: Image.Image, name: str) -> PictureScore:
-    row = next(iter(score_pictures([(name, image)], model=model, processor=processor)))
+    row = next(iter(score_pictures([(name, image)], model=model, processor=processor, max_megapixels=math.inf)))
     if row.score is None:
         raise ValueError(f"{name}: {row.error}")
     return row

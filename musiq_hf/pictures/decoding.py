@@ -21,9 +21,19 @@ import torch
 from PIL import Image, ImageFile
 
 from .lazy import LazyPicture
-from .opening import Preset, open_picture, shrink_shorter_side, to_rgb_tensor
+from .opening import (
+    MAX_MEGAPIXELS,
+    Preset,
+    check_megapixels,
+    compute_shrunk_size,
+    describe,
+    open_picture,
+    shrink_shorter_side,
+    to_rgb_tensor,
+)
 
 CRASHED = "the process that decoded it ended at once: the file crashes its decoder, or memory ran out"
+TOO_LARGE = "Shrink it first (--shorter_side), or raise the limit (--max_megapixels)."
 CANNOT_START = (
     "The processes that decode cannot be started. In a script of your own, begin with "
     '`if __name__ == "__main__":`, or decode in threads.'
@@ -40,12 +50,14 @@ class Decoder:
         preset: Way in which files become pixels.
         shorter_side: Length, in pixels, to which the shorter side of files and PIL images is shrunk first; None keeps
             their size.
+        max_megapixels: Largest size of a picture as it is scored, in millions of pixels; it is known before decoding.
         do_convert_rgb: Whether pictures in other colour modes become RGB; if not, they raise a ValueError.
         input_data_format: Layout of arrays and tensors, see `to_rgb_tensor`; None infers it.
     """
 
     preset: Preset = "default"
     shorter_side: int | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
     do_convert_rgb: bool = True
     input_data_format: str | None = None
 
@@ -53,7 +65,7 @@ class Decoder:
         """Return pixels, shape (height, width, 3): uint8, or float32 in [0, 1] where 8 bits would lose something.
 
         Raises:
-            ValueError: If the picture cannot be used.
+            ValueError: If the picture cannot be used, or is too large.
             FileNotFoundError: If a path does not exist.
             TypeError: If `source` is no picture at all, or an array that is to be shrunk.
         """
@@ -61,12 +73,23 @@ class Decoder:
             if self.shorter_side is not None:
                 raise TypeError("`shorter_side` shrinks files and PIL images, got an array. Shrink it before.")
         else:
-            source = source.open(self.preset) if isinstance(source, LazyPicture) else open_picture(source, self.preset)
+            if isinstance(source, LazyPicture):
+                source = source.open(self.preset, check_size=self._check_size)
+            else:
+                source = open_picture(source, self.preset, check_size=self._check_size)
             if self.shorter_side is not None:
                 source = shrink_shorter_side(source, self.shorter_side)
-        return to_rgb_tensor(
+        pixels = to_rgb_tensor(
             source, input_data_format=self.input_data_format, do_convert_rgb=self.do_convert_rgb, keep_uint8=True
         ).detach()
+        self._check_size((pixels.shape[1], pixels.shape[0]), describe(source))  # arrays, and files with a false head
+        return pixels
+
+    def _check_size(self, size: tuple[int, int], name: str) -> None:
+        """Raise a ValueError if a picture of this width and height, in pixels, is too large once it is shrunk."""
+        if self.shorter_side is not None:
+            size = compute_shrunk_size(size, self.shorter_side)
+        check_megapixels(size, name, max_megapixels=self.max_megapixels, advice=TOO_LARGE)
 
     def to_array(self, source: Any) -> np.ndarray:
         """Return the same pixels as an array.

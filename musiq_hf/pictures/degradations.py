@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from .opening import describe, to_rgb_tensor
+from .opening import decode_image, describe, to_rgb_tensor
 
 MAX_BLUR_SIGMA = 6.5  # pixels
 MAX_NOISE_SIGMA = 70.0  # levels of 255
@@ -46,7 +46,7 @@ def _encode_and_decode(image: Image.Image, kind: str, quality: int) -> Image.Ima
     buffer = BytesIO()
     # Slower methods of WebP make smaller files, but the same faults.
     image.save(buffer, kind, quality=quality, **({"method": 0} if kind == "WEBP" else {}))
-    return Image.open(buffer).convert("RGB")
+    return decode_image(buffer, f"{kind} copy").convert("RGB")
 
 
 def _choose_quality(strength: float) -> int:

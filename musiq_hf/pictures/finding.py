@@ -2,36 +2,75 @@
 """Pictures below a folder: one list of endings and one walk through folders for scoring, training and examples."""
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from .dataset_sources import SAVED, is_saved
+from transformers.utils import logging
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-PICTURE, UNLISTED = "picture", "folder"  # kinds of paths that a walk finds, beside `SAVED`
+from .dataset_sources import SAVED, is_saved
+from .opening import PICTURE_SUFFIXES, find_suffix
+
+# Kinds of paths that a walk finds, beside `SAVED`.
+PICTURE, UNLISTED, LEFT_OUT = "picture", "folder", "left out"
+PLAIN_SUFFIX = re.compile(r"\.\w{1,12}", re.ASCII)
+MOST_SUFFIXES = 8  # endings that one line names
+
+logger = logging.get_logger(__name__)
 
 
 def has_picture_suffix(name: str) -> bool:
     """Return whether a file name ends as those of pictures do, in any case."""
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+    return find_suffix(name) in PICTURE_SUFFIXES
+
+
+class LeftOutFiles:
+    """Number of the files that were left out, because their endings are not those of pictures."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def add(self, name: str) -> None:
+        """Count one more file; endings that no line of text should repeat are counted together."""
+        suffix = find_suffix(name)
+        self.counts[suffix if PLAIN_SUFFIX.fullmatch(suffix) else "others" if suffix else "no ending"] += 1
+
+    def warn(self) -> None:
+        """Log one line that says how many files were left out, if there are any."""
+        if self.counts:
+            logger.warning(str(self))
+
+    def __str__(self) -> str:
+        ordered = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        parts = [f"{suffix} {count}" for suffix, count in ordered[:MOST_SUFFIXES]]
+        rest = sum(count for _, count in ordered[MOST_SUFFIXES:])
+        total = self.counts.total()
+        named = ", ".join(parts + [f"more {rest}"] * bool(rest))
+        return f"{total} file{' was' if total == 1 else 's were'} left out: {named}"
 
 
 def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the picture files below a folder in the order of their names.
 
-    They are known by their endings (`PICTURE_SUFFIXES`), and `musiq score` finds the same ones. Hidden files and
-    folders are left out. Each folder is visited once, even where links lead to it again.
+    They are known by their endings (`PICTURE_SUFFIXES`), and `musiq score` finds the same ones. How many files have
+    other endings is logged as a warning. Hidden files and folders are left out. Each folder is visited once, even
+    where links lead to it again.
 
     Raises:
         ValueError: If there is no such folder, or no picture in it.
     """
     if not os.path.isdir(folder):
         raise ValueError(f"{folder}: no such folder. Give a folder of pictures.")
-    found = walk_folder(os.fspath(folder), set())
-    files = [Path(path) for path, kind in found if kind == PICTURE and os.path.isfile(path)]
+    files, left_out = [], LeftOutFiles()
+    for path, kind in walk_folder(os.fspath(folder), set()):
+        if kind == LEFT_OUT:
+            left_out.add(path)
+        elif kind == PICTURE and os.path.isfile(path):
+            files.append(Path(path))
+    left_out.warn()
     if not files:
-        endings = ", ".join(PICTURE_SUFFIXES)
-        raise ValueError(f"{folder} holds no picture. Give a folder of PNG, JPEG or other pictures ({endings}).")
+        raise ValueError(f"{folder} holds no picture. Give a folder of PNG, JPEG or other pictures.")
     return files
 
 
@@ -43,8 +82,8 @@ def walk_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[st
         visited: Device and number of the folders visited so far, which are left out; those of this walk are added.
 
     Yields:
-        Path and kind. The kind is `PICTURE`, `SAVED` for a saved data set, which is not entered, or `UNLISTED` for a
-        folder that cannot be listed.
+        Path and kind. The kind of a file is `PICTURE`, or `LEFT_OUT` if it has another ending. The kind of a folder is
+        `SAVED` for a saved data set, which is not entered, or `UNLISTED` if it cannot be listed.
     """
     stack: list[tuple[str, Iterator[tuple[str, bool]]]] = [("", iter([(folder, True)]))]
     while stack:
@@ -54,7 +93,7 @@ def walk_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[st
         if not name:
             stack.pop()
         elif not is_folder:
-            yield path, PICTURE
+            yield path, PICTURE if has_picture_suffix(name) else LEFT_OUT
         else:
             try:
                 status = os.stat(path)
@@ -69,13 +108,13 @@ def walk_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[st
 
 
 def _list_entries(folder: str) -> list[tuple[str, bool]]:
-    """Return the subfolders and pictures of a folder as sorted pairs: name, and whether it is a folder."""
+    """Return what is in a folder as sorted pairs: name, and whether it is a folder; hidden entries are left out."""
     listed = []
     with os.scandir(folder) as entries:
         for entry in entries:
             # `entry.is_dir` raises where a link leads to itself, `isdir` does not.
             is_link = entry.is_symlink()
             is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir(follow_symlinks=False)
-            if (is_folder or has_picture_suffix(entry.name)) and not entry.name.startswith("."):
+            if not entry.name.startswith("."):
                 listed.append((entry.name, is_folder))
     return sorted(listed)

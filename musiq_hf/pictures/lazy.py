@@ -9,7 +9,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from .opening import Preset, choose_decoder
+from .opening import Preset, SizeCheck, accept_size, choose_decoder
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class LazyPicture:
     name: str
     read: Callable[[], str | BytesIO]
 
-    def open(self, preset: Preset = "default") -> Image.Image:
-        """Read and decode the picture.
+    def open(self, preset: Preset = "default", *, check_size: SizeCheck = accept_size) -> Image.Image:
+        """Read and decode the picture, if it passes a check of its size.
 
         Raises:
             ValueError: If the picture cannot be read or decoded, for any reason; one sentence names the picture.
         """
         try:
-            return choose_decoder(preset)(self.read(), self.name)
+            return choose_decoder(preset)(self.read(), self.name, check_size=check_size)
         except ValueError:
             raise
         except Exception as error:  # damaged files provoke errors of all kinds, and none may stop the run
@@ -40,6 +40,17 @@ class LazyPicture:
 
 
 Source = tuple[str, LazyPicture]  # key and picture
+
+
+@dataclass(frozen=True)
+class LeftOutFile:
+    """File that was found where pictures are, and is none by its ending.
+
+    Attributes:
+        name: Name of the file, which may end with bytes that are not Unicode.
+    """
+
+    name: str
 
 
 def escape_name(name: str) -> str:

@@ -13,7 +13,7 @@ The preset `default` is the policy of `image_loading_musiq`. The preset `google`
 
 import os
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -23,8 +23,13 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from ..models.musiq.image_formats_musiq import PICTURE_SUFFIXES, URL_PREFIXES, find_suffix
 from ..models.musiq.image_loading_musiq import (
-    URL_PREFIXES,
+    MAX_MEGAPIXELS,
+    SizeCheck,
+    accept_size,
+    check_limit,
+    check_megapixels,
     decode_image,
     describe,
     download,
@@ -35,11 +40,17 @@ from ..models.musiq.image_loading_musiq import (
     to_rgb_tensor,
 )
 
-# No other file of the package imports `image_loading_musiq`, so its functions are listed with those made here.
+# No other file of the package imports how pictures are opened, so those names are listed with what is made here.
 __all__ = [
+    "MAX_MEGAPIXELS",
+    "PICTURE_SUFFIXES",
     "PRESETS",
     "URL_PREFIXES",
     "Preset",
+    "SizeCheck",
+    "accept_size",
+    "check_limit",
+    "check_megapixels",
     "check_preset",
     "choose_decoder",
     "compute_shrunk_size",
@@ -47,6 +58,7 @@ __all__ = [
     "describe",
     "describe_decoder",
     "download",
+    "find_suffix",
     "has_fast_decoder",
     "load_image",
     "open_picture",
@@ -90,13 +102,16 @@ def check_preset(preset: str) -> None:
         raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}.")
 
 
-def choose_decoder(preset: Preset) -> Callable[[str | BytesIO, str], Image.Image]:
-    """Return the function that decodes a path or bytes, given a name for them; it raises as `decode_image` does."""
+def choose_decoder(preset: Preset) -> Callable[..., Image.Image]:
+    """Return the function that decodes a path or bytes, with the arguments and errors of `decode_image`."""
     return decode_image if preset == "default" else _decode_published
 
 
 def open_picture(
-    source: str | os.PathLike[str] | Image.Image | Mapping[str, Any] | None, preset: Preset = "default"
+    source: str | os.PathLike[str] | Image.Image | Mapping[str, Any] | None,
+    preset: Preset = "default",
+    *,
+    check_size: SizeCheck = accept_size,
 ) -> Image.Image:
     """Open a picture by a preset.
 
@@ -104,6 +119,8 @@ def open_picture(
         source: Path, http(s) URL, base64 text, PIL image, or undecoded cell of a data set ({"bytes", "path"}). A PIL
             image has been decoded already, and the preset only decides whether it is turned.
         preset: Way in which files become pixels.
+        check_size: Function of width and height, and of a name, called before pixels are decoded. It raises for a
+            picture that is not wanted.
 
     Returns:
         Picture in its own colour mode. It keeps the name of its file for error messages.
@@ -115,10 +132,10 @@ def open_picture(
     """
     decode = choose_decoder(preset)
     if source is None or isinstance(source, Mapping):
-        return _open_cell(source, decode)
+        return _open_cell(source, partial(decode, check_size=check_size))
     if isinstance(source, Image.Image) and preset == "google":
-        return drop_orientation(load_image(source, upright=False))
-    return load_image(source, decode=decode)
+        return drop_orientation(load_image(source, upright=False, check_size=check_size))
+    return load_image(source, decode=decode, check_size=check_size)
 
 
 def resolve_cell(cell: Any, folder: str = "") -> BytesIO | str | None:
@@ -136,16 +153,16 @@ def resolve_cell(cell: Any, folder: str = "") -> BytesIO | str | None:
     return os.path.join(folder, cell) if isinstance(cell, str | os.PathLike) else BytesIO(cell)
 
 
-def _open_cell(cell: Mapping[str, Any] | None, decode: Callable[[str | BytesIO, str], Image.Image]) -> Image.Image:
+def _open_cell(cell: Mapping[str, Any] | None, decode: Callable[..., Image.Image]) -> Image.Image:
     found = resolve_cell(cell)
     if cell is None or found is None:
         raise ValueError("A row has no picture. Leave it out, or give its file.")
     return decode(found, cell.get("path") or "picture in the data set")
 
 
-def _decode_published(file: str | BytesIO, name: str) -> Image.Image:
+def _decode_published(file: str | BytesIO, name: str, *, check_size: SizeCheck = accept_size) -> Image.Image:
     """Decode a file as the published program does."""
-    header = read_header(file, name)  # it refuses decompression bombs
+    header = read_header(file, name, check_size=check_size)  # it refuses decompression bombs
     if header.format in JPEG_FORMATS and header.mode == "RGB":
         content = file.getvalue() if isinstance(file, BytesIO) else Path(file).read_bytes()
         pixels = _decode_fast(content)

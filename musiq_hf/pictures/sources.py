@@ -25,14 +25,13 @@ from .dataset_sources import (
     read_hub,
     read_saved,
 )
-from .finding import PICTURE, PICTURE_SUFFIXES, UNLISTED, walk_folder
-from .lazy import LazyPicture, Source, check_path, escape_name, make_unreadable
+from .finding import LEFT_OUT, PICTURE, UNLISTED, LeftOutFiles, has_picture_suffix, walk_folder
+from .lazy import LazyPicture, LeftOutFile, Source, check_path, escape_name, make_unreadable
 from .opening import URL_PREFIXES, download
 from .table_sources import Columns, check_table, count_parquet, read_csv, read_parquet
 from .tar_sources import read_tar
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-KINDS = f"a picture ({', '.join(PICTURE_SUFFIXES)}), a .tar, .parquet or .csv file"
 URL_TIMEOUT = 60  # seconds
 DEFAULT_COLUMNS = Columns()
 
@@ -45,7 +44,7 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
 
     Args:
         paths: Paths of any of these kinds:
-            - Pictures, or http(s) URLs of pictures.
+            - Pictures, whatever their endings, or http(s) URLs of pictures.
             - Folders, searched as by `find_pictures`, and patterns such as "photos/**/*.jpg".
             - Archives (.tar), such as WebDataset shards, and links within them.
             - Tables (.parquet) with a column of pictures: bytes, or bytes and path as `datasets` writes them. Where
@@ -55,6 +54,9 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
             - Data sets of the Hub: "hf://datasets/owner/name/configuration@revision:split", the last three as needed.
         columns: Columns of tables and data sets that are read.
 
+    Files of folders, patterns and archives whose endings are not those of pictures are left out. How many is logged as
+    a warning at the end.
+
     Yields:
         Key and picture. The key comes from the column of keys. Without one it is the path, "shard.tar::member",
         "file.parquet::row" (rows count from 0, of data sets as well), or a path as the CSV has it. Parts of a name
@@ -63,11 +65,15 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
     Raises:
         ValueError: If there is no such path, or no picture at all.
     """
-    found = False
+    found, left_out = False, LeftOutFiles()
     for path, kind in _find_files(paths):
         for source in READERS[kind](path, columns):
-            found = True
-            yield source
+            if isinstance(source, LeftOutFile):
+                left_out.add(source.name)
+            else:
+                found = True
+                yield source
+    left_out.warn()
     if not found:
         raise ValueError(
             f"There is no picture in {', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''}. Folders are searched "
@@ -113,7 +119,8 @@ def _check_argument(path: str, columns: Columns) -> bool:
         return False
     if os.path.isdir(path):
         return _check_saved_within(path, columns)
-    files = [path] if os.path.lexists(path) else list(_match_pattern(path))
+    matches = (match for match in _match_pattern(path) if _find_kind(match) != LEFT_OUT or os.path.isdir(match))
+    files = [path] if os.path.lexists(path) else list(matches)
     if not files:
         raise ValueError(f"{path}: no such file or folder, and no picture, tar, parquet or CSV file matches it.")
     for file in files:
@@ -150,7 +157,8 @@ def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
         elif os.path.isdir(path):
             yield from walk_folder(path, visited)
         elif os.path.lexists(path):
-            yield path, _find_kind(path)
+            kind = _find_kind(path)
+            yield path, PICTURE if kind == LEFT_OUT else kind
         else:
             for match in _match_pattern(path):
                 if os.path.isdir(match):
@@ -160,22 +168,17 @@ def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _find_kind(path: str) -> str:
-    """Return the kind of a file by its ending, a key of `READERS`; raise a ValueError for other endings."""
+    """Return the kind of a file by its ending, a key of `READERS`."""
     suffix = Path(path).suffix.lower()
-    if suffix in PICTURE_SUFFIXES or not suffix:
-        return PICTURE
     if suffix in READERS:
         return suffix
-    raise ValueError(f"{path}: {KINDS}, or a folder was expected. Leave it out, or convert it.")
+    return PICTURE if has_picture_suffix(path) else LEFT_OUT
 
 
 def _match_pattern(pattern: str) -> Iterator[str]:
-    """Find the files that match a pattern and can hold pictures, and folders unless `**` finds their files anyway."""
+    """Find the files that match a pattern, and folders unless `**` finds their files anyway."""
     for path in sorted(glob.iglob(pattern, recursive=True)):
-        if os.path.isdir(path):
-            if "**" not in pattern:
-                yield path
-        elif Path(path).suffix.lower() in (*PICTURE_SUFFIXES, *READERS):
+        if not os.path.isdir(path) or "**" not in pattern:
             yield path
 
 
@@ -192,8 +195,13 @@ def _read_unlisted(path: str, columns: Columns) -> Iterator[Source]:
     yield make_unreadable(path, "the folder cannot be listed. Check its permissions.")
 
 
-READERS: dict[str, Callable[[str, Columns], Iterator[Source]]] = {
+def _read_left_out(path: str, columns: Columns) -> Iterator[LeftOutFile]:
+    yield LeftOutFile(path)
+
+
+READERS: dict[str, Callable[[str, Columns], Iterator[Source | LeftOutFile]]] = {
     PICTURE: _read_picture,
+    LEFT_OUT: _read_left_out,
     "url": _read_url,
     UNLISTED: _read_unlisted,
     ".tar": read_tar,
@@ -207,4 +215,6 @@ COUNTERS: dict[str, Callable[[str], int | None]] = {".parquet": count_parquet, S
 
 def _count_pictures(path: str, kind: str, columns: Columns) -> int | None:
     """Return the number of pictures of one file; None if a data set does not tell it."""
-    return COUNTERS[kind](path) if kind in COUNTERS else sum(1 for _ in READERS[kind](path, columns))
+    if kind in COUNTERS:
+        return COUNTERS[kind](path)
+    return sum(not isinstance(source, LeftOutFile) for source in READERS[kind](path, columns))

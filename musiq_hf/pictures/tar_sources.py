@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from .finding import has_picture_suffix
-from .lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable
+from .lazy import LazyPicture, LeftOutFile, Source, check_path, describe_error, escape_name, make_unreadable
 from .table_sources import Columns
 
 TAR_BLOCK = 512  # bytes
@@ -18,8 +18,8 @@ MAX_LINKS = 40  # links that lead to links, as on Linux
 Index = dict[str, list[tarfile.TarInfo]]  # members by their plain names, in the order of the archive
 
 
-def read_tar(path: str, columns: Columns) -> Iterator[Source]:
-    """Read the headers of the members that are pictures; their bytes are read when they are decoded."""
+def read_tar(path: str, columns: Columns) -> Iterator[Source | LeftOutFile]:
+    """Read the headers of the members; bytes of pictures are read when they are decoded, and hidden files left out."""
     try:
         check_path(path, path)
     except ValueError as error:
@@ -28,15 +28,21 @@ def read_tar(path: str, columns: Columns) -> Iterator[Source]:
     problem, index = None, None
     try:
         for member in _read_headers(path):
-            if member.isdir() or not has_picture_suffix(member.name):
-                continue
-            if index is None and (member.islnk() or member.issym()):
-                index = _index_members(path)
-            yield _read_member(path, member, index or {})
+            if has_picture_suffix(member.name) and not member.isdir():
+                if index is None and (member.islnk() or member.issym()):
+                    index = _index_members(path)
+                yield _read_member(path, member, index or {})
+            elif not (member.isdir() or _is_hidden(member.name)):
+                yield LeftOutFile(member.name)
     except Exception as error:  # damaged headers provoke errors of all kinds
         problem = describe_error(error)
     if problem is not None:
         yield make_unreadable(path, f"the archive is damaged, and what follows its last row is not read ({problem}).")
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether the name of a member, or of a folder on its way, begins with a dot."""
+    return any(part.startswith(".") for part in _name_plainly(name).split("/"))
 
 
 def _read_member(path: str, member: tarfile.TarInfo, index: Index) -> Source:

@@ -4,6 +4,7 @@
 A picture that cannot be read or scored becomes a row with its error, and the stream goes on.
 """
 
+import math
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ from ..common.checks import require_evaluation_mode
 from ..common.devices import is_out_of_memory
 from ..models.protocol import Feature, QualityModel, QualityProcessor
 from ..pictures.decoding import Decoder, decode_ahead
-from ..pictures.opening import Preset, check_preset
+from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset
 
 # Largest number of tokens in a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for
 # each other.
@@ -69,16 +70,21 @@ def read_pixels(image: Any, processor: QualityProcessor) -> torch.Tensor:
         FileNotFoundError: If a path does not exist.
         TypeError: If `image` is no picture at all.
     """
-    return make_decoder(processor)(image)
+    return make_decoder(processor, max_megapixels=math.inf)(image)
 
 
 def make_decoder(
-    processor: QualityProcessor, *, preset: Preset = "default", shorter_side: int | None = None
+    processor: QualityProcessor,
+    *,
+    preset: Preset = "default",
+    shorter_side: int | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Decoder:
     """Return the decoder that turns pictures into pixels for this processor."""
     return Decoder(
         preset=preset,
         shorter_side=shorter_side,
+        max_megapixels=max_megapixels,
         do_convert_rgb=processor.do_convert_rgb,
         input_data_format=getattr(processor, "input_data_format", None),
     )
@@ -132,6 +138,7 @@ class ScoringOptions(TypedDict, total=False):
     num_workers: int
     in_processes: bool
     shorter_side: int | None
+    max_megapixels: float
     preset: Preset
 
 
@@ -165,6 +172,7 @@ def score_with_several(
     num_workers: int = 2,
     in_processes: bool = False,
     shorter_side: int | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
     preset: Preset = "default",
 ) -> Iterator[tuple[PictureScore, ...]]:
     """Score pictures as they come, in their order, with several models; each picture is decoded once.
@@ -184,6 +192,8 @@ def score_with_several(
             crashes its decoder costs a process one row, but ends a run with threads. A script that asks for processes
             must start with `if __name__ == "__main__":`.
         shorter_side: Shrink files and PIL images to this shorter side, in pixels, first; None keeps their size.
+        max_megapixels: Largest size of a picture as it is scored, in millions of pixels. A larger one has its error,
+            and is not decoded. Time grows with the square of the size. `math.inf` sets no limit.
         preset: Way in which files become pixels: "default", or "google" as in the published program; see
             `pictures.opening`.
 
@@ -201,9 +211,13 @@ def score_with_several(
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
     check_preset(preset)
+    check_limit(max_megapixels)
     for model, processor in scorers:
         check_model(model, processor)
-    decoders = {make_decoder(processor, preset=preset, shorter_side=shorter_side) for _, processor in scorers}
+    decoders = {
+        make_decoder(processor, preset=preset, shorter_side=shorter_side, max_megapixels=max_megapixels)
+        for _, processor in scorers
+    }
     if len(decoders) != 1:
         raise ValueError(
             "One or more models whose processors agree in `do_convert_rgb` and `input_data_format` are needed, got "

@@ -20,7 +20,7 @@ from ..common.checks import check_choice, check_counts
 from ..common.devices import find_device
 from ..common.files import check_output_file
 from ..models.auto import DEFAULT_CHECKPOINT
-from ..pictures.opening import Preset, check_preset
+from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset
 from ..pictures.sources import check_sources, count_sources, find_sources
 from ..pictures.table_sources import Columns
 from .engine import ScoringOptions
@@ -92,6 +92,8 @@ class ScoreJob:
         weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
         preset: Way in which files become pixels; see `pictures.opening`.
         shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
+        max_megapixels: Largest size of a picture as it is scored, in millions of pixels; a larger one has its error.
+            `math.inf` sets no limit. A run may be continued with another limit, which counts from there on.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one.
         dtype: Type of the weights of the models, "float32" or "bfloat16".
         max_tokens: Tokens (patches) of a batch, padding counted; None: one picture at a time on a CPU, 65,536 tokens
@@ -113,6 +115,7 @@ class ScoreJob:
     weights: Sequence[float] | None = None
     preset: Preset = "default"
     shorter_side: int | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_tokens: int | None = None
@@ -128,6 +131,7 @@ class ScoreJob:
             check_output(self.output)
         check_counts(self, "shorter_side", "max_tokens", "num_workers")
         check_preset(self.preset)
+        check_limit(self.max_megapixels)
         check_choice("dtype", self.dtype, DTYPES)
         self._check_models()
         self._check_share()
@@ -296,6 +300,7 @@ def _load_scorers(job: ScoreJob) -> Scorers:
     options: ScoringOptions = {
         "max_tokens": job.max_tokens,
         "shorter_side": job.shorter_side,
+        "max_megapixels": job.max_megapixels,
         "preset": job.preset,
         **_choose_workers(job.num_workers, device),
     }

@@ -287,7 +287,6 @@ def test_processes_of_a_launch_write_the_file_of_one(run, photos, monkeypatch, o
     ("words", "message"),
     [
         (["missing"], "musiq score: missing: no such file or folder"),
-        (["notes.txt"], "musiq score: notes.txt: a picture (.jpg, .jpeg"),
         (["photos", "-o", "scores.xlsx"], "musiq score: scores.xlsx: scores are written to .csv, .jsonl, .parquet"),
         (["photos", "--column", "image"], "musiq score: --column names a column"),
         (["photos", "-o", "s.csv", "-m", "no/such/folder"], "no/such/folder"),
@@ -297,13 +296,12 @@ def test_processes_of_a_launch_write_the_file_of_one(run, photos, monkeypatch, o
     ],
 )
 def test_mistakes_are_one_sentence(checkpoint, photos, words, message, capsys):
-    Path("notes.txt").write_text("notes")
     Path("empty").mkdir()
     model = [] if "-m" in words else ["-m", checkpoint]
     assert main(["score", *words, *model]) == 2
     output = capsys.readouterr()
     assert message in output.err and output.err.count("\n") == 1 and "Traceback" not in output.err
-    assert sorted(os.listdir()) == ["empty", "notes.txt", "photos"]
+    assert sorted(os.listdir()) == ["empty", "photos"]
 
 
 @pytest.mark.parametrize(

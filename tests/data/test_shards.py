@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import io
 import json
+import tarfile
 
 import pytest
 from scored import write_shard
@@ -23,6 +25,18 @@ def test_webdataset_scores_may_be_texts_or_distributions(folder, cache):
     labels = [{"json": json.dumps({"distribution": counts})} for counts in ([1, 3], [2, 2])]
     rows = load_scored_images(write_shard(folder, "b.tar", labels))["train"]
     assert rows["distribution"][:] == [[0.25, 0.75], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize("name", ["avif", "heic", "jfif", "tga", "pfm", "front.avif"])
+def test_a_picture_of_a_shard_may_have_any_ending_of_pictures(folder, cache, name):
+    path = folder / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for ending, content in ((name, (folder / "photos" / "0.png").read_bytes()), ("txt", b"1.5")):
+            entry = tarfile.TarInfo(f"0.{ending}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    rows = load_scored_images(str(path))["train"]
+    assert open_picture(rows[0]["image"] | {"path": None}).size == (20, 30)
 
 
 def test_mistakes_in_shards_are_named(folder, cache):

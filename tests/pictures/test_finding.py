@@ -31,16 +31,22 @@ def test_pictures_of_a_folder_are_those_that_can_be_opened(tmp_path):
     (photos / "folder.png").mkdir()
     assert [path.name for path in find_pictures(photos)] == ["0.png", "1.png", "2.png", "3.png", "A.JPG"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty holds no picture. Give a folder of PNG.*\(.jpg, .*, .gif\)"):
+    with pytest.raises(ValueError, match="empty holds no picture. Give a folder of PNG, JPEG or other pictures"):
         find_pictures(tmp_path / "empty")
     with pytest.raises(ValueError, match="absent: no such folder"):
         find_pictures(tmp_path / "absent")
 
 
 def test_all_commands_find_the_same_pictures_in_the_order_of_their_paths(tmp_path):
-    for name in ("b.JPG", "a/z.png", "a/c/1.tiff", "a/c.gif", "a.webp", "a b/x.bmp", "e.jpeg", "f.tif"):
-        draw(tmp_path / name)
-    for name in (".hidden.png", ".thumbnails/a.png", "a/.x/b.png", "p.ppm", "q.jp2", "r.pdf"):
+    for name in (
+        "b.JPG",
+        "a/z.png",
+        "a/c/1.tiff",
+        "a b/x.bmp",
+        *(f"d/{suffix}{suffix}" for suffix in PICTURE_SUFFIXES),
+    ):
+        draw(tmp_path / name.replace("d/.", "d/"))
+    for name in (".hidden.png", ".thumbnails/a.png", "a/.x/b.png", "r.pdf", "s.eps"):
         draw(tmp_path / name)
     found = find_pictures(tmp_path)
     assert found == sorted(found) and {path.suffix.lower() for path in found} == set(PICTURE_SUFFIXES)
@@ -70,3 +76,35 @@ def test_folders_that_cannot_be_listed_are_left_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(finding, "_list_entries", refuse)
     assert names_of(tmp_path) == ["z.png"]
+
+
+def test_files_that_are_left_out_are_counted_by_their_endings(tmp_path, caplog):
+    for name in (
+        "a.png",
+        "b.txt",
+        "c.TXT",
+        "below/d.txt",
+        "below/e.xmp",
+        "LICENSE",
+        "\x1b]0;title.\x07",
+        ".hidden.txt",
+    ):
+        draw(tmp_path / name)
+    find_pictures(tmp_path)
+    expected = "6 files were left out: .txt 3, .xmp 1, no ending 1, others 1"
+    assert caplog.messages == [expected]
+    caplog.clear()
+    list(find_sources([str(tmp_path)]))
+    assert caplog.messages == [expected]
+    caplog.clear()
+    find_pictures(draw(tmp_path / "pure" / "a.png").parent)
+    assert caplog.messages == []
+
+
+def test_many_endings_make_one_short_line(tmp_path, caplog):
+    draw(tmp_path / "a.png")
+    for index in range(12):
+        draw(tmp_path / f"{index}.x{index:02}")
+    find_pictures(tmp_path)
+    (message,) = caplog.messages
+    assert message.startswith("12 files were left out: .x00 1, .x01 1") and message.endswith(".x07 1, more 4")

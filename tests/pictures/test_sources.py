@@ -110,8 +110,6 @@ def test_names_that_are_not_unicode_can_be_written_anywhere(place):
     [
         (["missing"], None, "missing: no such file or folder, and no picture"),
         (["photos/*.jpg"], None, r"photos/\*.jpg: no such file or folder, and no picture"),
-        (["notes.txt"], None, r"notes.txt: a picture .* was expected. Leave it out"),
-        (["shard.tar.gz"], None, r"shard.tar.gz: a picture .* was expected"),
         (["photos"], "image", "--column names a column .* but none is given. Drop it"),
         (["t.csv"], None, "t.csv: a column image or path .* was expected in the first line, got mos, other"),
         (["t.csv"], "wrong", "t.csv: a column wrong with paths was expected"),
@@ -121,13 +119,31 @@ def test_names_that_are_not_unicode_can_be_written_anywhere(place):
 )
 def test_mistakes_are_found_at_once(place, paths, column, message):
     write(place / "photos" / "a.png")
-    write(place / "notes.txt")
-    write(place / "shard.tar.gz")
     (place / "t.csv").write_text("mos,other\n1,a.png\n")
     pyarrow.parquet.write_table(pyarrow.table({"one": [b"a"], "two": [b"b"], "n": [1]}), "t.parquet")
     with pytest.raises(ValueError, match=message):
         check_sources(paths, columns=Columns(column))
     check_sources(["*", "photos/*"], columns=Columns("mos"))  # a column of `t.csv`, which is not the first match
+
+
+def test_a_named_file_is_a_picture_or_a_row_with_an_error(place):
+    write(place / "notes.txt", b"notes")
+    write(place / "shard.tar.gz", b"\x1f\x8b\x08 packed")
+    write(place / "photo.large")
+    check_sources(["notes.txt", "shard.tar.gz", "photo.large"])
+    found = outcomes("notes.txt", "shard.tar.gz", "photo.large")
+    assert (found["photo.large"] == pixels(0)).all()
+    assert found["notes.txt"] == "notes.txt: not a picture that Pillow can read. Convert it to PNG or JPEG."
+    assert found["shard.tar.gz"] == "shard.tar.gz: a compressed archive, not a picture. Unpack it."
+
+
+def test_what_a_pattern_leaves_out_is_counted(place, caplog):
+    for name in ("photos/a.png", "photos/b.txt", "photos/c.json"):
+        write(place / name)
+    assert list(outcomes("photos/*")) == ["photos/a.png"]
+    assert caplog.messages == ["2 files were left out: .json 1, .txt 1"]
+    with pytest.raises(ValueError, match="photos/\\*.txt: no such file or folder, and no picture"):
+        check_sources(["photos/*.txt"])
 
 
 def test_nothing_at_all_is_a_mistake_and_damage_is_not(place):

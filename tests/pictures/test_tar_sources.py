@@ -40,6 +40,13 @@ def test_tar_members_are_read_in_place(place):
     assert count_sources(["shard.tar"]) == 3
 
 
+def test_members_that_are_left_out_are_counted(place, caplog):
+    names = ("1.json", "2.json", "3", "4.avif", ".git/5.txt", "a/.6.txt", "./7.txt")
+    write_tar(place / "shard.tar", [("0.png", png(0)), *((name, b"{}") for name in names)])
+    assert keys("shard.tar") == ["shard.tar::0.png", "shard.tar::4.avif"]
+    assert set(caplog.messages) == {"4 files were left out: .json 2, .txt 1, no ending 1"}
+
+
 def test_headers_of_tar_members_are_forgotten(place, monkeypatch):
     write_tar(place / "shard.tar", [(f"{i}.png", b"") for i in range(50)])
     held, forward = [], tarfile.TarFile.next

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams of pictures: order, errors, budgets and memory."""
 
+import base64
+import io
+import math
+import struct
+import tarfile
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -9,6 +15,7 @@ import torch
 from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
+from musiq_hf.pictures.sources import find_sources
 from musiq_hf.scoring.engine import PictureScore, score_pictures
 
 
@@ -89,6 +96,64 @@ def test_shorter_side_shrinks_files_and_refuses_arrays(score):
     assert (row.height, row.width) == (20, 30)
     with pytest.raises(TypeError, match="Shrink it before"):
         list(score([picture(40, 60)], shorter_side=20))
+
+
+def make_large_file():
+    """A PNG file whose head speaks of 13000x13000 pixels, and which has none."""
+    head = struct.pack(">IIBBBBB", 13000, 13000, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    packed = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + packed
+
+
+@pytest.mark.parametrize("preset", ["default", "google"])
+@pytest.mark.parametrize("in_processes", [False, True])
+def test_a_picture_that_is_too_large_is_an_error_before_it_is_decoded(score, tmp_path, preset, in_processes):
+    content = make_large_file()
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(path, "a.png")
+    sources = [
+        path,
+        Image.open(path),
+        Image.open(io.BytesIO(content)),
+        {"bytes": content, "path": None},
+        "data:image/png;base64," + base64.b64encode(content).decode(),
+        *find_sources([str(tmp_path / "a.tar")]),
+    ]
+    rows = list(score(sources, preset=preset, in_processes=in_processes, num_workers=1))
+    assert len(rows) == len(sources)
+    for row in rows:
+        assert "13000x13000 pixels are 169 megapixels, and the limit is 35. " in row.error
+        assert "(--shorter_side)" in row.error and "(--max_megapixels)" in row.error
+    assert "truncated or damaged" in next(score([path], max_megapixels=169, preset=preset)).error
+
+
+def test_the_limit_counts_for_what_is_scored(score, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture(40, 60)).save(path)
+    image = Image.open(path)
+    sources = [path, image, image.copy(), np.array(image), np.array(image) / 255, torch.from_numpy(np.array(image))]
+    sources[-1] = sources[-1].permute(2, 0, 1)
+    for row in score(sources, max_megapixels=0.0023):
+        assert "60x40 pixels are 0.0024 megapixels, and the limit is 0.0023" in row.error
+    plain = [row.score for row in score(sources)]
+    for limit in (0.0024, math.inf):
+        assert [row.score for row in score(sources, max_megapixels=limit)] == plain
+    shrunk = [row.score for row in score(sources[:3], shorter_side=20)]
+    assert None not in shrunk
+    assert [row.score for row in score(sources[:3], shorter_side=20, max_megapixels=0.0006)] == shrunk
+    assert "30x20 pixels" in next(score([path], shorter_side=20, max_megapixels=0.00059)).error
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan, -math.inf])
+def test_a_limit_is_above_zero(score, limit):
+    with pytest.raises(ValueError, match="`max_megapixels` must be above 0, or inf for no limit"):
+        score([], max_megapixels=limit)
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_one_picture_becomes_an_error(tiny_model, expected, monkeypatch):

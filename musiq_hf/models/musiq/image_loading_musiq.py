@@ -12,18 +12,32 @@ import binascii
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
+from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from huggingface_hub.utils import httpx
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from .image_formats_musiq import (
+    POSTSCRIPT,
+    URL_PREFIXES,
+    LargePictureError,
+    RefusedPictureError,
+    drop_texts,
+    open_file,
+)
+
+Answer = TypeVar("Answer")
+SizeCheck = Callable[[tuple[int, int], str], None]  # function of width and height, and of a name, that raises or not
+# The embedded checkpoint takes under two minutes on two cores for as many. The time grows with their square.
+MAX_MEGAPIXELS = 35.0
 CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
 ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
-URL_PREFIXES = ("http://", "https://")
 TURNS: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,8 +60,8 @@ def _name_failures(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name}: not a picture that Pillow can read. Convert it to PNG or JPEG.") from error
+    except RefusedPictureError:
+        raise
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{name}: more pixels than Pillow's safety limit allows ({error}). If you trust the file, raise "
@@ -100,37 +114,115 @@ class Header(NamedTuple):
     is_turned: bool
 
 
-def read_header(file: str | os.PathLike[str] | BytesIO, name: str) -> Header:
+def check_limit(max_megapixels: float) -> None:
+    """Raise a ValueError if a limit in megapixels is not above 0; infinity sets no limit."""
+    if not max_megapixels > 0:
+        raise ValueError(f"`max_megapixels` must be above 0, or inf for no limit, got {max_megapixels}.")
+
+
+def check_megapixels(size: tuple[int, int], name: str, *, max_megapixels: float, advice: str) -> None:
+    """Check the size of a picture before its pixels are decoded.
+
+    Args:
+        size: Width and height, in pixels.
+        name: Name of the picture in the error message.
+        max_megapixels: Largest number of pixels, in millions.
+        advice: Sentence that says what to do.
+
+    Raises:
+        LargePictureError: If the picture is larger.
+    """
+    megapixels = size[0] * size[1] / 1e6
+    if megapixels > max_megapixels:
+        raise LargePictureError(
+            f"{name}: {size[0]}x{size[1]} pixels are {megapixels:.4g} megapixels, and the limit is "
+            f"{max_megapixels:.4g}. {advice}"
+        )
+
+
+def accept_size(size: tuple[int, int], name: str) -> None:
+    """Accept a picture of any size, as a `SizeCheck`."""
+
+
+def _read_file(
+    file: str | os.PathLike[str] | BytesIO,
+    name: str,
+    read: Callable[[Image.Image], Answer],
+    check_size: SizeCheck = accept_size,
+) -> Answer:
+    """Open a picture file, and return what a function reads of it; a PNG file also if Pillow refuses its texts.
+
+    Args:
+        file: Path or bytes of the file.
+        name: Name of the picture in error messages.
+        read: Function of the opened picture.
+        check_size: Check of its size, before it is read.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
+    with _name_failures(name):
+        try:
+            with open_file(file, name) as opened:
+                check_size(opened.size, name)
+                return read(opened)
+        except RefusedPictureError:
+            raise
+        except ValueError:  # what Pillow raises for texts that are large, not for damage of pixels
+            content = file.getvalue() if isinstance(file, BytesIO) else Path(file).read_bytes()
+            plain = drop_texts(content)
+            if plain is None:
+                raise
+            with open_file(plain, name) as opened:
+                check_size(opened.size, name)
+                return read(opened)
+
+
+def _read_opened_header(opened: Image.Image) -> Header:
+    return Header(opened.format, opened.mode, opened.size, _read_orientation(opened) in range(5, 9))
+
+
+def read_header(file: str | os.PathLike[str] | BytesIO, name: str, *, check_size: SizeCheck = accept_size) -> Header:
     """Read the head of a picture file, and leave bytes at their start.
 
     Args:
         file: Path or bytes of the file.
         name: Name of the picture in error messages.
+        check_size: Check of its size, which raises for a picture that is not wanted.
 
     Raises:
         ValueError: If the file is no picture, or its head is damaged.
     """
-    with _name_failures(name), Image.open(file) as opened:
-        header = Header(opened.format, opened.mode, opened.size, _read_orientation(opened) in range(5, 9))
+    header = _read_file(file, name, _read_opened_header, check_size)
     if isinstance(file, BytesIO):
         file.seek(0)
     return header
 
 
-def decode_image(file: str | os.PathLike[str] | BytesIO, name: str, *, upright: bool = True) -> Image.Image:
+def decode_image(
+    file: str | os.PathLike[str] | BytesIO,
+    name: str,
+    *,
+    upright: bool = True,
+    check_size: SizeCheck = accept_size,
+) -> Image.Image:
     """Decode a file whole.
 
     Args:
         file: Path or bytes of the file.
         name: Name of the picture in error messages.
         upright: Whether the EXIF orientation is applied.
+        check_size: Check of its size before it is decoded, which raises for a picture that is not wanted.
 
     Raises:
         ValueError: If the file cannot be decoded.
     """
-    with _name_failures(name), Image.open(file) as opened:
+
+    def read(opened: Image.Image) -> Image.Image:
         opened.load()
-        image = (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed here
+        return (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed then
+
+    image = _read_file(file, name, read, check_size)
     image.filename = name  # type: ignore[attr-defined]  # later error messages name the picture by it
     return image
 
@@ -156,16 +248,18 @@ def load_image(
     source: str | os.PathLike[str] | Image.Image,
     *,
     timeout: float | None = None,
-    decode: Callable[[str | BytesIO, str], Image.Image] = decode_image,
+    decode: Callable[..., Image.Image] = decode_image,
     upright: bool = True,
+    check_size: SizeCheck = accept_size,
 ) -> Image.Image:
     """Open a picture, upright, in its own colour mode.
 
     Args:
         source: Path, http(s) URL, base64 text (with or without a `data:` header), or a PIL image.
         timeout: Seconds to wait for a URL; None waits forever.
-        decode: Function from a path or bytes, and a name for them, to a picture.
+        decode: Function like `decode_image`, from a path or bytes, and a name for them, to a picture.
         upright: Whether to apply the EXIF orientation of a PIL image; for other sources `decode` decides that.
+        check_size: Check of its size before it is decoded, which raises for a picture that is not wanted.
 
     Returns:
         A decoded PIL image.
@@ -176,33 +270,55 @@ def load_image(
         TypeError: If `source` is something else.
     """
     if isinstance(source, Image.Image):
-        return _load_pil(source, upright=upright)
+        return _load_pil(source, upright=upright, check_size=check_size)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"A picture must be a path, URL, base64 text or PIL image, got {type(source).__name__}.")
     name = os.fspath(source)
     if name.startswith(URL_PREFIXES):
-        return decode(download(name, timeout=timeout), name)
+        return decode(download(name, timeout=timeout), name, check_size=check_size)
     if os.path.isdir(name):
         raise ValueError(f"{name}: is a directory. Pass the pictures in it, one by one or as a list.")
     if os.path.exists(name) and not os.path.isfile(name):
         raise ValueError(f"{name}: not a regular file.")
-    return decode(name, name) if os.path.exists(name) else _load_base64(name, decode)
+    if os.path.exists(name):
+        return decode(name, name, check_size=check_size)
+    return _load_base64(name, partial(decode, check_size=check_size))
 
 
-def _load_pil(image: Image.Image, *, upright: bool) -> Image.Image:
+def _load_pil(image: Image.Image, *, upright: bool, check_size: SizeCheck) -> Image.Image:
     """Decode a PIL image, and apply its EXIF orientation if asked to."""
-    with LOADING, _name_failures(_get_pil_name(image)):  # Pillow opens lazily, so a damaged file shows only here
-        image.load()
+    name = _get_pil_name(image)
+    with LOADING, _name_failures(name):  # Pillow opens lazily, so a damaged file shows only here
+        if image.format == "EPS" and getattr(image, "tile", None):  # decoding it would start Ghostscript
+            raise RefusedPictureError(f"{name}: {POSTSCRIPT}.")
+        check_size(image.size, name)
+        try:
+            image.load()
+        except ValueError:
+            plain = _read_without_texts(image)
+            if plain is None:
+                raise
+            return decode_image(plain, name, upright=upright)
         return _turn_upright(image) if upright else image
 
 
-def _load_base64(text: str, decode: Callable[[str | BytesIO, str], Image.Image]) -> Image.Image:
+def _read_without_texts(image: Any) -> BytesIO | None:
+    """Return the file of an opened picture without its texts; None if it is no PNG file, or a later frame of one."""
+    if image.format != "PNG" or image.tell() or image.fp is None:
+        return None
+    image.fp.seek(0)
+    return drop_texts(image.fp.read())
+
+
+def _load_base64(text: str, decode: Callable[..., Image.Image]) -> Image.Image:
     """Decode a picture from base64 text, with or without a `data:` header."""
     has_header = text.startswith("data:image/")
     body = text.split(",", 1)[1] if has_header and "," in text else text
     try:
         content = base64.b64decode("".join(body.split()), validate=True)
         return decode(BytesIO(content), "base64 picture")
+    except LargePictureError:
+        raise
     except (binascii.Error, ValueError) as error:
         if has_header:
             raise ValueError("The base64 text is not a picture. Check that it was copied whole.") from error

@@ -7,6 +7,7 @@ the raw logit of a quality model, whatever its unit, so ours stands in its place
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,48 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.image_processing_utils import BatchFeature
 from transformers.utils import ModelOutput
 
-from .image_loading_musiq import describe, load_image, to_rgb_tensor
+from .image_loading_musiq import (
+    MAX_MEGAPIXELS,
+    check_limit,
+    check_megapixels,
+    describe,
+    load_image,
+    to_rgb_tensor,
+)
+
+TOO_LARGE = "Shrink it first, or raise the limit (`max_megapixels`)."
+
+
+def _read_picture(image: Any, processor: Any, *, timeout: float | None, max_megapixels: float) -> BatchFeature:
+    """Turn one picture of any kind into a batch of one.
+
+    Raises:
+        ValueError: If the picture cannot be used, or is too large; the message names it.
+    """
+    check_limit(max_megapixels)
+    check_size = partial(check_megapixels, max_megapixels=max_megapixels, advice=TOO_LARGE)
+    if isinstance(image, np.ndarray | torch.Tensor):
+        if image.ndim == 4:
+            raise ValueError(f"One picture was expected, got an array of shape {tuple(image.shape)}: pass a list.")
+    else:
+        image = load_image(image, timeout=timeout, check_size=check_size)
+    try:
+        pixels = to_rgb_tensor(
+            image,
+            input_data_format=getattr(processor, "input_data_format", None),
+            do_convert_rgb=processor.do_convert_rgb,
+            keep_uint8=True,
+        )
+        check_size((pixels.shape[1], pixels.shape[0]), "decoded")
+        return processor.pad([processor.cut(pixels)], padding="longest")
+    except ValueError as error:
+        raise ValueError(f"Picture ({describe(image)}): {error}") from error
+
+
+def _name_settings(timeout: float | None, max_megapixels: float | None) -> dict[str, Any]:
+    """Return the keywords of `_read_picture` that the caller of a pipeline has given."""
+    given = {"timeout": timeout, "max_megapixels": max_megapixels}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 class _SavedWithCode(Pipeline):
@@ -38,8 +80,22 @@ class QualityClassificationPipeline(_SavedWithCode, ImageClassificationPipeline)
     """Pipeline "image-classification" that answers `[{"label": "MOS", "score": ...}]` for a model of image quality.
 
     The score is in MOS points, also where the model predicts a distribution. Any other model is answered as by the
-    base class.
+    base class. Pictures are read, and limited by `max_megapixels`, as by "image-quality-assessment".
     """
+
+    def _sanitize_parameters(
+        self, max_megapixels: float | None = None, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        settings, forward, answer = super()._sanitize_parameters(**kwargs)
+        return settings | _name_settings(None, max_megapixels), forward, answer
+
+    def preprocess(
+        self, image: Any, timeout: float | None = None, max_megapixels: float = MAX_MEGAPIXELS
+    ) -> BatchFeature:
+        """Turn one picture into a batch of one."""
+        if not hasattr(self.image_processor, "cut"):
+            return super().preprocess(image, timeout=timeout)
+        return _read_picture(image, self.image_processor, timeout=timeout, max_megapixels=max_megapixels)
 
     def postprocess(self, model_outputs: ModelOutput, **kwargs: Any) -> list[dict[str, Any]]:
         """Return the score of one picture, or the probabilities of its classes."""
@@ -84,16 +140,18 @@ class ImageQualityAssessmentPipeline(_SavedWithCode):
         self.image_processor.check_config(self.model.config)
 
     def _sanitize_parameters(
-        self, timeout: float | None = None
+        self, timeout: float | None = None, max_megapixels: float | None = None
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        return ({} if timeout is None else {"timeout": timeout}), {}, {}
+        return _name_settings(timeout, max_megapixels), {}, {}
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Score one picture or many.
 
         Args:
             inputs: One picture, or a list, generator, dataset column or `KeyDataset` of pictures.
-            **kwargs: `batch_size`, `num_workers`, and `timeout` in seconds for URLs.
+            **kwargs: `batch_size`, `num_workers`, `timeout` in seconds for URLs, and `max_megapixels`, the largest
+                size of a picture in millions of pixels. A larger one is refused before it is decoded; `math.inf` sets
+                no limit.
 
         Returns:
             `{"score": ...}` in MOS points for one picture, a list of these for a list or a column, an iterator for a
@@ -109,24 +167,11 @@ class ImageQualityAssessmentPipeline(_SavedWithCode):
             return list(super().__call__((image for image in inputs), **kwargs))
         return super().__call__(inputs, **kwargs)
 
-    def preprocess(self, image: Any, timeout: float | None = None) -> BatchFeature:
+    def preprocess(
+        self, image: Any, timeout: float | None = None, max_megapixels: float = MAX_MEGAPIXELS
+    ) -> BatchFeature:
         """Turn one picture into a batch of one."""
-        processor = self.image_processor
-        if isinstance(image, np.ndarray | torch.Tensor):
-            if image.ndim == 4:
-                raise ValueError(f"One picture was expected, got an array of shape {tuple(image.shape)}: pass a list.")
-        else:
-            image = load_image(image, timeout=timeout)
-        try:
-            pixels = to_rgb_tensor(
-                image,
-                input_data_format=getattr(processor, "input_data_format", None),
-                do_convert_rgb=processor.do_convert_rgb,
-                keep_uint8=True,
-            )
-            return processor.pad([processor.cut(pixels)], padding="longest")
-        except ValueError as error:
-            raise ValueError(f"Picture ({describe(image)}): {error}") from error
+        return _read_picture(image, self.image_processor, timeout=timeout, max_megapixels=max_megapixels)
 
     def get_iterator(self, inputs: Any, num_workers: int, batch_size: int, *parameters: Any) -> Any:
         """Make the iterator of the base class, but let the image processor pad: the base does not pad its batches.

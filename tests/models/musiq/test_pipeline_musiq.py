@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
 import http.server
+import math
 import threading
 from functools import partial
 from pathlib import Path
@@ -177,3 +178,28 @@ def test_the_standard_task_answers_in_mos_points(tiny_model, files, tmp_path):
             assert [answer[0]["score"] for answer in answers] == pytest.approx(expected, abs=1e-4)
         with pytest.raises(ValueError, match="in MOS points, to which no function is applied"):
             pipeline("image-classification", **ways[0])(files[0], function_to_apply="sigmoid")
+
+
+@pytest.mark.parametrize("task", ["image-quality-assessment", "image-classification"])
+def test_a_picture_that_is_too_large_is_refused(tiny_model, files, tmp_path, task):
+    model = tiny_model()
+    scorer = pipeline(task, model=model, image_processor=MusiqImageProcessor.from_config(model.config))
+    width, height = Image.open(files[0]).size
+    limit = width * height / 1e6
+    answer = scorer(files[0])
+    for source in (files[0], Image.open(files[0]), np.array(Image.open(files[0]))):
+        assert scorer(source, max_megapixels=limit) == answer == scorer(source, max_megapixels=math.inf)
+        with pytest.raises(ValueError, match=f"{width}x{height} pixels are .*megapixels.*`max_megapixels`"):
+            scorer(source, max_megapixels=limit * 0.99)
+    with pytest.raises(ValueError, match="`max_megapixels` must be above 0"):
+        scorer(files[0], max_megapixels=0)
+
+
+def test_the_standard_task_reads_pictures_as_the_other(tiny_model, tmp_path):
+    model = tiny_model()
+    settings = {"model": model, "image_processor": MusiqImageProcessor.from_config(model.config)}
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "alpha.png")
+    path = str(tmp_path / "alpha.png")
+    answers = [pipeline(task, **settings)(path) for task in ("image-quality-assessment", "image-classification")]
+    assert answers[0]["score"] == answers[1][0]["score"]

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Formats of picture files, and the one door through which all of them are opened.
+
+The list has every raster format with an ending of its own that Pillow decodes by itself. Left out are:
+
+- EPS and WMF, which Pillow hands to other programs, and IPTC, which opens anything that it holds.
+- BUFR, GRIB, HDF5 and MPEG, of which Pillow reads no pixels.
+- FITS, which holds measured data, GBR, which holds brushes, and PCD, of which Pillow reads a small copy only.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from functools import cache
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+
+from PIL import Image, UnidentifiedImageError
+
+URL_PREFIXES = ("http://", "https://")
+TGA = "TGA"  # has no mark of its own, so any file may look like one
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "PSD": (".psd",),
+    "ICO": (".ico",),
+    "CUR": (".cur",),
+    "ICNS": (".icns",),
+    "QOI": (".qoi",),
+    "DDS": (".dds",),
+    "BLP": (".blp",),
+    "FTEX": (".ftc", ".ftu"),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+    "SUN": (".ras",),
+    "PCX": (".pcx",),
+    "DCX": (".dcx",),
+    "FLI": (".fli", ".flc"),
+    "IM": (".im",),
+    "MSP": (".msp",),
+    "PIXAR": (".pxr",),
+    "XBM": (".xbm",),
+    "XPM": (".xpm",),
+    TGA: (".tga", ".icb", ".vda", ".vst"),
+}  # endings by the names that Pillow gives the formats, in the order in which they are tried
+HEIF_SUFFIXES = (".heic", ".heif", ".hif", ".heics", ".heifs")  # read where pillow-heif is installed
+PICTURE_SUFFIXES = (*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *HEIF_SUFFIXES)
+RAW_SUFFIXES = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc", ".mef"),
+    *(".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+)
+RAW = "a camera's RAW file, whose pixels are not developed yet. Develop it to TIFF, PNG or JPEG"
+HEIF = 'a HEIF picture, which needs pillow-heif. Install it with: pip install "musiq_hf[heic]"'
+POSTSCRIPT = "a PostScript program, which is never run. Convert it to PNG or JPEG"
+ARCHIVE = "a compressed archive, not a picture. Unpack it"
+STRANGERS = {
+    b"%!PS": POSTSCRIPT,
+    b"\xc5\xd0\xd3\xc6": POSTSCRIPT,
+    b"%PDF": "a PDF document, not a picture. Convert its pages to PNG",
+    b"FUJIFILMCCD-RAW": RAW,
+    b"IIRO": RAW,
+    b"IIU\0": RAW,
+    b"FOVb": RAW,
+    b"\x1f\x8b": ARCHIVE,
+    b"PK\x03\x04": ARCHIVE,
+}  # what files that no format fits are, by their first bytes
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# Tags of TIFF files.
+NEW_SUBFILE_TYPE, SUB_IFDS, DNG_VERSION = 254, 330, 50706
+REDUCED = 1  # bit of the first of them: a smaller copy of another picture of the file
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+TURNING_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # keywords of texts that may hold an orientation
+LONGEST_TEXT = 64 << 20  # bytes that such a text may have when it is unpacked
+
+
+class RefusedPictureError(ValueError):
+    """Error whose message names the picture, and says what was expected and what to do."""
+
+
+class LargePictureError(RefusedPictureError):
+    """Error of a picture with more pixels than a limit allows."""
+
+
+def find_suffix(name: str) -> str:
+    """Return the ending of a file name or URL in lower case, with its dot."""
+    path = urlsplit(name).path if name.startswith(URL_PREFIXES) else name
+    return os.path.splitext(path)[1].lower()
+
+
+@cache
+def list_formats() -> tuple[str, ...]:
+    """List the formats that are read, as Pillow names them: `FORMATS`, and HEIF if pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return tuple(FORMATS)
+    register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def open_file(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Image:
+    """Open a picture file of a known format, without decoding it. No file starts another program.
+
+    Args:
+        file: Path or bytes of the file.
+        name: Name of the picture, whose ending may tell what its content does not.
+
+    Raises:
+        RefusedPictureError: If the file is no picture of a known format.
+    """
+    suffix = find_suffix(name)
+    if suffix in RAW_SUFFIXES:  # many of them are TIFF files, of which Pillow would read a small copy
+        raise RefusedPictureError(f"{name}: {RAW}.")
+    may_be_tga = suffix in FORMATS[TGA] or suffix not in PICTURE_SUFFIXES
+    formats = [kind for kind in list_formats() if kind != TGA or may_be_tga]
+    try:
+        opened = Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        reason = _recognize(_read_head(file), suffix)
+        raise RefusedPictureError(f"{name}: {reason}.") from error
+    if opened.format == "TIFF" and (_is_reduced(opened) or _read_head(file)[8:10] == b"CR"):
+        opened.close()
+        raise RefusedPictureError(f"{name}: {RAW}.")
+    return opened
+
+
+def _read_head(file: str | os.PathLike[str] | BytesIO) -> bytes:
+    if isinstance(file, BytesIO):
+        return file.getvalue()[:16]
+    with open(file, "rb") as opened:
+        return opened.read(16)
+
+
+def _recognize(head: bytes, suffix: str) -> str:
+    """Say what a file is that no format fits, and what to do."""
+    is_heif = suffix in HEIF_SUFFIXES or (head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS)
+    if is_heif and "HEIF" not in list_formats():
+        return HEIF
+    if head[4:12] == b"ftypcrx ":
+        return RAW
+    known = (reason for mark, reason in STRANGERS.items() if head.startswith(mark))
+    return next(known, "not a picture that Pillow can read. Convert it to PNG or JPEG")
+
+
+def _is_reduced(opened: Any) -> bool:
+    """Return whether a TIFF file is a DNG, or its first picture is a smaller copy of one that Pillow does not read."""
+    tags = opened.tag_v2
+    kind = tags.get(NEW_SUBFILE_TYPE, 0)
+    return DNG_VERSION in tags or (isinstance(kind, int) and bool(kind & REDUCED) and SUB_IFDS in tags)
+
+
+def drop_texts(content: bytes) -> BytesIO | None:
+    """Return a PNG file without texts and colour profile; None if it is no PNG, or has none of them.
+
+    Pillow refuses a file whose texts are large when unpacked, although its pixels are whole. A text that may say how
+    to turn the picture is kept, unpacked, for which that limit does not count.
+    """
+    kept = []
+    is_changed = False
+    for kind, whole in _read_chunks(content):
+        is_text = kind in PNG_TEXTS
+        is_changed |= is_text
+        kept.append(_unpack_text(kind, whole) if is_text else whole)
+    return BytesIO(b"".join(kept)) if is_changed else None
+
+
+def _read_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Read kind and bytes of every chunk of a PNG file; its mark, and what is no chunk, has the kind b""."""
+    if not content.startswith(PNG_MARK):
+        return
+    yield b"", PNG_MARK
+    place = len(PNG_MARK)
+    while place + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        yield kind, content[place : place + length + 12]
+        place += length + 12
+    yield b"", content[place:]
+
+
+def _unpack_text(kind: bytes, chunk: bytes) -> bytes:
+    """Return the chunk of a text that may hold an orientation, unpacked if possible; nothing for any other text."""
+    keyword, _, rest = chunk[8:-4].partition(b"\0")
+    if keyword not in TURNING_TEXTS or kind not in (b"tEXt", b"zTXt", b"iTXt"):
+        return b""
+    if kind == b"zTXt":
+        head, packed = keyword + b"\0", rest[1:]
+    elif kind == b"iTXt" and rest[:1] != b"\0":
+        language, translated, packed = (rest[2:].split(b"\0", 2) + [b"", b""])[:3]
+        head = keyword + b"\0\0\0" + language + b"\0" + translated + b"\0"
+    else:
+        return chunk
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(packed, LONGEST_TEXT)
+    except zlib.error:
+        return chunk
+    if inflater.unconsumed_tail:
+        return chunk  # too large for Pillow too, which says so
+    body = (b"tEXt" if kind == b"zTXt" else kind) + head + text
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))

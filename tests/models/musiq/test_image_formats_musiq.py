@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Formats that are opened, and files that look like pictures and are refused."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin, Image
+
+from musiq_hf.models.musiq import image_formats_musiq
+from musiq_hf.models.musiq.image_formats_musiq import FORMATS, HEIF_SUFFIXES, PICTURE_SUFFIXES, RAW_SUFFIXES
+from musiq_hf.models.musiq.image_loading_musiq import decode_image, load_image
+from musiq_hf.pictures.opening import open_picture
+
+RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+# Formats with endings that are left out, see the file.
+LEFT_OUT = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FITS", "GBR", "PCD", "IPTC"}
+LOSSY = {"JPEG", "WEBP", "AVIF", "GIF"}
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 12\n%%EndComments\nshowpage\n%%EOF\n"
+HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(64)
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def list_writable():
+    Image.init()
+    return [kind for kind in FORMATS if kind in Image.SAVE]
+
+
+def test_every_format_that_pillow_decodes_by_itself_is_listed():
+    Image.init()
+    known = {suffix: kind for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN and kind not in LEFT_OUT}
+    assert {suffix for suffix, kind in known.items() if kind != "HEIF"} <= set(PICTURE_SUFFIXES)
+    assert set(FORMATS) <= set(Image.OPEN)
+    assert not set(PICTURE_SUFFIXES) & set(RAW_SUFFIXES) and len(set(PICTURE_SUFFIXES)) == len(PICTURE_SUFFIXES)
+
+
+@pytest.mark.parametrize("kind", list_writable())
+def test_a_file_of_each_format_is_opened_from_path_and_bytes(kind, tmp_path):
+    mode = {"MSP": "1", "XBM": "1", "BLP": "P"}.get(kind, "RGB")
+    image = Image.fromarray(RGB).resize((16, 16) if kind in ("ICO", "ICNS") else (20, 12)).convert(mode)
+    content = encoded(image, kind, **({"sizes": [(16, 16)]} if kind == "ICO" else {}))
+    for suffix in FORMATS[kind]:
+        path = tmp_path / f"picture{suffix}"
+        path.write_bytes(content)
+        decoded = decode_image(str(path), path.name)
+        assert decoded.tobytes() == decode_image(io.BytesIO(content), f"shard.tar::picture{suffix}").tobytes()
+        if kind not in LOSSY and decoded.size == image.size and decoded.mode == mode:
+            assert decoded.tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("open_it", [open_picture, lambda path: open_picture(path, "google")])
+@pytest.mark.parametrize("name", ["picture.jpg", "picture.eps", "picture", "picture.tga"])
+def test_postscript_is_never_run(open_it, name, tmp_path, monkeypatch):
+    def run(*arguments, **options):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    path = tmp_path / name
+    path.write_bytes(POSTSCRIPT)
+    for source in (
+        str(path),
+        {"bytes": POSTSCRIPT, "path": None},
+        Image.open(path, formats=["EPS"]),
+    ):
+        with pytest.raises(ValueError, match="a PostScript program, which is never run. Convert it to PNG or JPEG"):
+            open_it(source)
+    with pytest.raises(ValueError, match="The base64 text is not a picture"):
+        open_it("data:image/png;base64," + base64.b64encode(POSTSCRIPT).decode())
+
+
+def test_a_picture_that_its_owner_has_decoded_is_taken_whatever_its_format(tmp_path):
+    image = Image.fromarray(RGB)
+    image.format = "EPS"
+    assert (np.array(load_image(image)) == RGB).all()
+
+
+@pytest.mark.parametrize("name", ["a.dng", "a.NEF", "shard.tar::a.cr2", "https://example.com/a.arw?size=1"])
+def test_raw_files_are_refused_by_their_endings(name):
+    with pytest.raises(ValueError, match="a camera's RAW file, whose pixels are not developed yet. Develop it"):
+        decode_image(io.BytesIO(encoded(Image.fromarray(RGB), "TIFF")), name)
+
+
+@pytest.mark.parametrize(
+    ("tags", "is_raw"),
+    [
+        ({50706: b"\1\4\0\0"}, True),
+        ({254: 1, 330: 8}, True),  # its first picture is a small copy of one below it
+        ({254: 1}, False),
+        ({330: 8}, False),
+        ({}, False),
+    ],
+)
+def test_raw_files_are_refused_by_their_tags(tags, is_raw):
+    content = encoded(Image.fromarray(RGB), "TIFF", tiffinfo=tags)
+    if not is_raw:
+        assert (np.array(decode_image(io.BytesIO(content), "a.tif")) == RGB).all()
+        return
+    with pytest.raises(ValueError, match="a.tif: a camera's RAW file"):
+        decode_image(io.BytesIO(content), "a.tif")
+
+
+@pytest.mark.parametrize("head", [b"FUJIFILMCCD-RAW 0201", b"\0\0\0\x18ftypcrx \0\0\0\1", b"IIU\0" + bytes(20)])
+def test_raw_files_without_an_ending_are_known_by_their_first_bytes(head):
+    with pytest.raises(ValueError, match="a camera's RAW file"):
+        decode_image(io.BytesIO(head + bytes(100)), "picture")
+
+
+@pytest.mark.parametrize(("content", "name"), [(HEIC, "a.jpg"), (HEIC, "a.heic"), (b"damaged", "a.HEIC")])
+def test_heif_names_the_extra_where_it_is_missing(content, name, monkeypatch):
+    monkeypatch.setattr(image_formats_musiq, "list_formats", lambda: tuple(FORMATS))
+    with pytest.raises(ValueError, match=r'needs pillow-heif. Install it with: pip install "musiq_hf\[heic\]"'):
+        decode_image(io.BytesIO(content), name)
+
+
+def test_heif_is_read_where_the_extra_is_installed(tmp_path):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    content = encoded(Image.fromarray(RGB), "HEIF", quality=-1, chroma=444)
+    for suffix in HEIF_SUFFIXES:
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(content)
+        assert np.abs(np.array(open_picture(str(path))).astype(int) - RGB).max() < 8
+
+
+def test_what_looks_like_tga_is_read_as_tga_only_by_its_name():
+    content = encoded(Image.fromarray(RGB), "TGA")
+    assert (np.array(decode_image(io.BytesIO(content), "a.tga")) == RGB).all()
+    assert (np.array(decode_image(io.BytesIO(content), "picture in the data set")) == RGB).all()
+    with pytest.raises(ValueError, match="a.ico: not a picture that Pillow can read"):
+        decode_image(io.BytesIO(content), "a.ico")
