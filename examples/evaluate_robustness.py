@@ -8,14 +8,16 @@ import argparse
 import sys
 from dataclasses import replace
 
-from transformers.utils import logging
-
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.common.arguments import parse_arguments, run_command
 from musiq_hf.evaluation import make_scorer, measure_half_size, measure_robustness
 from musiq_hf.hub import check_card_directory, update_card
 from musiq_hf.metrics import RobustnessReport, check_report_path, render, write_report
 from musiq_hf.pictures import find_pictures
+
+# The package comes first: from there on Ctrl-C is a sentence.
+# isort: split
+from transformers.utils import logging
 
 CARD_TITLE = "Degraded copies of pristine pictures that it never saw"
 EXAMPLE = "python examples/evaluate_robustness.py --pictures kodak --model runs/mine --output robustness.json"

@@ -25,15 +25,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.export import Dim, ExportedProgram
-from transformers.utils import logging as transformers_logging
-
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.arguments import parse_arguments, print_report, run_command
 from musiq_hf.common.extras import require
 from musiq_hf.scoring import load_quality
+
+# The package comes first: from there on Ctrl-C is a sentence.
+# isort: split
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from transformers.utils import logging as transformers_logging
 
 EXAMPLE = "python examples/export.py --model musiq-koniq --output model.onnx"
 SUFFIXES = (".onnx", ".pt2")

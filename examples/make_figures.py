@@ -7,13 +7,15 @@ python examples/make_figures.py
 import argparse
 from pathlib import Path
 
-from transformers.utils import logging
-
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.common.arguments import parse_arguments
 from musiq_hf.explain import plot_attention, plot_degradations, plot_quality_map, quality_map
 from musiq_hf.pictures import open_picture
 from musiq_hf.scoring import load_quality
+
+# The package comes first: from there on Ctrl-C is a sentence.
+# isort: split
+from transformers.utils import logging
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "examples" / "pictures" / "rocket_sharp.jpg"

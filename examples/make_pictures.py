@@ -7,11 +7,13 @@ pip install scikit-image && python examples/make_pictures.py
 import argparse
 from pathlib import Path
 
-from PIL import Image
-
 from musiq_hf.common.arguments import parse_arguments
 from musiq_hf.common.extras import require
 from musiq_hf.pictures import degrade
+
+# The package comes first: from there on Ctrl-C is a sentence.
+# isort: split
+from PIL import Image
 
 BLUR_SIGMA = 1.5  # pixels
 NOISE_SIGMA = 25  # gray levels of 255

@@ -14,15 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image, ImageFilter
-from transformers.utils import logging
-
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.arguments import parse_arguments, print_report, run_command
 from musiq_hf.common.files import replace_file
 from musiq_hf.pictures import open_picture, shrink_shorter_side, to_rgb_tensor
 from musiq_hf.scoring import load_quality, score_pixels
+
+# The package comes first: from there on Ctrl-C is a sentence.
+# isort: split
+import torch
+from PIL import Image, ImageFilter
+from transformers.utils import logging
 
 EXAMPLE = "python examples/optimize_with_musiq.py photo.jpg --blur 2 --output after.png"
 GAP = 8  # pixels between before and after

@@ -10,15 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
-
 from musiq_hf.common.arguments import parse_arguments, run_command
 from musiq_hf.common.files import read_json, replace_file, write_json
 from musiq_hf.data import load_data
 from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, read_metrics
 from musiq_hf.pictures import open_picture
 from musiq_hf.training import FinetuneSettings, finetune, load_settings, read_recipe
+
+# The package comes first: from there on Ctrl-C is a sentence.
+# isort: split
+import datasets
+import numpy as np
 
 EXAMPLE = "python examples/run_ablations.py --data labels.csv --image_root images --pretrained runs/pretrained"
 # The budget beside the epochs: two thirds of the recipe's tokens, no made faults, few pictures to choose the epoch.

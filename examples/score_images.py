@@ -8,12 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from transformers import pipeline
-from transformers.utils import logging
-
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.common.arguments import parse_arguments
 from musiq_hf.pictures import find_pictures, open_picture, shrink_shorter_side
+
+# The package comes first: from there on Ctrl-C is a sentence.
+# isort: split
+from transformers import pipeline
+from transformers.utils import logging
 
 
 def main() -> int:

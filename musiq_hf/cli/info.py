@@ -33,7 +33,7 @@ def add_parser(subparsers: Any, summary: str) -> None:
 def read_card_title(checkpoint: str) -> str | None:
     """Read the first heading of the card of a checkpoint; return None without a card."""
     path = find_file(checkpoint, CARD)
-    lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
+    lines = [] if path is None else path.read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), None)
 
 

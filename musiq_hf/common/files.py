@@ -4,12 +4,14 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
+JSON_BYTES = 64 * 2**20  # largest JSON file that is read, a hundred times what a checkpoint or report needs
 NAME_BYTES = 255  # longest name of a file that the usual file systems take
 SUFFIX_BYTES = 48  # longest suffix of a file that is written beside another one
 
@@ -20,9 +22,33 @@ def data_directory(name: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "configuration" / name
 
 
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs, as a hook of the JSON parser; a name given twice has no one value."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"it names {repeated!r} twice")
+    return content
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file that holds an object.
+
+    Raises:
+        ValueError: If it is damaged, holds something else or is larger than `JSON_BYTES`.
+        OSError: If there is no such file, or it is a folder, pipe or device.
+    """
+    size = path.stat().st_size
+    if not path.is_file():
+        raise OSError(f"{path} is no regular file. Put the JSON file there.")
+    if size > JSON_BYTES:
+        raise ValueError(f"{path} has {size:,} bytes; at most {JSON_BYTES:,} are read. It cannot be the right file.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_refuse_repeated)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}. It must hold one JSON object in UTF-8.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold one JSON object, got {type(content).__name__}.")
     return content
 
 

@@ -2,10 +2,12 @@
 """Checkpoint files of other programs, `.npz` and `.pth`, read as mere arrays: no code in them ever runs."""
 
 import hashlib
-import pickle
+import math
+import warnings
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +18,10 @@ from .key_mapping import ORIGINAL, ORIGINAL_PREFIX, PYIQA
 from .protocol import Array, Checkpoint
 
 OPTIMIZER_PREFIX = "opt/state/"
-_READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-_PICKLE_ERRORS = (pickle.UnpicklingError, RuntimeError, AttributeError, ImportError, TypeError)
+LARGEST_CHECKPOINT = 512 * 2**20  # bytes of all arrays, five times those of the published models
+ENCRYPTED = 1  # bit of the flags of a member of a zip archive
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +44,52 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _reading(path: Path, refusal: str) -> Iterator[None]:
+    """Turn whatever is raised over a file that holds anything at all into a ValueError: the file, and a refusal."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} {refusal}") from error
+
+
+def _list_members(path: Path) -> list[zipfile.ZipInfo]:
+    """List the members of an archive; none if a file is no archive."""
+    if not zipfile.is_zipfile(path):
+        return []
+    with _reading(path, "is a damaged archive. Download it again."), zipfile.ZipFile(path) as archive:
+        return archive.infolist()
+
+
+def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise a ValueError if members of an archive cannot be read, by what the archive says of them."""
+    names = Counter(member.filename for member in members)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ValueError(f"{path} holds {twice[0]} twice. Save the checkpoint again.")
+    if any(member.flag_bits & ENCRYPTED for member in members):
+        raise ValueError(f"{path} is encrypted. Decrypt it first.")
+    size = sum(member.file_size for member in members)
+    if size > LARGEST_CHECKPOINT:
+        raise ValueError(
+            f"{path} unpacks to {size:,} bytes; a checkpoint of MUSIQ has at most {LARGEST_CHECKPOINT:,}. It is "
+            "damaged, or another model's."
+        )
+
+
 def _is_npz(path: Path) -> bool:
     """Return True for an npz; a pth is a zip archive too, so the content decides, and the name only if it cannot."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".npy") for name in archive.namelist())
-    return path.suffix == ".npz"
+    members = _list_members(path)
+    return any(member.filename.endswith(".npy") for member in members) if members else path.suffix == ".npz"
 
 
 def _load_state_dict(path: Path, *, mmap: bool = False) -> object:
     """Load the content of a .pth; if pyiqa's training has put the state dict under `params`, return that alone."""
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    with warnings.catch_warnings():  # about formats that are refused, or read as well
+        warnings.simplefilter("ignore")
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if isinstance(state, Mapping) and isinstance(state.get("params"), Mapping):
         return state["params"]
     return state
@@ -59,13 +98,28 @@ def _load_state_dict(path: Path, *, mmap: bool = False) -> object:
 def read_names(path: Path) -> list[str]:
     """Read the names of the arrays of an `.npz` or `.pth`, without the arrays; none if the file cannot be read."""
     try:
+        members = _list_members(path)
         if _is_npz(path):
-            with zipfile.ZipFile(path) as archive:
-                return [name.removesuffix(".npy") for name in archive.namelist()]
-        state = _load_state_dict(path, mmap=zipfile.is_zipfile(path))  # only archives can be mapped
-    except (*_READ_ERRORS, *_PICKLE_ERRORS):
+            return [member.filename.removesuffix(".npy") for member in members]
+        _check_members(path, members)
+        with _reading(path, "cannot be read."):
+            state = _load_state_dict(path, mmap=zipfile.is_zipfile(path))  # only archives can be mapped
+    except ValueError:
         return []
     return list(map(str, state)) if isinstance(state, Mapping) else []
+
+
+def _describe_unfit(tensor: torch.Tensor) -> str | None:
+    """Describe a tensor that cannot be a weight; return None for one that can."""
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "not dense"
+    if tensor.dtype not in _FLOATS:
+        return str(tensor.dtype).removeprefix("torch.")
+    # An expanded tensor says that it has more values than the file holds.
+    is_whole = not tensor.is_meta and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    return None if is_whole else "without its values"
 
 
 def read_state_dict(path: Path) -> dict[str, Array]:
@@ -78,17 +132,22 @@ def read_state_dict(path: Path) -> dict[str, Array]:
         The arrays by name; half precision is widened to float32.
 
     Raises:
-        ValueError: If the file is damaged, or holds anything but names and tensors.
+        ValueError: If the file is damaged or too large, or holds anything but names and dense floating-point tensors.
     """
-    try:
+    _check_members(path, _list_members(path))
+    with _reading(
+        path,
+        "cannot be read as a .pth of tensors: it is damaged, or holds pickled objects, which could run code and are "
+        "refused. Save its state dict alone.",
+    ):
         state = _load_state_dict(path)
-    except (*_READ_ERRORS, *_PICKLE_ERRORS) as error:
-        raise ValueError(
-            f"{path} cannot be read as a .pth of tensors: it is damaged, or holds pickled objects, which could run "
-            "code and are refused. Save its state dict alone."
-        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path} must hold a state dict, names and tensors. Save `model.state_dict()`.")
+    unfit = [f"{name} ({why})" for name, tensor in state.items() if (why := _describe_unfit(tensor))]
+    if unfit:
+        raise ValueError(
+            f"{path} must hold dense floating-point tensors, got {', '.join(unfit[:5])}. Save the weights as float32."
+        )
     halves = (torch.float16, torch.bfloat16)
     return {
         str(name): (tensor.float() if tensor.dtype in halves else tensor).detach().numpy()
@@ -100,25 +159,46 @@ def _widen(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """Read an array of an npz, after its header has been compared with the size of its data.
+
+    Raises:
+        ValueError: If it is no array of numbers, or of another size. A damaged archive raises other errors too.
+    """
+    with archive.open(member) as file:
+        read_header = _HEADERS.get(np.lib.format.read_magic(file))
+        if read_header is None:
+            raise ValueError(f"{member.filename} has a header of an unknown version")
+        shape, _, dtype = read_header(file)
+        if dtype.hasobject or min(shape, default=0) < 0:
+            raise ValueError(f"{member.filename} holds objects, or has no size")
+        if file.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+            raise ValueError(f"{member.filename} has the shape {shape}, but other data")
+        file.seek(0)
+        array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        return array
+
+
 def _read_npz(path: Path) -> MusiqCheckpoint:
-    arrays, unknown, skipped = {}, [], 0
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for name in file.files:
-                if name.startswith(ORIGINAL_PREFIX):
-                    arrays[name.removeprefix(ORIGINAL_PREFIX)] = _widen(file[name])
-                elif name.startswith(OPTIMIZER_PREFIX):
-                    skipped += 1
-                else:
-                    unknown.append(name)
-    except _READ_ERRORS as error:
-        raise ValueError(
-            f"{path} cannot be read as an .npz of plain arrays: it is damaged, or holds Python objects, which are "
-            "refused."
-        ) from error
-    if not arrays:
+    refusal = (
+        "cannot be read as an .npz of plain arrays: it is damaged, or holds Python objects, which are refused. "
+        "Download it again."
+    )
+    members = _list_members(path)
+    if not members:
+        raise ValueError(f"{path} {refusal}")
+    names = {member.filename.removesuffix(".npy"): member for member in members}
+    wanted = {name: member for name, member in names.items() if name.startswith(ORIGINAL_PREFIX)}
+    unknown = [name for name in names if not name.startswith((ORIGINAL_PREFIX, OPTIMIZER_PREFIX))]
+    if not wanted:
         found = ", ".join(unknown[:5]) or "nothing else"
         raise ValueError(f"{path} is not a MUSIQ checkpoint: it has no array `{ORIGINAL_PREFIX}...`, but {found}.")
+    _check_members(path, [member for member in members if member.filename.startswith(ORIGINAL_PREFIX)])
+    with _reading(path, refusal), zipfile.ZipFile(path) as archive:
+        arrays = {
+            name.removeprefix(ORIGINAL_PREFIX): _widen(_read_member(archive, member))
+            for name, member in wanted.items()
+        }
     return MusiqCheckpoint(
         path=path,
         sha256=hash_file(path),
@@ -126,7 +206,7 @@ def _read_npz(path: Path) -> MusiqCheckpoint:
         source=ORIGINAL,
         arrays=arrays,
         unknown=tuple(unknown),
-        num_optimizer_arrays=skipped,
+        num_optimizer_arrays=len(names) - len(wanted) - len(unknown),
     )
 
 

@@ -2,16 +2,18 @@
 """Conversion back of MUSIQ, from a Hugging Face directory to the `.npz` that the original's program reads."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
 
 from ..common.files import replace_file
 from ..models.musiq.configuration_musiq import MusiqConfig
+from ..scoring.loading import check_checkpoint, find_weight_files, load_config
 from .directories import check_directory
 from .key_mapping import ours_to_original
 from .protocol import Array
-from .weights import MODELS, parameter_shapes
+from .weights import MODELS
 
 ORIGINAL_GROUPS, ORIGINAL_EPSILON = 32, 1e-6  # fixed in the original's code
 
@@ -19,19 +21,15 @@ ORIGINAL_GROUPS, ORIGINAL_EPSILON = 32, 1e-6  # fixed in the original's code
 def _load_strictly(directory: Path) -> tuple[MusiqConfig, dict[str, Array]]:
     """Load configuration and float32 weights of a directory, which must hold exactly the weights of the model."""
     check_directory(directory)
-    config = MusiqConfig.from_pretrained(directory)
+    name = str(directory)
+    config: Any = load_config(name)
     architecture = (config.architectures or [None])[0]
     if architecture not in MODELS:
-        raise ValueError(f"`architectures` in {directory} must name one of {sorted(MODELS)}, got {architecture}.")
+        raise ValueError(f"`architectures` in {name} must name one of {sorted(MODELS)}, got {architecture}.")
+    check_checkpoint(name)
     state: dict[str, Array] = {}
-    for file in sorted(directory.glob("*.safetensors")):
-        state |= {name: tensor.float().numpy() for name, tensor in load_file(file).items()}
-    found, expected = {name: array.shape for name, array in state.items()}, parameter_shapes(config)
-    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    if wrong:
-        raise ValueError(
-            f"The weights in {directory} do not fit its config.json: missing, extra or misshapen {wrong}."
-        )
+    for file in find_weight_files(name):
+        state |= {weight: tensor.float().numpy() for weight, tensor in load_file(file).items()}
     return config, state
 
 

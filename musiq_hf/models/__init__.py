@@ -4,6 +4,7 @@
 from typing import Any
 
 from .musiq.family import MUSIQ
+from .musiq.fields_musiq import shorten
 from .protocol import Family
 
 # Families by the `model_type` of their configurations.
@@ -17,8 +18,8 @@ def family_of(config: Any) -> Family:
         ValueError: If the package has no such family; the message names those that there are.
     """
     model_type = getattr(config, "model_type", None)
-    if model_type not in FAMILIES:
-        raise ValueError(f"A {' or '.join(FAMILIES)} checkpoint was expected, got one of type {model_type!r}.")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise ValueError(f"A {' or '.join(FAMILIES)} checkpoint was expected, got one of type {shorten(model_type)}.")
     return FAMILIES[model_type]
 
 

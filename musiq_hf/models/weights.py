@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from .musiq.weights_musiq import check_weights, read_headers
+from .musiq.weights_musiq import check_index, check_weights, read_headers
 
 
 def check_weight_files(config: Any, files: Sequence[Path], *, source: str) -> None:
@@ -31,3 +31,6 @@ def check_weight_files(config: Any, files: Sequence[Path], *, source: str) -> No
     with torch.device("meta"):
         model = AutoModel.from_config(config, trust_remote_code=False)
     check_weights(model, found, source=source)
+
+
+__all__ = ["check_index", "check_weight_files"]

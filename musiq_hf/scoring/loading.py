@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loading of finished checkpoints: model and image processor, checked against each other."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import (
     CONFIG_NAME,
@@ -16,10 +18,12 @@ from transformers.utils import (
     cached_file,
 )
 
+from ..common.devices import is_out_of_memory
 from ..common.files import data_directory, read_json
 from ..models import family_of
-from ..models.weights import check_weight_files
+from ..models.weights import check_index, check_weight_files
 
+ADAPTER_CONFIG_NAME = "adapter_config.json"  # of peft
 FROM_SCRATCH = "scratch:"
 CONFIGURATIONS = data_directory("checkpoints")
 
@@ -83,29 +87,53 @@ def has_weights(name: str) -> bool:
 
 
 def load_config(name: str) -> PreTrainedConfig:
-    """Load the configuration of a checkpoint of any family.
+    """Load the configuration of a checkpoint of any family; code in the checkpoint is neither run nor offered.
 
     Args:
         name: Directory or Hub id.
 
     Raises:
-        ValueError: If there is no such checkpoint, or it belongs to none of the families.
+        ValueError: If there is no such checkpoint, it belongs to none of the families, or its configuration is
+            damaged.
     """
     name = resolve_model(name)
-    if "/" not in str(name) and not Path(name).exists():
-        raise ValueError(f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}).")
+    _check_name(name)
     try:
         file = find_file(name, CONFIG_NAME)
     except OSError:  # there is no such id, or no way to it
         file = None
     if file is None:
         raise ValueError(f"{name}: neither a directory with a config.json nor an id on the Hub that answers.")
+    values = read_json(file)
+    with _reading(name):
+        family = family_of(SimpleNamespace(model_type=values.get("model_type")))
+        return family.config.from_dict(values, name_or_path=str(name))
+
+
+def _check_name(name: str) -> None:
+    """Raise a ValueError if a name can be neither a directory nor an id on the Hub."""
     try:
-        # Known before Transformers looks at code in the checkpoint: that of another family is neither run nor offered.
-        family_of(SimpleNamespace(model_type=read_json(file).get("model_type")))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        str(name).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: the name is not UTF-8, so no weights are read there. Rename it.") from error
+    if "/" not in str(name) and not Path(name).exists():
+        raise ValueError(f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}).")
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn whatever is raised while a checkpoint is read into a ValueError that names it.
+
+    Its files say what Transformers does with them, so a damaged one can raise anything there. An end of the memory
+    stays what it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError | MemoryError) or is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(reason if str(name) in reason else f"{name}: {reason}") from error
 
 
 def find_file(checkpoint: str, name: str) -> Path | None:
@@ -120,12 +148,16 @@ def find_file(checkpoint: str, name: str) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _find_weight_files(name: str) -> list[Path]:
-    """Find all files of weights of a checkpoint."""
+def find_weight_files(name: str) -> list[Path]:
+    """Find all files of weights of a checkpoint.
+
+    Raises:
+        ValueError: If an index names files that are not there.
+    """
     whole, index = find_file(name, SAFE_WEIGHTS_NAME), find_file(name, SAFE_WEIGHTS_INDEX_NAME)
     if whole is not None or index is None:
         return [] if whole is None else [whole]
-    parts = {part: find_file(name, part) for part in sorted(set(read_json(index)["weight_map"].values()))}
+    parts = {part: find_file(name, part) for part in check_index(read_json(index), index)}
     missing = [part for part, file in parts.items() if file is None]
     if missing:
         raise ValueError(f"{name} lacks {', '.join(missing)}, named in {index}. Download the checkpoint again.")
@@ -146,17 +178,22 @@ def check_checkpoint(name: str) -> PreTrainedConfig:
             unexpected, of a wrong shape or not of a floating-point type.
     """
     config = load_config(name)
-    files = _find_weight_files(name)
+    files = find_weight_files(name)
     if not files:
         raise ValueError(f"{name} holds no weights. Give a trained or converted checkpoint.")
-    check_weight_files(config, files, source=name)
+    if find_file(name, ADAPTER_CONFIG_NAME) is not None:
+        raise ValueError(f"{name} holds {ADAPTER_CONFIG_NAME}: additions to its weights. Merge them, and save again.")
+    with _reading(name):
+        check_weight_files(config, files, source=name)
     return config
 
 
 def _load_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
     """Load the model that a checkpoint holds, of any class, in evaluation mode."""
-    check_checkpoint(name)
-    return AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False).eval()
+    config = check_checkpoint(name)
+    choices = {"config": config, "dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    with _reading(name):
+        return AutoModel.from_pretrained(name, **choices).eval()
 
 
 def load_processor(name: str, config: PreTrainedConfig, **changes: Any) -> BaseImageProcessor:
@@ -168,16 +205,20 @@ def load_processor(name: str, config: PreTrainedConfig, **changes: Any) -> BaseI
         **changes: Settings to change.
 
     Raises:
-        ValueError: If the checkpoint has an image processor of another type.
+        ValueError: If the checkpoint has no image processor, a damaged one or one of another type.
     """
     file, expected = find_file(name, IMAGE_PROCESSOR_NAME), family_of(config).processor
-    named = expected.__name__ if file is None else read_json(file).get("image_processor_type", expected.__name__)
+    if file is None:
+        raise ValueError(f"{name} holds no {IMAGE_PROCESSOR_NAME}. Save the image processor of the model there.")
+    values = read_json(file)
+    named = values.get("image_processor_type", expected.__name__)
     if named != expected.__name__:
         raise ValueError(
             f"{name} names {named} as its image processor, but a {config.model_type} model needs {expected.__name__}. "
             "Code in a checkpoint is never run. Save the processor of the model there."
         )
-    processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **changes)
+    with _reading(name):
+        processor: BaseImageProcessor = expected.from_dict(values, **changes)
     return processor
 
 

@@ -5,27 +5,57 @@ A field has the name that Transformers uses, if Transformers has one.
 """
 
 import math
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .fields_musiq import LARGEST, check_lengths, check_size, check_types, reading_json, shorten
+
+LARGEST_SCORE = 10**6  # MOS points, of any sign
 # Each deeper encoder adds one bottleneck stage of three convolutions (google-research/musiq, model/resnet.py).
 RESNET_DEPTHS = (5, 8, 11, 14)
-POSITIVE_FIELDS = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "patch_encoder_width",
-    "patch_encoder_groups",
-    "patch_size",
-    "hash_grid_size",
-    "max_native_patches",
-    "pre_logits_size",
-    "num_labels",
-)
+_DTYPES = Literal["float32", "float16", "bfloat16", "float64"]
+# Types of the fields of a config.json that are not MUSIQ's own.
+_SHARED_TYPES = {
+    "model_type": Literal["musiq"],
+    "architectures": list[str] | None,
+    "transformers_version": str | None,
+    "dtype": _DTYPES | torch.dtype | None,
+    "torch_dtype": _DTYPES | torch.dtype | None,
+    "num_labels": int,
+    "id2label": dict[str, str] | dict[int, str] | None,
+    "label2id": dict[str, int] | dict[str, str] | None,
+    "problem_type": Literal["regression", "single_label_classification", "multi_label_classification"] | None,
+    "output_attentions": bool | None,
+    "output_hidden_states": bool | None,
+    "return_dict": bool | None,
+    "chunk_size_feed_forward": int,
+    "is_encoder_decoder": bool,
+    "attn_implementation": str | None,
+    "experts_implementation": str | None,
+    "name_or_path": str,
+    "auto_map": dict[str, str | list[str | None]],
+    "custom_pipelines": dict[str, dict[str, Any]],
+    "_name_or_path": str | None,
+    "_commit_hash": str | None,
+    "_attn_implementation_autoset": bool,
+}
+# Names that Transformers reads from any configuration; they would change the model behind its fields.
+_REFUSED = {
+    "self",
+    "layer_types",
+    "mtp_layer_types",
+    "quantization_config",
+    "rope_parameters",
+    "rope_scaling",
+    "transformers_weights",
+}
 # Fields that a model in evaluation mode does not read.
 UNREAD_FIELDS = {
     "model_type",
@@ -121,15 +151,60 @@ class MusiqConfig(PreTrainedConfig):
         self.validate_architecture()
 
     @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the fields of a checkpoint, as the base class does.
+
+        Raises:
+            ValueError: If config.json holds no object.
+            OSError: If there is no such file, or it is no JSON.
+        """
+        with reading_json(pretrained_model_name_or_path):
+            values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+            return values | {}, rest  # a TypeError for anything but an object
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "MusiqConfig":
         """Make a configuration from a dictionary, as the base class does.
 
-        Fields in `kwargs` override the dictionary, and the rules are checked after that: on the whole.
+        The base class sets overrides only after the fields have been checked and sorted. Here they come before.
+
+        Raises:
+            ValueError: If a value has a wrong type or size, fields contradict each other, or a name is none that a
+                configuration may have.
         """
         names = {field.name for field in fields(cls)}
         overrides = {name: value for name, value in kwargs.items() if name in names}
         rest = {name: value for name, value in kwargs.items() if name not in names}
-        return super().from_dict(config_dict | overrides, **rest)
+        values = config_dict | overrides
+        cls._check_names(values)
+        check_types(values, _SHARED_TYPES | MusiqConfig.__annotations__)
+        labels = values.get("id2label")
+        cls._check_labels(labels, values.get("num_labels", 1 if labels is None else len(labels)))
+        return super().from_dict(values, **rest)
+
+    @classmethod
+    def _check_names(cls, names: Collection[str]) -> None:
+        """Raise a ValueError for a name that is a method, changes a model behind its fields, or is misspelt."""
+        known = {field.name for field in fields(cls)} | _SHARED_TYPES.keys()
+        for name in names:
+            if name in known:
+                continue
+            if name.startswith("_") or not name.isidentifier() or name in _REFUSED or hasattr(cls, name):
+                raise ValueError(f"{shorten(name)} is no field of a MUSIQ configuration. Remove it.")
+            close = get_close_matches(name, MusiqConfig.__annotations__, n=1, cutoff=0.9)
+            if close and close[0] not in names:  # the default would be taken in its place
+                raise ValueError(f"{shorten(name)} is no field of a MUSIQ configuration. Is it `{close[0]}`?")
+
+    @staticmethod
+    def _check_labels(labels: Mapping[Any, str] | None, num_labels: int) -> None:
+        """Raise a ValueError unless the labels of a file are numbered from 0, as many as it says."""
+        check_size("num_labels", num_labels)
+        if labels is not None and {str(label) for label in labels} != set(map(str, range(num_labels))):
+            raise ValueError(
+                f"`id2label` must number its labels from 0 to {num_labels - 1}, got {shorten(list(labels))}."
+            )
 
     @property
     def num_scales(self) -> int:
@@ -160,11 +235,6 @@ class MusiqConfig(PreTrainedConfig):
             raise ValueError(
                 "A model needs a scale: give `longer_side_lengths` or set `use_native_resolution=True`, got neither."
             )
-        if len(set(self.longer_side_lengths)) != len(self.longer_side_lengths):
-            raise ValueError(
-                f"`longer_side_lengths` must differ from each other, got {list(self.longer_side_lengths)}. "
-                "Remove the repeated length."
-            )
         if self.max_native_patches is not None and not self.use_native_resolution:
             raise ValueError(
                 f"`max_native_patches={self.max_native_patches}` has no effect without the native picture. "
@@ -179,13 +249,15 @@ class MusiqConfig(PreTrainedConfig):
         self._validate_scores()
 
     def _validate_sizes(self) -> None:
-        for name in POSITIVE_FIELDS:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if any(length < 1 for length in self.longer_side_lengths):
-            raise ValueError(f"`longer_side_lengths` must be positive, in pixels, got {self.longer_side_lengths}.")
+        for name in LARGEST:
+            if getattr(self, name) is not None:
+                check_size(name, getattr(self, name))
+        check_lengths(self.longer_side_lengths, self.patch_size)
         if not self.layer_norm_eps > 0:
             raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
+        for name, largest in (("layer_norm_eps", 1), ("initializer_range", 10)):
+            if not 0 <= getattr(self, name) <= largest:
+                raise ValueError(f"`{name}` must lie in [0, {largest}], got {getattr(self, name)}.")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
@@ -218,6 +290,11 @@ class MusiqConfig(PreTrainedConfig):
         numbers = (self.score_offset, self.score_scale, *(self.score_range or ()))
         if not all(math.isfinite(number) for number in numbers):
             raise ValueError(f"`score_offset`, `score_scale` and `score_range` must be finite, got {numbers}.")
+        if any(abs(number) > LARGEST_SCORE for number in numbers):
+            raise ValueError(
+                f"`score_offset`, `score_scale` and `score_range` must be at most {LARGEST_SCORE:,}, got "
+                f"{shorten(numbers)}."
+            )
         if self.score_scale == 0:
             raise ValueError("`score_scale` must not be 0: every picture would get the same score.")
         if self.num_labels != 1 and (self.score_offset != 0 or self.score_scale != 1):

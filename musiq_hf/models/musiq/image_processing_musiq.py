@@ -8,6 +8,7 @@ largest possible length. Here padding stands only at the end of a sequence, and 
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -17,6 +18,7 @@ from huggingface_hub.dataclasses import validate_typed_dict
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
+from .fields_musiq import check_lengths, check_size, check_types, reading_json, shorten
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
 from .patching_musiq import extract_patches, hash_positions, num_patches, scaled_sizes, write_patches
 from .resampling_musiq import gaussian_resize
@@ -32,8 +34,15 @@ SHARED_FIELDS = (
 )
 # Settings that decide how a result is packed; they change no score.
 PACKING_FIELDS = {"padding", "return_tensors"}
-# Keys of a preprocessor_config.json that describe the file, not the preprocessing.
-FILE_KEYS = {"image_processor_type", "processor_class", "auto_map", "backend", "_commit_hash", "name_or_path"}
+# Keys of a preprocessor_config.json that describe the file, not the preprocessing, and their types.
+FILE_KEYS = {
+    "image_processor_type": str,
+    "processor_class": str | None,
+    "auto_map": dict[str, str | list[str | None]],
+    "backend": str | None,
+    "_commit_hash": str | None,
+    "name_or_path": str,
+}
 
 
 def _cut(pixels: torch.Tensor, sizes: Sequence[tuple[int, int]], patch_size: int, *, has_native: bool) -> torch.Tensor:
@@ -118,7 +127,7 @@ class MusiqImageProcessor(BaseImageProcessor):
     do_convert_rgb = True
 
     def __init__(self, **kwargs: Any):
-        unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__) - FILE_KEYS)
+        unknown = sorted(kwargs.keys() - self.valid_kwargs.__annotations__.keys() - FILE_KEYS.keys())
         if unknown:
             raise TypeError(f"Unknown settings {unknown}; known are {sorted(self.valid_kwargs.__annotations__)}.")
         validate_typed_dict(self.valid_kwargs, {name: kwargs[name] for name in kwargs if name not in FILE_KEYS})
@@ -127,6 +136,38 @@ class MusiqImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         self._set_attributes(**kwargs)
         self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self.valid_kwargs.__annotations__})
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the settings of a checkpoint, as the base class does.
+
+        Raises:
+            ValueError: If a JSON file holds no object.
+            OSError: If there is no such file, or it is no JSON.
+        """
+        with reading_json(pretrained_model_name_or_path):
+            values, rest = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+            return values | {}, rest  # a TypeError for anything but an object
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> "MusiqImageProcessor":
+        """Make a processor from a dictionary, as the base class does.
+
+        Raises:
+            ValueError: If a setting is unknown, has a wrong type or size, or contradicts another one.
+        """
+        types = cls.valid_kwargs.__annotations__ | FILE_KEYS
+        unknown = image_processor_dict.keys() - types.keys()
+        if unknown:
+            raise ValueError(
+                f"{shorten(sorted(unknown))} are no settings of a {cls.__name__}. Known are "
+                f"{', '.join(sorted(cls.valid_kwargs.__annotations__))}."
+            )
+        known = {name: value for name, value in kwargs.items() if name in types}
+        check_types(image_processor_dict | known, types)
+        return super().from_dict(image_processor_dict, **kwargs)
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> "MusiqImageProcessor":
@@ -207,11 +248,10 @@ class MusiqImageProcessor(BaseImageProcessor):
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
         for name in ("patch_size", "hash_grid_size", "max_native_patches"):
-            if kwargs[name] is not None and kwargs[name] < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {kwargs[name]}.")
+            if kwargs[name] is not None:
+                check_size(name, kwargs[name])
         lengths = kwargs["longer_side_lengths"]
-        if any(length < 1 for length in lengths) or len(set(lengths)) != len(lengths):
-            raise ValueError(f"`longer_side_lengths` must be positive and differ from each other, got {lengths}.")
+        check_lengths(lengths, kwargs["patch_size"])
         if not lengths and not kwargs["use_native_resolution"]:
             raise ValueError("No scale is left: give `longer_side_lengths` or set `use_native_resolution=True`.")
         bounded = not kwargs["use_native_resolution"] or kwargs["max_native_patches"] is not None

@@ -5,12 +5,16 @@ Transformers fills missing weights with random numbers, drops unexpected ones an
 of such a model look like scores. Here each of these is an error.
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from transformers.modeling_utils import PreTrainedModel, load_state_dict
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from .fields_musiq import check_types, reading_json, shorten
 
 SHOWN = 5  # names of weights that a message lists, of each kind
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -33,6 +37,29 @@ def read_headers(files: Iterable[str | os.PathLike[str]]) -> dict[str, torch.Ten
                 "download it again."
             ) from error
     return headers
+
+
+def check_index(index: Any, source: str | os.PathLike[str]) -> list[str]:
+    """Check the index of weights that are spread over several files, and return the names of these files.
+
+    Args:
+        index: Content of the index.
+        source: Name of the index, for the message.
+
+    Raises:
+        ValueError: If it is no index, or names a file outside of its folder.
+    """
+    types = {"weight_map": dict[str, str], "metadata": dict[str, Any]}
+    if not isinstance(index, dict) or not types.keys() <= index.keys():
+        raise ValueError(f"{source} is no index of weights: it must hold {' and '.join(types)}. Download it again.")
+    check_types(index, types)
+    names = sorted(set(index["weight_map"].values()))
+    if not names:
+        raise ValueError(f"{source} names no file of weights. Download it again.")
+    for name in names:
+        if not name.endswith(".safetensors") or {"/", "\\", "\0"} & set(name):
+            raise ValueError(f"{source} names {shorten(name)}, which is no .safetensors file in its own folder.")
+    return names
 
 
 def _align(names: Iterable[str], model: PreTrainedModel) -> dict[str, str]:
@@ -130,6 +157,11 @@ class CheckedPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: If the weights are not those of the model, or the checkpoint is one of another class.
         """
+        folder = os.path.join(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
+        index = os.path.join(folder, SAFE_WEIGHTS_INDEX_NAME)
+        if os.path.isfile(index) and not os.path.isfile(os.path.join(folder, SAFE_WEIGHTS_NAME)):
+            with reading_json(folder), open(index, encoding="utf-8") as file:
+                check_index(json.load(file), index)
         is_from_auto = "adapter_kwargs" in kwargs  # an Auto class always gives them, with the configuration
         if is_from_auto and not kwargs.get("ignore_mismatched_sizes"):
             cls._check_class(kwargs["config"], pretrained_model_name_or_path)
@@ -158,4 +190,4 @@ class CheckedPreTrainedModel(PreTrainedModel):
         )
 
 
-__all__ = ["CheckedPreTrainedModel", "check_weights", "read_headers"]
+__all__ = ["CheckedPreTrainedModel", "check_index", "check_weights", "read_headers"]

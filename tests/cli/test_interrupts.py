@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C at any moment of the start: one sentence and exit code 130, from every program."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from places import ROOT
+
+# Python imports this before the program. It sends the signal when a module is about to be imported.
+SITE = """
+import os, signal, sys
+
+class Interrupter:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            sys.meta_path.remove(Interrupter)
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run side by side ignore it
+sys.meta_path.insert(0, Interrupter)
+"""
+COMMANDS = ("score", "explain", "info", "verify", "convert", "evaluate", "finetune")
+
+
+def interrupt(folder, words, moment):
+    """Run a program that is interrupted when it imports a module; return its exit code and what it said."""
+    (folder / "sitecustomize.py").write_text(SITE)
+    places = os.pathsep.join((str(folder), str(ROOT)))
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | {"PYTHONPATH": places, "INTERRUPT_AT": moment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_is_interrupted_while_it_loads(tmp_path, command):
+    code, errors = interrupt(tmp_path, ["-m", "musiq_hf.cli", command, "x"], "torch")
+    assert (code, errors) == (130, f"musiq {command}: interrupted.\n")
+
+
+@pytest.mark.parametrize("moment", ["musiq_hf.cli", "argparse", "musiq_hf.common.arguments", "numpy"])
+def test_the_command_is_interrupted_at_any_moment(tmp_path, moment):
+    code, errors = interrupt(tmp_path, ["-m", "musiq_hf.cli", "info", "x"], moment)
+    assert code == 130 and len(errors.splitlines()) == 1 and errors.endswith(": interrupted.\n"), errors
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_each_example_is_interrupted_while_it_loads(tmp_path, name):
+    code, errors = interrupt(tmp_path, [f"examples/{name}", "x"], "torch")
+    assert (code, errors) == (130, f"{name}: interrupted.\n")
+
+
+def test_the_converter_is_interrupted_while_it_loads(tmp_path):
+    code, errors = interrupt(tmp_path, ["-m", "conversion.convert_musiq_checkpoint", "a", "b"], "torch")
+    assert code == 130 and len(errors.splitlines()) == 1 and errors.endswith(": interrupted.\n"), errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["torch._C", "torch.nn", "transformers.modeling_utils", "datasets", "safetensors"])
+@pytest.mark.parametrize("command", ["score", "finetune"])
+def test_the_command_is_interrupted_inside_of_its_libraries(tmp_path, command, moment):
+    words = {"score": ["a.png"], "finetune": ["--data", "a.csv", "--output_dir", str(tmp_path / "out")]}[command]
+    code, errors = interrupt(tmp_path, ["-m", "musiq_hf.cli", command, *words], moment)
+    if code != 2:  # without that module
+        assert (code, errors) == (130, f"musiq {command}: interrupted.\n")
