@@ -42,10 +42,11 @@ KNOW_FAMILIES = ("__init__.py", "conversion/")
 OPENING = "pictures/opening.py"  # opens files as MUSIQ's processor does, and alone imports how
 
 THIRD_PARTIES = {"huggingface_hub", "numpy", "PIL", "torch", "transformers"}
-LEAVES = {"configuration", "patching", "resampling", "losses", "cpu_kernels", "image_loading", "weights"}
-# What a file of a Hub repository may import of ours; leaves import none.
+LEAVES = {"configuration", "publishing", "patching", "resampling", "losses", "cpu_kernels", "image_loading", "weights"}
+# What a file of a Hub repository may import of ours; leaves import none, save the configuration.
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
+    "configuration": {"publishing"},
     "image_processing": LEAVES,
     "patch_encoder": {"cpu_kernels"},
     "packing": {"cpu_kernels"},
