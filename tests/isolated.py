@@ -14,7 +14,7 @@ from PIL import Image
 from places import ROOT
 
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor, MusiqModel
-from musiq_hf.hub.publishing import add_remote_code
+from musiq_hf.common.files import read_json, write_json
 
 # What every script starts with: no way out but the loopback, a picture, and all the ways to load a checkpoint.
 PRELUDE = '''
@@ -65,6 +65,16 @@ def save_picture(path: Path) -> Path:
     return path
 
 
+def remove_code(directory: Path) -> None:
+    """Make a checkpoint one that an earlier version saved: without code, and without names of classes in it."""
+    for path in directory.glob("*_*.py"):
+        path.unlink()
+    for name in ("config.json", "preprocessor_config.json"):
+        named = {"auto_map", "custom_pipelines"}
+        content = {key: value for key, value in read_json(directory / name).items() if key not in named}
+        write_json(directory / name, content)
+
+
 def save_checkpoints(directory: Path, tiny_model: Any, tiny_config: Any) -> dict[str, Path]:
     """Four checkpoints by kind: plain and published (both named musiq-koniq), classifier and backbone."""
     # A score far from what a sigmoid could give, in a unit that is not the logit's.
@@ -78,7 +88,7 @@ def save_checkpoints(directory: Path, tiny_model: Any, tiny_config: Any) -> dict
     for saved, path in checkpoints.values():
         saved.save_pretrained(path)
         MusiqImageProcessor.from_config(saved.config).save_pretrained(path)
-    add_remote_code(checkpoints["published"][1])
+    remove_code(checkpoints["plain"][1])
     return {kind: path for kind, (_, path) in checkpoints.items()}
 
 

@@ -49,9 +49,9 @@ def _make_directory(output: Path) -> Iterator[Path]:
 
 def write_configs(config: PreTrainedConfig, directory: Path) -> None:
     """Write config.json and preprocessor_config.json, as `configuration/checkpoints` has them."""
-    config.save_pretrained(directory)
+    config.to_json_file(directory / "config.json")
     processor: Any = family_of(config).processor
-    processor.from_config(config).save_pretrained(directory)
+    processor.from_config(config).to_json_file(directory / "preprocessor_config.json")
     content = read_json(directory / "config.json") | {"dtype": "float32"}
     if content.get("id2label", {}).get("0") == "LABEL_0":
         # Names such as LABEL_0 say nothing and fill a thousand lines; Transformers makes them from the number.

@@ -38,6 +38,8 @@ def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, h
 
 
 def _parse_number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError("Python reads True as 1, but a table that holds it answers a question.")
     if "_" in str(value):
         raise ValueError("Python reads 1_0 as 10, but a table that holds it is wrong.")
     return float(value)

@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 from ..common.files import read_json, write_json
 from ..models.protocol import QualityProcessor
 
+CARD = "README.md"
+
 
 def save_checkpoint(
     model: PreTrainedModel,
@@ -21,7 +23,7 @@ def save_checkpoint(
     dtype: str,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write config, weights and preprocessor config, each under a temporary name first.
+    """Write config, weights, preprocessor config and the code of the family, each under a temporary name first.
 
     Args:
         model: Model to save; its own weights stay as they are.
@@ -40,4 +42,5 @@ def save_checkpoint(
         processor.save_pretrained(temporary)
         write_json(temporary / "config.json", read_json(temporary / "config.json") | {"dtype": "float32"})
         for file in temporary.iterdir():
-            os.replace(file, output / file.name)
+            if file.name != CARD or not (output / CARD).exists():
+                os.replace(file, output / file.name)

@@ -30,7 +30,7 @@ def register_family(family: Family) -> None:
     heads = tuple(kind for kind in (family.quality, family.classifier) if kind is not None)
     AutoConfig.register(family.name, family.config, exist_ok=True)
     # Of several classes Transformers picks the one that config.json names, else the first.
-    AutoModel.register(family.config, (*heads, *family.others), exist_ok=True)
+    AutoModel.register(family.config, family.models, exist_ok=True)
     if heads:
         AutoModelForImageClassification.register(family.config, heads, exist_ok=True)
     if family.quality is not None:

@@ -3,6 +3,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
@@ -42,6 +44,14 @@ class QualityConfig(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields."""
+
+    @staticmethod
+    def list_code() -> list[Path]:
+        """List the files of the family that go with a checkpoint."""
+
+    @classmethod
+    def publish(cls, directory: str | PathLike[str]) -> None:
+        """Add these files, and the names of the classes in them, to a directory with a config.json."""
 
 
 class QualityProcessor(Protocol):
@@ -99,7 +109,11 @@ class QualityProcessor(Protocol):
         """Return the settings that decide what a model sees of a picture."""
 
     def save_pretrained(self, save_directory: Any) -> Any:
-        """Write preprocessor_config.json."""
+        """Write preprocessor_config.json, and the files of the family."""
+
+    @classmethod
+    def publish(cls, directory: str | PathLike[str]) -> None:
+        """Add the files of the family to a directory with a preprocessor_config.json, and the name of this class."""
 
 
 class QualityModel(Protocol):
@@ -244,3 +258,8 @@ class Family:
     facts: Callable[[Any], Mapping[str, str]] | None = None
     start: Callable[..., Any] | None = None
     calibrate: Callable[[Any, torch.Tensor, torch.Tensor], None] | None = None
+
+    @property
+    def models(self) -> tuple[type[PreTrainedModel], ...]:
+        """Classes of models: those with a head first."""
+        return (*(kind for kind in (self.quality, self.classifier) if kind is not None), *self.others)

@@ -23,7 +23,6 @@ from ..data.loading import load_data
 from ..data.splits import choose_groups, split_data
 from ..hub.checkpoints import save_checkpoint
 from ..hub.model_card import CheckpointCard
-from ..hub.publishing import add_remote_code
 from ..metrics.correlation import MIN_PICTURES, quality_metrics
 from ..metrics.distributions import opinion_scores
 from ..metrics.report_files import StoredMetrics, write_metrics
@@ -245,7 +244,6 @@ def _calibrate(trainer: QualityTrainer, settings: FinetuneSettings, model: Any, 
     calibrate(model.cpu(), torch.from_numpy(logits), torch.from_numpy(prediction.label_ids))
     if trainer.is_world_process_zero():
         save_checkpoint(model, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype)
-        add_remote_code(settings.output_dir)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -279,7 +277,6 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     if trainer.is_world_process_zero():
         processor = trainer.processing_class
         save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
-        add_remote_code(settings.output_dir)
     trainer.accelerator.wait_for_everyone()
     # The reports must describe the published files, whose weights may be rounded to float16.
     stored, _ = load_quality(settings.output_dir)

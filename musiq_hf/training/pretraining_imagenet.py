@@ -26,7 +26,6 @@ from transformers.utils import logging
 from ..common.files import write_json
 from ..data.splits import split_data
 from ..hub.checkpoints import save_checkpoint
-from ..hub.publishing import add_remote_code
 from ..models import family_of
 from ..pictures.augmentations import check_rand_augment
 from ..scoring.loading import check_checkpoint, has_weights, load_config, load_with_head
@@ -244,7 +243,6 @@ def pretrain_imagenet(settings: ImageNetSettings) -> dict[str, float]:
     if trainer.is_world_process_zero():
         trained, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
         save_checkpoint(trained, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
-        add_remote_code(settings.output_dir)
         write_self_test(*load_with_head(settings.output_dir), settings.output_dir)
         write_json(Path(settings.output_dir) / "metrics.json", report)
     return report

@@ -22,7 +22,6 @@ from ..common.files import write_json
 from ..data.batches import WHOLE_PICTURE, cut_picture, pad_features
 from ..data.loading import load_pictures
 from ..hub.checkpoints import save_checkpoint
-from ..hub.publishing import add_remote_code
 from ..models import family_of
 from ..models.protocol import QualityProcessor, TrainingView
 from ..pictures.degradations import to_rgb_picture
@@ -221,6 +220,5 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
         _standardize_head(model, weights, held_out.predictions[..., 0])
         model.config.score_offset, model.config.score_scale = MADE_UP_UNIT
         save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
-        add_remote_code(settings.output_dir)
         write_json(Path(settings.output_dir) / "metrics.json", report)
     return report

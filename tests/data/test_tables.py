@@ -223,6 +223,13 @@ def test_distributions_of_texts_become_numbers(folder, cache, kind):
     assert load_scored_images(path)["train"]["distribution"][:] == [[0.25, 0.75]]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_answers_of_yes_and_no_are_no_scores(folder, cache, streaming):
+    path = write_arrow(folder, image=["photos/0.png", "photos/1.png"], mos=pyarrow.array([True, False]))
+    with pytest.raises(ValueError, match="row 0: `mos` must be a number, got True"):
+        list(load_scored_images(path, streaming=streaming)["train"])
+
+
 def test_errors_name_the_line_as_an_editor_counts_it(folder):
     text = 'image,mos,note\r\n\r\n0.png,1,"two\r\nlines"\r\n\r\n1.png,bad,"two\r\nlines"\r\n'
     with pytest.raises(ValueError, match="scores.csv, line 6: `mos` must be a number, got bad"):

@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
-
 import pytest
 import torch
 from isolated import fill_cache, run_isolated, save_checkpoints, save_picture
@@ -15,7 +13,6 @@ from musiq_hf import (
     MusiqImageProcessor,
     MusiqModel,
 )
-from musiq_hf.hub.publishing import add_remote_code
 
 QUALITY = "MusiqForImageQualityAssessment"
 AUTOS = ("AutoModel", "AutoModelForImageClassification")
@@ -157,20 +154,14 @@ def test_registering_again_changes_nothing(checkpoints):
     assert type(AutoImageProcessor.from_pretrained(checkpoints["plain"])) is MusiqImageProcessor
 
 
-def test_published_checkpoint_saved_again_with_the_package_names_no_remote_code(checkpoints, tmp_path):
-    AutoModel.from_pretrained(checkpoints["published"]).save_pretrained(tmp_path)
-    assert not {"auto_map", "custom_pipelines"} & set(json.loads((tmp_path / "config.json").read_text()))
-
-
-def test_saved_pipeline_is_a_plain_checkpoint_that_can_be_published(checkpoints, tmp_path, picture, score):
-    scorer = pipeline("image-quality-assessment", model=str(checkpoints["published"]))
+@pytest.mark.parametrize("source", ["plain", "published"])
+def test_saved_pipeline_is_a_published_checkpoint(checkpoints, tmp_path, picture, score, source):
+    scorer = pipeline("image-quality-assessment", model=str(checkpoints[source]))
     scorer.save_pretrained(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        path.name for path in checkpoints["plain"].iterdir()
-    )
+    files = {path.name: path.read_bytes() for path in checkpoints["published"].iterdir()}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     # The base class notes where this machine keeps the default checkpoint.
     assert "checkpoints" not in (tmp_path / "config.json").read_text()
-    add_remote_code(tmp_path)
     again = pipeline("image-quality-assessment", model=str(tmp_path))
     assert again(str(picture))["score"] == pytest.approx(score, abs=1e-4)
 

@@ -26,6 +26,7 @@ from musiq_hf.hub.model_card import CheckpointCard
 from musiq_hf.hub.publishing import add_remote_code
 from musiq_hf.models import FAMILIES, family_of
 from musiq_hf.models.auto import AutoModelForImageQualityAssessment, register_family
+from musiq_hf.models.musiq import publishing_musiq
 from musiq_hf.models.protocol import Family
 from musiq_hf.scoring import load_quality, make_signature, score_pictures
 from musiq_hf.scoring.verification import compare_with_official, write_self_test
@@ -34,6 +35,7 @@ from musiq_hf.training.trainer import QualityTrainer
 
 SIZES = ((30, 41), (17, 60), (48, 24))
 ALL = {**FAMILIES, "toy": TOY}
+OTHER_FILES = {"config.json", "preprocessor_config.json", "model.safetensors", "self_test.json"}
 
 
 @dataclass
@@ -78,7 +80,6 @@ def case(request, tmp_path_factory) -> Case:
     folder = tmp_path_factory.mktemp(family.name) / "checkpoint"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    add_remote_code(folder)
     write_self_test(model, processor, folder)
     return Case(family, model, processor, folder)
 
@@ -168,6 +169,32 @@ result |= {{"scores": scores.tolist(), "module": type(model).__module__}}
     assert found["scores"] == pytest.approx(scores_of(case, [case.processor.cut(picture)]), abs=1e-4)
 
 
+def test_what_is_saved_without_the_package_is_whole_however_little_was_loaded(case, photos, tmp_path):
+    files = {path.name: path.read_bytes() for path in case.folder.iterdir()}
+    assert add_remote_code(shutil.copytree(case.folder, tmp_path / "renewed")) == sorted(files.keys() - OTHER_FILES)
+    script = f"""
+names = {{"config": ["AutoConfig"], "processor": ["AutoImageProcessor"], "both": ["AutoModel", "AutoImageProcessor"]}}
+for folder, parts in names.items():
+    for part in parts:
+        auto = getattr(__import__("transformers"), part)
+        auto.from_pretrained({str(case.folder)!r}, trust_remote_code=True).save_pretrained(folder)
+"""
+    run_isolated(script, home=tmp_path, cwd=tmp_path, picture=photos / "3.png", package=False)
+    for name in ("config", "processor", "both"):
+        saved = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        assert saved == {file: files[file] for file in saved}
+        assert files.keys() - OTHER_FILES <= saved.keys()
+    assert saved == files
+
+
+def test_the_names_of_a_family_are_those_by_which_saving_finds_its_classes(case):
+    own = case.family
+    assert own.quality.__name__.endswith("ForImageQualityAssessment")
+    assert own.classifier is None or own.classifier.__name__.endswith("ForImageClassification")
+    files = {path.name: path.read_bytes() for path in own.config.list_code()}
+    assert files[f"publishing_{own.name}.py"] == Path(publishing_musiq.__file__).read_bytes()
+
+
 @pytest.mark.parametrize("command", ["info", "verify", "score", "finetune"])
 def test_commands_say_which_weights_are_not_those_of_the_model(case, photos, tmp_path, capsys, command):
     folder = shutil.copytree(case.folder, tmp_path / "damaged")
@@ -244,6 +271,7 @@ def test_the_self_test_holds_until_a_weight_changes(case, tmp_path, capsys):
         next(iter(family_of(model.config).parts(model)["head"])).bias.add_(1.0)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
+    assert not (tmp_path / "self_test.json").exists()  # they would be the answers of other weights
     (tmp_path / "self_test.json").write_bytes((case.folder / "self_test.json").read_bytes())
     assert main(["verify", str(tmp_path)]) == 1
     assert "WRONG" in capsys.readouterr().out

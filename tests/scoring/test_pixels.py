@@ -55,6 +55,13 @@ def test_gradients_at_the_pixels_are_those_of_the_score(scorer):
     assert all(weight.grad is None for weight in scorer[0].parameters())
 
 
+def test_no_second_derivative_is_answered_at_the_pixels(scorer):
+    batch = torch.rand(1, 3, 20, 28, requires_grad=True)
+    (gradient,) = torch.autograd.grad(score_pixels(*scorer, batch).sum(), batch, create_graph=True)
+    with pytest.raises(NotImplementedError):
+        torch.autograd.grad(gradient.square().sum(), batch)
+
+
 def test_channels_come_first_whatever_the_processor_is_set_to(scorer):
     model, processor = scorer
     picture = torch.rand(3, 8, 3, generator=torch.Generator().manual_seed(0))  # three columns, which fit both layouts

@@ -2,6 +2,13 @@
 """Hyperparameters of MUSIQ (Ke et al., ICCV 2021, section 4.2) and the rules that they obey.
 
 A field has the name that Transformers uses, if Transformers has one.
+
+Whoever loads one class of a repository gets the files that it imports, and Transformers finds imports by their text.
+These lines stand here so that all files come, and can be saved again:
+
+    from .image_processing_musiq import MusiqImageProcessor
+    from .modeling_musiq import MusiqModel
+    from .pipeline_musiq import ImageQualityAssessmentPipeline
 """
 
 import math
@@ -16,6 +23,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .fields_musiq import LARGEST, check_lengths, check_size, check_types, reading_json, shorten
+from .publishing_musiq import PublishedConfig
 
 LARGEST_SCORE = 10**6  # MOS points, of any sign
 # Each deeper encoder adds one bottleneck stage of three convolutions (google-research/musiq, model/resnet.py).
@@ -68,7 +76,7 @@ UNREAD_FIELDS = {
 
 
 @strict
-class MusiqConfig(PreTrainedConfig):
+class MusiqConfig(PublishedConfig, PreTrainedConfig):
     """Configuration of a MUSIQ model; the defaults give the published three-scale model with one label.
 
     Args:

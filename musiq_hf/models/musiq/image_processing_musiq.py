@@ -18,9 +18,11 @@ from huggingface_hub.dataclasses import validate_typed_dict
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
+from .configuration_musiq import MusiqConfig
 from .fields_musiq import check_lengths, check_size, check_types, reading_json, shorten
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
 from .patching_musiq import extract_patches, hash_positions, num_patches, scaled_sizes, write_patches
+from .publishing_musiq import FILE_KEYS, PublishedProcessor
 from .resampling_musiq import gaussian_resize
 
 # Fields that `MusiqConfig` has too; a model and its processor must agree on them.
@@ -34,15 +36,6 @@ SHARED_FIELDS = (
 )
 # Settings that decide how a result is packed; they change no score.
 PACKING_FIELDS = {"padding", "return_tensors"}
-# Keys of a preprocessor_config.json that describe the file, not the preprocessing, and their types.
-FILE_KEYS = {
-    "image_processor_type": str,
-    "processor_class": str | None,
-    "auto_map": dict[str, str | list[str | None]],
-    "backend": str | None,
-    "_commit_hash": str | None,
-    "name_or_path": str,
-}
 
 
 def _cut(pixels: torch.Tensor, sizes: Sequence[tuple[int, int]], patch_size: int, *, has_native: bool) -> torch.Tensor:
@@ -84,7 +77,7 @@ class MusiqImageProcessorKwargs(TypedDict, total=False):
     return_tensors: str | TensorType | None
 
 
-class MusiqImageProcessor(BaseImageProcessor):
+class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
     """Image processor that turns pictures of any sizes into the sequences that MUSIQ reads.
 
     It takes paths, URLs, base64, PIL images, arrays and tensors, one or many, of different sizes. uint8 is 0..255,
@@ -132,7 +125,7 @@ class MusiqImageProcessor(BaseImageProcessor):
             raise TypeError(f"Unknown settings {unknown}; known are {sorted(self.valid_kwargs.__annotations__)}.")
         validate_typed_dict(self.valid_kwargs, {name: kwargs[name] for name in kwargs if name not in FILE_KEYS})
         if not __name__.startswith("transformers_modules"):
-            kwargs.pop("auto_map", None)  # it names code files that saving would not copy
+            kwargs.pop("auto_map", None)  # it names files that this class is not of
         super().__init__(**kwargs)
         self._set_attributes(**kwargs)
         self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self.valid_kwargs.__annotations__})
@@ -170,8 +163,8 @@ class MusiqImageProcessor(BaseImageProcessor):
         return super().from_dict(image_processor_dict, **kwargs)
 
     @classmethod
-    def from_config(cls, config: Any, **kwargs: Any) -> "MusiqImageProcessor":
-        """Make a processor that agrees with a `MusiqConfig`; `kwargs` are further settings."""
+    def from_config(cls, config: MusiqConfig, **kwargs: Any) -> "MusiqImageProcessor":
+        """Make a processor that agrees with a configuration; `kwargs` are further settings."""
         return cls(**{name: getattr(config, name) for name in SHARED_FIELDS}, **kwargs)
 
     def check_config(self, config: Any) -> None:

@@ -26,6 +26,7 @@ from .losses_musiq import emd_loss, l1_loss
 from .packing_musiq import MusiqPacking, can_pack, pack_groups
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d, exact_convolutions
 from .patching_musiq import sinusoid_table
+from .publishing_musiq import PublishedModel
 from .weights_musiq import CheckedPreTrainedModel
 
 # Number of patches that are embedded at a time when no gradient is needed, by device.
@@ -188,7 +189,7 @@ def _fill(weight: torch.Tensor, initial: str) -> None:
         init.constant_(weight, {"ones": 1.0, "zeros": 0.0}[initial])
 
 
-class MusiqPreTrainedModel(CheckedPreTrainedModel):
+class MusiqPreTrainedModel(PublishedModel, CheckedPreTrainedModel):
     """Base of all MUSIQ models: class of the configuration, capabilities, and initial weights as in the original."""
 
     config_class = MusiqConfig

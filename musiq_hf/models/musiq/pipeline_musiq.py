@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import ImageClassificationPipeline, Pipeline
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.image_processing_utils import BatchFeature
 from transformers.utils import ModelOutput
 
@@ -62,21 +61,22 @@ def _name_settings(timeout: float | None, max_megapixels: float | None) -> dict[
     return {name: value for name, value in given.items() if value is not None}
 
 
-class _SavedWithCode(Pipeline):
-    """Base of pipelines that save themselves as plain checkpoints."""
+class _SavedAsCheckpoint(Pipeline):
+    """Base of pipelines that are saved and uploaded as their model and image processor are, without more."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save model and image processor, and with remote code the file of this class, which they do not copy.
+        """Save model and image processor.
 
         The base class would write the class and this machine's path of the default checkpoint to config.json.
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
-        if __name__.startswith("transformers_modules"):
-            custom_object_save(self, save_directory)
+
+    def _upload_modified_files(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model._upload_modified_files(*args, **kwargs)
 
 
-class QualityClassificationPipeline(_SavedWithCode, ImageClassificationPipeline):
+class QualityClassificationPipeline(_SavedAsCheckpoint, ImageClassificationPipeline):
     """Pipeline "image-classification" that answers `[{"label": "MOS", "score": ...}]` for a model of image quality.
 
     The score is in MOS points, also where the model predicts a distribution. Any other model is answered as by the
@@ -107,7 +107,7 @@ class QualityClassificationPipeline(_SavedWithCode, ImageClassificationPipeline)
         return [{"label": "MOS", "score": float(model_outputs["scores"][0])}]
 
 
-class ImageQualityAssessmentPipeline(_SavedWithCode):
+class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
     """Pipeline that scores pictures with a checkpoint that has a quality head, of MUSIQ or of another family.
 
     >>> from transformers import pipeline
