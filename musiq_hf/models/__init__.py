@@ -3,8 +3,8 @@
 
 from typing import Any
 
+from .musiq.checks_musiq import shorten
 from .musiq.family import MUSIQ
-from .musiq.fields_musiq import shorten
 from .protocol import Family
 
 # Families by the `model_type` of their configurations.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from .musiq.weights_musiq import check_index, check_weights, read_headers
+from .musiq.checks_musiq import check_index, check_weights, read_headers
 
 
 def check_weight_files(config: Any, files: Sequence[Path], *, source: str) -> None:

@@ -42,18 +42,16 @@ KNOW_FAMILIES = ("__init__.py", "conversion/")
 OPENING = "pictures/opening.py"  # opens files as MUSIQ's processor does, and alone imports how
 
 THIRD_PARTIES = {"huggingface_hub", "numpy", "PIL", "pillow_heif", "torch", "transformers"}
-LEAVES = {"patching", "resampling", "losses", "cpu_kernels", "image_formats", "fields", "publishing"}
+LEAVES = {"patching", "losses", "cpu_kernels", "image_formats", "checks", "publishing"}
 # What a file of a Hub repository may import of ours; leaves import none.
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
-    "configuration": {"fields", "publishing"},
-    "weights": {"fields"},
+    "configuration": {"checks", "publishing"},
     "image_loading": {"image_formats"},
     "image_processing": LEAVES | {"configuration", "image_loading"},
     "patch_encoder": {"cpu_kernels"},
-    "packing": {"cpu_kernels"},
-    "encoder": {"configuration", "cpu_kernels", "packing"},
-    "modeling": LEAVES | {"configuration", "encoder", "packing", "patch_encoder", "weights"},
+    "encoder": {"configuration", "cpu_kernels"},
+    "modeling": LEAVES | {"configuration", "encoder", "patch_encoder"},
     "pipeline": LEAVES | {"image_loading", "image_processing", "modeling"},
 }
 

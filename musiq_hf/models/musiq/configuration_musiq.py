@@ -22,7 +22,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .fields_musiq import LARGEST, check_lengths, check_size, check_types, reading_json, shorten
+from .checks_musiq import LARGEST, check_lengths, check_size, check_types, reading_json, shorten
 from .publishing_musiq import PublishedConfig
 
 LARGEST_SCORE = 10**6  # MOS points, of any sign

@@ -18,12 +18,11 @@ from huggingface_hub.dataclasses import validate_typed_dict
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
+from .checks_musiq import check_lengths, check_size, check_types, reading_json, shorten
 from .configuration_musiq import MusiqConfig
-from .fields_musiq import check_lengths, check_size, check_types, reading_json, shorten
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
-from .patching_musiq import extract_patches, hash_positions, num_patches, scaled_sizes, write_patches
+from .patching_musiq import extract_patches, gaussian_resize, hash_positions, num_patches, scaled_sizes, write_patches
 from .publishing_musiq import FILE_KEYS, PublishedProcessor
-from .resampling_musiq import gaussian_resize
 
 # Fields that `MusiqConfig` has too; a model and its processor must agree on them.
 SHARED_FIELDS = (

@@ -11,8 +11,7 @@ from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.models.musiq.image_loading_musiq import load_image, to_rgb_tensor
-from musiq_hf.models.musiq.patching_musiq import arp_size, hash_positions, scaled_sizes
-from musiq_hf.models.musiq.resampling_musiq import gaussian_resize
+from musiq_hf.models.musiq.patching_musiq import arp_size, gaussian_resize, hash_positions, scaled_sizes
 
 # Settings of preprocess.npz: longer sides as given, whether the picture itself follows, native slots, grid.
 VARIANTS = {

@@ -10,8 +10,7 @@ from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BatchFeature
 
 from musiq_hf import MusiqConfig, MusiqImageProcessor
-from musiq_hf.models.musiq.patching_musiq import arp_size, extract_patches, hash_positions
-from musiq_hf.models.musiq.resampling_musiq import gaussian_resize
+from musiq_hf.models.musiq.patching_musiq import arp_size, extract_patches, gaussian_resize, hash_positions
 
 NAMES = MusiqImageProcessor.model_input_names
 SMALL = {"patch_size": 8, "hash_grid_size": 4, "longer_side_lengths": [16, 24]}

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.models.musiq import encoder_musiq, modeling_musiq
-from musiq_hf.models.musiq.packing_musiq import (
+from musiq_hf.models.musiq.encoder_musiq import (
     MusiqPacking,
     attention_by_kernel,
     attention_by_picture,
