@@ -54,7 +54,9 @@ def test_rows_are_those_of_each_alone_and_pictures_are_decoded_once(checkpoints,
     Path("photos/3.png").write_bytes(b"no picture")
     opened = []
     plain = LazyPicture.open
-    monkeypatch.setattr(LazyPicture, "open", lambda self, preset: opened.append(1) or plain(self, preset))
+    monkeypatch.setattr(
+        LazyPicture, "open", lambda self, *how, **check: opened.append(1) or plain(self, *how, **check)
+    )
     options = ("photos", "--max_tokens", max_tokens)
     assert run(*options, "-o", "both.csv", "-m", "a", "-m", "b") == 1
     assert len(opened) == 5
