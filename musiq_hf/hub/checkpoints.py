@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -41,6 +42,10 @@ def save_checkpoint(
         model.save_pretrained(temporary, state_dict=stored)
         processor.save_pretrained(temporary)
         write_json(temporary / "config.json", read_json(temporary / "config.json") | {"dtype": "float32"})
+        config: Any = model.config
+        left = {source.name for source in config.list_code()} | ({CARD} if (output / CARD).exists() else set())
         for file in temporary.iterdir():
-            if file.name != CARD or not (output / CARD).exists():
+            if file.name not in left:
                 os.replace(file, output / file.name)
+    for part in (config, processor):  # they know which files of an earlier version to remove
+        part.publish(output)

@@ -15,6 +15,7 @@ from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqIm
 from musiq_hf.hub import CheckpointCard, save_checkpoint
 from musiq_hf.metrics.report_files import StoredMetrics, write_metrics
 from musiq_hf.metrics.reports import Metrics, QualityReport
+from musiq_hf.models.musiq.publishing_musiq import list_code
 from musiq_hf.scoring import load_quality
 from musiq_hf.scoring.verification import run_self_test, write_self_test
 
@@ -275,3 +276,36 @@ def test_checkpoints_of_the_trainer_load_without_the_package(copy, tmp_path, pic
     found = run_isolated(USER, package=False, **places, NAMES="run")
     assert scores_of(found["run"]) == [pytest.approx(score, abs=1e-4)] * 3
     assert not (tmp_path / "run" / "self_test.json").exists()
+
+
+@pytest.mark.parametrize("way", ["model", "processor", "training"])
+def test_no_file_of_an_earlier_version_of_the_code_stays(way, tiny_model, tmp_path):
+    model, code = tiny_model(), {path.name for path in list_code()}
+    processor = MusiqImageProcessor.from_config(model.config)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "modeling_musiq.py").write_text("from .packs_musiq import pack\n")
+    (tmp_path / "packs_musiq.py").write_text("def f():\n    from .kernels_musiq import (\n        one,\n    )\n")
+    (tmp_path / "kernels_musiq.py").write_text("from .modeling_musiq import two")
+    (tmp_path / "patching_musiq.py").write_bytes(b"from .resizing_musiq import a  # \xff")
+    others = {"resizing_musiq.txt", "mine_musiq.py", "packs_toy.py"}
+    for name in ("resizing_musiq.py", *others):
+        (tmp_path / name).touch()
+    if way == "training":
+        save_checkpoint(model, processor, tmp_path, dtype="float32")
+    else:
+        (model if way == "model" else processor).save_pretrained(tmp_path)
+    kept = {path.name for path in tmp_path.iterdir() if path.suffix in (".py", ".txt")}
+    assert kept == code | others
+    assert all((tmp_path / path.name).read_bytes() == path.read_bytes() for path in list_code())
+
+
+def test_an_earlier_checkpoint_that_is_saved_again_loads_without_the_package(folder, published, picture):
+    earlier = shutil.copytree(published, folder / "earlier")
+    kernels = (earlier / "cpu_kernels_musiq.py").rename(earlier / "kernels_musiq.py")
+    for path in earlier.glob("*_musiq.py"):
+        path.write_text(path.read_text().replace(".cpu_kernels_musiq", ".kernels_musiq"))
+    AutoModel.from_pretrained(earlier).save_pretrained(earlier)
+    assert not kernels.exists()
+    places = {"home": folder / "earlier_home", "cwd": folder, "picture": picture}
+    found = run_isolated(USER, package=False, **places, NAMES=f"{earlier} {published}")
+    assert scores_of(found[str(earlier)]) == scores_of(found[str(published)])

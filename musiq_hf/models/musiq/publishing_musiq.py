@@ -40,6 +40,7 @@ FILE_KEYS = {
     "name_or_path": str,
 }
 
+IMPORTED = re.compile(rf"^\s*from\s+\.(\w+_{FAMILY})\s+import", re.MULTILINE)
 MEASURED = re.compile(r"^(## (?:Evaluation|Check of the files)\n).*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 TITLE = re.compile(r"^# .*\n", re.MULTILINE)
 CHANGED = (
@@ -101,9 +102,27 @@ def _find_class(name: str | None) -> str | None:
     return f"{files[0].stem}.{name}" if files else None
 
 
+def _list_imported(directory: Path, names: Iterable[str]) -> set[str]:
+    """List the files of the family that some files of a directory import, and those that these import in turn."""
+    imported: set[str] = set()
+    unread = set(names)
+    while unread:
+        path = directory / unread.pop()
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        found = {f"{module}.py" for module in IMPORTED.findall(text)}
+        unread |= found - imported
+        imported |= found
+    return imported
+
+
 def _write_code(directory: Path) -> None:
-    for source in list_code():
-        _write(directory / source.name, source.read_bytes())
+    """Write the code of the family in place of an earlier version, of which no file stays behind."""
+    code = {source.name: source.read_bytes() for source in list_code()}
+    earlier = _list_imported(directory, code)
+    for name, content in code.items():
+        _write(directory / name, content)
+    for name in earlier - code.keys():
+        (directory / name).unlink(missing_ok=True)
 
 
 def _name_classes(config: str, model: str) -> dict[str, Any]:
