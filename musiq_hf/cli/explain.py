@@ -11,7 +11,7 @@ from transformers.utils import logging
 from ..common.arguments import positive
 from ..common.extras import require
 from ..common.files import write_text
-from ..common.terminal import print_text
+from ..common.terminal import print_line
 from ..explain.report import check_report_path, make_report
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.lazy import escape_name
@@ -73,5 +73,5 @@ def run(arguments: argparse.Namespace) -> int:
         signature=make_signature(model, processor, checkpoint=arguments.model, shorter_side=arguments.shorter_side),
     )
     write_text(path, page)
-    print_text(f"{path}: {name} scores {score:.2f}")
+    print_line(f"{path}: {name} scores {score:.2f}")
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ..common.arguments import print_report
-from ..common.terminal import print_text
+from ..common.terminal import print_line
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..training.recipes import settings_from_arguments, settings_parser
 from ..training.settings import FinetuneSettings
@@ -46,6 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
     reports = finetune(settings, command="musiq finetune")
     if PartialState().is_main_process:
         folder = settings.output_dir
-        print_text(f"{folder}: saved. To score with it: musiq score PICTURES -m {folder}", file=sys.stderr)
+        print_line(f"{folder}: saved. To score with it: musiq score PICTURES -m {folder}", file=sys.stderr)
     print_report({split: report.to_json() for split, report in reports.items()})
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..common.terminal import print_text
+from ..common.terminal import print_line
 from ..models import family_of
 from ..scoring.loading import find_file, load_with_head
 from ..scoring.signature import make_signature
@@ -81,5 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     lines = describe_checkpoint(arguments.checkpoint)
     width = max(map(len, lines))
-    print_text("\n".join(f"{name:<{width}}  {value}" for name, value in lines.items()))
+    for name, value in lines.items():
+        print_line(f"{name:<{width}}  {value}")
     return 0

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..common.arguments import INTERRUPTED
-from ..common.terminal import print_text
+from ..common.terminal import print_line, print_text
 from ..pictures.opening import has_fast_decoder
 from ..scoring.job import MADE_ALREADY, JobResult, ScoreJob, count_pictures, run_job, score_rows
 from ..scoring.journal import Totals
@@ -26,7 +26,7 @@ class _WarningLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one warning."""
         with tqdm.external_write_mode(file=sys.stderr):
-            print_text(record.getMessage(), file=sys.stderr)
+            print_line(record.getMessage(), file=sys.stderr)
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def print_scores(job: ScoreJob, *, show_progress: bool) -> int:
             if not num_pictures:
                 print_text(_format_line(*HEADS, "key" if len(entry) == 1 else "checkpoint, key"))
             for line in _format_entry(entry, stream.models, has_ensemble=job.weights is not None):
-                print_text(line)
+                print_line(line)
             bar.update()
             num_pictures += 1
             num_errors += any(row.error is not None for row in entry)
@@ -57,7 +57,7 @@ def print_scores(job: ScoreJob, *, show_progress: bool) -> int:
         failed = f"{num_errors} of them with an error instead of a score"
         print_text(f"{_format_count(num_pictures)}, {failed}", file=sys.stderr)
     for name, signature in zip(stream.models, stream.signatures, strict=True):
-        print_text(f"made with {name}, signature {signature}", file=sys.stderr)
+        print_line(f"made with {name}, signature {signature}", file=sys.stderr)
     return 1 if num_errors else 0
 
 
@@ -73,7 +73,7 @@ def write_scores(job: ScoreJob, *, show_progress: bool) -> int:
             message = f"\nStopped after {_format_count(progress.num_pictures)}. The same command continues."
             print_text(message, file=sys.stderr)
             return INTERRUPTED
-    print_text(_describe_result(job, result), file=sys.stderr)
+    print_line(_describe_result(job, result), file=sys.stderr)
     return 1 if result.errors else 0
 
 
@@ -115,7 +115,7 @@ def start_bar(job: ScoreJob, num_done: int, *, show: bool) -> Any:
             file=sys.stderr,
         )
     if num_done:
-        print_text(f"{job.journal}: continuing after {_format_count(num_done)}.", file=sys.stderr)
+        print_line(f"{job.journal}: continuing after {_format_count(num_done)}.", file=sys.stderr)
     bar = tqdm(
         initial=num_done,
         unit=" pictures",

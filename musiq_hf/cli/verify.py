@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..common.markdown import markdown_table
-from ..common.terminal import print_text
+from ..common.terminal import print_line, print_text
 from ..conversion.published import published_name
 from ..models.protocol import QualityProcessor
 from ..scoring.loading import find_file, load_with_head
@@ -121,5 +121,6 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint = arguments.checkpoint
     model, processor = load_with_head(checkpoint)
     tables, passed = verify(model, processor, checkpoint=checkpoint, images=arguments.images, name=arguments.name)
-    print_text(f"{make_signature(model, processor, checkpoint=checkpoint)}\n\n{tables}", end="")
+    print_line(make_signature(model, processor, checkpoint=checkpoint))
+    print_text(f"\n{tables}", end="")
     return 0 if passed else 1

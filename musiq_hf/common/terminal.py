@@ -38,3 +38,8 @@ def print_text(text: str, *, file: TextIO | None = None, end: str = "\n") -> Non
     encoding = stream.encoding or "utf-8"
     shown = escape_controls(text).encode(encoding, "backslashreplace").decode(encoding)
     print(shown, file=stream, end=end, flush=True)
+
+
+def print_line(text: str, *, file: TextIO | None = None) -> None:
+    """Print a text on one line, with a backslash escape for each line break in the names that it holds."""
+    print_text(text.replace("\n", "\\n"), file=file)

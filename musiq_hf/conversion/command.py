@@ -16,7 +16,7 @@ from huggingface_hub.utils import httpx
 from transformers.utils import logging
 
 from ..common.arguments import CommandParser, parse_arguments, run_command
-from ..common.terminal import print_text
+from ..common.terminal import print_line, print_text
 from ..scoring.loading import load_config
 from . import CONVERTERS, converter_of_config, converter_of_file
 from .directories import check_directory
@@ -176,7 +176,7 @@ def _run_back(job: ConversionJob) -> None:
     check_directory(directory)
     converter = converter_of_config(load_config(str(directory)))
     count = converter.to_original(directory, job.output)
-    print_text(f"written   {job.output}, {count} arrays")
+    print_line(f"written   {job.output}, {count} arrays")
 
 
 def run_job(job: ConversionJob) -> None:
@@ -196,7 +196,7 @@ def run_job(job: ConversionJob) -> None:
         conversion = converter.convert(path, job.output, name=job.name or name, arguments=job.arguments)
     print_text(conversion.report())
     if job.push_to_hub:
-        print_text(f"pushed    {push(job.output, job.push_to_hub)}")
+        print_line(f"pushed    {push(job.output, job.push_to_hub)}")
 
 
 def build_parser() -> argparse.ArgumentParser:

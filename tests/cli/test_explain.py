@@ -184,3 +184,10 @@ def test_a_picture_that_cannot_be_scored_is_named(tiny_model):
     processor = MusiqImageProcessor.from_config(model.config)
     with pytest.raises(ValueError, match="thin.png: .*aspect ratio is too extreme"):
         make_report(model, processor, Image.new("RGB", (500, 2)), name="thin.png", checkpoint="c", signature="s")
+
+
+def test_a_line_break_in_a_name_is_shown_escaped(picture, checkpoint, tmp_path, capsys):
+    name = shutil.copy(picture, tmp_path / "a\nb.png")
+    assert run(name, "-o", tmp_path / "c\nd.html", "-m", checkpoint) == 0
+    output = capsys.readouterr().out
+    assert output.count("\n") == 1 and r"c\nd.html: a\nb.png scores" in output

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from musiq_hf.common.terminal import escape_controls, print_text
+from musiq_hf.common.terminal import escape_controls, print_line, print_text
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,12 @@ def test_what_the_encoding_lacks_is_escaped(encoding, shown):
     stream = io.TextIOWrapper(buffer, encoding=encoding, errors="strict")
     print_text("\u00e9 \u65e5", file=stream)
     assert buffer.getvalue() == shown + os.linesep.encode()
+
+
+def test_a_line_stays_one_line():
+    stream = io.StringIO()
+    print_line("a\nb\r\nc.png", file=stream)
+    assert stream.getvalue() == "a\\nb\\r\\nc.png\n"
 
 
 def test_a_stream_without_an_encoding_takes_every_text():
