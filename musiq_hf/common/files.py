@@ -60,6 +60,9 @@ def check_output_file(path: Path) -> None:
         raise ValueError(f"{path} is a folder. Give the file another name.")
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no regular file, so it cannot be replaced. Give the file another name.")
+    above = next((parent for parent in path.parents if os.path.lexists(parent)), path.parent)
+    if os.path.lexists(above) and not above.is_dir():
+        raise ValueError(f"{path}: {above} is no folder, so no file can be written in it. Choose another folder.")
 
 
 def shorten_name(name: str) -> str:

@@ -45,6 +45,14 @@ def test_what_is_left_out_is_said_and_a_named_file_is_a_row(photos, capsys):
     )
 
 
+def test_a_file_that_is_used_as_a_folder_is_one_sentence_before_anything_is_scored(photos, capsys):
+    assert run("photos", "-o", "photos/0.png/scores.csv", "-m", "no such checkpoint") == 2
+    assert capsys.readouterr().err == (
+        "musiq score: photos/0.png/scores.csv: photos/0.png is no folder, so no file can be written in it. Choose "
+        "another folder.\n"
+    )
+
+
 def test_the_limit_in_megapixels_changes_rows_of_errors_alone(photos, capsys):
     assert run("photos", "-o", "all.csv", "--max_megapixels", "inf") == 0
     assert run("photos", "-o", "some.csv", "--max_megapixels", "0.002") == 1

@@ -52,5 +52,12 @@ def test_what_cannot_be_replaced_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(ValueError, match="pipe.csv is no regular file"):
         check_output_file(tmp_path / "pipe.csv")
+    (tmp_path / "a.png").touch()
+    (tmp_path / "broken").symlink_to("nowhere")
+    for name in ("a.png", "a.png/b/c", "broken"):
+        with pytest.raises(
+            ValueError, match=f"{name.partition('/')[0]} is no folder, so no file can be written in it"
+        ):
+            check_output_file(tmp_path / name / "x.csv")
     with pytest.raises(ValueError, match="the name is longer than 255 bytes. Shorten it"):
         check_output_file(tmp_path / ("a" * 252 + ".csv"))
