@@ -74,6 +74,8 @@ def _follow_links(member: tarfile.TarInfo, index: Index) -> tarfile.TarInfo:
             found = index.get(target, [])
         else:
             return member
+        if not found and target in index:
+            raise ValueError(f"a hard link to {target}, which must stand before it in the archive. Pack it again.")
         if not found:
             raise ValueError(f"a link to {target}, which is not in the archive.")
         member = found[-1]

@@ -129,7 +129,7 @@ def test_links_out_of_the_archive_and_loops_are_rows(place):
         ("one.png", SOFT, "two.png", "leads to itself"),
         ("two.png", SOFT, "one.png", "leads to itself"),
         ("round.png", SOFT, "loop/x.png", "through too many links"),
-        ("early.png", HARD, "z.png", "which is not in the archive"),
+        ("early.png", HARD, "z.png", "a hard link to z.png, which must stand before it in the archive. Pack it again"),
         ("pipe.png", tarfile.FIFOTYPE, "", "not a regular file"),
         ("device.png", tarfile.CHRTYPE, "", "not a regular file"),
         ("directory.png", SOFT, "below", "not a regular file"),
