@@ -28,6 +28,8 @@ from ..data.splits import split_data
 from ..hub.checkpoints import save_checkpoint
 from ..models import family_of
 from ..pictures.augmentations import check_rand_augment
+from ..pictures.finding import PICTURE, LeftOutFiles, walk_folder
+from ..pictures.opening import find_suffix
 from ..scoring.loading import check_checkpoint, has_weights, load_config, load_with_head
 from ..scoring.verification import write_self_test
 from .collators_imagenet import ClassificationCollator, Mixing, MixupCollator
@@ -107,12 +109,22 @@ def _check_labels(rows: "datasets.Dataset", source: str) -> None:
             raise ValueError(f"{source}, row {row}: the class is unknown ({label}). Leave the picture out.")
 
 
+def _warn_of_unread(folder: str, known: Sequence[str]) -> None:
+    """Log how many pictures of a folder `datasets` leaves out, because it does not know their endings."""
+    unread = LeftOutFiles()
+    for path, kind in walk_folder(folder, set()):
+        if kind == PICTURE and find_suffix(path) not in known:
+            unread.add(path)
+    unread.warn()
+
+
 def load_labelled_images(data: str) -> "datasets.DatasetDict":
     """Read pictures and their classes.
 
     Args:
         data: A directory that `datasets` reads as an imagefolder (`train/<class>/picture.jpg`), or a data set id on
-            the Hub.
+            the Hub. How many pictures have endings that `datasets` does not know, such as .avif, is logged as a
+            warning; they are left out.
 
     Returns:
         The splits "train" and "validation", as far as the data have them, with columns `image` (undecoded) and
@@ -122,9 +134,11 @@ def load_labelled_images(data: str) -> "datasets.DatasetDict":
         ValueError: If the data cannot be read, or pictures or classes are missing.
     """
     import datasets
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
     try:
         if Path(data).is_dir():
+            _warn_of_unread(data, ImageFolder.EXTENSIONS)
             loaded = datasets.load_dataset("imagefolder", data_dir=data)
         else:
             loaded = datasets.load_dataset(data)

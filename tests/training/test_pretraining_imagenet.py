@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import importlib.util
 import json
+import logging
+import shutil
 import sys
 from pathlib import Path
 
@@ -219,6 +221,15 @@ def test_folders_of_classes_are_read_undecoded(folder):
     assert rows.features["label"].names == NAMES
     assert rows.column_names == ["image", "label"]
     assert all(NAMES[row["label"]] in row["image"]["path"] for row in rows)
+
+
+def test_pictures_that_datasets_does_not_know_are_counted(folder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("musiq_hf"), "propagate", True)
+    shutil.copytree(folder, tmp_path / "copy")
+    for name in ("a.avif", "b.AVIF", "c.heic", "notes.txt"):
+        (tmp_path / "copy" / "train" / "dark" / name).touch()
+    assert len(load_labelled_images(str(tmp_path / "copy"))["train"]) == 8
+    assert caplog.messages == ["3 files were left out: .avif 2, .heic 1"]
 
 
 def test_pictures_outside_of_classes_are_refused(tmp_path):
