@@ -165,6 +165,16 @@ def test_a_job_with_other_settings_does_not_continue_one(photos):
     assert run_job(make_job("scores.csv")).pictures == NUM_PICTURES
 
 
+def test_a_job_with_another_limit_continues_one_and_keeps_its_errors(photos):
+    with pytest.raises(KeyboardInterrupt):
+        run_job(make_job("scores.csv", max_megapixels=0.0007), on_progress=interrupt_at(2))
+    assert run_job(make_job("scores.csv", max_megapixels=0.0013)) == ("written", NUM_PICTURES, 4)
+    rows = read("scores.csv")
+    assert [bool(row["error"]) for row in rows] == [False, True, True, False, True, True]
+    assert "the limit is 0.0007" in rows[1]["error"] and "the limit is 0.0013" in rows[4]["error"]
+    assert run_job(make_job("scores.csv", max_megapixels=1, overwrite=True)) == ("written", NUM_PICTURES, 1)
+
+
 def test_defaults_are_the_embedded_checkpoint_and_all_pictures(photos):
     job = ScoreJob([Path("photos")])
     assert job.paths == ("photos",) and job.models == (str(DEFAULT_CHECKPOINT),) and job.share == Share()
