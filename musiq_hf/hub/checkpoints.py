@@ -29,7 +29,7 @@ def save_checkpoint(
     Args:
         model: Model to save; its own weights stay as they are.
         processor: Image processor that is saved beside it.
-        output_dir: Folder, made if missing; other files in it are kept.
+        output_dir: Folder, made if missing; other files in it are kept, save code of an earlier version.
         dtype: Type of the weights in the file, "float32" or "float16"; config.json says float32 either way.
         weights: Weights by name; None = the model's own. Sharded training gathers them first and gives them here.
     """

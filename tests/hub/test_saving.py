@@ -241,6 +241,32 @@ def test_a_card_by_hand_is_kept(copy, tmp_path):
     assert (out / "README.md").read_text() == "# Mine\n\n## Evaluation\n\nMeasured before.\n"
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("README.md", b"---\nmodel-index:\n- name: [\n  0.4375\nlicense: {\n---\n# Mine\n"),
+        ("README.md", b"---\nlicense: mit\n---\n# Mine \xff\n## Evaluation\n0.4375\n"),
+        ("model.safetensors.index.json", b"{}"),
+        ("model.safetensors", b"damaged"),
+        ("config.json", b"damaged"),
+    ],
+)
+def test_damage_where_a_model_is_saved_does_not_cost_the_model(file, content, copy, tmp_path):
+    model, processor = AutoModel.from_pretrained(copy), AutoImageProcessor.from_pretrained(copy)
+    change(model)
+    processor.resize_mode = "square"
+    if file.startswith("model"):
+        (copy / "model.safetensors").unlink()
+    (copy / file).write_bytes(content)
+    for part in (model, processor):
+        part.save_pretrained(copy)
+    saved, _ = load_quality(str(copy))
+    assert all(map(torch.equal, saved.state_dict().values(), model.state_dict().values()))
+    card = (copy / "README.md").read_text()
+    assert "0.4375" not in card and card.count("> Weights or settings were changed") == 1
+    assert not (copy / "metrics.json").exists()
+
+
 def test_half_precision_files_are_those_of_the_same_weights(tmp_path):
     model = AutoModel.from_pretrained(DEFAULT_CHECKPOINT)
     model.save_pretrained(tmp_path)

@@ -42,6 +42,7 @@ FILE_KEYS = {
 
 IMPORTED = re.compile(rf"^\s*from\s+\.(\w+_{FAMILY})\s+import", re.MULTILINE)
 MEASURED = re.compile(r"^(## (?:Evaluation|Check of the files)\n).*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+MODEL_INDEX = re.compile(r"\nmodel-index:.*?(?=\n[^\s-]|\Z)", re.DOTALL)
 TITLE = re.compile(r"^# .*\n", re.MULTILINE)
 CHANGED = (
     "> Weights or settings were changed after this card was written. What it says about source, data and recipe is "
@@ -141,10 +142,8 @@ def _name_classes(config: str, model: str) -> dict[str, Any]:
 
 def _mark_changed(card: str) -> str:
     """Return a card without the results that were measured, which says that they are left out."""
-    if "\nmodel-index:" in card.partition("\n---")[0]:
-        parsed = ModelCard(card)
-        parsed.data.eval_results = None
-        card = str(parsed)
+    head, mark, text = card.partition("\n---")
+    card = MODEL_INDEX.sub("", head) + mark + text  # not parsed: damage in a card must not cost the weights
     card = MEASURED.sub(r"\1\nNothing was measured after the last change.\n\n", card).rstrip() + "\n"
     if CHANGED in card:
         return card
@@ -265,7 +264,7 @@ class PublishedProcessor(_Uploaded):
         if before is not None and before != _read_settings(path):
             card = path.with_name(CARD)
             if card.is_file():
-                _write(card, _mark_changed(card.read_text(encoding="utf-8")).encode())
+                _write(card, _mark_changed(card.read_text(encoding="utf-8", errors="replace")).encode())
             _remove_results(path.parent)
         return files
 
@@ -375,7 +374,8 @@ def _find_companions(
     if origin is None:
         return _Companions()
     files = origin.read_companions()
-    is_ahead = is_there and not origin.find_weights()  # written for the weights that are saved now
+    has_weights = any(origin.find(name) for name in (WEIGHTS, WEIGHTS_INDEX))
+    is_ahead = is_there and not has_weights  # written for the weights that are saved now
     if is_ahead or origin.is_same(config, state, directory / PROCESSOR):
         return _Companions(files)
     card = {CARD: _mark_changed(files[CARD].decode(errors="replace")).encode()} if CARD in files else {}
