@@ -103,7 +103,7 @@ def hub():
         assert [request for request in hub.requests if request[2] >= 500] == []
 
 
-@pytest.fixture(scope="module", params=["package", "code"])
+@pytest.fixture(scope="module", params=[pytest.param("package", marks=pytest.mark.slow), "code"])
 def authored(request, hub, published, picture, folder):
     cwd = folder / request.param
     cwd.mkdir()
