@@ -9,7 +9,7 @@ import torch
 from fake_hub import TOKEN, FakeHub, check_card
 from isolated import run_isolated, save_checkpoints, save_picture
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, Trainer, TrainingArguments
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, Trainer, TrainingArguments
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.hub import CheckpointCard, save_checkpoint
@@ -336,3 +336,78 @@ def test_an_earlier_checkpoint_that_is_saved_again_loads_without_the_package(fol
     places = {"home": folder / "earlier_home", "cwd": folder, "picture": picture}
     found = run_isolated(USER, package=False, **places, NAMES=f"{earlier} {published}")
     assert scores_of(found[str(earlier)]) == scores_of(found[str(published)])
+
+
+@pytest.mark.parametrize("part", ["config", "processor"])
+def test_changed_settings_leave_no_results_of_others(part, copy):
+    auto, field, value = {
+        "config": (AutoConfig, "score_scale", 2.0),
+        "processor": (AutoImageProcessor, "resize_mode", "square"),
+    }[part]
+    settings = auto.from_pretrained(copy)
+    setattr(settings, field, value)
+    settings.save_pretrained(copy)
+    assert not (copy / "self_test.json").exists() and not (copy / "metrics.json").exists()
+    assert "0.4375" not in (copy / "README.md").read_text()
+
+
+@pytest.mark.parametrize("order", [(None, "20KB"), ("20KB", None), ("20KB", "9KB", "20KB", None, "9KB")])
+def test_the_weights_that_were_saved_last_are_those_that_load(order, copy):
+    model = AutoModel.from_pretrained(copy)
+    for size in order:
+        change(model)
+        model.save_pretrained(copy, **({} if size is None else {"max_shard_size": size}))
+        for loaded in (AutoModel.from_pretrained(copy), load_quality(str(copy))[0]):
+            assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
+    AutoModel.from_pretrained(copy).save_pretrained(copy / "again")
+    assert (copy / "again" / "README.md").read_bytes() == (copy / "README.md").read_bytes()
+
+
+@pytest.mark.parametrize("present", ["README.md", "metrics.json"])
+def test_what_is_in_a_folder_costs_no_other_file(present, copy, published, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / present).write_text("{}")
+    AutoModel.from_pretrained(copy).save_pretrained(out)
+    for name in {"README.md", "metrics.json", "self_test.json", "preprocessor_config.json"} - {present}:
+        assert (out / name).read_bytes() == (published / name).read_bytes()
+    assert (out / present).read_text() == "{}"
+
+
+def test_a_model_does_not_take_the_card_of_another_one(copy, published, tmp_path):
+    other = shutil.copytree(published, tmp_path / "other")
+    model = AutoModel.from_pretrained(other)
+    change(model)
+    model.save_pretrained(other)
+    (other / "README.md").write_text("# Another\n")
+    AutoModel.from_pretrained(copy).save_pretrained(other)
+    for name in ("README.md", "metrics.json", "self_test.json"):
+        assert (other / name).read_bytes() == (published / name).read_bytes()
+
+
+@pytest.mark.parametrize("form", ["variant", "pickle"])
+def test_whatever_files_a_model_was_loaded_from_its_results_go_with_it(form, copy, published, tmp_path):
+    model, options = AutoModel.from_pretrained(copy), {}
+    (copy / "model.safetensors").unlink()
+    if form == "variant":
+        options = {"variant": "fp16"}
+        model.save_pretrained(copy, **options)
+    else:
+        torch.save(model.state_dict(), copy / "pytorch_model.bin")
+    shutil.copy(published / "README.md", copy)
+    AutoModel.from_pretrained(copy, **options).save_pretrained(tmp_path / "out")
+    for name in ("README.md", "metrics.json", "self_test.json", "preprocessor_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (published / name).read_bytes()
+
+
+def test_a_marked_card_claims_only_what_was_done(copy):
+    card = "---\nlicense: mit\nmodel-index:\n- name: x\n---\n```sh\n# install\n## Evaluation\n```\n# Mine\n\n"
+    card += "## The score\n\n21 times the logit\n\n## Results\n\n0.95\n\n## Evaluation\n\n0.4375\n"
+    (copy / "README.md").write_bytes(card.replace("\n", "\r\n").encode())
+    model = AutoModel.from_pretrained(copy)
+    model.config.score_offset = 61.0
+    model.save_pretrained(copy)
+    marked = (copy / "README.md").read_bytes().decode()
+    assert "# install\n## Evaluation\n```\n# Mine\n\n> Weights or settings were changed" in marked
+    assert "0.95" in marked and "Its numbers were measured before the change." in marked
+    assert not [words for words in ("0.4375", "model-index", "21 times", "left out", "\r") if words in marked]

@@ -25,6 +25,7 @@ from .image_loading_musiq import (
     load_image,
     to_rgb_tensor,
 )
+from .publishing_musiq import Uploaded
 
 TOO_LARGE = "Shrink it first, or raise the limit (`max_megapixels`)."
 
@@ -61,7 +62,7 @@ def _name_settings(timeout: float | None, max_megapixels: float | None) -> dict[
     return {name: value for name, value in given.items() if value is not None}
 
 
-class _SavedAsCheckpoint(Pipeline):
+class _SavedAsCheckpoint(Uploaded, Pipeline):
     """Base of pipelines that are saved and uploaded as their model and image processor are, without more."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
@@ -71,9 +72,6 @@ class _SavedAsCheckpoint(Pipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
-
-    def _upload_modified_files(self, *args: Any, **kwargs: Any) -> Any:
-        return self.model._upload_modified_files(*args, **kwargs)
 
 
 class QualityClassificationPipeline(_SavedAsCheckpoint, ImageClassificationPipeline):

@@ -9,22 +9,27 @@ knows the family except the name of this file: every family has the same file un
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import cached_file, logging
+from transformers.utils.hub import extract_commit_hash
 
 logger = logging.get_logger(__name__)
 
 FAMILY = __name__.rpartition("publishing_")[2]
 CONFIG, PROCESSOR, CARD = "config.json", "preprocessor_config.json", "README.md"
 RESULTS = ("self_test.json", "metrics.json")  # numbers that hold for the weights beside them alone
+COMPANIONS = (CARD, *RESULTS, PROCESSOR)
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+HUB_CHOICES = {"repo_id", "tags", "private", "token", "revision", "commit_message", "commit_description", "create_pr"}
 # Tasks and their classes, for a model with a quality head.
 PIPELINES = {
     "image-quality-assessment": "ImageQualityAssessmentPipeline",
@@ -41,30 +46,26 @@ FILE_KEYS = {
 }
 
 IMPORTED = re.compile(rf"^\s*from\s+\.(\w+_{FAMILY})\s+import", re.MULTILINE)
-MEASURED = re.compile(r"^(## (?:Evaluation|Check of the files)\n).*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 MODEL_INDEX = re.compile(r"\nmodel-index:.*?(?=\n[^\s-]|\Z)", re.DOTALL)
-TITLE = re.compile(r"^# .*\n", re.MULTILINE)
+# Sections of a card that hold no longer after a change, and what they say then.
+REPLACED = dict.fromkeys(("## Evaluation", "## Check of the files"), "Nothing was measured after the last change.")
+REPLACED |= dict.fromkeys(("## The score", "## Preprocessing"), f"Settings that hold are in {CONFIG} and {PROCESSOR}.")
 CHANGED = (
     "> Weights or settings were changed after this card was written. What it says about source, data and recipe is "
-    "where they started from. Results from before the change are left out."
+    "where they started from. Its numbers were measured before the change."
 )
-BLANK = "This model card has been automatically generated"  # in the card by Transformers that says nothing
+# Sentences of cards that say nothing, by Transformers and by this file: every other card may take their place.
+BLANK = ("This model card has been automatically generated", "It is not noted where it comes from.")
+PLAIN_HEAD = f"---\nlibrary_name: transformers\ntags:\n- {FAMILY}\n---\n\n"
 PLAIN_CARD = """\
----
-library_name: transformers
-tags:
-- {family}
----
-
 # {name}
 
 A checkpoint of the family `{family}`. It is not noted where it comes from.
 
 ```python
-from transformers import AutoImageProcessor, AutoModel
+from transformers import {autos}
 
-model = AutoModel.from_pretrained("{name}", trust_remote_code=True).eval()
-processor = AutoImageProcessor.from_pretrained("{name}", trust_remote_code=True)
+{lines}
 ```
 """
 
@@ -140,74 +141,158 @@ def _name_classes(config: str, model: str) -> dict[str, Any]:
     return names
 
 
+def _decode(content: bytes) -> str:
+    """Decode a card that somebody may have written in an old encoding; line ends are those of Unix afterwards."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    return text.replace("\r\n", "\n")
+
+
 def _mark_changed(card: str) -> str:
-    """Return a card without the results that were measured, which says that they are left out."""
-    head, mark, text = card.partition("\n---")
-    card = MODEL_INDEX.sub("", head) + mark + text  # not parsed: damage in a card must not cost the weights
-    card = MEASURED.sub(r"\1\nNothing was measured after the last change.\n\n", card).rstrip() + "\n"
-    if CHANGED in card:
-        return card
-    title = TITLE.search(card)
-    start = 0 if title is None else title.end()
-    return f"{card[:start]}\n{CHANGED}\n{card[start:]}"
+    """Return a card that says that weights or settings were changed, without the sections that hold no longer."""
+    head, mark, text = card.partition("\n---") if card.startswith("---") else ("", "", card)
+    lines: list[str] = []
+    start, is_fenced, is_replaced = 0, False, False
+    for line in text.split("\n"):
+        is_fenced ^= line.lstrip().startswith(("```", "~~~"))
+        heading = line.rstrip() if line.startswith(("# ", "## ")) and not is_fenced else ""
+        if heading:
+            is_replaced = heading in REPLACED
+        if heading or not is_replaced:
+            lines.append(line)
+        if heading in REPLACED:
+            lines += ["", REPLACED[heading], ""]
+        elif heading.startswith("# "):
+            start = start or len(lines)
+    if CHANGED not in card:
+        lines.insert(start or bool(mark), f"\n{CHANGED}" + "\n" * (start == 0))
+    return MODEL_INDEX.sub("", head) + mark + "\n".join(lines).rstrip() + "\n"  # not parsed: it may be damaged
 
 
-def _add_tags(card: str, other: str) -> str:
-    """Return a card with the tags of another one added."""
-    parsed, tags = ModelCard(card), ModelCard(other).data.tags or []
-    missing = [tag for tag in tags if tag not in (parsed.data.tags or [])]
-    if not missing:
-        return card
-    parsed.data.tags = [*(parsed.data.tags or []), *missing]
-    return str(parsed)
+def _complete_head(card: str, tags: Sequence[str]) -> str:
+    """Return a card with a head that the Hub can read, and tags added to it; a damaged head stays as text."""
+    try:
+        is_readable = card.startswith("---") and bool(ModelCard(card, ignore_metadata_errors=False).data.to_dict())
+    except Exception:  # whatever the parser makes of damage
+        is_readable = False
+    card = card if is_readable else PLAIN_HEAD + card
+    parsed = ModelCard(card)
+    present = parsed.data.tags or []
+    parsed.data.tags = [*present, *(tag for tag in tags if tag not in present)]
+    return card if parsed.data.tags == present else str(parsed)
+
+
+def _render_plain_card(name: str, files: Iterable[str]) -> str:
+    """Return the card, without its head, of a repository of which nothing is known but its files."""
+    has_model = any(WEIGHTS_FILE.fullmatch(file) for file in files)
+    found = {"model": "AutoModel"} if has_model else {"config": "AutoConfig"} if CONFIG in files else {}
+    found |= {"processor": "AutoImageProcessor"} if PROCESSOR in files else {}
+    lines = (f'{key} = {auto}.from_pretrained("{name}", trust_remote_code=True)' for key, auto in found.items())
+    autos = ", ".join(sorted(found.values()))
+    return PLAIN_CARD.format(family=FAMILY, name=name, autos=autos, lines="\n".join(lines))
 
 
 def _remove_results(directory: Path) -> None:
     """Remove the results of other weights or settings from a directory."""
-    found = [name for name in RESULTS if (directory / name).is_file()]
+    if found := [name for name in RESULTS if (directory / name).is_file()]:
+        logger.warning("%s: removed %s, which held results from before a change.", directory, " and ".join(found))
     for name in found:
         (directory / name).unlink()
-    if found:
-        logger.warning("%s: removed %s, which held results from before a change.", directory, " and ".join(found))
 
 
-class _Uploaded:
-    """Base of what is saved and uploaded; whichever way it came there, Transformers uploads in one place."""
+def _stage(api: HfApi, repository: str, revision: str | None, directory: Path) -> None:
+    """Copy what a repository holds into an empty directory: small files of a checkpoint, empty files for weights."""
+    for name in api.list_repo_files(repository, revision=revision):
+        if WEIGHTS_FILE.fullmatch(name):
+            (directory / name).touch()
+        elif name in (CONFIG, WEIGHTS_INDEX, *COMPANIONS) or ("/" not in name and name.endswith(f"_{FAMILY}.py")):
+            path = api.hf_hub_download(repository, name, revision=revision)
+            (directory / name).write_bytes(Path(path).read_bytes())
 
-    own_files: tuple[str, ...] = ()  # besides the code
 
-    def complete(self, directory: Path, card: str | None) -> str | None:
-        """Complete a directory that is about to be uploaded.
+def _choose_card(directory: Path, name: str, given: str, results: Mapping[str, bytes]) -> str:
+    """Choose the card to upload: that of the repository, if it says anything, goes before the one that was saved."""
+    saved = _decode((directory / CARD).read_bytes()) if (directory / CARD).is_file() else ""
+    if not given:
+        return saved or _render_plain_card(name, os.listdir(directory))
+    is_old = _Origin(directory).read(RESULTS) != results if results else CHANGED in saved
+    return _mark_changed(given) if is_old else given
 
-        Args:
-            directory: Directory, to which Transformers may have added a card.
-            card: That card, or one that was there; None without one.
 
-        Returns:
-            The card to upload in its place.
-        """
-        return card
+class Uploaded:
+    """Base of what is uploaded as it is saved."""
 
-    def _upload_modified_files(
-        self, working_dir: str | os.PathLike[str], repo_id: str, files_timestamps: dict[str, float], **kwargs: Any
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Upload to the Hub, with the keywords of the base class."""
+        this: Any = self
+        hub = {key: kwargs.pop(key) for key in HUB_CHOICES & kwargs.keys()}
+        return self._push(lambda directory: this.save_pretrained(directory, **kwargs), repo_id, **hub)
+
+    def _push(
+        self,
+        save: Callable[[Path], Any],
+        repo_id: str,
+        *,
+        tags: Sequence[str] | str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        **commit: Any,
     ) -> Any:
-        directory, path = Path(working_dir), Path(working_dir) / CARD
-        written = path.read_text(encoding="utf-8") if path.is_file() else None
-        card = self.complete(directory, written)
-        if card is not None and BLANK in card:
-            card = _add_tags(PLAIN_CARD.format(family=FAMILY, name=repo_id), card)
-        if card is not None:
-            _write(path, card.encode())
-        # What was right already is uploaded too: the repository may not have it.
-        ours = {*self.own_files, *(source.name for source in list_code())}
-        others = {name: time for name, time in files_timestamps.items() if name not in ours}
-        return super()._upload_modified_files(working_dir, repo_id, others, **kwargs)  # type: ignore[misc]
+        """Save into a copy of a repository, and upload what has changed: what saving removes is removed there too."""
+        api = HfApi(token=token)
+        repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not revision.startswith("refs/pr"):
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as name:
+            directory, card = Path(name), Path(name) / CARD
+            _stage(api, repository, revision, directory)
+            before = {path.name: path.read_bytes() for path in directory.iterdir()}
+            results = {name: before[name] for name in RESULTS if name in before}
+            given = _decode(before.get(CARD, b""))
+            if any(sentence in given for sentence in BLANK):
+                card.unlink()
+                given = ""
+            save(directory)
+            text = _choose_card(directory, repository, given, results)
+            tags = [*(getattr(self, "model_tags", None) or []), *([tags] if isinstance(tags, str) else tags or [])]
+            _write(card, _complete_head(text, tags).encode())
+            after = {path.name: path for path in sorted(directory.iterdir())}
+            operations: list[Any] = [CommitOperationDelete(name) for name in sorted(before.keys() - after.keys())]
+            for name, path in after.items():
+                if name not in before or path.read_bytes() != before[name]:
+                    operations.append(CommitOperationAdd(name, path))
+            message = commit.pop("commit_message", None) or "Upload checkpoint"
+            return api.create_commit(repository, operations, commit_message=message, revision=revision, **commit)
 
 
-class PublishedConfig(_Uploaded):
+class _PublishedSettings(Uploaded):
+    """Base of what is one JSON file with settings, saved with the code of its family."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Save the settings, and the code of their family; results that were measured with others are removed."""
+        this: Any = self
+        directory = Path(save_directory)
+        before = _read_settings(directory / this.settings_file, this)
+        hub = {key: kwargs.pop(key) for key in HUB_CHOICES & kwargs.keys()}
+        files = super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
+        this.publish(save_directory)
+        if before not in (None, _read_settings(directory / this.settings_file, this)):
+            card = directory / CARD
+            if card.is_file():
+                _write(card, _mark_changed(_decode(card.read_bytes())).encode())
+            _remove_results(directory)
+        if push_to_hub:
+            self.push_to_hub(**{"repo_id": directory.name} | hub)
+        return files
+
+
+class PublishedConfig(_PublishedSettings):
     """Base of configurations that are saved with the code of their family."""
 
-    own_files = (CONFIG,)
+    settings_file = CONFIG
 
     @staticmethod
     def list_code() -> list[Path]:
@@ -229,20 +314,11 @@ class PublishedConfig(_Uploaded):
         content.pop("custom_pipelines", None)
         _write_json(path, content | _name_classes(config, model))
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save the configuration as the base class does, and the code of its family."""
-        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
-        self.publish(save_directory)
 
-    def complete(self, directory: Path, card: str | None) -> str | None:
-        self.publish(directory)
-        return card
-
-
-class PublishedProcessor(_Uploaded):
+class PublishedProcessor(_PublishedSettings):
     """Base of image processors that are saved with the code of their family."""
 
-    own_files = (PROCESSOR,)
+    settings_file = PROCESSOR
 
     @classmethod
     def publish(cls, directory: str | os.PathLike[str]) -> None:
@@ -252,32 +328,18 @@ class PublishedProcessor(_Uploaded):
             _write_code(Path(directory))
             _write_json(path, _read_json(path) | {"auto_map": {"AutoImageProcessor": processor}})
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """Save the image processor as the base class does, and the code of its family.
 
-        Where it takes the place of one with other settings, results that were measured with that one are removed.
-        """
-        path = Path(save_directory) / PROCESSOR
-        before = _read_settings(path)
-        files = super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
-        self.publish(save_directory)
-        if before is not None and before != _read_settings(path):
-            card = path.with_name(CARD)
-            if card.is_file():
-                _write(card, _mark_changed(card.read_text(encoding="utf-8", errors="replace")).encode())
-            _remove_results(path.parent)
-        return files
-
-    def complete(self, directory: Path, card: str | None) -> str | None:
-        self.publish(directory)
-        return card
-
-
-def _read_settings(path: Path | None) -> dict[str, Any] | None:
-    """Return the settings in a preprocessor_config.json; None without one."""
+def _read_settings(path: Path | None, part: Any = None) -> Any:
+    """Return the settings in a file of an image processor, or `part`, a configuration; the bytes of a damaged file."""
     if path is None or not path.is_file():
         return None
-    return {key: value for key, value in _read_json(path).items() if key not in FILE_KEYS and value is not None}
+    try:
+        content = _read_json(path)
+        if path.name == CONFIG:
+            return part.from_dict(content).signature_fields()
+        return {key: value for key, value in content.items() if key not in FILE_KEYS and value is not None}
+    except Exception:  # a damaged file raises whatever its reader comes upon
+        return path.read_bytes()
 
 
 def _holds_weights(files: Iterable[Path], state: Mapping[str, torch.Tensor]) -> bool:
@@ -294,112 +356,109 @@ def _holds_weights(files: Iterable[Path], state: Mapping[str, torch.Tensor]) -> 
     return seen == set(state)
 
 
-class _Origin:
-    """Checkpoint whose card and results a model may take along.
-
-    Args:
-        directory: Folder of its weights.
-        repository: Id, if they were downloaded: other files may have to be downloaded still.
-    """
-
-    def __init__(self, directory: Path, repository: str | None = None):
-        self.directory, self.repository = directory.absolute(), repository
-
-    def find(self, file: str) -> Path | None:
-        """Find a file; None if there is none, or it cannot be reached."""
-        path = self.directory / file
-        if path.is_file() or self.repository is None or self.directory.parent.name != "snapshots":
-            return path if path.is_file() else None
-        try:  # the cache names a folder by the commit
-            found = cached_file(self.repository, file, revision=self.directory.name)
-        except OSError:
-            return None
-        return None if found is None else Path(found)
-
-    def find_weights(self) -> list[Path]:
-        """Find the files of weights; none if one of them is missing."""
-        index = self.find(WEIGHTS_INDEX)
-        names = [WEIGHTS] if index is None else sorted(set(_read_json(index)["weight_map"].values()))
-        found = [path for name in names if (path := self.find(name))]
-        return found if len(found) == len(names) else []
-
-    def read_companions(self) -> dict[str, bytes]:
-        """Read what stands beside the weights, by name."""
-        found = {name: self.find(name) for name in (CARD, *RESULTS, PROCESSOR)}
-        return {name: path.read_bytes() for name, path in found.items() if path is not None}
-
-    def is_same(self, config: Any, state: Mapping[str, torch.Tensor], processor: Path) -> bool:
-        """Return whether this checkpoint scores as a model with the processor beside it, if there is one already."""
-        stored, settings = self.find(CONFIG), _read_settings(processor)
-        if stored is None or settings not in (None, _read_settings(self.find(PROCESSOR))):
-            return False
-        try:
-            theirs = type(config).from_dict(_read_json(stored))
-            same_config = theirs.signature_fields() == config.signature_fields()
-            return same_config and _holds_weights(self.find_weights(), state)
-        except Exception:  # a damaged checkpoint raises whatever its reader comes upon
-            return False
+def _list_shards(index: Path | None) -> list[str]:
+    """List the files of weights that an index names; none if it is damaged."""
+    try:
+        return [] if index is None else sorted(set(_read_json(index)["weight_map"].values()))
+    except Exception:
+        return []
 
 
 @dataclass(frozen=True)
-class _Companions:
-    """Files that a model is saved with besides its own, and what becomes of those that are there.
+class _Origin:
+    """Checkpoint whose card and results a model may take along."""
 
-    Attributes:
-        files: Contents by name; an image processor that is there already stays.
-        are_results_old: Whether results in the directory hold no longer.
-    """
+    directory: Path
+    weights: Sequence[Path] = ()  # files that were loaded
+    repository: str | None = None  # id, if they were downloaded: other files may have to be downloaded still
+    choices: Mapping[str, Any] = field(default_factory=dict)  # keywords that they were downloaded with
 
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    are_results_old: bool = False
+    def find(self, file: str) -> Path | None:
+        """Find a file; None if there is none, or it cannot be reached."""
+        found = self.directory / file if (self.directory / file).is_file() else None
+        if found is not None or self.repository is None:
+            return found
+        try:
+            path = cached_file(self.repository, file, _raise_exceptions_for_missing_entries=False, **self.choices)
+            return Path(path) if path else None
+        except OSError as error:
+            reason = str(error).partition("\n")[0]
+            logger.warning("%s of %s cannot be fetched, and is not saved: %s", file, self.repository, reason)
+            return None
 
-    def write(self, directory: Path) -> None:
-        """Write the files into the directory of the model."""
-        if self.are_results_old:
-            _remove_results(directory)
-        for name, content in self.files.items():
-            if name != PROCESSOR or not (directory / name).exists():
-                _write(directory / name, content)
+    def find_weights(self) -> list[Path]:
+        """Find the files of weights: those that were loaded, or those that would be; none if one is missing."""
+        if self.weights and all(path.is_file() for path in self.weights):
+            return list(self.weights)
+        if whole := self.find(WEIGHTS):
+            return [whole]
+        names = _list_shards(self.find(WEIGHTS_INDEX))
+        found = [path for name in names if (path := self.find(name))]
+        return found if len(found) == len(names) else []
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Read those of some files that there are."""
+        return {name: path.read_bytes() for name in names if (path := self.find(name))}
+
+    def is_same(self, config: Any, state: Mapping[str, torch.Tensor], processor: Path) -> bool:
+        """Return whether this checkpoint scores as a model with the processor beside it, if there is one already."""
+        same_config = _read_settings(self.find(CONFIG), config) == config.signature_fields()
+        if not same_config or _read_settings(processor) not in (None, _read_settings(self.find(PROCESSOR))):
+            return False
+        try:
+            return _holds_weights(self.find_weights(), state)
+        except Exception:  # a damaged file raises whatever its reader comes upon
+            return False
 
 
 def _find_companions(
     loaded: _Origin | None, config: Any, state: Mapping[str, torch.Tensor], directory: Path
-) -> _Companions:
+) -> dict[str, bytes | None]:
     """Find what to save besides a model, before any file in the directory is overwritten.
 
-    Files that are in the directory already go before those that the model was loaded with.
+    What is in the directory stays, save card and results of other weights there. Each file that is missing comes from
+    where the model was loaded; if the model was changed since, only its card does. None stands for a file to remove.
     """
-    is_there = any((directory / name).is_file() for name in (CARD, *RESULTS))
-    origin = _Origin(directory) if is_there else loaded
-    if origin is None:
-        return _Companions()
-    files = origin.read_companions()
-    has_weights = any(origin.find(name) for name in (WEIGHTS, WEIGHTS_INDEX))
-    is_ahead = is_there and not has_weights  # written for the weights that are saved now
-    if is_ahead or origin.is_same(config, state, directory / PROCESSOR):
-        return _Companions(files)
-    card = {CARD: _mark_changed(files[CARD].decode(errors="replace")).encode()} if CARD in files else {}
-    return _Companions(card, are_results_old=is_there)
+    here, processor = _Origin(directory), directory / PROCESSOR
+    if loaded is not None and loaded.directory.resolve() == directory.resolve():
+        here = loaded
+    weights = [*directory.glob("model*.safetensors"), *directory.glob("pytorch_model*.bin")]
+    is_old = bool(weights) and not here.is_same(config, state, processor)
+    origin = here if loaded is None or (is_old and loaded.find(CARD) is None) else loaded
+    is_same = origin.is_same(config, state, processor)
+    found = origin.read(COMPANIONS if is_same else (CARD,))
+    if CARD in found and not is_same:
+        found[CARD] = _mark_changed(_decode(found[CARD])).encode()
+    replaced = {CARD, *RESULTS} if is_old else set()
+    missing = {name: found[name] for name in found if name in replaced or not (directory / name).is_file()}
+    return dict.fromkeys(replaced & set(RESULTS)) | missing
 
 
-class PublishedModel(_Uploaded):
+def _remove_other_layout(directory: Path) -> None:
+    """Remove whole weights where shards were saved over them, and the index of shards that were replaced."""
+    names = _list_shards(directory / WEIGHTS_INDEX)
+    is_sharded = bool(names) and all((directory / name).is_file() for name in names)
+    (directory / (WEIGHTS if is_sharded else WEIGHTS_INDEX)).unlink(missing_ok=True)
+
+
+class PublishedModel(Uploaded):
     """Base of models that are saved with the code of their family, and with what their checkpoint says of itself.
 
     Card, self-test, metrics and image processor come from where the model was loaded. If its weights or settings were
-    changed since, only the card is taken along, without results; it says so.
+    changed since, only the card is taken along; it says so.
     """
 
-    own_files = (CONFIG, PROCESSOR, CARD, *RESULTS)
     _origin: _Origin | None = None
-    _companions = _Companions()  # of the last save
 
     @classmethod
     def _load_pretrained_model(
         cls, model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
         if checkpoint_files:  # only here is it known where the weights come from
-            name = str(load_config.pretrained_model_name_or_path)
-            model._origin = _Origin(Path(checkpoint_files[0]).parent, None if os.path.exists(name) else name)
+            files = [Path(os.path.abspath(file)) for file in checkpoint_files]
+            name, choices = str(load_config.pretrained_model_name_or_path), dict(load_config.download_kwargs or {})
+            choices["revision"] = extract_commit_hash(str(files[0]), None) or choices.get("revision")
+            model._origin = _Origin(files[0].parent, files, None if os.path.exists(name) else name, choices)
         base: Any = super()
         return base._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs)
 
@@ -408,29 +467,31 @@ class PublishedModel(_Uploaded):
         save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
         state_dict: dict[str, Any] | None = None,
+        push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
         """Save the model as the base class does, with the code of its family, its card and its results."""
-        base: Any = super()
-        directory, rest = Path(save_directory), kwargs | {"is_main_process": is_main_process, "state_dict": state_dict}
-        if directory.is_file() or not self.should_save_on_this_rank(is_main_process):  # type: ignore[attr-defined]
-            base.save_pretrained(save_directory, **rest)
+        hub = {key: kwargs.pop(key) for key in HUB_CHOICES & kwargs.keys()}
+        rest = kwargs | {"is_main_process": is_main_process, "state_dict": state_dict}
+        directory = Path(save_directory)
+        self._save(directory, self._origin, **rest)
+        if push_to_hub and not directory.is_file():
+            self._push(lambda copy: self._save(copy, _Origin(directory), **rest), **{"repo_id": directory.name} | hub)
+
+    def _save(self, directory: Path, origin: _Origin | None, **kwargs: Any) -> None:
+        this, base, given = self, super(), kwargs["state_dict"]  # type: Any, Any, Any
+        if directory.is_file() or not this.should_save_on_this_rank(kwargs["is_main_process"]):
+            base.save_pretrained(directory, **kwargs)
             return
-        this: Any = self
-        self._companions = _find_companions(
-            self._origin, this.config, this.state_dict() if state_dict is None else state_dict, directory
-        )
-        base.save_pretrained(save_directory, **rest)
-        self._companions.write(directory)
-
-    def complete(self, directory: Path, card: str | None) -> str | None:
-        this: Any = self
-        this.config.publish(directory)
-        self._companions.write(directory)
-        own = self._companions.files.get(CARD)
-        if own is not None:  # Transformers has written another one over it
-            return own.decode() if card is None else _add_tags(own.decode(), card)
-        return _mark_changed(card) if card is not None and MEASURED.search(card) else card
+        files = _find_companions(origin, this.config, this.state_dict() if given is None else given, directory)
+        kwargs["state_dict"] = given and dict(given)  # the base class empties it
+        base.save_pretrained(directory, **kwargs)
+        _remove_other_layout(directory)
+        if None in files.values():
+            _remove_results(directory)
+        for name, content in files.items():
+            if content is not None:
+                _write(directory / name, content)
 
 
-__all__ = ["PublishedConfig", "PublishedModel", "PublishedProcessor", "list_code"]
+__all__ = ["PublishedConfig", "PublishedModel", "PublishedProcessor", "Uploaded", "list_code"]
