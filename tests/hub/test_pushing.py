@@ -58,6 +58,7 @@ load().push_to_hub("someone/edited")
 result["kept"] = HfApi().hf_hub_download("someone/edited", "README.md")
 result["kept"] = Path(result["kept"]).read_text()
 load_square().push_to_hub("someone/edited")
+AutoModel.from_pretrained("someone/edited").save_pretrained("without results")
 
 for name, card in {
     "latin": b"---\\nlicense: mit\\n---\\n# caf\\xe9\\n",
@@ -71,6 +72,13 @@ for name, card in {
 
 AutoImageProcessor.from_pretrained(published).push_to_hub("someone/alone")
 result["alone"] = Path(HfApi().hf_hub_download("someone/alone", "README.md")).read_text()
+AutoImageProcessor.from_pretrained(published).push_to_hub("someone/filled")
+put_card("someone/filled", result["alone"].replace("alone", "filled").encode() + b"Mine.\\n")
+load().push_to_hub("someone/filled")
+HfApi().create_repo("someone/blank")
+blanks = 39 * "[More Information Needed]\\n"
+put_card("someone/blank", ("---\\nlicense: mit\\n---\\n# Model Card\\n" + blanks).encode())
+load().push_to_hub("someone/blank")
 load().push_to_hub("someone/alone")
 
 shutil.copytree(published, "local")
@@ -84,6 +92,10 @@ HfApi().create_repo("someone/below")
 for path in Path(published).iterdir():
     HfApi().upload_file(path_or_fileobj=path, path_in_repo="x/" + path.name, repo_id="someone/below")
 AutoModel.from_pretrained("someone/below", subfolder="x", cache_dir="cache").save_pretrained("fetched")
+for offline in (False, True):
+    choices = {"subfolder": "x", "cache_dir": "other", "local_files_only": offline}
+    model = AutoModel.from_pretrained("someone/below", **choices)
+model.save_pretrained("unreachable")
 """
 RESULTS = {"metrics.json", "self_test.json"}
 NOTE = "Weights or settings were changed after this card was written"
@@ -139,6 +151,12 @@ def test_a_processor_alone_has_a_card_about_itself_until_a_model_comes(pushed):
     assert "Pristine pictures: 24" in read_card(hub, "alone")
 
 
+def test_only_a_card_that_says_nothing_is_replaced(pushed):
+    hub, report, _ = pushed
+    assert read_card(hub, "filled") == report["alone"].replace("alone", "filled") + "Mine.\n"
+    assert "Pristine pictures: 24" in read_card(hub, "blank")
+
+
 def test_saving_with_an_upload_keeps_the_card_of_the_folder(pushed):
     hub, report, _ = pushed
     assert "# By hand" in report["local"] and NOTE in report["local"]
@@ -148,3 +166,11 @@ def test_saving_with_an_upload_keeps_the_card_of_the_folder(pushed):
 def test_all_files_of_a_subfolder_on_the_hub_are_saved(pushed):
     names = {path.name for path in (pushed[2] / "fetched").iterdir()}
     assert {*RESULTS, "README.md", "preprocessor_config.json"} <= names
+
+
+def test_files_that_cannot_be_fetched_are_named(pushed):
+    _, report, folder = pushed
+    said = "metrics.json of someone/below cannot be fetched, and is not saved: We couldn't connect to"
+    assert report["stderr"].count(said) == 1
+    assert "someone/edited cannot be fetched" not in report["stderr"]
+    assert not RESULTS & {path.name for path in (folder / "unreachable").iterdir()}

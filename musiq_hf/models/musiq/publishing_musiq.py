@@ -54,8 +54,7 @@ CHANGED = (
     "> Weights or settings were changed after this card was written. What it says about source, data and recipe is "
     "where they started from. Its numbers were measured before the change."
 )
-# Sentences of cards that say nothing, by Transformers and by this file: every other card may take their place.
-BLANK = ("This model card has been automatically generated", "It is not noted where it comes from.")
+BLANK, MOST_BLANKS = "[More Information Needed]", 20  # a card by Transformers that nobody has filled in has more
 PLAIN_HEAD = f"---\nlibrary_name: transformers\ntags:\n- {FAMILY}\n---\n\n"
 PLAIN_CARD = """\
 # {name}
@@ -252,7 +251,8 @@ class Uploaded:
             before = {path.name: path.read_bytes() for path in directory.iterdir()}
             results = {name: before[name] for name in RESULTS if name in before}
             given = _decode(before.get(CARD, b""))
-            if any(sentence in given for sentence in BLANK):
+            plain = _render_plain_card(repository, before)
+            if given.count(BLANK) > MOST_BLANKS or given.rstrip().endswith(plain.rstrip()):
                 card.unlink()
                 given = ""
             save(directory)
@@ -379,11 +379,12 @@ class _Origin:
         if found is not None or self.repository is None:
             return found
         try:
-            path = cached_file(self.repository, file, _raise_exceptions_for_missing_entries=False, **self.choices)
+            path = cached_file(self.repository, file, **self.choices)
             return Path(path) if path else None
         except OSError as error:
-            reason = str(error).partition("\n")[0]
-            logger.warning("%s of %s cannot be fetched, and is not saved: %s", file, self.repository, reason)
+            if error.__cause__ is not None:  # without a cause, the Hub says that there is none
+                reason = str(error).partition("\n")[0]
+                logger.warning("%s of %s cannot be fetched, and is not saved: %s", file, self.repository, reason)
             return None
 
     def find_weights(self) -> list[Path]:
