@@ -88,6 +88,8 @@ given.config.score_scale = 2.0
 given.save_pretrained("local", push_to_hub=True, repo_id="someone/local")
 result["local"] = Path("local", "README.md").read_text()
 
+given.save_pretrained("none", is_main_process=False, push_to_hub=True, repo_id="someone/none")
+
 HfApi().create_repo("someone/below")
 for path in Path(published).iterdir():
     HfApi().upload_file(path_or_fileobj=path, path_in_repo="x/" + path.name, repo_id="someone/below")
@@ -161,6 +163,10 @@ def test_saving_with_an_upload_keeps_the_card_of_the_folder(pushed):
     hub, report, _ = pushed
     assert "# By hand" in report["local"] and NOTE in report["local"]
     assert read_card(hub, "local") == report["local"] and not RESULTS & set(hub.files("someone/local"))
+
+
+def test_one_process_of_several_uploads(pushed):
+    assert "someone/none" not in pushed[0].commits
 
 
 def test_all_files_of_a_subfolder_on_the_hub_are_saved(pushed):

@@ -474,9 +474,9 @@ class PublishedModel(Uploaded):
         """Save the model as the base class does, with the code of its family, its card and its results."""
         hub = {key: kwargs.pop(key) for key in HUB_CHOICES & kwargs.keys()}
         rest = kwargs | {"is_main_process": is_main_process, "state_dict": state_dict}
-        directory = Path(save_directory)
+        directory, this = Path(save_directory), self  # type: Path, Any
         self._save(directory, self._origin, **rest)
-        if push_to_hub and not directory.is_file():
+        if push_to_hub and this.should_save_on_this_rank(is_main_process) and not directory.is_file():
             self._push(lambda copy: self._save(copy, _Origin(directory), **rest), **{"repo_id": directory.name} | hub)
 
     def _save(self, directory: Path, origin: _Origin | None, **kwargs: Any) -> None:
