@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 URL_PREFIXES = ("http://", "https://")
 TGA = "TGA"  # has no mark of its own, so any file may look like one
@@ -172,6 +173,29 @@ def drop_texts(content: bytes) -> BytesIO | None:
         is_changed |= is_text
         kept.append(_unpack_text(kind, whole) if is_text else whole)
     return BytesIO(b"".join(kept)) if is_changed else None
+
+
+def is_broken_off(image: Any) -> bool:
+    """Return whether Pillow broke off loading a PNG picture behind its pixels, so that not all of it is read."""
+    if not isinstance(image, PngImageFile) or image.tile:
+        return False
+    return image.fp is not None if image.is_animated else image.png is not None
+
+
+def reopen(image: Any) -> BytesIO:
+    """Return the bytes of the file of a picture that `is_broken_off`.
+
+    Raises:
+        ValueError: If its file is closed and has no name, or the picture is a later frame of it.
+        OSError: If its file cannot be read.
+    """
+    if image.tell() or not (image.fp or image.filename):
+        raise ValueError("what stands behind its pixels cannot be read, and its file cannot be read again")
+    if image.fp:
+        image.fp.seek(0)
+        return BytesIO(image.fp.read())
+    with open(image.filename, "rb") as file:
+        return BytesIO(file.read())
 
 
 def _read_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -29,7 +29,9 @@ from .image_formats_musiq import (
     LargePictureError,
     RefusedPictureError,
     drop_texts,
+    is_broken_off,
     open_file,
+    reopen,
 )
 
 Answer = TypeVar("Answer")
@@ -285,29 +287,32 @@ def load_image(
     return _load_base64(name, partial(decode, check_size=check_size))
 
 
-def _load_pil(image: Image.Image, *, upright: bool, check_size: SizeCheck) -> Image.Image:
+def _load_pil(image: Any, *, upright: bool, check_size: SizeCheck) -> Image.Image:
     """Decode a PIL image, and apply its EXIF orientation if asked to."""
     name = _get_pil_name(image)
     with LOADING, _name_failures(name):  # Pillow opens lazily, so a damaged file shows only here
         if image.format == "EPS" and getattr(image, "tile", None):  # decoding it would start Ghostscript
             raise RefusedPictureError(f"{name}: {POSTSCRIPT}.")
         check_size(image.size, name)
-        try:
-            image.load()
-        except ValueError:
-            plain = _read_without_texts(image)
-            if plain is None:
-                raise
-            return decode_image(plain, name, upright=upright)
+        if not is_broken_off(image):
+            _load_whole(image)
+        if is_broken_off(image):
+            return decode_image(reopen(image), name, upright=upright)
         return _turn_upright(image) if upright else image
 
 
-def _read_without_texts(image: Any) -> BytesIO | None:
-    """Return the file of an opened picture without its texts; None if it is no PNG file, or a later frame of one."""
-    if image.format != "PNG" or image.tell() or image.fp is None:
-        return None
-    image.fp.seek(0)
-    return drop_texts(image.fp.read())
+def _load_whole(image: Any) -> None:
+    """Load a PIL image, if it is whole up to the end of its pixels; see `is_broken_off` for what follows them.
+
+    One that fails does so each time. Without that, Pillow would take what it has got for the whole.
+    """
+    tiles = list(getattr(image, "tile", ()))
+    try:
+        image.load()
+    except Exception:
+        if not is_broken_off(image):
+            image.tile = tiles
+            raise
 
 
 def _load_base64(text: str, decode: Callable[..., Image.Image]) -> Image.Image:
