@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 URL_PREFIXES = ("http://", "https://")
 TGA = "TGA"  # has no mark of its own, so any file may look like one
@@ -76,7 +77,8 @@ STRANGERS = {
 }  # what files that no format fits are, by their first bytes
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # Tags of TIFF files.
-NEW_SUBFILE_TYPE, SUB_IFDS, DNG_VERSION = 254, 330, 50706
+NEW_SUBFILE_TYPE, COMPRESSION, MAKE, SUB_IFDS, DNG_VERSION = 254, 259, 271, 330, 50706
+OLD_JPEG = 6  # value of COMPRESSION, which Canon's RAW files have and no TIFF file of a camera
 REDUCED = 1  # bit of the first of them: a smaller copy of another picture of the file
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -120,19 +122,35 @@ def open_file(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Image:
         RefusedPictureError: If the file is no picture of a known format.
     """
     suffix = find_suffix(name)
-    if suffix in RAW_SUFFIXES:  # many of them are TIFF files, of which Pillow would read a small copy
-        raise RefusedPictureError(f"{name}: {RAW}.")
-    may_be_tga = suffix in FORMATS[TGA] or suffix not in PICTURE_SUFFIXES
+    may_be_tga = suffix in FORMATS[TGA] or suffix not in (*PICTURE_SUFFIXES, *RAW_SUFFIXES)
     formats = [kind for kind in list_formats() if kind != TGA or may_be_tga]
     try:
         opened = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         reason = _recognize(_read_head(file), suffix)
         raise RefusedPictureError(f"{name}: {reason}.") from error
-    if opened.format == "TIFF" and (_is_reduced(opened) or _read_head(file)[8:10] == b"CR"):
+    try:
+        check_developed(opened, name)
+    except RefusedPictureError:
         opened.close()
-        raise RefusedPictureError(f"{name}: {RAW}.")
+        raise
     return opened
+
+
+def check_developed(opened: Any, name: str) -> None:
+    """Raise a RefusedPictureError if an opened TIFF file is a camera's RAW file.
+
+    Many of them are TIFF files, of which Pillow reads a small copy. Other formats are what they are, whatever their
+    name.
+
+    Args:
+        opened: Picture, as Pillow has opened it.
+        name: Name of the picture, whose ending may be one of RAW files.
+    """
+    if isinstance(opened, TiffImageFile) and (
+        find_suffix(name) in RAW_SUFFIXES or _is_reduced(opened) or _read_opened_head(opened)[8:10] == b"CR"
+    ):
+        raise RefusedPictureError(f"{name}: {RAW}.")
 
 
 def _read_head(file: str | os.PathLike[str] | BytesIO) -> bytes:
@@ -142,12 +160,23 @@ def _read_head(file: str | os.PathLike[str] | BytesIO) -> bytes:
         return opened.read(16)
 
 
+def _read_opened_head(opened: Any) -> bytes:
+    """Read the first bytes of a picture that Pillow has opened; nothing if its file is not at hand any more."""
+    if opened.fp is None or getattr(opened.fp, "closed", False):
+        return _read_head(opened.filename) if os.path.isfile(opened.filename) else b""
+    place = opened.fp.tell()
+    opened.fp.seek(0)
+    head: bytes = opened.fp.read(16)
+    opened.fp.seek(place)
+    return head
+
+
 def _recognize(head: bytes, suffix: str) -> str:
     """Say what a file is that no format fits, and what to do."""
     is_heif = suffix in HEIF_SUFFIXES or (head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS)
     if is_heif and "HEIF" not in list_formats():
         return HEIF
-    if head[4:12] == b"ftypcrx ":
+    if suffix in RAW_SUFFIXES or head[4:12] == b"ftypcrx ":
         return RAW
     known = (reason for mark, reason in STRANGERS.items() if head.startswith(mark))
     return next(known, "not a picture that Pillow can read. Convert it to PNG or JPEG")
@@ -156,8 +185,10 @@ def _recognize(head: bytes, suffix: str) -> str:
 def _is_reduced(opened: Any) -> bool:
     """Return whether a TIFF file is a DNG, or its first picture is a smaller copy of one that Pillow does not read."""
     tags = opened.tag_v2
-    kind = tags.get(NEW_SUBFILE_TYPE, 0)
-    return DNG_VERSION in tags or (isinstance(kind, int) and bool(kind & REDUCED) and SUB_IFDS in tags)
+    kind, maker = tags.get(NEW_SUBFILE_TYPE, 0), tags.get(MAKE, "")
+    is_copy = isinstance(kind, int) and bool(kind & REDUCED) and SUB_IFDS in tags
+    is_canon = isinstance(maker, str) and maker.startswith("Canon") and tags.get(COMPRESSION) == OLD_JPEG
+    return DNG_VERSION in tags or is_copy or is_canon
 
 
 def drop_texts(content: bytes) -> BytesIO | None:

@@ -28,6 +28,7 @@ from .image_formats_musiq import (
     URL_PREFIXES,
     LargePictureError,
     RefusedPictureError,
+    check_developed,
     drop_texts,
     is_broken_off,
     open_file,
@@ -293,6 +294,7 @@ def _load_pil(image: Any, *, upright: bool, check_size: SizeCheck) -> Image.Imag
     with LOADING, _name_failures(name):  # Pillow opens lazily, so a damaged file shows only here
         if image.format == "EPS" and getattr(image, "tile", None):  # decoding it would start Ghostscript
             raise RefusedPictureError(f"{name}: {POSTSCRIPT}.")
+        check_developed(image, name)
         check_size(image.size, name)
         if not is_broken_off(image):
             _load_whole(image)
