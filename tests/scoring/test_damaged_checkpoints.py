@@ -91,6 +91,20 @@ FIELDS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("lengths", "patch_size"),
+    [(range(1025, 2049), 32), (range(1, 257), 1), (range(1, 1000), 1024), ([8192, 8191], 32)],
+)
+def test_resized_copies_are_bounded_together(lengths, patch_size):
+    fields = {"longer_side_lengths": list(lengths), "patch_size": patch_size, "use_scale_embedding": False}
+    for make in (
+        lambda: MusiqConfig.from_dict(fields),
+        lambda: MusiqImageProcessor(longer_side_lengths=list(lengths), patch_size=patch_size),
+    ):
+        with pytest.raises(ValueError, match=r"must make copies of at most \d+ patches of \d+ pixels in all, got"):
+            make()
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_field_of_a_wrong_type_or_size_is_named(folder, capsys, name):
     value, sentence = FIELDS[name]

@@ -34,7 +34,7 @@ LARGEST = {
     "pre_logits_size": 2**16,
     "num_labels": 2**17,
 }
-LARGEST_COPY = 2**16  # patches of a resized copy: a square of 8192 pixels, cut into patches of 32
+LARGEST_COPY = 2**16  # patches of all resized copies: a square of 8192 pixels, cut into patches of 32
 LARGEST_LENGTH = 2**14  # pixels
 _NAMES = {
     int: "a whole number",
@@ -113,6 +113,12 @@ def check_lengths(lengths: Sequence[int], patch_size: int) -> None:
         raise ValueError(
             f"`longer_side_lengths` must be at most {longest} pixels with patches of {patch_size}, got "
             f"{shorten(list(lengths))}."
+        )
+    count, most = sum((-(-length // patch_size)) ** 2 for length in lengths), (-(-longest // patch_size)) ** 2
+    if count > most:
+        raise ValueError(
+            f"`longer_side_lengths` must make copies of at most {most} patches of {patch_size} pixels in all, got "
+            f"{count} of {len(lengths)} copies. Remove some."
         )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Formats of picture files, and the one door through which all of them are opened.
+"""Formats of picture files, sizes that are accepted, and the one door through which all files are opened.
 
 The list has every raster format with an ending of its own that Pillow decodes by itself. Left out are:
 
@@ -11,9 +11,10 @@ The list has every raster format with an ending of its own that Pillow decodes b
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from io import BytesIO
+from numbers import Real
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,11 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+SizeCheck = Callable[[tuple[int, int], str], None]  # function of width and height, and of a name, that raises or not
+# The embedded checkpoint takes under two minutes on two cores for as many. The time grows with their square.
+MAX_MEGAPIXELS = 35.0
+PIXELS_OF_TOKEN = 32**2  # of a patch of the published models, for which the limit in megapixels is meant
+SPARE_TOKENS = 1.25  # for patches that a picture fills in part, and for resized copies
 URL_PREFIXES = ("http://", "https://")
 TGA = "TGA"  # has no mark of its own, so any file may look like one
 FORMATS = {
@@ -92,6 +98,59 @@ class RefusedPictureError(ValueError):
 
 class LargePictureError(RefusedPictureError):
     """Error of a picture with more pixels than a limit allows."""
+
+
+def check_limit(max_megapixels: Any) -> None:
+    """Raise a ValueError if a limit in megapixels is no number above 0; infinity sets no limit."""
+    is_number = isinstance(max_megapixels, Real) and not isinstance(max_megapixels, bool)
+    if not (is_number and max_megapixels > 0):
+        raise ValueError(f"`max_megapixels` must be above 0, or inf for no limit, got {max_megapixels!r}.")
+
+
+def check_megapixels(size: tuple[int, int], name: str, *, max_megapixels: float, advice: str) -> None:
+    """Check the size of a picture before its pixels are decoded.
+
+    Args:
+        size: Width and height, in pixels.
+        name: Name of the picture in the error message.
+        max_megapixels: Largest number of pixels, in millions.
+        advice: Sentence that says what to do.
+
+    Raises:
+        LargePictureError: If the picture is larger.
+    """
+    megapixels = size[0] * size[1] / 1e6
+    if megapixels > max_megapixels:
+        raise LargePictureError(
+            f"{name}: {size[0]}x{size[1]} pixels are {megapixels:.4g} megapixels, and the limit is "
+            f"{max_megapixels:.4g}. {advice}"
+        )
+
+
+def check_tokens(num_tokens: int, size: tuple[int, int], name: str, *, max_megapixels: float, advice: str) -> None:
+    """Check the length of a picture in tokens, on which the time depends: small patches make many of few pixels.
+
+    Args:
+        num_tokens: Tokens of the picture.
+        size: Width and height, in pixels.
+        name: Name of the picture in the error message.
+        max_megapixels: Limit, in millions of pixels cut into patches of 32. The default is the least that counts.
+        advice: Sentence that says what to do.
+
+    Raises:
+        LargePictureError: If the picture has more tokens than one of so many megapixels.
+    """
+    limit = max(max_megapixels, MAX_MEGAPIXELS)
+    megapixels = num_tokens * PIXELS_OF_TOKEN / 1e6
+    if megapixels > limit * SPARE_TOKENS:
+        raise LargePictureError(
+            f"{name}: {size[0]}x{size[1]} pixels are {num_tokens:,} tokens of this model, as many as "
+            f"{megapixels:.4g} megapixels have in patches of 32, and the limit is {limit:.4g}. {advice}"
+        )
+
+
+def accept_size(size: tuple[int, int], name: str) -> None:
+    """Accept a picture of any size, as a `SizeCheck`."""
 
 
 def find_suffix(name: str) -> str:

@@ -28,6 +28,8 @@ from .image_formats_musiq import (
     URL_PREFIXES,
     LargePictureError,
     RefusedPictureError,
+    SizeCheck,
+    accept_size,
     check_developed,
     drop_texts,
     is_broken_off,
@@ -36,9 +38,6 @@ from .image_formats_musiq import (
 )
 
 Answer = TypeVar("Answer")
-SizeCheck = Callable[[tuple[int, int], str], None]  # function of width and height, and of a name, that raises or not
-# The embedded checkpoint takes under two minutes on two cores for as many. The time grows with their square.
-MAX_MEGAPIXELS = 35.0
 CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
 ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 TURNS: dict[Any, Image.Transpose] = {
@@ -115,36 +114,6 @@ class Header(NamedTuple):
     mode: str
     size: tuple[int, int]
     is_turned: bool
-
-
-def check_limit(max_megapixels: float) -> None:
-    """Raise a ValueError if a limit in megapixels is not above 0; infinity sets no limit."""
-    if not max_megapixels > 0:
-        raise ValueError(f"`max_megapixels` must be above 0, or inf for no limit, got {max_megapixels}.")
-
-
-def check_megapixels(size: tuple[int, int], name: str, *, max_megapixels: float, advice: str) -> None:
-    """Check the size of a picture before its pixels are decoded.
-
-    Args:
-        size: Width and height, in pixels.
-        name: Name of the picture in the error message.
-        max_megapixels: Largest number of pixels, in millions.
-        advice: Sentence that says what to do.
-
-    Raises:
-        LargePictureError: If the picture is larger.
-    """
-    megapixels = size[0] * size[1] / 1e6
-    if megapixels > max_megapixels:
-        raise LargePictureError(
-            f"{name}: {size[0]}x{size[1]} pixels are {megapixels:.4g} megapixels, and the limit is "
-            f"{max_megapixels:.4g}. {advice}"
-        )
-
-
-def accept_size(size: tuple[int, int], name: str) -> None:
-    """Accept a picture of any size, as a `SizeCheck`."""
 
 
 def _read_file(
