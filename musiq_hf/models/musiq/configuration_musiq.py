@@ -127,8 +127,8 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
     drop_path_rate: float | int = 0.0
-    layer_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
+    layer_norm_eps: float | int = 1e-6
+    initializer_range: float | int = 0.02
     patch_encoder: Literal["linear", "conv", "resnet"] = "resnet"
     patch_encoder_depth: int = 5
     patch_encoder_width: int = 64
@@ -273,7 +273,7 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
         check_lengths(self.longer_side_lengths, self.patch_size)
-        if not self.layer_norm_eps > 0:
+        if self.layer_norm_eps == 0:
             raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
         for name, largest in (("layer_norm_eps", 1), ("initializer_range", 10)):
             if not 0 <= getattr(self, name) <= largest:
