@@ -5,10 +5,11 @@ python examples/make_figures.py
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.common.arguments import parse_arguments
+from musiq_hf.common.arguments import parse_arguments, run_command
 from musiq_hf.explain import plot_attention, plot_degradations, plot_quality_map, quality_map
 from musiq_hf.pictures import open_picture
 from musiq_hf.scoring import load_quality
@@ -43,8 +44,13 @@ def draw(folder: Path) -> list[Path]:
     return paths
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Draw the figures, and print their paths."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse_arguments(parser)  # none but --help: whatever else is given is refused
     logging.disable_progress_bar()
-    print(*draw(FOLDER), sep="\n")
+    return run_command("make_figures", lambda: print(*draw(FOLDER), sep="\n"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

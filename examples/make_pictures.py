@@ -5,9 +5,10 @@ pip install scikit-image && python examples/make_pictures.py
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from musiq_hf.common.arguments import parse_arguments
+from musiq_hf.common.arguments import parse_arguments, run_command
 from musiq_hf.common.extras import require
 from musiq_hf.pictures import degrade
 
@@ -19,11 +20,8 @@ BLUR_SIGMA = 1.5  # pixels
 NOISE_SIGMA = 25  # gray levels of 255
 
 
-def main() -> None:
+def make(output_dir: Path) -> None:
     """Write each photograph three times: sharp, blurred, and blurred and noisy."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "pictures")
-    output_dir: Path = parse_arguments(parser).output_dir
     output_dir.mkdir(parents=True, exist_ok=True)
     photographs = require("skimage.data", extra="pictures")
     for name in ("astronaut", "rocket"):
@@ -34,5 +32,13 @@ def main() -> None:
             picture.save(output_dir / f"{name}_{label}.jpg", quality=92)
 
 
+def main() -> int:
+    """Make the pictures; return 2 if a package is missing or a folder cannot be written."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "pictures")
+    arguments = parse_arguments(parser)
+    return run_command("make_pictures", lambda: make(arguments.output_dir))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

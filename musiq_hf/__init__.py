@@ -5,13 +5,12 @@ Importing registers the classes, so that `AutoModel`, `AutoImageProcessor` and `
 know them.
 """
 
-import os
 import sys
 import sysconfig
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .common.interrupts import report_interrupts
 from .version import __version__
 
 
@@ -40,17 +39,8 @@ def _is_program() -> bool:
     return _is_command() or folder in (clone / "conversion", clone / "examples")
 
 
-def _report_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Report Ctrl-C while a program is still importing, as `run_command` does later, and end the process."""
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-        return
-    print(f"{Path(*sys.argv[:1]).name}: interrupted.", file=sys.stderr, flush=True)
-    os._exit(130)  # an exit code from here on is not asked for, and nothing has been begun
-
-
 if _is_program():
-    sys.excepthook = _report_interrupt
+    report_interrupts()
 
 if TYPE_CHECKING or not _is_command():
     from .models.auto import DEFAULT_CHECKPOINT, AutoModelForImageQualityAssessment, register

@@ -30,7 +30,7 @@ PATH is one of
   a folder                all pictures below it, known by their endings; hidden files are left out, and how many
                           others were is said at the end
   a pattern in quotes     'photos/**/*.jpg', 'shards/*.tar'
-  a .tar file             WebDataset shard or not; read in place, never unpacked
+  a .tar file             WebDataset shard or not; read in place, never unpacked, and its hidden members left out
   a .parquet file         with a column of pictures, as `datasets` writes it
   a .csv file             with a column of paths, relative to the file
   a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from .interrupts import stop_reporting_interrupts
 from .terminal import escape_controls, print_text
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C has ended, as shells say it
@@ -111,6 +112,7 @@ def run_command(name: str, command: Callable[[], int | None], *, example: str | 
         program and keep their traceback.
     """
     try:
+        stop_reporting_interrupts()
         return command() or 0
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,13 +23,18 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from ..models.musiq.image_formats_musiq import PICTURE_SUFFIXES, URL_PREFIXES, find_suffix
-from ..models.musiq.image_loading_musiq import (
+from ..models.musiq.image_formats_musiq import (
     MAX_MEGAPIXELS,
+    PICTURE_SUFFIXES,
+    URL_PREFIXES,
     SizeCheck,
     accept_size,
     check_limit,
     check_megapixels,
+    check_tokens,
+    find_suffix,
+)
+from ..models.musiq.image_loading_musiq import (
     decode_image,
     describe,
     download,
@@ -52,6 +57,7 @@ __all__ = [
     "check_limit",
     "check_megapixels",
     "check_preset",
+    "check_tokens",
     "choose_decoder",
     "compute_shrunk_size",
     "decode_image",

@@ -28,11 +28,13 @@ def read_tar(path: str, columns: Columns) -> Iterator[Source | LeftOutFile]:
     problem, index = None, None
     try:
         for member in _read_headers(path):
-            if has_picture_suffix(member.name) and not member.isdir():
+            if member.isdir() or _is_hidden(member.name):
+                continue
+            if has_picture_suffix(member.name):
                 if index is None and (member.islnk() or member.issym()):
                     index = _index_members(path)
                 yield _read_member(path, member, index or {})
-            elif not (member.isdir() or _is_hidden(member.name)):
+            else:
                 yield LeftOutFile(member.name)
     except Exception as error:  # damaged headers provoke errors of all kinds
         problem = describe_error(error)
@@ -41,8 +43,8 @@ def read_tar(path: str, columns: Columns) -> Iterator[Source | LeftOutFile]:
 
 
 def _is_hidden(name: str) -> bool:
-    """Return whether the name of a member, or of a folder on its way, begins with a dot."""
-    return any(part.startswith(".") for part in _name_plainly(name).split("/"))
+    """Return whether the name of a member, or of a folder on its way, begins with a dot; ".." is no such folder."""
+    return any(part.startswith(".") and part != ".." for part in _name_plainly(name).split("/"))
 
 
 def _read_member(path: str, member: tarfile.TarInfo, index: Index) -> Source:

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from ..common.checks import require_evaluation_mode
 from ..common.devices import is_out_of_memory
 from ..models.protocol import Feature, QualityModel, QualityProcessor
-from ..pictures.decoding import Decoder, decode_ahead
-from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset
+from ..pictures.decoding import TOO_LARGE, Decoder, decode_ahead
+from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset, check_tokens
 
 # Largest number of tokens in a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for
 # each other.
@@ -193,7 +193,8 @@ def score_with_several(
             must start with `if __name__ == "__main__":`.
         shorter_side: Shrink files and PIL images to this shorter side, in pixels, first; None keeps their size.
         max_megapixels: Largest size of a picture as it is scored, in millions of pixels. A larger one has its error,
-            and is not decoded. Time grows with the square of the size. `math.inf` sets no limit.
+            and is not decoded. Time grows with the square of the size. `math.inf` sets no limit. The limit is meant
+            for patches of 32: a picture with more tokens than so large a one has its error too.
         preset: Way in which files become pixels: "default", or "google" as in the published program; see
             `pictures.opening`.
 
@@ -225,22 +226,30 @@ def score_with_several(
         )
     decoded = decode_ahead(pictures, decoders.pop(), num_workers=num_workers, in_processes=in_processes)
     return _score_in_order(
-        decoded, [_Batch(model, processor, max_tokens, max_pictures) for model, processor in scorers]
+        decoded, [_Batch(model, processor, max_tokens, max_pictures, max_megapixels) for model, processor in scorers]
     )
 
 
 class _Batch:
     """Rows of one model that wait, in order, until a batch of their features is full."""
 
-    def __init__(self, model: QualityModel, processor: QualityProcessor, max_tokens: int | None, max_pictures: int):
+    def __init__(
+        self,
+        model: QualityModel,
+        processor: QualityProcessor,
+        max_tokens: int | None,
+        max_pictures: int,
+        max_megapixels: float,
+    ):
         self.model, self.processor, self.max_pictures = model, processor, max_pictures
+        self.max_megapixels = max_megapixels
         self.max_tokens = max_tokens or MAX_TOKENS["cpu" if model.device.type == "cpu" else "other"]
         self.rows: list[tuple[PictureScore, Feature | None]] = []
         self.count = self.longest = 0
 
     def add(self, key: Any, decoded: Future[Any]) -> Iterator[PictureScore]:
         """Take one more picture, and yield the rows that are done."""
-        row, feature = _make_feature(key, decoded, self.model.device, self.processor)
+        row, feature = _make_feature(key, decoded, self.model.device, self.processor, self.max_megapixels)
         del decoded  # it holds the pixels, which need no memory while a batch is scored
         if feature is not None:
             length = self.processor.num_tokens(feature)
@@ -299,13 +308,16 @@ def _take_finished(done: Sequence[deque[PictureScore]]) -> Iterator[tuple[Pictur
 
 
 def _make_feature(
-    key: Any, decoded: Future[Any], device: torch.device, processor: QualityProcessor
+    key: Any, decoded: Future[Any], device: torch.device, processor: QualityProcessor, max_megapixels: float
 ) -> tuple[PictureScore, Feature | None]:
     """Return the row of a picture and its feature on the model's device, or a row with the error and None."""
     row = PictureScore(key)
     try:
         pixels = torch.as_tensor(decoded.result()).to(device)
-        row = PictureScore(key, width=pixels.shape[1], height=pixels.shape[0])
+        height, width = pixels.shape[:2]
+        row = PictureScore(key, width=width, height=height)
+        num_tokens = processor.count_tokens(height, width)
+        check_tokens(num_tokens, (width, height), str(key), max_megapixels=max_megapixels, advice=TOO_LARGE)
         feature = processor.cut(pixels)
     except (ValueError, OSError) as error:
         return replace(row, error=str(error)), None

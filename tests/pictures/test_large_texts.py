@@ -112,6 +112,71 @@ def test_texts_that_turn_a_picture_still_turn_it(pack_text, size, at_end, tmp_pa
         assert (np.array(load_image(Image.open(io.BytesIO(content)))) == turned).all()
 
 
+def make_turned_at_the_end(tmp_path):
+    """Write a picture whose orientation stands behind a text that Pillow refuses."""
+    content = insert(encoded(), CHUNKS["zTXt"] + make_chunk(b"eXIf", make_exif()), at_end=True)
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    return path, content, np.rot90(RGB, -1)
+
+
+def test_a_picture_is_the_same_each_time_it_is_loaded(tmp_path):
+    path, content, turned = make_turned_at_the_end(tmp_path)
+    for file in (path, io.BytesIO(content)):
+        picture = Image.open(file)
+        assert all((np.array(load_image(picture)) == turned).all() for _ in range(3))
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_picture_whose_loading_was_broken_off_before_is_read_again(is_closed, tmp_path):
+    path, content, turned = make_turned_at_the_end(tmp_path)
+    pictures = [Image.open(path)] if is_closed else [Image.open(path), Image.open(io.BytesIO(content))]
+    for picture in pictures:
+        with pytest.raises(ValueError, match="MAX_TEXT|too large"):
+            picture.load()
+        if is_closed:
+            picture.close()
+        assert (np.array(load_image(picture)) == turned).all()
+        assert (np.array(open_picture(picture, "google")) == RGB).all()
+
+
+def test_a_picture_whose_file_is_gone_is_an_error_each_time(tmp_path):
+    path, _, _ = make_turned_at_the_end(tmp_path)
+    picture = Image.open(path)
+    with pytest.raises(ValueError, match="MAX_TEXT|too large"):
+        picture.load()
+    picture.close()
+    path.unlink()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="a.png: cannot be decoded"):
+            load_image(picture)
+
+
+def test_a_text_that_is_cut_short_is_an_error_each_time(tmp_path):
+    path = tmp_path / "a.png"
+    content = insert(encoded(), CHUNKS["many tEXt"][: 600 << 10], at_end=True)
+    path.write_bytes(content[: content.rindex(b"IEND") - 5000])
+    picture = Image.open(path)
+    for source in (path, picture, picture, picture):
+        with pytest.raises(ValueError, match="a.png: cannot be decoded"):
+            load_image(source)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_damaged_picture_is_an_error_each_time(kind):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(file, kind)
+    content = bytearray(file.getvalue())
+    if kind == "JPEG":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
+    picture = Image.open(io.BytesIO(bytes(content)))
+    for _ in range(3):
+        with pytest.raises(ValueError, match="cannot be decoded"):
+            load_image(picture)
+
+
 def make_exif():
     exif = Image.Exif()
     exif[274] = 6

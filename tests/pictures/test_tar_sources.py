@@ -47,6 +47,17 @@ def test_members_that_are_left_out_are_counted(place, caplog):
     assert set(caplog.messages) == {"4 files were left out: .json 2, .txt 1, no ending 1"}
 
 
+def test_hidden_members_are_left_out_as_in_folders(place, caplog):
+    names = ("a/photo.png", "a/._photo.png", ".hidden/x.png", "./.y.png", "/.z.png", "../.w.png", "./b/v.png")
+    members = [(name, png(0)) for name in names]
+    write_tar(place / "shard.tar", [*members, (".link.png", SOFT, "a/photo.png"), ("c.png", SOFT, ".hidden/x.png")])
+    for name, content in members[:3]:
+        write(place / "folder" / name, content)
+    assert keys("shard.tar") == ["shard.tar::a/photo.png", "shard.tar::./b/v.png", "shard.tar::c.png"]
+    assert count_sources(["shard.tar"]) == 3 and not caplog.messages
+    assert keys("folder") == [os.path.join("folder", "a", "photo.png")]
+
+
 def test_headers_of_tar_members_are_forgotten(place, monkeypatch):
     write_tar(place / "shard.tar", [(f"{i}.png", b"") for i in range(50)])
     held, forward = [], tarfile.TarFile.next

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from places import ROOT
 from safetensors.torch import load_file
+from transformers import AutoConfig
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.cli import main
@@ -88,7 +89,26 @@ FIELDS = {
     "quantization_config": ({"quant_method": "awq"}, "'quantization_config' is no field of a MUSIQ"),
     "__class__": ("x", "'__class__' is no field of a MUSIQ"),
     "self": (1, "'self' is no field of a MUSIQ"),
+    "layer_types": (["full_attention"], "'layer_types' is no field of a MUSIQ"),
+    "_attn_implementation": ("eager", "'_attn_implementation' is no field of a MUSIQ"),
+    "_attn_implementation_internal": ("eager", "'_attn_implementation_internal' is no field of a MUSIQ"),
+    "_validate_sizes": (1, "'_validate_sizes' is no field of a MUSIQ"),
+    "__deepcopy__": (1, "'__deepcopy__' is no field of a MUSIQ"),
 }
+
+
+@pytest.mark.parametrize(
+    ("lengths", "patch_size"),
+    [(range(1025, 2049), 32), (range(1, 257), 1), (range(1, 1000), 1024), ([8192, 8191], 32)],
+)
+def test_resized_copies_are_bounded_together(lengths, patch_size):
+    fields = {"longer_side_lengths": list(lengths), "patch_size": patch_size, "use_scale_embedding": False}
+    for make in (
+        lambda: MusiqConfig.from_dict(fields),
+        lambda: MusiqImageProcessor(longer_side_lengths=list(lengths), patch_size=patch_size),
+    ):
+        with pytest.raises(ValueError, match=r"must make copies of at most \d+ patches of \d+ pixels in all, got"):
+            make()
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -134,6 +154,27 @@ def test_a_misspelt_field_is_no_default_and_a_note_is_kept(folder, capsys):
     (folder / CONFIG).write_text(json.dumps(values))
     assert "'score_ofset' is no field of a MUSIQ configuration. Is it `score_offset`?" in refuse(folder, capsys)
     assert MusiqConfig.from_dict({"model_type": "musiq", "trained_by": "me", "use_cache": False}).trained_by == "me"
+
+
+NOTES = {"transformers.js_config": {"dtype": "fp32"}, "my-key": 1, "_note": "mine", "two words": [], "9": None}
+
+
+def test_notes_that_shadow_nothing_are_kept(folder):
+    change(folder, CONFIG, **NOTES)
+    config = load_quality(str(folder))[0].config
+    config.save_pretrained(folder / "saved")
+    for read in (config, MusiqConfig.from_pretrained(folder / "saved"), AutoConfig.from_pretrained(folder)):
+        assert {name: getattr(read, name) for name in NOTES} == NOTES
+
+
+def test_null_for_a_refused_name_is_passed_over(folder):
+    names = ("quantization_config", "layer_types", "rope_parameters", "rope_scaling", "_attn_implementation")
+    expected = score_pixels(*load_quality(str(folder)), [PICTURE])
+    change(folder, CONFIG, **dict.fromkeys(names))
+    model, processor = load_quality(str(folder))
+    assert not hasattr(model.config, "quantization_config") and not hasattr(model.config, "layer_types")
+    assert torch.equal(score_pixels(model, processor, [PICTURE]), expected)
+    assert MusiqForImageQualityAssessment.from_pretrained(folder).config.to_dict() == model.config.to_dict()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
+from musiq_hf.pictures.opening import MAX_MEGAPIXELS, check_tokens
 from musiq_hf.pictures.sources import find_sources
 from musiq_hf.scoring.engine import PictureScore, score_pictures
 
@@ -150,7 +151,32 @@ def test_the_limit_counts_for_what_is_scored(score, tmp_path):
     assert "30x20 pixels" in next(score([path], shorter_side=20, max_megapixels=0.00059)).error
 
 
-@pytest.mark.parametrize("limit", [0, -1, math.nan, -math.inf])
+def test_the_limit_counts_the_tokens_of_small_patches(tiny_model, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture(210, 260)).save(path)
+    model = tiny_model(patch_size=1, patch_encoder="linear", longer_side_lengths=[8])
+    scorer = {"model": model, "processor": MusiqImageProcessor.from_config(model.config)}
+    for source in (path, Image.open(path), np.array(Image.open(path))):
+        (row,) = score_pictures([source], **scorer)
+        assert "260x210 pixels are 54,648 tokens" in row.error and "as many as 55.96 megapixels" in row.error
+        assert "(--shorter_side)" in row.error and "(--max_megapixels)" in row.error
+    (row,) = score_pictures([path], shorter_side=21, **scorer)
+    assert row.error is None
+    (row,) = score_pictures([np.zeros((1, 8, 3), np.uint8)], max_megapixels=0.001, **scorer)
+    assert row.error is None  # a smaller limit than the default is one of pixels alone
+
+
+def test_the_limit_of_tokens_leaves_patches_of_32_as_large_as_before():
+    counter = MusiqImageProcessor()
+    for width, height in ((7000, 5000), (5916, 5916), (35_000, 1000), (100_000, 350)):
+        num_tokens = counter.count_tokens(height, width)
+        check_tokens(num_tokens, (width, height), "a.png", max_megapixels=MAX_MEGAPIXELS, advice="")
+    with pytest.raises(ValueError, match="a.png: 1000000x35 pixels are .* tokens"):
+        size = (10**6, 35)
+        check_tokens(2 * 31250, size, "a.png", max_megapixels=MAX_MEGAPIXELS, advice="")
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan, -math.inf, None, "3", True, [3]])
 def test_a_limit_is_above_zero(score, limit):
     with pytest.raises(ValueError, match="`max_megapixels` must be above 0, or inf for no limit"):
         score([], max_megapixels=limit)

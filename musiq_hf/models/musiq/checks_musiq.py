@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from huggingface_hub.dataclasses import type_validator
+from transformers import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel, load_state_dict
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -34,7 +35,7 @@ LARGEST = {
     "pre_logits_size": 2**16,
     "num_labels": 2**17,
 }
-LARGEST_COPY = 2**16  # patches of a resized copy: a square of 8192 pixels, cut into patches of 32
+LARGEST_COPY = 2**16  # patches of all resized copies: a square of 8192 pixels, cut into patches of 32
 LARGEST_LENGTH = 2**14  # pixels
 _NAMES = {
     int: "a whole number",
@@ -48,6 +49,7 @@ _NAMES = {
 }
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
+AUTO_KEYWORDS = {"adapter_kwargs", "trust_remote_code"}  # an Auto class gives both, always, and the configuration
 SHOWN = 5  # names of weights that a message lists, of each kind
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -113,6 +115,12 @@ def check_lengths(lengths: Sequence[int], patch_size: int) -> None:
         raise ValueError(
             f"`longer_side_lengths` must be at most {longest} pixels with patches of {patch_size}, got "
             f"{shorten(list(lengths))}."
+        )
+    count, most = sum((-(-length // patch_size)) ** 2 for length in lengths), (-(-longest // patch_size)) ** 2
+    if count > most:
+        raise ValueError(
+            f"`longer_side_lengths` must make copies of at most {most} patches of {patch_size} pixels in all, got "
+            f"{count} of {len(lengths)} copies. Remove some."
         )
 
 
@@ -267,9 +275,10 @@ class CheckedPreTrainedModel(PreTrainedModel):
         if os.path.isfile(index) and not os.path.isfile(os.path.join(folder, SAFE_WEIGHTS_NAME)):
             with reading_json(folder), open(index, encoding="utf-8") as file:
                 check_index(json.load(file), index)
-        is_from_auto = "adapter_kwargs" in kwargs  # an Auto class always gives them, with the configuration
+        config = kwargs.get("config")
+        is_from_auto = isinstance(config, PreTrainedConfig) and kwargs.keys() >= AUTO_KEYWORDS
         if is_from_auto and not kwargs.get("ignore_mismatched_sizes"):
-            cls._check_class(kwargs["config"], pretrained_model_name_or_path)
+            cls._check_class(config, pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def _check_found(self, found: Mapping[str, Any], load_config: Any) -> None:
@@ -288,7 +297,9 @@ class CheckedPreTrainedModel(PreTrainedModel):
     ) -> Any:
         # Here the files are known, and the model has no memory yet.
         found = read_headers(checkpoint_files or []) if state_dict is None else state_dict
-        if found or load_config.pretrained_model_name_or_path is not None:  # else the initial weights are meant
+        is_initial = not found and load_config.pretrained_model_name_or_path is None
+        is_adapter = model._hf_peft_config_loaded  # what peft adds to the weights, by `load_adapter`
+        if not (is_initial or is_adapter):
             model._check_found(found, load_config)
         return PreTrainedModel._load_pretrained_model(
             model, state_dict, checkpoint_files, load_config, *args, **kwargs

@@ -63,6 +63,14 @@ _REFUSED = {
     "rope_parameters",
     "rope_scaling",
     "transformers_weights",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "_experts_implementation",
+    "_experts_implementation_internal",
+    "_heterogeneity_spec",
+    "_is_quantized",
+    "_output_attentions",
+    "_post_init_done",
 }
 # Fields that a model in evaluation mode does not read.
 UNREAD_FIELDS = {
@@ -119,8 +127,8 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
     drop_path_rate: float | int = 0.0
-    layer_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
+    layer_norm_eps: float | int = 1e-6
+    initializer_range: float | int = 0.02
     patch_encoder: Literal["linear", "conv", "resnet"] = "resnet"
     patch_encoder_depth: int = 5
     patch_encoder_width: int = 64
@@ -185,7 +193,8 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
         names = {field.name for field in fields(cls)}
         overrides = {name: value for name, value in kwargs.items() if name in names}
         rest = {name: value for name, value in kwargs.items() if name not in names}
-        values = config_dict | overrides
+        given = config_dict | overrides
+        values = {name: value for name, value in given.items() if value is not None or name not in _REFUSED}
         cls._check_names(values)
         check_types(values, _SHARED_TYPES | MusiqConfig.__annotations__)
         labels = values.get("id2label")
@@ -194,12 +203,15 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
 
     @classmethod
     def _check_names(cls, names: Collection[str]) -> None:
-        """Raise a ValueError for a name that is a method, changes a model behind its fields, or is misspelt."""
+        """Raise a ValueError for a name that is a method, changes a model behind its fields, or is misspelt.
+
+        Other programs write notes of their own to a config.json, also with dots, hyphens and underscores.
+        """
         known = {field.name for field in fields(cls)} | _SHARED_TYPES.keys()
         for name in names:
             if name in known:
                 continue
-            if name.startswith("_") or not name.isidentifier() or name in _REFUSED or hasattr(cls, name):
+            if name.startswith("__") or name in _REFUSED or hasattr(cls, name):
                 raise ValueError(f"{shorten(name)} is no field of a MUSIQ configuration. Remove it.")
             close = get_close_matches(name, MusiqConfig.__annotations__, n=1, cutoff=0.9)
             if close and close[0] not in names:  # the default would be taken in its place
@@ -261,7 +273,7 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
         check_lengths(self.longer_side_lengths, self.patch_size)
-        if not self.layer_norm_eps > 0:
+        if self.layer_norm_eps == 0:
             raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
         for name, largest in (("layer_norm_eps", 1), ("initializer_range", 10)):
             if not 0 <= getattr(self, name) <= largest:

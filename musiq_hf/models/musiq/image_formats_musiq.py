@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Formats of picture files, and the one door through which all of them are opened.
+"""Formats of picture files, sizes that are accepted, and the one door through which all files are opened.
 
 The list has every raster format with an ending of its own that Pillow decodes by itself. Left out are:
 
@@ -11,14 +11,22 @@ The list has every raster format with an ending of its own that Pillow decodes b
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from io import BytesIO
+from numbers import Real
 from typing import Any
 from urllib.parse import urlsplit
 
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+SizeCheck = Callable[[tuple[int, int], str], None]  # function of width and height, and of a name, that raises or not
+# The embedded checkpoint takes under two minutes on two cores for as many. The time grows with their square.
+MAX_MEGAPIXELS = 35.0
+PIXELS_OF_TOKEN = 32**2  # of a patch of the published models, for which the limit in megapixels is meant
+SPARE_TOKENS = 1.25  # for patches that a picture fills in part, and for resized copies
 URL_PREFIXES = ("http://", "https://")
 TGA = "TGA"  # has no mark of its own, so any file may look like one
 FORMATS = {
@@ -75,7 +83,8 @@ STRANGERS = {
 }  # what files that no format fits are, by their first bytes
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # Tags of TIFF files.
-NEW_SUBFILE_TYPE, SUB_IFDS, DNG_VERSION = 254, 330, 50706
+NEW_SUBFILE_TYPE, COMPRESSION, MAKE, SUB_IFDS, DNG_VERSION = 254, 259, 271, 330, 50706
+OLD_JPEG = 6  # value of COMPRESSION, which Canon's RAW files have and no TIFF file of a camera
 REDUCED = 1  # bit of the first of them: a smaller copy of another picture of the file
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -89,6 +98,59 @@ class RefusedPictureError(ValueError):
 
 class LargePictureError(RefusedPictureError):
     """Error of a picture with more pixels than a limit allows."""
+
+
+def check_limit(max_megapixels: Any) -> None:
+    """Raise a ValueError if a limit in megapixels is no number above 0; infinity sets no limit."""
+    is_number = isinstance(max_megapixels, Real) and not isinstance(max_megapixels, bool)
+    if not (is_number and max_megapixels > 0):
+        raise ValueError(f"`max_megapixels` must be above 0, or inf for no limit, got {max_megapixels!r}.")
+
+
+def check_megapixels(size: tuple[int, int], name: str, *, max_megapixels: float, advice: str) -> None:
+    """Check the size of a picture before its pixels are decoded.
+
+    Args:
+        size: Width and height, in pixels.
+        name: Name of the picture in the error message.
+        max_megapixels: Largest number of pixels, in millions.
+        advice: Sentence that says what to do.
+
+    Raises:
+        LargePictureError: If the picture is larger.
+    """
+    megapixels = size[0] * size[1] / 1e6
+    if megapixels > max_megapixels:
+        raise LargePictureError(
+            f"{name}: {size[0]}x{size[1]} pixels are {megapixels:.4g} megapixels, and the limit is "
+            f"{max_megapixels:.4g}. {advice}"
+        )
+
+
+def check_tokens(num_tokens: int, size: tuple[int, int], name: str, *, max_megapixels: float, advice: str) -> None:
+    """Check the length of a picture in tokens, on which the time depends: small patches make many of few pixels.
+
+    Args:
+        num_tokens: Tokens of the picture.
+        size: Width and height, in pixels.
+        name: Name of the picture in the error message.
+        max_megapixels: Limit, in millions of pixels cut into patches of 32. The default is the least that counts.
+        advice: Sentence that says what to do.
+
+    Raises:
+        LargePictureError: If the picture has more tokens than one of so many megapixels.
+    """
+    limit = max(max_megapixels, MAX_MEGAPIXELS)
+    megapixels = num_tokens * PIXELS_OF_TOKEN / 1e6
+    if megapixels > limit * SPARE_TOKENS:
+        raise LargePictureError(
+            f"{name}: {size[0]}x{size[1]} pixels are {num_tokens:,} tokens of this model, as many as "
+            f"{megapixels:.4g} megapixels have in patches of 32, and the limit is {limit:.4g}. {advice}"
+        )
+
+
+def accept_size(size: tuple[int, int], name: str) -> None:
+    """Accept a picture of any size, as a `SizeCheck`."""
 
 
 def find_suffix(name: str) -> str:
@@ -119,19 +181,35 @@ def open_file(file: str | os.PathLike[str] | BytesIO, name: str) -> Image.Image:
         RefusedPictureError: If the file is no picture of a known format.
     """
     suffix = find_suffix(name)
-    if suffix in RAW_SUFFIXES:  # many of them are TIFF files, of which Pillow would read a small copy
-        raise RefusedPictureError(f"{name}: {RAW}.")
-    may_be_tga = suffix in FORMATS[TGA] or suffix not in PICTURE_SUFFIXES
+    may_be_tga = suffix in FORMATS[TGA] or suffix not in (*PICTURE_SUFFIXES, *RAW_SUFFIXES)
     formats = [kind for kind in list_formats() if kind != TGA or may_be_tga]
     try:
         opened = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         reason = _recognize(_read_head(file), suffix)
         raise RefusedPictureError(f"{name}: {reason}.") from error
-    if opened.format == "TIFF" and (_is_reduced(opened) or _read_head(file)[8:10] == b"CR"):
+    try:
+        check_developed(opened, name)
+    except RefusedPictureError:
         opened.close()
-        raise RefusedPictureError(f"{name}: {RAW}.")
+        raise
     return opened
+
+
+def check_developed(opened: Any, name: str) -> None:
+    """Raise a RefusedPictureError if an opened TIFF file is a camera's RAW file.
+
+    Many of them are TIFF files, of which Pillow reads a small copy. Other formats are what they are, whatever their
+    name.
+
+    Args:
+        opened: Picture, as Pillow has opened it.
+        name: Name of the picture, whose ending may be one of RAW files.
+    """
+    if isinstance(opened, TiffImageFile) and (
+        find_suffix(name) in RAW_SUFFIXES or _is_reduced(opened) or _read_opened_head(opened)[8:10] == b"CR"
+    ):
+        raise RefusedPictureError(f"{name}: {RAW}.")
 
 
 def _read_head(file: str | os.PathLike[str] | BytesIO) -> bytes:
@@ -141,12 +219,23 @@ def _read_head(file: str | os.PathLike[str] | BytesIO) -> bytes:
         return opened.read(16)
 
 
+def _read_opened_head(opened: Any) -> bytes:
+    """Read the first bytes of a picture that Pillow has opened; nothing if its file is not at hand any more."""
+    if opened.fp is None or getattr(opened.fp, "closed", False):
+        return _read_head(opened.filename) if os.path.isfile(opened.filename) else b""
+    place = opened.fp.tell()
+    opened.fp.seek(0)
+    head: bytes = opened.fp.read(16)
+    opened.fp.seek(place)
+    return head
+
+
 def _recognize(head: bytes, suffix: str) -> str:
     """Say what a file is that no format fits, and what to do."""
     is_heif = suffix in HEIF_SUFFIXES or (head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS)
     if is_heif and "HEIF" not in list_formats():
         return HEIF
-    if head[4:12] == b"ftypcrx ":
+    if suffix in RAW_SUFFIXES or head[4:12] == b"ftypcrx ":
         return RAW
     known = (reason for mark, reason in STRANGERS.items() if head.startswith(mark))
     return next(known, "not a picture that Pillow can read. Convert it to PNG or JPEG")
@@ -155,8 +244,10 @@ def _recognize(head: bytes, suffix: str) -> str:
 def _is_reduced(opened: Any) -> bool:
     """Return whether a TIFF file is a DNG, or its first picture is a smaller copy of one that Pillow does not read."""
     tags = opened.tag_v2
-    kind = tags.get(NEW_SUBFILE_TYPE, 0)
-    return DNG_VERSION in tags or (isinstance(kind, int) and bool(kind & REDUCED) and SUB_IFDS in tags)
+    kind, maker = tags.get(NEW_SUBFILE_TYPE, 0), tags.get(MAKE, "")
+    is_copy = isinstance(kind, int) and bool(kind & REDUCED) and SUB_IFDS in tags
+    is_canon = isinstance(maker, str) and maker.startswith("Canon") and tags.get(COMPRESSION) == OLD_JPEG
+    return DNG_VERSION in tags or is_copy or is_canon
 
 
 def drop_texts(content: bytes) -> BytesIO | None:
@@ -172,6 +263,29 @@ def drop_texts(content: bytes) -> BytesIO | None:
         is_changed |= is_text
         kept.append(_unpack_text(kind, whole) if is_text else whole)
     return BytesIO(b"".join(kept)) if is_changed else None
+
+
+def is_broken_off(image: Any) -> bool:
+    """Return whether Pillow broke off loading a PNG picture behind its pixels, so that not all of it is read."""
+    if not isinstance(image, PngImageFile) or image.tile:
+        return False
+    return image.fp is not None if image.is_animated else image.png is not None
+
+
+def reopen(image: Any) -> BytesIO:
+    """Return the bytes of the file of a picture that `is_broken_off`.
+
+    Raises:
+        ValueError: If its file is closed and has no name, or the picture is a later frame of it.
+        OSError: If its file cannot be read.
+    """
+    if image.tell() or not (image.fp or image.filename):
+        raise ValueError("what stands behind its pixels cannot be read, and its file cannot be read again")
+    if image.fp:
+        image.fp.seek(0)
+        return BytesIO(image.fp.read())
+    with open(image.filename, "rb") as file:
+        return BytesIO(file.read())
 
 
 def _read_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -28,14 +28,16 @@ from .image_formats_musiq import (
     URL_PREFIXES,
     LargePictureError,
     RefusedPictureError,
+    SizeCheck,
+    accept_size,
+    check_developed,
     drop_texts,
+    is_broken_off,
     open_file,
+    reopen,
 )
 
 Answer = TypeVar("Answer")
-SizeCheck = Callable[[tuple[int, int], str], None]  # function of width and height, and of a name, that raises or not
-# The embedded checkpoint takes under two minutes on two cores for as many. The time grows with their square.
-MAX_MEGAPIXELS = 35.0
 CHANNEL_COUNTS = (1, 2, 3, 4)  # gray, gray and alpha, RGB, RGBA
 ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 TURNS: dict[Any, Image.Transpose] = {
@@ -112,36 +114,6 @@ class Header(NamedTuple):
     mode: str
     size: tuple[int, int]
     is_turned: bool
-
-
-def check_limit(max_megapixels: float) -> None:
-    """Raise a ValueError if a limit in megapixels is not above 0; infinity sets no limit."""
-    if not max_megapixels > 0:
-        raise ValueError(f"`max_megapixels` must be above 0, or inf for no limit, got {max_megapixels}.")
-
-
-def check_megapixels(size: tuple[int, int], name: str, *, max_megapixels: float, advice: str) -> None:
-    """Check the size of a picture before its pixels are decoded.
-
-    Args:
-        size: Width and height, in pixels.
-        name: Name of the picture in the error message.
-        max_megapixels: Largest number of pixels, in millions.
-        advice: Sentence that says what to do.
-
-    Raises:
-        LargePictureError: If the picture is larger.
-    """
-    megapixels = size[0] * size[1] / 1e6
-    if megapixels > max_megapixels:
-        raise LargePictureError(
-            f"{name}: {size[0]}x{size[1]} pixels are {megapixels:.4g} megapixels, and the limit is "
-            f"{max_megapixels:.4g}. {advice}"
-        )
-
-
-def accept_size(size: tuple[int, int], name: str) -> None:
-    """Accept a picture of any size, as a `SizeCheck`."""
 
 
 def _read_file(
@@ -285,29 +257,33 @@ def load_image(
     return _load_base64(name, partial(decode, check_size=check_size))
 
 
-def _load_pil(image: Image.Image, *, upright: bool, check_size: SizeCheck) -> Image.Image:
+def _load_pil(image: Any, *, upright: bool, check_size: SizeCheck) -> Image.Image:
     """Decode a PIL image, and apply its EXIF orientation if asked to."""
     name = _get_pil_name(image)
     with LOADING, _name_failures(name):  # Pillow opens lazily, so a damaged file shows only here
         if image.format == "EPS" and getattr(image, "tile", None):  # decoding it would start Ghostscript
             raise RefusedPictureError(f"{name}: {POSTSCRIPT}.")
+        check_developed(image, name)
         check_size(image.size, name)
-        try:
-            image.load()
-        except ValueError:
-            plain = _read_without_texts(image)
-            if plain is None:
-                raise
-            return decode_image(plain, name, upright=upright)
+        if not is_broken_off(image):
+            _load_whole(image)
+        if is_broken_off(image):
+            return decode_image(reopen(image), name, upright=upright)
         return _turn_upright(image) if upright else image
 
 
-def _read_without_texts(image: Any) -> BytesIO | None:
-    """Return the file of an opened picture without its texts; None if it is no PNG file, or a later frame of one."""
-    if image.format != "PNG" or image.tell() or image.fp is None:
-        return None
-    image.fp.seek(0)
-    return drop_texts(image.fp.read())
+def _load_whole(image: Any) -> None:
+    """Load a PIL image, if it is whole up to the end of its pixels; see `is_broken_off` for what follows them.
+
+    One that fails does so each time. Without that, Pillow would take what it has got for the whole.
+    """
+    tiles = list(getattr(image, "tile", ()))
+    try:
+        image.load()
+    except Exception:
+        if not is_broken_off(image):
+            image.tile = tiles
+            raise
 
 
 def _load_base64(text: str, decode: Callable[..., Image.Image]) -> Image.Image:

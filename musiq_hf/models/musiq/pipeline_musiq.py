@@ -17,14 +17,8 @@ from transformers import ImageClassificationPipeline, Pipeline
 from transformers.image_processing_utils import BatchFeature
 from transformers.utils import ModelOutput
 
-from .image_loading_musiq import (
-    MAX_MEGAPIXELS,
-    check_limit,
-    check_megapixels,
-    describe,
-    load_image,
-    to_rgb_tensor,
-)
+from .image_formats_musiq import MAX_MEGAPIXELS, check_limit, check_megapixels, check_tokens
+from .image_loading_musiq import describe, load_image, to_rgb_tensor
 from .publishing_musiq import Uploaded
 
 TOO_LARGE = "Shrink it first, or raise the limit (`max_megapixels`)."
@@ -50,7 +44,10 @@ def _read_picture(image: Any, processor: Any, *, timeout: float | None, max_mega
             do_convert_rgb=processor.do_convert_rgb,
             keep_uint8=True,
         )
-        check_size((pixels.shape[1], pixels.shape[0]), "decoded")
+        height, width = pixels.shape[:2]
+        check_size((width, height), "decoded")
+        num_tokens = processor.count_tokens(height, width)
+        check_tokens(num_tokens, (width, height), "decoded", max_megapixels=max_megapixels, advice=TOO_LARGE)
         return processor.pad([processor.cut(pixels)], padding="longest")
     except ValueError as error:
         raise ValueError(f"Picture ({describe(image)}): {error}") from error

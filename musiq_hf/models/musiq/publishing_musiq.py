@@ -455,7 +455,8 @@ class PublishedModel(Uploaded):
     def _load_pretrained_model(
         cls, model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        if checkpoint_files:  # only here is it known where the weights come from
+        # Only here is it known where the weights come from. An adapter brings others, and no card of the whole.
+        if checkpoint_files and not getattr(model, "_hf_peft_config_loaded", False):
             files = [Path(os.path.abspath(file)) for file in checkpoint_files]
             name, choices = str(load_config.pretrained_model_name_or_path), dict(load_config.download_kwargs or {})
             choices["revision"] = extract_commit_hash(str(files[0]), None) or choices.get("revision")

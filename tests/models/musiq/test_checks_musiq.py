@@ -129,3 +129,42 @@ def test_many_names_are_counted(tiny_model, tmp_path):
     change(folder, lambda weights: [weights.pop(name) for name in list(weights) if "layers.0" in name])
     with pytest.raises(ValueError, match=r"missing musiq\.encoder\.layers\.0\..* and 11 more\. Download"):
         MusiqForImageQualityAssessment.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("words", [{"adapter_kwargs": {}}, {"adapter_kwargs": None}, {"trust_remote_code": False}])
+def test_words_of_auto_classes_may_be_given_to_a_class(tiny_config, tiny_model, tmp_path, words):
+    folder = save(tiny_model(), tmp_path / "whole")
+    assert MusiqForImageQualityAssessment.from_pretrained(folder, **words)
+    backbone = save(MusiqModel(tiny_config()), tmp_path / "backbone")
+    assert MusiqForImageQualityAssessment.from_pretrained(backbone, **words)  # its head is to be trained
+
+
+def test_adapters_are_loaded_over_the_weights(tiny_model, tmp_path):
+    peft = pytest.importorskip("peft")
+    folder = save(tiny_model(), tmp_path / "base")
+    model = AutoModel.from_pretrained(folder)
+    model.add_adapter(peft.LoraConfig(target_modules=["q_proj", "v_proj"]))
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, generator=generator)
+    model.save_pretrained(tmp_path / "adapter")
+    loaded = AutoModel.from_pretrained(folder)
+    loaded.load_adapter(tmp_path / "adapter")
+    batch = MusiqImageProcessor.from_config(model.config)(torch.rand(3, 40, 50, generator=generator))
+    models = [model.eval(), AutoModel.from_pretrained(folder), loaded, AutoModel.from_pretrained(tmp_path / "adapter")]
+    with torch.inference_mode():
+        expected, plain, *answers = (one(**batch).logits for one in models)
+    assert not torch.allclose(plain, expected, atol=1e-4)
+    assert all(torch.allclose(answer, expected, atol=1e-6) for answer in answers)
+
+
+def test_the_weights_below_an_adapter_are_checked(tiny_model, tmp_path):
+    peft = pytest.importorskip("peft")
+    folder = save(tiny_model(), tmp_path / "base")
+    model = AutoModel.from_pretrained(folder)
+    model.add_adapter(peft.LoraConfig(target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path / "adapter")
+    change(folder, DAMAGES["a head is lost"][0])
+    with pytest.raises(ValueError, match=f"missing {HEAD}"):
+        AutoModel.from_pretrained(tmp_path / "adapter")

@@ -3,6 +3,7 @@
 
 import base64
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import EpsImagePlugin, Image
 from musiq_hf.models.musiq import image_formats_musiq
 from musiq_hf.models.musiq.image_formats_musiq import FORMATS, HEIF_SUFFIXES, PICTURE_SUFFIXES, RAW_SUFFIXES
 from musiq_hf.models.musiq.image_loading_musiq import decode_image, load_image
-from musiq_hf.pictures.opening import open_picture
+from musiq_hf.pictures.opening import PRESETS, open_picture
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 # Formats with endings that are left out, see the file.
@@ -93,16 +94,65 @@ def test_raw_files_are_refused_by_their_endings(name):
         ({254: 1, 330: 8}, True),  # its first picture is a small copy of one below it
         ({254: 1}, False),
         ({330: 8}, False),
+        ({271: "Canon"}, False),
         ({}, False),
     ],
 )
-def test_raw_files_are_refused_by_their_tags(tags, is_raw):
-    content = encoded(Image.fromarray(RGB), "TIFF", tiffinfo=tags)
-    if not is_raw:
-        assert (np.array(decode_image(io.BytesIO(content), "a.tif")) == RGB).all()
-        return
-    with pytest.raises(ValueError, match="a.tif: a camera's RAW file"):
-        decode_image(io.BytesIO(content), "a.tif")
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_raw_files_are_refused_by_their_tags(tags, is_raw, is_loaded, tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(encoded(Image.fromarray(RGB), "TIFF", tiffinfo=tags))
+    pictures = [Image.open(path), Image.open(io.BytesIO(path.read_bytes()))]
+    for picture in pictures:
+        if is_loaded:  # as `datasets` hands it over
+            picture.load()
+    for source in (str(path), {"bytes": path.read_bytes(), "path": None}, *pictures):
+        for preset in PRESETS:
+            if not is_raw:
+                assert (np.array(open_picture(source, preset)) == RGB).all()
+                continue
+            with pytest.raises(ValueError, match="a camera's RAW file"):
+                open_picture(source, preset)
+
+
+def test_raw_files_of_canon_are_refused_before_and_after_they_are_loaded(tmp_path):
+    content = encoded(Image.fromarray(RGB), "TIFF")
+    first, rest = struct.unpack_from("<I", content, 4)[0], content[8:]
+    assert first == 8
+    # Its first directory stands behind a longer head; the places in it are moved by as much.
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*\0" + struct.pack("<I", 16) + b"CR\2\0" + bytes(4) + move(rest, by=8))
+    closed = Image.open(path)
+    closed.load()
+    for source in (str(path), Image.open(path), Image.open(io.BytesIO(path.read_bytes())), closed):
+        with pytest.raises(ValueError, match="a camera's RAW file"):
+            load_image(source) if not isinstance(source, str) else decode_image(source, source)
+
+
+def move(directory, *, by):
+    """Move the places that a TIFF directory names; entries of at most 4 bytes hold their values themselves."""
+    moved, (count,) = bytearray(directory), struct.unpack_from("<H", directory)
+    for entry in range(2, 2 + 12 * count, 12):
+        tag, kind, number, value = struct.unpack_from("<HHII", moved, entry)
+        if tag == 273 or number * {3: 2, 4: 4, 5: 8}.get(kind, 1) > 4:
+            struct.pack_into("<I", moved, entry + 8, value + by)
+    return bytes(moved)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("name", ["a.raw", "a.mos", "a.fff", "a.DNG"])
+def test_other_pictures_with_the_ending_of_raw_files_are_read(kind, name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(encoded(Image.fromarray(RGB), kind))
+    expected = np.array(Image.open(path).convert("RGB"))
+    for source in (str(path), {"bytes": path.read_bytes(), "path": name}, Image.open(path)):
+        assert (np.array(open_picture(source)) == expected).all()
+
+
+def test_unknown_content_with_the_ending_of_raw_files_is_taken_for_one():
+    for content in (encoded(Image.fromarray(RGB), "TGA"), bytes(100), b"unknown"):
+        with pytest.raises(ValueError, match="a.raw: a camera's RAW file"):
+            decode_image(io.BytesIO(content), "a.raw")
 
 
 @pytest.mark.parametrize("head", [b"FUJIFILMCCD-RAW 0201", b"\0\0\0\x18ftypcrx \0\0\0\1", b"IIU\0" + bytes(20)])

@@ -191,8 +191,17 @@ def test_a_picture_that_is_too_large_is_refused(tiny_model, files, tmp_path, tas
         assert scorer(source, max_megapixels=limit) == answer == scorer(source, max_megapixels=math.inf)
         with pytest.raises(ValueError, match=f"{width}x{height} pixels are .*megapixels.*`max_megapixels`"):
             scorer(source, max_megapixels=limit * 0.99)
-    with pytest.raises(ValueError, match="`max_megapixels` must be above 0"):
-        scorer(files[0], max_megapixels=0)
+    for wrong in (0, "3"):
+        with pytest.raises(ValueError, match="`max_megapixels` must be above 0"):
+            scorer(files[0], max_megapixels=wrong)
+
+
+@pytest.mark.parametrize("task", ["image-quality-assessment", "image-classification"])
+def test_a_picture_of_too_many_tokens_is_refused(tiny_model, task):
+    model = tiny_model(patch_size=1, patch_encoder="linear", longer_side_lengths=[8])
+    scorer = pipeline(task, model=model, image_processor=MusiqImageProcessor.from_config(model.config))
+    with pytest.raises(ValueError, match="260x210 pixels are 54,648 tokens of this model.*`max_megapixels`"):
+        scorer(Image.new("RGB", (260, 210)))
 
 
 def test_the_standard_task_reads_pictures_as_the_other(tiny_model, tmp_path):
