@@ -9,6 +9,8 @@ from isolated import run_isolated, save_picture
 
 from musiq_hf import DEFAULT_CHECKPOINT
 
+pytestmark = pytest.mark.slow  # many uploads of whole checkpoints
+
 SCRIPT = """
 import shutil
 from pathlib import Path

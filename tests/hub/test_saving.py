@@ -167,6 +167,7 @@ def test_a_processor_alone_is_uploaded_with_its_code(authored, hub, published):
     }
 
 
+@pytest.mark.slow
 def test_changed_weights_are_published_without_the_results_of_others(authored, loaded, hub):
     name, cwd, report = authored
     expected = [pytest.approx(report["changed"]["scores"][0], abs=1e-4)] * 3
