@@ -48,9 +48,10 @@ MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
     "image_processing": LEAVES,
     "patch_encoder": {"cpu_kernels"},
+    "efficientnet_lite": {"cpu_kernels"},
     "packing": {"cpu_kernels"},
     "encoder": {"configuration", "cpu_kernels", "packing"},
-    "modeling": LEAVES | {"encoder", "packing", "patch_encoder"},
+    "modeling": LEAVES | {"encoder", "packing", "patch_encoder", "efficientnet_lite"},
     "pipeline": LEAVES | {"image_processing", "modeling"},
 }
 
