@@ -31,6 +31,7 @@ from ..models import family_of
 from ..scoring.loading import has_weights, load_config, load_quality, resolve_model
 from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
+from .encoder_weights import load_encoder_weights
 from .losses import pairwise_rank_loss, plcc_loss, rank_loss
 from .settings import FinetuneSettings
 from .starting import (
@@ -100,6 +101,7 @@ def _make_trainer(
 ) -> QualityTrainer:
     num_labels, scores = _read_labels(train)
     model = load_model(settings.model, architecture=settings.architecture, num_labels=num_labels)
+    load_encoder_weights(model, settings.encoder_weights)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     if num_labels == 1:
         normalize_scores(model, scores, score_range=settings.score_range)
@@ -173,6 +175,8 @@ def write_card(
     unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}
+    if settings.encoder_weights is not None:
+        said["encoder_weights"] = Path(settings.encoder_weights).name
     named = ", ".join(f"{key} {value}" for key, value in said.items())
     start = "the weights of" if has_weights(settings.model) else "random weights in the configuration"
     beginning = Path(resolve_model(settings.model)).name

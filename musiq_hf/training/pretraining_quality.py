@@ -28,6 +28,7 @@ from ..pictures.degradations import to_rgb_picture
 from ..pictures.fault_pairs import KINDS, make_fault_pair
 from ..pictures.opening import open_picture
 from ..pictures.synthetic import make_picture
+from .encoder_weights import load_encoder_weights
 from .losses import rank_loss
 from .settings import RunSettings, needed, setting
 from .starting import check_start, last_layer, load_model, load_processor
@@ -198,6 +199,7 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     check_start(settings)
     parts = _load_rows(settings).train_test_split(test_size=settings.holdout_fraction, seed=settings.seed)
     model = load_model(settings.model, architecture=settings.architecture)
+    load_encoder_weights(model, settings.encoder_weights)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     view = settings.training_view(family_of(model.config))
     length = fixed_length(settings, processor, view, parts["train"])

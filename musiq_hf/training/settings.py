@@ -82,6 +82,11 @@ class RunSettings:
             "weights that no longer fit are made anew."
         },
     )
+    encoder_weights: str | None = setting(
+        None,
+        "Weights for a patch encoder that others have trained (`--set patch_encoder=efficientnet_lite0`): a .pth or "
+        'safetensors file in the published names, or "package" for the installed package of the network.',
+    )
     view: Mapping[str, Any] = field(
         default_factory=dict,
         metadata={"help": "Fields of the family's `TrainingView` that differ from its defaults."},

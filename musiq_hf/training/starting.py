@@ -15,6 +15,7 @@ from ..models import family_of
 from ..models.protocol import Family
 from ..scoring.loading import check_checkpoint, has_weights, load_config, resolve_model
 from ..scoring.loading import load_processor as load_stored_processor
+from .encoder_weights import read_encoder_weights
 from .settings import RunSettings
 
 logger = logging.get_logger(__name__)
@@ -44,13 +45,20 @@ def check_architecture(family: Family, names: Iterable[str]) -> None:
 
 
 def check_start(settings: RunSettings) -> None:
-    """Raise a ValueError if there is no such model, or its family lacks a field that `settings` name.
+    """Raise a ValueError if there is no such model, its family lacks a field, or its encoder lacks its weights.
 
     Call it before pictures are read, which can take hours.
     """
-    family = family_of(load_config(settings.model))
+    config = load_config(settings.model)
+    family = family_of(config)
     check_architecture(family, settings.architecture)
     settings.training_view(family)
+    if settings.encoder_weights is not None:
+        changes = {name: value for name, value in settings.architecture.items() if name in config.to_dict()}
+        kind: Any = family.quality or family.classifier
+        with torch.device("meta"):
+            model = kind(type(config).from_dict(config.to_diff_dict(), **changes))
+        read_encoder_weights(model, settings.encoder_weights)
 
 
 def flatten_settings(settings: RunSettings) -> dict[str, Any]:
@@ -90,7 +98,7 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
     changes |= {field: value for field, value in (architecture or {}).items() if field in known}
     if not has_weights(name):
         logger.warning("%s holds no %s: training starts from random weights.", name, SAFE_WEIGHTS_NAME)
-        return (family.start or family.quality)(family.config(**(config.to_diff_dict() | changes)))
+        return (family.start or family.quality)(type(config).from_dict(config.to_diff_dict(), **changes))
     if config.num_labels != num_labels:
         changes["problem_type"] = "regression" if num_labels == 1 else None
         changes |= {"score_offset": 0.0, "score_scale": 1.0, "score_range": None}

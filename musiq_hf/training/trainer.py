@@ -29,7 +29,16 @@ logger = logging.get_logger(__name__)
 LOGGING_STEPS = 20
 SETTINGS_FILE = "run_settings.json"
 # Settings that may change when a run is resumed: where files lie, and how the computer runs it.
-FREE = {"data", "image_root", "output_dir", "data_description", "resume", "num_workers", "report_to"}
+FREE = {
+    "data",
+    "image_root",
+    "encoder_weights",
+    "output_dir",
+    "data_description",
+    "resume",
+    "num_workers",
+    "report_to",
+}
 FREE |= {"eval_batch_size", "save_dtype"}
 
 

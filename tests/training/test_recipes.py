@@ -114,7 +114,10 @@ def test_precedence_rises_from_recipe_over_overrides_to_arguments(tmp_path):
             r"`--set longer_side_lengths=\[224`: the value is not valid YAML",
         ),
         ({"overrides": ["hidden_size=abc"]}, "`hidden_size` must be int, got 'abc'"),
-        ({"overrides": ["patch_encoder=foo"]}, "`patch_encoder` must be linear or conv or resnet, got 'foo'"),
+        (
+            {"overrides": ["patch_encoder=foo"]},
+            "`patch_encoder` must be linear or conv or .*efficientnet_lite2, got 'foo'",
+        ),
         ({"overrides": ["resize_mode=foo"]}, "`resize_mode` must be arp or square, got 'foo'"),
         ({"overrides": ["score_scale=2"]}, "neither a setting of the run nor a field"),
         ({"arguments": NEEDED | {"warmup_fraction": 5.0}}, r"`warmup_fraction` must lie in \[0, 1\), got 5"),

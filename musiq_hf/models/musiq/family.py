@@ -125,6 +125,12 @@ def parts(model: Any) -> Mapping[str, Sequence[nn.Module]]:
     }
 
 
+def published_encoder(model: Any) -> tuple[str, nn.Module] | None:
+    """Return name and module of a model's EfficientNet-Lite; None if it has another patch encoder."""
+    config = model.config
+    return (config.patch_encoder, model.musiq.embeddings.patch_encoder) if config.uses_efficientnet else None
+
+
 def card(config: MusiqConfig) -> CardText:
     """Write the sentences of a model card that follow from a configuration."""
     is_classifier = "MusiqForImageClassification" in (config.architectures or [])
@@ -190,6 +196,7 @@ MUSIQ = Family(
     processor_fields=("resize_mode",),
     view=MusiqTrainingView,
     parts=parts,
+    published_encoder=published_encoder,
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
     card=card,
     facts=facts,
