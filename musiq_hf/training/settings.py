@@ -5,6 +5,7 @@ The help text of a field stands in its metadata: `--help` of a command shows it,
 `{field.name: field.metadata["help"] for field in dataclasses.fields(FinetuneSettings)}`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -98,6 +99,13 @@ class RunSettings:
     )
     momentum: float = setting(0.9, "Momentum of SGD.")
     learning_rate: float = setting(1e-4, "Peak of the cosine schedule.")
+    rates: Mapping[str, float] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Factors of the learning rate of parts of the model, as its family names them; 0.1 for the "
+            '"patch_encoder", say. A part within another one has its own factor.'
+        },
+    )
     weight_decay: float = setting(0.05, "Decay of the weights; biases and normalisation layers have none.")
     warmup_fraction: float = setting(0.05, "Part of the steps over which the learning rate rises.")
     max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 leaves them alone.")
@@ -130,6 +138,9 @@ class RunSettings:
         )
         check_not_negative(self, "learning_rate", "weight_decay", "num_workers", "max_grad_norm")
         check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction")
+        for part, factor in self.rates.items():
+            if not 0 < factor < math.inf:
+                raise ValueError(f"`rates` must be positive, got {factor} of {part}. `freeze` stops a part.")
         check_choices(self)
 
     def training_view(self, family: Family) -> TrainingView:
@@ -227,3 +238,5 @@ class FinetuneSettings(RunSettings):
             raise ValueError(f"`fault_pairs` must lie between 0 and `batch_size`, got {self.fault_pairs}.")
         if self.freeze is not None and self.lora_rank is not None:
             raise ValueError("`lora_rank` already leaves all other weights alone. Leave out `freeze`.")
+        if self.rates and self.lora_rank is not None:
+            raise ValueError("`lora_rank` trains additions to the weights, which have one rate. Leave out `rates`.")

@@ -7,7 +7,7 @@ Evaluation has a collator of its own, and tokens are counted, because steps on l
 import copy
 import json
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class QualityTrainer(Trainer):
         extra_loss: Further loss from outputs and labels, added to the model's own while training; None adds nothing.
         pair_loss: Further loss from the scores of the batch's `pairs`, shape (2 * num_pairs,), added while training;
             None adds nothing.
+        rates: Factors of the learning rate by the names of parameters; those that are left out have the full rate.
         **kwargs: Keyword arguments of `Trainer`.
     """
 
@@ -63,12 +64,14 @@ class QualityTrainer(Trainer):
         eval_collator: DataCollator,
         extra_loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
         pair_loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        rates: Mapping[str, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.eval_collator = eval_collator
         self.extra_loss = extra_loss
         self.pair_loss = pair_loss
+        self.rates = rates or {}
         self.tokens: int | torch.Tensor = 0
         self.token_clock = time.perf_counter()
 
@@ -103,6 +106,28 @@ class QualityTrainer(Trainer):
         if pairs is not None and self.pair_loss is not None:
             loss = loss + self.pair_loss(model(**pairs)["scores"])
         return loss
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Create the optimizer of the base class, with a group of parameters for each factor of the learning rate."""
+        if self.optimizer is None and self.rates:
+            kind, options = self.optimizer_cls_and_kwargs  # type: ignore[has-type]
+            groups = self._group_parameters(self.model if model is None else model, options["lr"])
+            self.optimizer_cls_and_kwargs = kind, options | {"params": groups}
+        return super().create_optimizer(model)
+
+    def _group_parameters(self, model: Any, rate: float) -> list[dict[str, Any]]:
+        """Group the trained parameters by learning rate and weight decay; those of the full rate come first."""
+        decayed = set(self.get_decay_parameter_names(model))
+        groups: dict[tuple[float, bool], list[Any]] = {(1.0, True): [], (1.0, False): []}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((self.rates.get(name, 1.0), name in decayed), []).append(parameter)
+        if self.rates.keys() - dict(model.named_parameters()).keys():
+            raise ValueError("`rates` needs the names of the weights, which FSDP 1 changes. Set `fsdp_version: 2`.")
+        return [
+            {"params": held, "lr": rate * factor, "weight_decay": self.args.weight_decay if decays else 0.0}
+            for (factor, decays), held in groups.items()
+        ]
 
     def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
         """Create the scheduler of the base class, but with the number of warm-up steps rounded down.

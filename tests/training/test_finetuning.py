@@ -118,7 +118,8 @@ def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):
 def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finetune(settings(scores_csv, blank, whole, epochs=3, fault_pairs=1))
+    changes = {"epochs": 3, "fault_pairs": 1, "rates": {"encoder": 0.5}}
+    finetune(settings(scores_csv, blank, whole, **changes))
 
     class Interrupted(Exception):
         pass
@@ -133,9 +134,9 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blan
     original = QualityTrainer.training_step
     monkeypatch.setattr(QualityTrainer, "training_step", interrupt)
     with pytest.raises(Interrupted):
-        finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1))
+        finetune(settings(scores_csv, blank, broken, **changes))
     monkeypatch.setattr(QualityTrainer, "training_step", original)
-    finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1, resume=True))
+    finetune(settings(scores_csv, blank, broken, resume=True, **changes))
     assert losses(broken) == losses(whole)
     assert len(losses(whole)) == 12
 
