@@ -109,6 +109,11 @@ class RunSettings:
     weight_decay: float = setting(0.05, "Decay of the weights; biases and normalisation layers have none.")
     warmup_fraction: float = setting(0.05, "Part of the steps over which the learning rate rises.")
     max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 leaves them alone.")
+    ema_decay: float | None = setting(
+        None,
+        "Keep a moving average of the weights, of which each step leaves this part, or (1 + step) / (10 + step) in "
+        "the first steps. The average is evaluated, chosen and saved; the weights themselves go on training.",
+    )
     bf16: bool = setting(False, "Compute in bfloat16 where autocast allows it; weights stay float32.")
     fixed_shapes: bool = setting(
         False,
@@ -137,7 +142,7 @@ class RunSettings:
             self, "max_steps", "batch_size", "gradient_accumulation_steps", "eval_batch_size", "early_stopping"
         )
         check_not_negative(self, "learning_rate", "weight_decay", "num_workers", "max_grad_norm")
-        check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction")
+        check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction", "ema_decay")
         for part, factor in self.rates.items():
             if not 0 < factor < math.inf:
                 raise ValueError(f"`rates` must be positive, got {factor} of {part}. `freeze` stops a part.")

@@ -8,11 +8,13 @@ import copy
 import json
 import time
 from collections.abc import Callable, Mapping, Sized
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors.torch import load_file, save_file
 from transformers import DataCollator, EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerState
 from transformers.utils import logging
@@ -22,12 +24,14 @@ from ..common.extras import require
 from ..common.files import read_json, write_json
 from ..models.protocol import QualityProcessor, TrainingView
 from ..scoring.loading import resolve_model
+from .averaging import MovingAverage
 from .settings import RunSettings
 from .starting import flatten_settings
 
 logger = logging.get_logger(__name__)
 LOGGING_STEPS = 20
 SETTINGS_FILE = "run_settings.json"
+TRAINING_WEIGHTS = "training_weights.safetensors"  # in a checkpoint whose model has the averaged weights
 # Settings that may change when a run is resumed: where files lie, and how the computer runs it.
 FREE = {"data", "image_root", "output_dir", "data_description", "resume", "num_workers", "report_to"}
 FREE |= {"eval_batch_size", "save_dtype"}
@@ -54,6 +58,7 @@ class QualityTrainer(Trainer):
         extra_loss: Further loss from outputs and labels, added to the model's own while training; None adds nothing.
         pair_loss: Further loss from the scores of the batch's `pairs`, shape (2 * num_pairs,), added while training;
             None adds nothing.
+        average: Moving average of the weights, which is evaluated and saved; None evaluates and saves the weights.
         rates: Factors of the learning rate by the names of parameters; those that are left out have the full rate.
         **kwargs: Keyword arguments of `Trainer`.
     """
@@ -64,10 +69,16 @@ class QualityTrainer(Trainer):
         eval_collator: DataCollator,
         extra_loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
         pair_loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        average: MovingAverage | None = None,
         rates: Mapping[str, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.average = average
+        if average is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("`ema_decay` needs all weights in every process. Train without FSDP and DeepSpeed.")
+            self.add_callback(average)
         self.eval_collator = eval_collator
         self.extra_loss = extra_loss
         self.pair_loss = pair_loss
@@ -148,9 +159,36 @@ class QualityTrainer(Trainer):
         """
         return [name for name in super().get_decay_parameter_names(model) if "norm" not in name]
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().train(*args, **kwargs)
+        if self.average is not None and self.state.best_model_checkpoint is None:
+            self.average.copy_to(self.model)  # no epoch was better than others, so that none was loaded
+        return output
+
+    def _use_average(self) -> Any:
+        """Return a context in which the model has the averaged weights; after training it has them anyway."""
+        if self.average is None or not self.is_in_train:
+            return nullcontext()
+        return self.average.in_place(self.model)
+
+    def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:
+        """Save the model as the base class does; with an average that one, and the weights for training beside it."""
+        with self._use_average() as own:
+            super().save_model(output_dir, **kwargs)
+        if own is not None and self.args.should_save:
+            weights = {name: weight.cpu().contiguous() for name, weight in own.items()}
+            save_file(weights, Path(output_dir or self.args.output_dir) / TRAINING_WEIGHTS, metadata={"format": "pt"})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.start(self.model)
+            self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / TRAINING_WEIGHTS), strict=False)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         begun = time.perf_counter()
-        measured: dict[str, float] = super().evaluate(*args, **kwargs)
+        with self._use_average():
+            measured: dict[str, float] = super().evaluate(*args, **kwargs)
         self.token_clock += time.perf_counter() - begun  # tokens per second count the time of training alone
         return measured
 
@@ -239,6 +277,7 @@ def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> Qu
         args=_make_arguments(settings, best_metric=best_metric),
         callbacks=callbacks,
         optimizer_cls_and_kwargs=_choose_optimizer(settings),
+        average=None if settings.ema_decay is None else MovingAverage(settings.ema_decay),
         **parts,
     )
     if trainer.is_world_process_zero():

@@ -120,6 +120,7 @@ def test_precedence_rises_from_recipe_over_overrides_to_arguments(tmp_path):
         ({"arguments": NEEDED | {"warmup_fraction": 5.0}}, r"`warmup_fraction` must lie in \[0, 1\), got 5"),
         ({"arguments": NEEDED | {"learning_rate": -1.0}}, "`learning_rate` must be at least 0, got -1"),
         ({"overrides": ["rates={encoder: fast}"]}, "`rates: encoder` must be float, got 'fast'"),
+        ({"overrides": ["ema_decay=1"]}, r"`ema_decay` must lie in \[0, 1\), got 1.0"),
         ({"overrides": ["rates=0.1"]}, r"`rates` must be .*Mapping\[str, float\], got 0.1"),
         ({"overrides": ["rates={encoder: 0}"]}, "`rates` must be positive, got 0.0 of encoder. `freeze` stops a part"),
         ({"arguments": NEEDED | {"lora_rank": 4, "rates": {"head": 2.0}}}, "Leave out `rates`"),
