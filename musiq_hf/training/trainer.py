@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
 from transformers import DataCollator, EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerState
@@ -101,6 +102,11 @@ class QualityTrainer(Trainer):
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         return self._make_evaluation_loader(super().get_test_dataloader, test_dataset)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Copy a batch to the device while it computes; the base class would wait before it copies the pairs."""
+        moved = send_to_device(dict(inputs), self.args.device, non_blocking=self.args.accelerator_config.non_blocking)
+        return super()._prepare_inputs(moved)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         num_tokens = inputs.pop("num_tokens")
@@ -241,6 +247,8 @@ def _make_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArgum
         metric_for_best_model=best_metric,
         greater_is_better=True,
         logging_steps=LOGGING_STEPS,
+        logging_nan_inf_filter=False,  # it waits for the accelerator in every step, and hides what is no number
+        accelerator_config={"non_blocking": torch.cuda.is_available()},
         dataloader_num_workers=settings.num_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         dataloader_drop_last=settings.fixed_shapes,
