@@ -28,6 +28,7 @@ from ..scoring.loading import resolve_model
 from .averaging import MovingAverage
 from .settings import RunSettings
 from .starting import flatten_settings
+from .worker_seeds import WorkerSeeds
 
 logger = logging.get_logger(__name__)
 LOGGING_STEPS = 20
@@ -81,6 +82,11 @@ class QualityTrainer(Trainer):
                 raise ValueError("`ema_decay` needs all weights in every process. Train without FSDP and DeepSpeed.")
             self.add_callback(average)
         self.eval_collator = eval_collator
+        arguments: TrainingArguments = self.args  # type: ignore[has-type]
+        if arguments.dataloader_persistent_workers:
+            seeds = WorkerSeeds(self.data_collator, seed=arguments.seed, rank=arguments.process_index)  # type: ignore[has-type]
+            self.data_collator = seeds
+            self.add_callback(seeds)
         self.extra_loss = extra_loss
         self.pair_loss = pair_loss
         self.rates = rates or {}
@@ -92,6 +98,8 @@ class QualityTrainer(Trainer):
         train_collator, train_args = self.data_collator, self.args  # type: ignore[has-type]
         self.data_collator, self.args = self.eval_collator, copy.copy(train_args)
         self.args.dataloader_drop_last, self.args.train_sampling_strategy = False, "sequential"
+        # Kept workers know one data set alone, that of the epochs.
+        self.args.dataloader_persistent_workers &= args[0] is None or args[0] is self.eval_dataset
         try:
             return make_loader(*args)
         finally:
@@ -250,6 +258,7 @@ def _make_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArgum
         logging_nan_inf_filter=False,  # it waits for the accelerator in every step, and hides what is no number
         accelerator_config={"non_blocking": torch.cuda.is_available()},
         dataloader_num_workers=settings.num_workers,
+        dataloader_persistent_workers=settings.num_workers > 0,  # to start them again takes seconds in every epoch
         dataloader_pin_memory=torch.cuda.is_available(),
         dataloader_drop_last=settings.fixed_shapes,
         train_sampling_strategy="group_by_length" if getattr(settings, "group_by_length", False) else "random",

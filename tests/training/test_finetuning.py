@@ -115,11 +115,12 @@ def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):
         torch.testing.assert_close(reloaded.state_dict()[name], value.half().float(), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.7])
-def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch, ema_decay):
+@pytest.mark.parametrize(("ema_decay", "num_workers"), [(None, 0), (0.7, 0), (None, 1)])
+def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch, ema_decay, num_workers):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     changes = {"epochs": 3, "fault_pairs": 1, "rates": {"encoder": 0.5}, "ema_decay": ema_decay}
+    changes |= {"num_workers": num_workers}
     finetune(settings(scores_csv, blank, whole, **changes))
 
     class Interrupted(Exception):
