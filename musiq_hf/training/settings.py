@@ -120,6 +120,11 @@ class RunSettings:
         "Pad every training batch to one length and drop a smaller last one, for XLA and `torch.compile`; needs a "
         "bound on the patches of a picture. Evaluation reads whole pictures, padded to the longest of a batch.",
     )
+    compile: bool = setting(
+        False,
+        "Compile the training steps with `torch.compile`, which takes a minute or more at the start; needs "
+        "`fixed_shapes`. Evaluation is not compiled, and saved files are as without it.",
+    )
     holdout_fraction: float | None = setting(None, "Part of the training pictures held out to choose the best epoch.")
     early_stopping: int | None = setting(None, "Stop after so many epochs without a better one; None never does.")
     save_dtype: str = setting(
@@ -143,6 +148,8 @@ class RunSettings:
         )
         check_not_negative(self, "learning_rate", "weight_decay", "num_workers", "max_grad_norm")
         check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction", "ema_decay")
+        if self.compile and not self.fixed_shapes:
+            raise ValueError("`compile` needs batches of one shape, or every batch is compiled. Add `fixed_shapes`.")
         for part, factor in self.rates.items():
             if not 0 < factor < math.inf:
                 raise ValueError(f"`rates` must be positive, got {factor} of {part}. `freeze` stops a part.")

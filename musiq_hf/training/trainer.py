@@ -247,6 +247,7 @@ def _make_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArgum
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="cosine",
         bf16=settings.bf16,
+        torch_compile=settings.compile,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,

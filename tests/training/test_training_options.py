@@ -3,6 +3,7 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 import torch._dynamo.testing
 from PIL import Image
+from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 from transformers import AutoModel, TrainingArguments
 
 from musiq_hf import MusiqImageProcessor
@@ -220,6 +223,23 @@ def test_every_option_trains(photos, blank, changes):
     assert log_of(photos, "train_loss")[0] > 0
 
 
+def test_compiled_steps_are_the_same_and_saved_under_plain_names(photos, blank, monkeypatch):
+    changes = {"fixed_shapes": True, "view": {"native_patches": 6}, "max_steps": 1, "warmup_fraction": 0.0}
+    finetune(settings(photos, blank, output_dir=str(photos / "plain"), **changes))
+    # The backend "eager" traces the model and calls no compiler.
+    traced = partial(TrainingArguments, torch_compile_backend="eager")
+    monkeypatch.setattr("musiq_hf.training.trainer.TrainingArguments", traced)
+    torch._dynamo.reset()
+    counters.clear()
+    finetune(settings(photos, blank, output_dir=str(photos / "compiled"), compile=True, **changes))
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    for name in ("model.safetensors", "checkpoint-1/model.safetensors"):
+        plain, compiled = (load_file(photos / folder / name) for folder in ("plain", "compiled"))
+        assert plain.keys() == compiled.keys()
+        for key, value in plain.items():
+            torch.testing.assert_close(compiled[key], value, atol=1e-6, rtol=0)
+
+
 def test_accumulated_gradients_equal_those_of_one_large_batch(photos, blank, monkeypatch):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     plain = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.05}
@@ -317,6 +337,7 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
         ({"view": {"crop_size": 3}}, "`view` names crop_size, .* a musiq model does not have. It has native_patches"),
         ({"view": {"native_patches": 0}}, "`native_patches` must be at least 1, got 0"),
         ({"freeze": "tail"}, "`freeze` must be 'patch_encoder' or 'encoder', got 'tail'"),
+        ({"compile": True}, "`compile` needs batches of one shape, .* Add `fixed_shapes`"),
         ({"rates": {"tail": 0.1}}, "`rates` must be 'patch_encoder' or 'encoder' or 'head', got 'tail'"),
         ({"rates": {"encoder": 0.1}, "freeze": "encoder"}, "`rates` names encoder, which `freeze` leaves as it is"),
         ({"model": "scratch:musiq-huge"}, "There is no configuration for 'scratch:musiq-huge'"),
