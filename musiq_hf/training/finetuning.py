@@ -37,6 +37,7 @@ from .settings import FinetuneSettings
 from .starting import (
     add_lora,
     check_start,
+    find_rates,
     flatten_settings,
     freeze,
     load_model,
@@ -143,6 +144,7 @@ def _make_trainer(
         eval_collator=QualityCollator(processor, shorter_side=settings.shorter_side),
         extra_loss=_make_extra_loss(settings, deviation),
         pair_loss=_make_pair_loss(settings, deviation),
+        rates=find_rates(model, settings.rates),
         compute_metrics=_compute_metrics,
     )
 

@@ -35,7 +35,7 @@ from ..scoring.verification import write_self_test
 from .collators_imagenet import ClassificationCollator, Mixing, MixupCollator
 from .encoder_weights import load_encoder_weights
 from .settings import OPTIMIZERS, RunSettings, needed, other_default, setting
-from .starting import check_architecture, check_start, load_processor
+from .starting import check_architecture, check_start, find_rates, load_processor
 from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ def _make_trainer(
         settings,
         best_metric="top1_accuracy",
         model=model,
+        rates=find_rates(model, settings.rates),
         train_dataset=train,
         eval_dataset=selection,
         processing_class=processor,

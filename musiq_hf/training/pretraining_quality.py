@@ -31,7 +31,7 @@ from ..pictures.synthetic import make_picture
 from .encoder_weights import load_encoder_weights
 from .losses import rank_loss
 from .settings import RunSettings, needed, setting
-from .starting import check_start, last_layer, load_model, load_processor
+from .starting import check_start, find_rates, last_layer, load_model, load_processor
 from .trainer import find_last_checkpoint, fixed_length, make_trainer
 
 MADE_UP_UNIT = (50.0, 20.0)  # mean and standard deviation of the scores, which ranking alone does not give
@@ -203,10 +203,12 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     view = settings.training_view(family_of(model.config))
     length = fixed_length(settings, processor, view, parts["train"])
+    whole = DegradationModel(model)
     trainer = make_trainer(
         settings,
         best_metric="pair_accuracy",
-        model=DegradationModel(model),
+        model=whole,
+        rates=find_rates(model, settings.rates, whole=whole),
         train_dataset=parts["train"],
         eval_dataset=parts["test"],
         data_collator=DegradationCollator(processor, view=view, length=length),

@@ -5,6 +5,7 @@ The help text of a field stands in its metadata: `--help` of a command shows it,
 `{field.name: field.metadata["help"] for field in dataclasses.fields(FinetuneSettings)}`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -103,14 +104,31 @@ class RunSettings:
     )
     momentum: float = setting(0.9, "Momentum of SGD.")
     learning_rate: float = setting(1e-4, "Peak of the cosine schedule.")
+    rates: Mapping[str, float] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Factors of the learning rate of parts of the model, as its family names them; 0.1 for the "
+            '"patch_encoder", say. A part within another one has its own factor.'
+        },
+    )
     weight_decay: float = setting(0.05, "Decay of the weights; biases and normalisation layers have none.")
     warmup_fraction: float = setting(0.05, "Part of the steps over which the learning rate rises.")
     max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 leaves them alone.")
+    ema_decay: float | None = setting(
+        None,
+        "Keep a moving average of the weights, of which each step leaves this part, or (1 + step) / (10 + step) in "
+        "the first steps. The average is evaluated, chosen and saved; the weights themselves go on training.",
+    )
     bf16: bool = setting(False, "Compute in bfloat16 where autocast allows it; weights stay float32.")
     fixed_shapes: bool = setting(
         False,
         "Pad every training batch to one length and drop a smaller last one, for XLA and `torch.compile`; needs a "
         "bound on the patches of a picture. Evaluation reads whole pictures, padded to the longest of a batch.",
+    )
+    compile: bool = setting(
+        False,
+        "Compile the training steps with `torch.compile`, which takes a minute or more at the start; needs "
+        "`fixed_shapes`. Evaluation is not compiled, and saved files are as without it.",
     )
     holdout_fraction: float | None = setting(None, "Part of the training pictures held out to choose the best epoch.")
     early_stopping: int | None = setting(None, "Stop after so many epochs without a better one; None never does.")
@@ -134,7 +152,12 @@ class RunSettings:
             self, "max_steps", "batch_size", "gradient_accumulation_steps", "eval_batch_size", "early_stopping"
         )
         check_not_negative(self, "learning_rate", "weight_decay", "num_workers", "max_grad_norm")
-        check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction")
+        check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction", "ema_decay")
+        if self.compile and not self.fixed_shapes:
+            raise ValueError("`compile` needs batches of one shape, or every batch is compiled. Add `fixed_shapes`.")
+        for part, factor in self.rates.items():
+            if not 0 < factor < math.inf:
+                raise ValueError(f"`rates` must be positive, got {factor} of {part}. `freeze` stops a part.")
         check_choices(self)
 
     def training_view(self, family: Family) -> TrainingView:
@@ -232,3 +255,5 @@ class FinetuneSettings(RunSettings):
             raise ValueError(f"`fault_pairs` must lie between 0 and `batch_size`, got {self.fault_pairs}.")
         if self.freeze is not None and self.lora_rank is not None:
             raise ValueError("`lora_rank` already leaves all other weights alone. Leave out `freeze`.")
+        if self.rates and self.lora_rank is not None:
+            raise ValueError("`lora_rank` trains additions to the weights, which have one rate. Leave out `rates`.")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
+from ..common.checks import check_choice
 from ..common.extras import require
 from ..models import family_of
 from ..models.protocol import Family
@@ -174,10 +175,37 @@ def freeze(model: Any, part: str) -> None:
         ValueError: If the family has no such part.
     """
     parts = {name: modules for name, modules in family_of(model.config).parts(model).items() if name != "head"}
-    if part not in parts:
-        raise ValueError(f"`freeze` must be {' or '.join(map(repr, parts))}, got {part!r}.")
+    check_choice("freeze", part, tuple(parts))
     for module in parts[part]:
         module.requires_grad_(False)
+
+
+def find_rates(model: Any, rates: Mapping[str, float], *, whole: nn.Module | None = None) -> dict[str, float]:
+    """Find the factor of the learning rate of each parameter in the parts that have one.
+
+    Args:
+        model: Quality model or classifier, with the parts to freeze already frozen.
+        rates: Factors by the names of parts of its family. A part within another one has its own factor.
+        whole: Module that holds the model; None = the model.
+
+    Returns:
+        Factors by the names of the parameters in `whole`; a parameter of no such part is left out.
+
+    Raises:
+        ValueError: If the family has no such part, or the part is frozen.
+    """
+    parts = family_of(model.config).parts(model)
+    held = {}
+    for name in rates:
+        check_choice("rates", name, tuple(parts))
+        held[name] = [parameter for module in parts[name] for parameter in module.parameters()]
+        if not any(parameter.requires_grad for parameter in held[name]):
+            raise ValueError(f"`rates` names {name}, which `freeze` leaves as it is. Leave out one of them.")
+    names = {id(parameter): name for name, parameter in (whole or model).named_parameters()}
+    found: dict[str, float] = {}
+    for part in sorted(rates, key=lambda part: len(held[part]), reverse=True):
+        found |= {names[id(parameter)]: rates[part] for parameter in held[part]}
+    return found
 
 
 def add_lora(model: Any, rank: int) -> nn.Module:

@@ -49,6 +49,27 @@ def test_tokens_are_counted_picture_by_picture(folder):
         assert part["num_tokens"].tolist() == part["pixel_attention_mask"].sum(dim=1).tolist()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("embedding", ["hash", "fixed"])
+def test_a_view_cuts_a_random_subset_of_the_patches_of_the_whole_picture(dtype, embedding):
+    pixels = torch.randint(0, 256, (45, 61, 3), dtype=torch.uint8)
+    pixels = pixels if dtype == torch.uint8 else pixels / 255
+    settings = {"spatial_embedding": embedding, "max_native_patches": 40}
+    processor = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16, 32], **settings)
+    whole, view = processor.cut(pixels), MusiqTrainingView(native_patches=11, resized_patches=5)
+    torch.manual_seed(1)
+    feature = view.cut(processor, pixels)
+    torch.manual_seed(1)
+    starts = [int((whole["scale_position_ids"] < scale).sum()) for scale in range(4)]
+    kept = [
+        starts[scale] + torch.randperm(starts[scale + 1] - starts[scale])[:limit].sort().values
+        for scale, limit in enumerate((5, 5, 11))
+    ]
+    assert feature.keys() == whole.keys()
+    for name, values in feature.items():
+        assert torch.equal(values, whole[name][torch.cat(kept)])
+
+
 def test_native_subset_keeps_the_resized_scales_and_changes_from_step_to_step(folder):
     torch.manual_seed(0)
     collator, rows = training(MusiqTrainingView(native_patches=5)), rows_of(folder)

@@ -3,6 +3,7 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 import torch._dynamo.testing
 from PIL import Image
+from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 from transformers import AutoModel, TrainingArguments
 
 from musiq_hf import MusiqImageProcessor
@@ -20,7 +23,7 @@ from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.training.collators import Augmentation, TrainingCollator
 from musiq_hf.training.finetuning import _make_pair_loss, finetune
 from musiq_hf.training.settings import FinetuneSettings
-from musiq_hf.training.starting import add_lora, freeze, load_model, merge_lora
+from musiq_hf.training.starting import add_lora, find_rates, freeze, load_model, merge_lora
 from musiq_hf.training.trainer import QualityTrainer, _collect_fixed_settings, _OwnRandomNumbers
 
 SIZES = ((24, 32), (40, 16), (16, 16), (33, 50))
@@ -41,6 +44,12 @@ def photos(tmp_path) -> Path:
 def settings(photos: Path, blank: str, **changes) -> FinetuneSettings:
     values = {"data": str(photos / "scores.csv"), "model": blank, "output_dir": str(photos / "out"), "epochs": 1}
     return FinetuneSettings(**(values | {"batch_size": 4, "learning_rate": 1e-3} | changes))
+
+
+def save_start(model, folder: Path) -> str:
+    model.save_pretrained(folder)
+    MusiqImageProcessor.from_config(model.config).save_pretrained(folder)
+    return str(folder)
 
 
 def log_of(photos: Path, key: str, folder: str = "out") -> list[float]:
@@ -78,20 +87,66 @@ def test_frozen_parts_stay_as_they_are(part, tiny_model):
 def test_freezing_reaches_the_saved_files(photos, blank):
     torch.manual_seed(0)
     start = load_model(blank)
-    start.save_pretrained(photos / "start")
-    MusiqImageProcessor.from_config(start.config).save_pretrained(photos / "start")
-    finetune(settings(photos, str(photos / "start"), freeze="encoder"))
+    finetune(settings(photos, save_start(start, photos / "start"), freeze="encoder"))
     trained = AutoModel.from_pretrained(photos / "out")
     for name, value in start.musiq.state_dict().items():
         torch.testing.assert_close(trained.musiq.state_dict()[name], value, atol=0, rtol=0)
     assert trained.head.classifier.weight.abs().max() > 0
 
 
+def test_a_part_with_a_rate_moves_by_its_part_of_the_step(photos, tiny_model):
+    # Training keeps a head in such a unit.
+    start = tiny_model(longer_side_lengths=[16], score_offset=37.0, score_scale=20.0)
+    plain = {"optimizer": "sgd", "max_steps": 1, "max_grad_norm": 0.0, "weight_decay": 0.0, "warmup_fraction": 0.0}
+    moved = {}
+    for name, rates in (("full", {}), ("rated", {"encoder": 0.5, "patch_encoder": 0.25})):
+        run = settings(
+            photos, save_start(start, photos / "start"), rates=rates, output_dir=str(photos / name), **plain
+        )
+        finetune(run)
+        trained = AutoModel.from_pretrained(photos / name).state_dict()
+        moved[name] = {key: trained[key] - value for key, value in start.state_dict().items()}
+    for key, full in moved["full"].items():
+        is_patches = ".patch_encoder." in key or ".patch_projection." in key
+        factor = 0.25 if is_patches else 0.5 if key.startswith("musiq.") else 1.0
+        torch.testing.assert_close(moved["rated"][key], factor * full, atol=1e-6, rtol=1e-3)
+    assert moved["full"]["musiq.embeddings.patch_projection.weight"].abs().max() > 1e-4
+    assert "rates {'encoder': 0.5, 'patch_encoder': 0.25}" in (photos / "rated/README.md").read_text()
+
+
+def test_rates_make_groups_that_decay_as_before(tiny_model, tmp_path):
+    model = tiny_model()
+    freeze(model, "patch_encoder")
+    rates = find_rates(model, {"encoder": 0.1})
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, weight_decay=0.3)
+    trainer = QualityTrainer(
+        model=model,
+        args=arguments,
+        eval_collator=lambda rows: rows,
+        rates=rates,
+        optimizer_cls_and_kwargs=(torch.optim.AdamW, {"lr": 2.0}),
+    )
+    groups = trainer.create_optimizer().param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(2, 0.3), (2, 0), (0.2, 0.3), (0.2, 0)]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = [{names[id(parameter)] for parameter in group["params"]} for group in groups]
+    assert sum(map(len, held)) == sum(parameter.requires_grad for parameter in model.parameters())
+    assert all(name.startswith("head.") for name in held[0] | held[1])
+    assert held[0] | held[2] <= set(trainer.get_decay_parameter_names(model))
+    with pytest.raises(ValueError, match="`rates` needs the names of the weights, which FSDP 1 changes"):
+        trainer._group_parameters(torch.nn.ModuleDict({"wrapped": model}), 2.0)
+
+
+def test_a_frozen_part_has_no_rate(tiny_model):
+    model = tiny_model()
+    freeze(model, "encoder")
+    with pytest.raises(ValueError, match="`rates` names patch_encoder, which `freeze` leaves as it is"):
+        find_rates(model, {"head": 2.0, "patch_encoder": 0.1})
+
+
 def test_low_rank_additions_are_merged_into_plain_weights(photos, tiny_model):
     start = tiny_model(longer_side_lengths=[16])
-    start.save_pretrained(photos / "start")
-    MusiqImageProcessor.from_config(start.config).save_pretrained(photos / "start")
-    finetune(settings(photos, str(photos / "start"), lora_rank=2, learning_rate=1e-2, weight_decay=0.0))
+    finetune(settings(photos, save_start(start, photos / "start"), lora_rank=2, learning_rate=1e-2, weight_decay=0.0))
     trained = AutoModel.from_pretrained(photos / "out")
     assert trained.state_dict().keys() == start.state_dict().keys()
     changed = {
@@ -166,6 +221,23 @@ def test_every_option_trains(photos, blank, changes):
     report = finetune(settings(photos, blank, **changes))
     assert report["selection"].num_pictures == 4
     assert log_of(photos, "train_loss")[0] > 0
+
+
+def test_compiled_steps_are_the_same_and_saved_under_plain_names(photos, blank, monkeypatch):
+    changes = {"fixed_shapes": True, "view": {"native_patches": 6}, "max_steps": 1, "warmup_fraction": 0.0}
+    finetune(settings(photos, blank, output_dir=str(photos / "plain"), **changes))
+    # The backend "eager" traces the model and calls no compiler.
+    traced = partial(TrainingArguments, torch_compile_backend="eager")
+    monkeypatch.setattr("musiq_hf.training.trainer.TrainingArguments", traced)
+    torch._dynamo.reset()
+    counters.clear()
+    finetune(settings(photos, blank, output_dir=str(photos / "compiled"), compile=True, **changes))
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    for name in ("model.safetensors", "checkpoint-1/model.safetensors"):
+        plain, compiled = (load_file(photos / folder / name) for folder in ("plain", "compiled"))
+        assert plain.keys() == compiled.keys()
+        for key, value in plain.items():
+            torch.testing.assert_close(compiled[key], value, atol=1e-6, rtol=0)
 
 
 def test_accumulated_gradients_equal_those_of_one_large_batch(photos, blank, monkeypatch):
@@ -265,6 +337,9 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
         ({"view": {"crop_size": 3}}, "`view` names crop_size, .* a musiq model does not have. It has native_patches"),
         ({"view": {"native_patches": 0}}, "`native_patches` must be at least 1, got 0"),
         ({"freeze": "tail"}, "`freeze` must be 'patch_encoder' or 'encoder', got 'tail'"),
+        ({"compile": True}, "`compile` needs batches of one shape, .* Add `fixed_shapes`"),
+        ({"rates": {"tail": 0.1}}, "`rates` must be 'patch_encoder' or 'encoder' or 'head', got 'tail'"),
+        ({"rates": {"encoder": 0.1}, "freeze": "encoder"}, "`rates` names encoder, which `freeze` leaves as it is"),
         ({"model": "scratch:musiq-huge"}, "There is no configuration for 'scratch:musiq-huge'"),
         ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
         ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),

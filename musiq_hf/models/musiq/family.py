@@ -42,21 +42,9 @@ _LIMITS_CLASSIFICATION = """\
 - It was made as a start for fine-tuning on opinion scores, not for use as a classifier."""
 
 
-def subset_patches(feature: Feature, limits: Sequence[int | None]) -> Feature:
-    """Draw a random subset of the patches of every scale, kept in their order.
-
-    Args:
-        feature: Unpadded sequence of one picture, as the processor gives it.
-        limits: Largest number of patches of each scale, in the order of the scales; None keeps all.
-
-    Returns:
-        The same entries with fewer patches. Random numbers come from torch's generator.
-    """
-    kept = []
-    for scale, limit in enumerate(limits):
-        indices = (feature["scale_position_ids"] == scale).nonzero()[:, 0]
-        kept.append(indices if limit is None else indices[torch.randperm(len(indices))[:limit]].sort().values)
-    return {name: values[torch.cat(kept)] for name, values in feature.items()}
+def choose_patches(count: int, limit: int | None) -> torch.Tensor:
+    """Draw numbers of at most `limit` of `count` patches, ascending; None takes all, without a random number."""
+    return torch.arange(count) if limit is None else torch.randperm(count)[:limit].sort().values
 
 
 @dataclass(kw_only=True)
@@ -93,7 +81,8 @@ class MusiqTrainingView(TrainingView):
         return resized + [self.native_patches] * processor.use_native_resolution
 
     def cut(self, processor: MusiqImageProcessor, pixels: torch.Tensor) -> Feature:
-        return subset_patches(processor.cut(pixels), self.limits(processor))
+        limits = self.limits(processor)
+        return processor.cut(pixels, choose=lambda scale, count: choose_patches(count, limits[scale]))
 
     def max_tokens(self, processor: MusiqImageProcessor) -> int:
         resized = sum((-(-side // processor.patch_size)) ** 2 for side in processor.longer_side_lengths)
