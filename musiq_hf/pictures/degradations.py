@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from .alterations import ALTERATIONS
 from .compression import COMPRESSIONS, compress_jpeg
 from .opening import describe, to_rgb_tensor
 
@@ -97,6 +98,7 @@ DEGRADATIONS: Mapping[str, Callable[[Image.Image, float, int], Image.Image]] = {
     "resampling": _resample,
     "noise": lambda image, strength, seed: add_noise(image, 2 + 62 * strength**1.5, seed=seed),
     "banding": _quantize,
+    **ALTERATIONS,
     **COMPRESSIONS,
 }
 

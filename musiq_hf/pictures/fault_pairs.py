@@ -28,8 +28,10 @@ MIN_GAP = 0.15  # smallest difference between the two strengths of a pair
 # Smallest strength that ranks below no fault: noise of sigma 5, JPEG of quality 94, more than a stop of exposure, ...
 LEAST = dict.fromkeys(KINDS, 0.05) | {"noise": 0.13, "jpeg": 0.003, "double_jpeg": 0.02, "banding": 0.15}
 LEAST |= {"exposure": 0.4, "contrast": 0.3, "color_cast": 0.3, "chroma": 0.4, "ringing": 0.1, "jpeg2000": 0.15}
+LEAST |= {"shuffled": 0.1}
 # How often a kind is drawn, relative to the others; 1 if it is not named. JPEG 2000 takes ten times as long as JPEG.
-WEIGHTS = dict.fromkeys(KINDS, 1.0) | {"jpeg": 3.0, "blur": 1.5, "noise": 1.5, "jpeg2000": 0.25}
+WEIGHTS = dict.fromkeys(KINDS, 1.0) | {"jpeg": 3.0, "blur": 1.5, "noise": 1.5, "shuffled": 1.5, "watermark": 1.5}
+WEIGHTS |= {"jpeg2000": 0.25}
 # Kinds that cost detail, and at full strength more than a weak fault of any of them.
 DESTROYING = {
     "blur",
