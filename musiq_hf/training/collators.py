@@ -9,8 +9,8 @@ from PIL import Image, ImageOps
 from transformers.image_processing_utils import BatchFeature
 
 from ..data.batches import QualityCollator, cut_picture, pad_features
-from ..models.protocol import QualityProcessor, TrainingView
-from ..pictures.augmentations import crop_fraction
+from ..models.protocol import Feature, QualityProcessor, TrainingView
+from ..pictures.augmentations import crop_fraction, make_view_pair
 from ..pictures.degradations import degrade_at_random, to_rgb_picture
 from ..pictures.fault_pairs import make_fault_pair
 
@@ -28,6 +28,9 @@ class Augmentation:
         fault_pairs: Number of pictures of a batch of which a pair of faulty copies is made; see
             `musiq_hf.pictures.fault_pairs`. The copies are the entry `pairs` of the batch: copy 2i is better than
             copy 2i + 1.
+        view_pairs: Number of pictures of a batch of which two views are made that look alike; see
+            `musiq_hf.pictures.augmentations.make_view_pair`. They are the entry `views` of the batch: the scores of
+            views 2i and 2i + 1 should be equal.
 
     Raises:
         ValueError: If a value lies outside its range.
@@ -38,12 +41,18 @@ class Augmentation:
     worst_score: float = 0.0
     min_crop: float = 1.0
     fault_pairs: int = 0
+    view_pairs: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.degrade_fraction <= 1:
             raise ValueError(f"`degrade_fraction` must lie in [0, 1], got {self.degrade_fraction}.")
         if not 0 < self.min_crop <= 1:
             raise ValueError(f"`min_crop` must lie in (0, 1], got {self.min_crop}.")
+
+
+def _choose(length: int, count: int) -> set[int]:
+    """Choose some of the pictures of a batch, all if it has too few; nothing is drawn for none."""
+    return set(torch.randperm(length)[:count].tolist()) if count else set()
 
 
 class TrainingCollator:
@@ -85,14 +94,18 @@ class TrainingCollator:
         return image, label
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        features, labels, copies = [], [], []
-        count = self.augmentation.fault_pairs
-        paired = set(torch.randperm(len(rows))[:count].tolist()) if count else set()
+        how = self.augmentation
+        features, labels = [], []
+        copies: dict[str, list[Feature]] = {"pairs": [], "views": []}
+        paired, viewed = (_choose(len(rows), count) for count in (how.fault_pairs, how.view_pairs))
         for index, row in enumerate(rows):
             image, label = self.rows.open(row)
             if index in paired:
                 pair, _ = make_fault_pair(to_rgb_picture(image))
-                copies += [cut_picture(self.processor, picture, self.view) for picture in pair]
+                copies["pairs"] += [cut_picture(self.processor, picture, self.view) for picture in pair]
+            if index in viewed:
+                views = make_view_pair(to_rgb_picture(image))
+                copies["views"] += [cut_picture(self.processor, picture, self.view) for picture in views]
             image, label = self._augment(image, label)
             labels.append(label)
             # Flips and faults lose the file name, which errors further on should give.
@@ -100,6 +113,7 @@ class TrainingCollator:
             features.append(cut_picture(self.processor, image, self.view))
         batch = pad_features(self.processor, features, length=self.length)
         batch["labels"] = torch.tensor(labels, dtype=torch.float32)
-        if copies:
-            batch["pairs"] = pad_features(self.processor, copies, length=self.length)
+        for entry, made in copies.items():
+            if made:
+                batch[entry] = pad_features(self.processor, made, length=self.length)
         return batch

@@ -116,6 +116,19 @@ def test_pairs_of_copies_lie_beside_the_batch_and_leave_it_alone(folder):
     assert training(fault_pairs=3)(rows[:1])["pairs"]["pixel_values"].shape[0] == 2
 
 
+def test_views_lie_beside_the_batch_and_repeat_with_the_seed(folder):
+    rows, batches = rows_of(folder), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        batches.append(training(view_pairs=2, fault_pairs=1)(rows))
+    first, same, other = (batch["views"]["pixel_values"] for batch in batches)
+    assert first.shape[0] == 4
+    assert torch.equal(first, same) and not (first.shape == other.shape and torch.equal(first, other))
+    assert batches[0]["pairs"]["pixel_values"].shape[0] == 2
+    assert batches[0]["labels"].tolist() == [10, 20, 30, 40]
+    assert "views" not in training(fault_pairs=1)(rows)
+
+
 def test_wrong_collator_settings_are_refused():
     with pytest.raises(ValueError, match=r"`min_crop` must lie in \(0, 1\], got 0"):
         Augmentation(min_crop=0)
