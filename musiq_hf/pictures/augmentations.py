@@ -23,6 +23,11 @@ MAX_ASPECT_CHANGE = 4 / 3
 MAX_SHIFT = 16  # pixels
 MAX_SIZE_CHANGE = 1.1
 MAX_FAINT_NOISE = 3.0  # levels of 255, hardly visible
+# Sizes of training pictures; within a mild factor a picture keeps its score.
+MILD_FACTOR = 1.4
+MIN_SIDE, MAX_SIDE = 256, 2048  # pixels
+P_MOSAIC = 0.5
+GRIDS, GRID_WEIGHTS = (2, 3, 4), (0.7, 0.2, 0.1)  # pictures along each side of a mosaic
 MAX_MAGNITUDE = 30.0
 MID_GRAY = (128, 128, 128)  # fills the corners that a rotation lays bare; patches are padded with it too
 
@@ -128,6 +133,49 @@ def resize_by(image: Image.Image, factor: float) -> Image.Image:
     """Shrink or enlarge a picture by a factor, with an antialiased Lanczos filter."""
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def resize_mildly(image: Image.Image) -> Image.Image:
+    """Shrink or enlarge a picture at random by up to 1.4, which is taken to leave its score as it is.
+
+    A stronger shrinkage hides faults, and a stronger enlargement adds blur. The shorter side stays at or above 256
+    pixels and the longer one at or below 2,048, unless the picture lies outside of that itself.
+    """
+    factor = MILD_FACTOR ** (2 * float(torch.rand(())) - 1)
+    lowest, highest = min(1.0, MIN_SIDE / min(image.size)), max(1.0, MAX_SIDE / max(image.size))
+    return resize_by(image, min(max(factor, lowest), highest))
+
+
+def draw_others(count: int) -> list[int]:
+    """Draw the pictures that a picture shares a mosaic with: 3, 8 or 15 of the batch, or none for no mosaic.
+
+    Args:
+        count: Number of pictures in the batch. Pictures are drawn with replacement, so that any number will do.
+
+    Returns:
+        Indices of the pictures.
+    """
+    if torch.rand(()) >= P_MOSAIC:
+        return []
+    grid = GRIDS[int(torch.multinomial(torch.tensor(GRID_WEIGHTS), 1))]
+    return torch.randint(count, (grid**2 - 1,)).tolist()
+
+
+def make_mosaic(images: Sequence[Image.Image]) -> Image.Image:
+    """Put random windows of 4, 9 or 16 pictures side by side, at their own resolution.
+
+    Args:
+        images: RGB pictures. The windows are as large as fits into all of them, and into a mosaic of 2,048 pixels.
+
+    Returns:
+        RGB picture of two to four windows along each side.
+    """
+    grid = math.isqrt(len(images))
+    width, height = (min(*sides, MAX_SIDE // grid) for sides in zip(*(image.size for image in images), strict=True))
+    mosaic = Image.new("RGB", (grid * width, grid * height))
+    for index, image in enumerate(images):
+        mosaic.paste(crop_at_random(image, (width, height)), (index % grid * width, index // grid * height))
+    return mosaic
 
 
 def _warp(image: Image.Image, rows: tuple[float, float, float, float, float, float]) -> Image.Image:

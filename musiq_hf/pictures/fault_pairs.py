@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs of copies of a picture, of which the better one is known without asking anyone.
 
-They are a choice of ours; the paper has no such pairs. Four rules say which copy is the better one:
+They are a choice of ours; the paper has no such pairs. Five rules say which copy is the better one:
 
 - Of two strengths of one fault, or of two faults, the weaker is better if they differ by at least `MIN_GAP`.
 - No fault is better than a fault that is at least as strong as `LEAST` says. Below, it can hardly be seen, or is a
   matter of taste, as a little more light is.
 - A weak fault is better than a strong one of another kind, among those in `DESTROYING`.
+- A picture is better than its copy with the same or stronger faults that is enlarged 2 to 4 times.
 - The pristine copy of a weak fault comes from a picture that was shrunk by 2 or more. Most photographs have been
   compressed before, and only shrinking removes the blocks.
 
@@ -18,12 +19,14 @@ from collections.abc import Collection, Mapping
 import torch
 from PIL import Image, ImageOps
 
-from .augmentations import WINDOW_MIN_SIDE, crop_window
+from .augmentations import MAX_SIDE, WINDOW_MIN_SIDE, crop_window
 from .degradations import DEGRADATIONS, apply_degradations
 
 KINDS = tuple(DEGRADATIONS)
 MIN_SHRINKAGE, MAX_CLEAN_SHRINKAGE = 0.4, 0.5
-P_CLEAN, P_TWO_KINDS, P_SHRUNK, P_ACROSS = 0.5, 0.3, 0.5, 0.1
+P_CLEAN, P_TWO_KINDS, P_SHRUNK, P_ACROSS, P_ENLARGED = 0.5, 0.3, 0.5, 0.1, 0.05
+MIN_ENLARGEMENT, MAX_ENLARGEMENT = 2.0, 4.0  # below, the score may stay: see `resize_mildly`
+ENLARGERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 MIN_GAP = 0.15  # smallest difference between the two strengths of a pair
 # Smallest strength that ranks below no fault: noise of sigma 5, JPEG of quality 94, more than a stop of exposure, ...
 LEAST = dict.fromkeys(KINDS, 0.05) | {"noise": 0.13, "jpeg": 0.003, "double_jpeg": 0.02, "banding": 0.15}
@@ -102,6 +105,14 @@ def _shrink_source(image: Image.Image, lower: Mapping[str, float], higher: Mappi
     return shrink_at_random(image, largest=1.0) if torch.rand(()) < P_SHRUNK else image
 
 
+def _enlarge(image: Image.Image) -> Image.Image:
+    """Enlarge a picture 2 to 4 times, up to 2,048 pixels, with a random interpolation."""
+    part, method = float(torch.rand(())), ENLARGERS[int(torch.randint(len(ENLARGERS), ()))]
+    factor = MIN_ENLARGEMENT * (MAX_ENLARGEMENT / MIN_ENLARGEMENT) ** part
+    factor = min(factor, max(1.0, MAX_SIDE / max(image.size)))
+    return image.resize((round(image.width * factor), round(image.height * factor)), method)
+
+
 def make_fault_pair(image: Image.Image) -> tuple[list[Image.Image], list[list[float]]]:
     """Make two copies of a random window of a picture, with weaker and with stronger faults.
 
@@ -117,4 +128,6 @@ def make_fault_pair(image: Image.Image) -> tuple[list[Image.Image], list[list[fl
         image = ImageOps.mirror(image)
     seed = int(torch.randint(2**31, ()))
     copies = [apply_degradations(image, strengths, seed=seed) for strengths in both]
+    if torch.rand(()) < P_ENLARGED:
+        copies[1] = _enlarge(copies[1])
     return copies, [[strengths.get(kind, 0.0) for kind in KINDS] for strengths in both]

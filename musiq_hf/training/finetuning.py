@@ -131,6 +131,7 @@ def _make_trainer(
         min_crop=settings.min_crop,
         fault_pairs=settings.fault_pairs,
         view_pairs=settings.view_pairs,
+        size_fraction=settings.size_fraction,
     )
     collator = TrainingCollator(
         processor, view=view, augmentation=augmentation, shorter_side=settings.shorter_side, length=length

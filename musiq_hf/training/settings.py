@@ -179,6 +179,12 @@ class FinetuneSettings(RunSettings):
         "Part of the training pictures that are blurred, made noisy or compressed, with a lowered score, in each "
         "epoch; a rule of ours (`musiq_hf.pictures.degradations`) for data without such faults. The paper has none.",
     )
+    size_fraction: float = setting(
+        0.0,
+        "Part of the training pictures that change their size, so that 256 to 2,048 pixels are seen: up to 1.4 times "
+        "larger or smaller with their score, half of them after becoming mosaics of 4 to 16 pictures with the mean "
+        "score; a rule of ours. The paper has none.",
+    )
     fault_pairs: int = setting(
         0,
         "Pairs of copies with weaker and stronger made faults per step and device, at most one of a picture of the "

@@ -11,8 +11,11 @@ from musiq_hf.pictures.augmentations import (
     _cut_shifted,
     crop_at_random,
     draw_crop_size,
+    draw_others,
+    make_mosaic,
     make_view_pair,
     rand_augment,
+    resize_mildly,
 )
 from musiq_hf.pictures.synthetic import make_picture
 
@@ -192,3 +195,32 @@ def test_views_repeat_with_torchs_seed():
         torch.manual_seed(seed)
         made.append([view.tobytes() for _ in range(5) for view in make_view_pair(picture)])
     assert made[0] == made[1] != made[2]
+
+
+def test_mild_sizes_stay_within_their_limits():
+    for size, lowest, highest in (((512, 512), 365, 717), ((300, 280), 256, 420), ((2000, 1500), 1071, 2048)):
+        torch.manual_seed(0)
+        sides = [resize_mildly(Image.new("RGB", size)).size for _ in range(40)]
+        assert min(map(min, sides)) >= lowest and max(map(max, sides)) <= highest
+        assert len(set(sides)) > 20
+    assert resize_mildly(Image.new("RGB", (100, 60))).width >= 100
+    assert resize_mildly(Image.new("RGB", (3000, 1000))).width <= 3000
+
+
+def test_a_mosaic_holds_windows_of_all_its_pictures():
+    pictures = [Image.new("RGB", (40 + 5 * level, 60 - 5 * level), (level,) * 3) for level in range(4)]
+    mosaic = np.asarray(make_mosaic(pictures))
+    assert mosaic.shape == (90, 80, 3)
+    for level in range(4):
+        window = mosaic[level // 2 * 45 :, level % 2 * 40 :][:45, :40]
+        assert (window == level).all()
+    assert make_mosaic([Image.new("RGB", (900, 700))] * 16).size == (2048, 2048)
+    assert make_mosaic([Image.new("RGB", (512, 400))] * 9).size == (1536, 1200)
+
+
+def test_mosaics_have_4_9_or_16_pictures_of_the_batch():
+    torch.manual_seed(0)
+    drawn = [draw_others(5) for _ in range(300)]
+    assert {len(others) for others in drawn} == {0, 3, 8, 15}
+    assert 100 < sum(not others for others in drawn) < 200
+    assert all(0 <= index < 5 for others in drawn for index in others)

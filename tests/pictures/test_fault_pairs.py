@@ -93,7 +93,17 @@ def test_pairs_repeat_with_torchs_seed():
     assert made[0] == made[1] != made[2]
 
 
+def test_the_worse_copy_is_enlarged_now_and_then(monkeypatch):
+    monkeypatch.setattr(fault_pairs, "P_ENLARGED", 1.0)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        better, worse = make_fault_pair(make_picture(seed=1, width=300, height=400))[0]
+        assert 2 - 0.02 < worse.width / better.width < 4.02 and max(worse.size) <= 2048
+        assert worse.width / better.width == pytest.approx(worse.height / better.height, rel=0.02)
+
+
 def test_pairs_are_two_copies_of_one_window_the_better_first(monkeypatch):
+    monkeypatch.setattr(fault_pairs, "P_ENLARGED", 0.0)
     monkeypatch.setattr(fault_pairs, "draw_strengths", lambda: ({"blur": 0.1}, {"blur": 0.9}))
     torch.manual_seed(0)
     (better, worse), strengths = make_fault_pair(make_picture(seed=1, width=400, height=300))
