@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from ..metrics.reports import CopyChanges, HalfSizeScores, OddScore
 from ..pictures.alterations import add_border, add_watermark, rotate, shuffle_blocks
-from ..pictures.augmentations import resize_by
 from ..pictures.compression import compress_jpeg
 from ..pictures.degradations import add_noise, blur
 from ..pictures.synthetic import ODD_PICTURES
@@ -29,12 +28,17 @@ HALF_SIZE_LABEL = "half size against full size, large pictures"
 Version = Callable[[Image.Image, int], Image.Image]
 
 
+def _shrink(image: Image.Image, factor: int) -> Image.Image:
+    size = (max(1, image.width // factor), max(1, image.height // factor))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
 def _shrink_and_enlarge(image: Image.Image, factor: int) -> Image.Image:
-    return resize_by(image, 1 / factor).resize(image.size, Image.Resampling.BICUBIC)
+    return _shrink(image, factor).resize(image.size, Image.Resampling.BICUBIC)
 
 
 def _mark(image: Image.Image, seed: int) -> Image.Image:
-    return add_watermark(image, "Sample Picture", height=0.09, opacity=0.6)
+    return add_watermark(image, "SAMPLE", height=0.2, opacity=0.7)
 
 
 # Functions from (pristine picture, its position) to a copy. The position is the seed of noise and shuffled blocks.
@@ -59,7 +63,7 @@ VERSIONS: Mapping[str, Version] = {
     "blur_1": lambda image, seed: blur(image, 1),
     "blur_2": lambda image, seed: blur(image, 2),
     "blur_4": lambda image, seed: blur(image, 4),
-    "half": lambda image, seed: resize_by(image, 1 / 2),
+    "half": lambda image, seed: _shrink(image, 2),
 }
 
 
@@ -111,7 +115,7 @@ class Comparison:
 COMPARISONS: Mapping[str, Comparison] = {
     "mirrored": Comparison("mirrored", "mirrored", target=_largest(4)),
     "cropped": Comparison(f"without {CROP} pixels at left and top", "cropped", target=_largest(4)),
-    "watermark": Comparison("watermark", "watermark", target=RARELY_HIGHER),
+    "watermark": Comparison("watermark, letters of a fifth of the shorter side", "watermark", target=RARELY_HIGHER),
     "border": Comparison("black border, a twentieth of the shorter side", "border", target=RARELY_HIGHER),
     "tilted": Comparison("rotated by 10 degrees with black corners", "tilted", target=RARELY_HIGHER),
     "jpeg_95": Comparison("JPEG 95", "jpeg_95"),

@@ -100,7 +100,7 @@ def _watermark(image: Image.Image, strength: float, seed: int) -> Image.Image:
     return add_watermark(
         image,
         word if lines else "\n".join([word] * 5),
-        height=0.05 + 0.1 * strength,
+        height=0.05 + 0.2 * strength,
         opacity=0.25 + 0.65 * strength,
         color=COLORS[color] if color < len(COLORS) else WHITE,
         angle=ANGLES[angle],

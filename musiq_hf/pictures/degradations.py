@@ -135,10 +135,11 @@ def to_rgb_picture(image: Image.Image) -> Image.Image:
         ValueError: If the pixels cannot be used; the message names the picture.
     """
     try:
-        pixels = to_rgb_tensor(image)
+        pixels = to_rgb_tensor(image, keep_uint8=True)
     except ValueError as error:
         raise ValueError(f"Picture ({describe(image)}): {error}") from error
-    return Image.fromarray((pixels * 255).round().to(torch.uint8).numpy())
+    levels = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8)
+    return Image.fromarray(levels.contiguous().numpy())
 
 
 def compute_severity(*, blur_sigma: float, noise_sigma: float, jpeg_quality: int | None = None) -> float:

@@ -32,8 +32,8 @@ class Augmentation:
         view_pairs: Number of pictures of a batch of which two views are made that look alike; see
             `musiq_hf.pictures.augmentations.make_view_pair`. They are the entry `views` of the batch: the scores of
             views 2i and 2i + 1 should be equal.
-        size_fraction: Probability that a picture is shrunk or enlarged up to 1.4 times with its score, in [0, 1]. Half
-            of these become mosaics of 4 to 16 pictures of the batch first, with the mean score.
+        size_fraction: Probability that a picture changes its size, in [0, 1]. Half of these become up to 1.4 times
+            smaller or larger with their scores. Half become mosaics of 4 to 16 pictures with the mean score.
 
     Raises:
         ValueError: If a value lies outside its range.
@@ -89,12 +89,12 @@ class TrainingCollator:
         self.length = length
 
     def _change_size(self, image: Image.Image, label: Any, rows: list[dict[str, Any]]) -> tuple[Image.Image, Any]:
-        """Make a mosaic of pictures of the batch or not, then change the size a little, which leaves the score."""
+        """Make a mosaic of pictures of the batch, or change the size a little, which leaves the score."""
         others = [self.rows.open(rows[index]) for index in draw_others(len(rows))]
-        if others:
-            label = np.mean([label, *(score for _, score in others)], axis=0).tolist()
-            image = make_mosaic([to_rgb_picture(picture) for picture in (image, *(picture for picture, _ in others))])
-        return resize_mildly(image), label
+        if not others:
+            return resize_mildly(to_rgb_picture(image)), label
+        mosaic = make_mosaic([to_rgb_picture(picture) for picture in (image, *(picture for picture, _ in others))])
+        return mosaic, np.mean([label, *(score for _, score in others)], axis=0).tolist()
 
     def _augment(self, image: Image.Image, label: Any) -> tuple[Image.Image, Any]:
         how = self.augmentation

@@ -181,9 +181,9 @@ class FinetuneSettings(RunSettings):
     )
     size_fraction: float = setting(
         0.0,
-        "Part of the training pictures that change their size, so that 256 to 2,048 pixels are seen: up to 1.4 times "
-        "larger or smaller with their score, half of them after becoming mosaics of 4 to 16 pictures with the mean "
-        "score; a rule of ours. The paper has none.",
+        "Part of the training pictures that change their size, so that up to 2,048 pixels are seen. Half become up to "
+        "1.4 times larger or smaller with their scores, half mosaics of 4 to 16 pictures with the mean score; a rule "
+        "of ours, the paper has none.",
     )
     fault_pairs: int = setting(
         0,
