@@ -118,7 +118,9 @@ def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):
 def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finetune(settings(scores_csv, blank, whole, epochs=3, fault_pairs=1))
+    drawn = {"fault_pairs": 1, "view_pairs": 1, "consistency_weight": 0.5, "size_fraction": 0.5}
+    drawn |= {"view": {"native_patches": 6, "min_native_patches": 2}}
+    finetune(settings(scores_csv, blank, whole, epochs=3, **drawn))
 
     class Interrupted(Exception):
         pass
@@ -133,9 +135,9 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blan
     original = QualityTrainer.training_step
     monkeypatch.setattr(QualityTrainer, "training_step", interrupt)
     with pytest.raises(Interrupted):
-        finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1))
+        finetune(settings(scores_csv, blank, broken, epochs=3, **drawn))
     monkeypatch.setattr(QualityTrainer, "training_step", original)
-    finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1, resume=True))
+    finetune(settings(scores_csv, blank, broken, epochs=3, **drawn, resume=True))
     assert losses(broken) == losses(whole)
     assert len(losses(whole)) == 12
 

@@ -159,6 +159,8 @@ def test_patches_are_counted_from_the_heads_of_the_files(photos):
         {"shorter_side": 12, "min_crop": 0.6, "view": {"resized_patches": 2}},
         {"early_stopping": 1, "report_to": "tensorboard"},
         {"fault_pairs": 2, "fixed_shapes": True, "view": {"native_patches": 6}},
+        {"size_fraction": 1.0, "fixed_shapes": True, "view": {"native_patches": 6, "min_native_patches": 2}},
+        {"view_pairs": 3, "consistency_weight": 0.5, "fault_pairs": 1, "size_fraction": 0.5},
     ],
     ids=lambda changes: next(iter(changes)),
 )
