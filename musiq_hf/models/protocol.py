@@ -156,6 +156,10 @@ class TrainingView:
     a resumed run repeats them.
     """
 
+    def for_batch(self) -> Self:
+        """Return the view of one training batch, of which a part may be random; this class gives itself."""
+        return self
+
     def cut(self, processor: Any, pixels: torch.Tensor) -> Feature:
         """Turn a training picture into a feature, as `QualityProcessor.cut` does."""
         return processor.cut(pixels)

@@ -32,7 +32,7 @@ from ..scoring.loading import has_weights, load_config, load_quality, resolve_mo
 from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
 from .encoder_weights import load_encoder_weights
-from .losses import pairwise_rank_loss, plcc_loss, rank_loss
+from .losses import consistency_loss, pairwise_rank_loss, plcc_loss, rank_loss
 from .settings import FinetuneSettings
 from .starting import (
     add_lora,
@@ -79,14 +79,18 @@ def _make_extra_loss(settings: FinetuneSettings, scale: float) -> Callable[[Any,
     return loss
 
 
-def _make_pair_loss(settings: FinetuneSettings, scale: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Make the ranking loss of pairs of copies, better one first; None without pairs.
+def _make_pair_losses(settings: FinetuneSettings, scale: float) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """Make the losses of the entries that the collator adds: ranking of `pairs`, consistency of `views`.
 
-    It compares scores divided by `scale`, the standard deviation of the labels.
+    They compare scores divided by `scale`, the standard deviation of the labels.
     """
-    if not settings.fault_pairs:
-        return None
-    return lambda scores: PAIR_WEIGHT * rank_loss(scores[0::2] / scale, scores[1::2] / scale)
+    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    if settings.fault_pairs:
+        losses["pairs"] = lambda scores: PAIR_WEIGHT * rank_loss(scores[0::2] / scale, scores[1::2] / scale)
+    if settings.view_pairs:
+        weight = settings.consistency_weight
+        losses["views"] = lambda scores: weight * consistency_loss(scores[0::2] / scale, scores[1::2] / scale)
+    return losses
 
 
 def _read_labels(train: "datasets.Dataset") -> tuple[int, Sequence[float]]:
@@ -128,6 +132,8 @@ def _make_trainer(
         worst_score=min(scores),
         min_crop=settings.min_crop,
         fault_pairs=settings.fault_pairs,
+        view_pairs=settings.view_pairs,
+        size_fraction=settings.size_fraction,
     )
     collator = TrainingCollator(
         processor, view=view, augmentation=augmentation, shorter_side=settings.shorter_side, length=length
@@ -143,7 +149,7 @@ def _make_trainer(
         data_collator=collator,
         eval_collator=QualityCollator(processor, shorter_side=settings.shorter_side),
         extra_loss=_make_extra_loss(settings, deviation),
-        pair_loss=_make_pair_loss(settings, deviation),
+        pair_losses=_make_pair_losses(settings, deviation),
         rates=find_rates(model, settings.rates),
         compute_metrics=_compute_metrics,
     )

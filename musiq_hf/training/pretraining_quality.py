@@ -87,12 +87,13 @@ class DegradationCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         features, strengths = [], []
+        view = self.view.for_batch() if self.seed is None else self.view
         for row in rows:
             with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
                 if self.seed is not None:
                     torch.default_generator.manual_seed(self.seed + row["index"])
                 pair, values = self._make_pair(row)
-                features += [cut_picture(self.processor, picture, self.view) for picture in pair]
+                features += [cut_picture(self.processor, picture, view) for picture in pair]
             strengths += values
         batch = pad_features(self.processor, features, length=self.length)
         batch["labels"] = torch.tensor(strengths).view(len(rows), 2, len(KINDS))

@@ -207,11 +207,27 @@ class FinetuneSettings(RunSettings):
         "Part of the training pictures that are blurred, made noisy or compressed, with a lowered score, in each "
         "epoch; a rule of ours (`musiq_hf.pictures.degradations`) for data without such faults. The paper has none.",
     )
+    size_fraction: float = setting(
+        0.0,
+        "Part of the training pictures that change their size, so that up to 2,048 pixels are seen. Half become up to "
+        "1.4 times larger or smaller with their scores, half mosaics of 4 to 16 pictures with the mean score; a rule "
+        "of ours, the paper has none.",
+    )
     fault_pairs: int = setting(
         0,
         "Pairs of copies with weaker and stronger made faults per step and device, at most one of a picture of the "
         "batch; which of the two is better is known without a score, and a loss ranks them. Keeps what "
         "`pretrain_quality` taught.",
+    )
+    view_pairs: int = setting(
+        0,
+        "Pictures per step and device of which two views are made that look alike (mirrored, shifted, a little larger "
+        "or smaller, with hardly visible noise); `consistency_weight` makes their scores equal.",
+    )
+    consistency_weight: float = setting(
+        0.0,
+        "Weight of the mean absolute difference between the scores of the views of `view_pairs`, in standard "
+        "deviations of the opinion scores, added to L1 or EMD; the paper has none.",
     )
     plcc_weight: float = setting(
         0.0, "Weight of a loss on the correlation within the batch, added to L1 or EMD; the paper has none."
@@ -249,10 +265,16 @@ class FinetuneSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_not_negative(self, "plcc_weight", "rank_weight")
+        check_not_negative(self, "plcc_weight", "rank_weight", "consistency_weight")
         check_counts(self, "shorter_side", "lora_rank")
-        if not 0 <= self.fault_pairs <= self.batch_size:
-            raise ValueError(f"`fault_pairs` must lie between 0 and `batch_size`, got {self.fault_pairs}.")
+        for name in ("fault_pairs", "view_pairs"):
+            if not 0 <= getattr(self, name) <= self.batch_size:
+                raise ValueError(f"`{name}` must lie between 0 and `batch_size`, got {getattr(self, name)}.")
+        if bool(self.view_pairs) != bool(self.consistency_weight):
+            raise ValueError(
+                "`view_pairs` and `consistency_weight` need each other: both must be above 0 or left out, got "
+                f"{self.view_pairs} and {self.consistency_weight}."
+            )
         if self.freeze is not None and self.lora_rank is not None:
             raise ValueError("`lora_rank` already leaves all other weights alone. Leave out `freeze`.")
         if self.rates and self.lora_rank is not None:

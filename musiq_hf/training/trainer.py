@@ -67,8 +67,8 @@ class QualityTrainer(Trainer):
         *args: Positional arguments of `Trainer`.
         eval_collator: Collator for evaluation.
         extra_loss: Further loss from outputs and labels, added to the model's own while training; None adds nothing.
-        pair_loss: Further loss from the scores of the batch's `pairs`, shape (2 * num_pairs,), added while training;
-            None adds nothing.
+        pair_losses: Further losses by the entry of the batch that they are computed on: from its scores, shape
+            (2 * num_pairs,), added while training.
         average: Moving average of the weights, which is evaluated and saved; None evaluates and saves the weights.
         rates: Factors of the learning rate by the names of parameters; those that are left out have the full rate.
         **kwargs: Keyword arguments of `Trainer`.
@@ -79,7 +79,7 @@ class QualityTrainer(Trainer):
         *args: Any,
         eval_collator: DataCollator,
         extra_loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
-        pair_loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        pair_losses: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
         average: MovingAverage | None = None,
         rates: Mapping[str, float] | None = None,
         **kwargs: Any,
@@ -97,7 +97,7 @@ class QualityTrainer(Trainer):
             self.data_collator = seeds
             self.add_callback(seeds)
         self.extra_loss = extra_loss
-        self.pair_loss = pair_loss
+        self.pair_losses = dict(pair_losses or {})
         self.rates = rates or {}
         self.tokens: int | torch.Tensor = 0
         self.token_clock = time.perf_counter()
@@ -129,16 +129,16 @@ class QualityTrainer(Trainer):
         num_tokens = inputs.pop("num_tokens")
         if not model.training:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        pairs = inputs.pop("pairs", None)
+        copies = {name: inputs.pop(name) for name in self.pair_losses if name in inputs}
         self.tokens += num_tokens.sum()  # tokens of this process and device only
-        if pairs is not None:
-            self.tokens += pairs.pop("num_tokens").sum()
+        for made in copies.values():
+            self.tokens += made.pop("num_tokens").sum()
         kwargs["return_outputs"] = True
         loss, outputs = super().compute_loss(model, inputs, *args, **kwargs)
         if self.extra_loss is not None:
             loss = loss + self.extra_loss(outputs, inputs["labels"])
-        if pairs is not None and self.pair_loss is not None:
-            loss = loss + self.pair_loss(model(**pairs)["scores"])
+        for name, made in copies.items():
+            loss = loss + self.pair_losses[name](model(**made)["scores"])
         return loss
 
     def create_optimizer(self, model: Any = None) -> Any:

@@ -120,7 +120,8 @@ def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, tmp_path, m
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     changes = {"epochs": 3, "fault_pairs": 1, "rates": {"encoder": 0.5}, "ema_decay": ema_decay}
-    changes |= {"num_workers": num_workers}
+    changes |= {"num_workers": num_workers, "view_pairs": 1, "consistency_weight": 0.5, "size_fraction": 0.5}
+    changes |= {"view": {"native_patches": 6, "min_native_patches": 2}}
     finetune(settings(scores_csv, blank, whole, **changes))
 
     class Interrupted(Exception):

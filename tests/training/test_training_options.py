@@ -21,7 +21,7 @@ from musiq_hf.data.checks import count_tokens_of_rows, readable_rows
 from musiq_hf.data.loading import load_scored_images
 from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.training.collators import Augmentation, TrainingCollator
-from musiq_hf.training.finetuning import _make_pair_loss, finetune
+from musiq_hf.training.finetuning import _make_pair_losses, finetune
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import add_lora, find_rates, freeze, load_model, merge_lora
 from musiq_hf.training.trainer import QualityTrainer, _collect_fixed_settings, _OwnRandomNumbers
@@ -214,6 +214,8 @@ def test_patches_are_counted_from_the_heads_of_the_files(photos):
         {"shorter_side": 12, "min_crop": 0.6, "view": {"resized_patches": 2}},
         {"early_stopping": 1, "report_to": "tensorboard"},
         {"fault_pairs": 2, "fixed_shapes": True, "view": {"native_patches": 6}},
+        {"size_fraction": 1.0, "fixed_shapes": True, "view": {"native_patches": 6, "min_native_patches": 2}},
+        {"view_pairs": 3, "consistency_weight": 0.5, "fault_pairs": 1, "size_fraction": 0.5},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -261,7 +263,7 @@ def test_rate_of_tokens_is_logged(photos, blank, monkeypatch):
 
 def test_pairs_of_copies_add_a_ranking_loss(photos, blank, monkeypatch):
     # In units of a deviation of 4: the better copy one deviation above the worse one, and one below.
-    loss = _make_pair_loss(settings(photos, blank, fault_pairs=1), 4.0)
+    loss = _make_pair_losses(settings(photos, blank, fault_pairs=1), 4.0)["pairs"]
     assert loss(torch.tensor([6.0, 2.0])).item() == pytest.approx(0.5 * np.log1p(np.exp(-1)))
     assert loss(torch.tensor([2.0, 6.0])).item() == pytest.approx(0.5 * np.log1p(np.exp(1)))
     losses = []
@@ -272,6 +274,22 @@ def test_pairs_of_copies_add_a_ranking_loss(photos, blank, monkeypatch):
         losses += log_of(photos, "train_loss", str(weight))
     # Of an untrained model, which can hardly tell the copies apart.
     assert losses[1] - losses[0] == pytest.approx(0.5 * np.log(2), rel=0.1)
+
+
+def test_views_of_a_picture_add_the_difference_of_their_scores(photos, blank, monkeypatch):
+    # In units of a deviation of 4: differences of one deviation and of half of one.
+    changes = {"view_pairs": 2, "consistency_weight": 3.0}
+    losses = _make_pair_losses(settings(photos, blank, **changes), 4.0)
+    assert losses.keys() == {"views"}
+    assert losses["views"](torch.tensor([6.0, 2.0, 1.0, 3.0])).item() == pytest.approx(3 * (1 + 0.5) / 2)
+    # An untrained model gives both views one score, so a constant stands for the difference.
+    monkeypatch.setattr("musiq_hf.training.finetuning.consistency_loss", lambda a, b: (a - b).abs().mean() + 1)
+    logged = []
+    for weight in (0.25, 0.75):
+        changes |= {"consistency_weight": weight, "max_steps": 1, "learning_rate": 0.0}
+        finetune(settings(photos, blank, **changes, output_dir=str(photos / str(weight))))
+        logged += log_of(photos, "train_loss", str(weight))
+    assert logged[1] - logged[0] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_published_files_name_no_folder_of_this_machine(photos, blank):
@@ -342,6 +360,9 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
         ({"rates": {"encoder": 0.1}, "freeze": "encoder"}, "`rates` names encoder, which `freeze` leaves as it is"),
         ({"model": "scratch:musiq-huge"}, "There is no configuration for 'scratch:musiq-huge'"),
         ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
+        ({"view_pairs": 5, "consistency_weight": 1.0}, "`view_pairs` must lie between 0 and `batch_size`, got 5"),
+        ({"view_pairs": 1}, "`view_pairs` and `consistency_weight` need each other: .* got 1 and 0.0"),
+        ({"consistency_weight": 0.5}, "need each other: .* got 0 and 0.5"),
         ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),
         ({"model": "no-such-model"}, "no-such-model: no such directory, and ids on the Hub have an owner"),
         ({"model": "no/model"}, "no/model: neither a directory with a config.json nor an id on the Hub"),

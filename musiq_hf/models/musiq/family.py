@@ -2,8 +2,8 @@
 """MUSIQ as a model family: all that the rest of the package knows of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -61,6 +61,13 @@ class MusiqTrainingView(TrainingView):
             "any cost in memory."
         },
     )
+    min_native_patches: int | None = field(
+        default=None,
+        metadata={
+            "help": "Every batch draws its own number of native patches, from this one to `native_patches`, so that "
+            "many patches do not change the score; None always takes `native_patches`."
+        },
+    )
     resized_patches: int | None = field(
         default=None,
         metadata={
@@ -70,10 +77,22 @@ class MusiqTrainingView(TrainingView):
     )
 
     def __post_init__(self) -> None:
-        for name in ("native_patches", "resized_patches"):
+        for name in ("native_patches", "min_native_patches", "resized_patches"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if self.min_native_patches is not None and self.min_native_patches > (self.native_patches or 0):
+            raise ValueError(
+                "`min_native_patches` must be at most `native_patches`, and needs that bound, got "
+                f"{self.min_native_patches} and {self.native_patches}."
+            )
+
+    def for_batch(self) -> Self:
+        """Draw the number of native patches of one batch, if it is a range; each number in it is as likely."""
+        if self.min_native_patches is None or self.native_patches is None:
+            return self
+        drawn = int(torch.randint(self.min_native_patches, self.native_patches + 1, ()))
+        return replace(self, native_patches=drawn, min_native_patches=None)
 
     def limits(self, processor: MusiqImageProcessor) -> list[int | None]:
         """Return the largest number of patches of each scale, in the processor's order; None keeps all patches."""
