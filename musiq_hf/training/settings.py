@@ -237,8 +237,8 @@ class FinetuneSettings(RunSettings):
     )
     freeze: str | None = setting(
         None,
-        'Part of the model that stays as it is, as its family names it; of MUSIQ "patch_encoder" (residual network '
-        'and projection) or "encoder" (all but the head).',
+        'Part of the model that stays as it is, as its family names it; of MUSIQ "backbone" (network of '
+        'the patches), "patch_encoder" (network and projection) or "encoder" (all but the head).',
     )
     lora_rank: int | None = setting(
         None,

@@ -121,13 +121,14 @@ class MusiqTrainingView(TrainingView):
 def parts(model: Any) -> Mapping[str, Sequence[nn.Module]]:
     """Return the parts that training can freeze, by name.
 
-    "patch_encoder" includes the patch projection, and "encoder" is the whole model but its head.
+    "backbone" is the network between the patches and their projection, which a linear patch encoder does not have.
+    "patch_encoder" is both, and "encoder" is the whole model but its head.
     """
     embeddings, head = model.musiq.embeddings, model.head
-    residual_network = [] if embeddings.patch_encoder is None else [embeddings.patch_encoder]
+    backbone = [] if embeddings.patch_encoder is None else [embeddings.patch_encoder]
     pre_logits = [] if head.pre_logits is None else [head.pre_logits]
-    return {
-        "patch_encoder": [embeddings.patch_projection, *residual_network],
+    return ({"backbone": backbone} if backbone else {}) | {
+        "patch_encoder": [embeddings.patch_projection, *backbone],
         "encoder": [model.musiq],
         "head": [*pre_logits, head.classifier],
     }
