@@ -143,6 +143,7 @@ def test_every_way_to_upload_gives_what_uploading_the_directory_gives(authored, 
     assert b"- mine\n" in hub.files(f"someone/{authored[0]}-model")["README.md"]
 
 
+@pytest.mark.slow
 def test_every_upload_scores_alike_without_the_package(loaded, published, picture):
     model, processor = load_quality(str(published))
     with torch.no_grad():

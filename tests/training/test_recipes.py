@@ -185,6 +185,7 @@ def test_every_setting_is_an_argument_with_a_help_text(kind):
     assert all(item.metadata["help"] for item in dataclasses.fields(kind))
 
 
+@pytest.mark.slow  # that interpreter compiles every library anew
 def test_help_texts_survive_an_interpreter_without_docstrings():
     words = [sys.executable, "-OO", "-m", "musiq_hf.cli", "finetune", "--help"]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
