@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
+from .opening import decode_image
+
 JPEG_BLOCK = 8  # pixels
 HIGHEST_JPEG, LOWEST_JPEG = 95, 5  # qualities of strength 0 and 1
 NUM_SUBSAMPLINGS = 3  # 4:4:4, 4:2:2 and 4:2:0, as Pillow numbers them
@@ -33,7 +35,7 @@ def compress_jpeg(image: Image.Image, quality: int, *, subsampling: int = -1) ->
 def _encode_and_decode(image: Image.Image, kind: str, **options: Any) -> Image.Image:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
-    return Image.open(buffer).convert("RGB")
+    return decode_image(buffer, f"{kind} copy").convert("RGB")
 
 
 def _choose_jpeg_quality(strength: float) -> int:

@@ -73,15 +73,16 @@ def test_distributions_train_a_distribution_head(photos, blank):
         finetune(settings(photos, blank, degrade_fraction=0.5, output_dir=str(photos / "other")))
 
 
-@pytest.mark.parametrize("part", ["patch_encoder", "encoder"])
+@pytest.mark.parametrize("part", ["backbone", "patch_encoder", "encoder"])
 def test_frozen_parts_stay_as_they_are(part, tiny_model):
     model = tiny_model().train()
     freeze(model, part)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     body = {name for name, _ in model.named_parameters() if not name.startswith("head.")}
-    patches = {name for name in body if ".patch_encoder." in name or ".patch_projection." in name}
-    assert frozen == (body if part == "encoder" else patches)
-    assert patches
+    backbone = {name for name in body if ".patch_encoder." in name}
+    patches = backbone | {name for name in body if ".patch_projection." in name}
+    assert frozen == {"backbone": backbone, "patch_encoder": patches, "encoder": body}[part]
+    assert set() < backbone < patches < body
 
 
 def test_freezing_reaches_the_saved_files(photos, blank):
@@ -354,9 +355,9 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
         ({"architecture": {"hash_gird_size": 3}}, "`architecture` names hash_gird_size, which is no field"),
         ({"view": {"crop_size": 3}}, "`view` names crop_size, .* a musiq model does not have. It has native_patches"),
         ({"view": {"native_patches": 0}}, "`native_patches` must be at least 1, got 0"),
-        ({"freeze": "tail"}, "`freeze` must be 'patch_encoder' or 'encoder', got 'tail'"),
+        ({"freeze": "tail"}, "`freeze` must be 'backbone' or 'patch_encoder' or 'encoder', got 'tail'"),
         ({"compile": True}, "`compile` needs batches of one shape, .* Add `fixed_shapes`"),
-        ({"rates": {"tail": 0.1}}, "`rates` must be 'patch_encoder' or 'encoder' or 'head', got 'tail'"),
+        ({"rates": {"tail": 0.1}}, "`rates` must be 'backbone' or 'patch_encoder' or 'encoder' or 'head', got 'tail'"),
         ({"rates": {"encoder": 0.1}, "freeze": "encoder"}, "`rates` names encoder, which `freeze` leaves as it is"),
         ({"model": "scratch:musiq-huge"}, "There is no configuration for 'scratch:musiq-huge'"),
         ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
