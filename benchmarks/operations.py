@@ -8,6 +8,7 @@ are no useful measure of work.
 
 from benchmarks.inputs import num_tokens
 from musiq_hf.models.musiq.configuration_musiq import RESNET_DEPTHS, MusiqConfig
+from musiq_hf.models.musiq.efficientnet_lite_musiq import STEM_CHANNELS, list_blocks, reached_taps
 
 CHANNELS = 3
 STEM_KERNEL = 7
@@ -17,11 +18,31 @@ def _halve(side: int) -> int:
     return -(-side // 2)
 
 
+def _efficientnet_operations(config: MusiqConfig) -> int:
+    """Count the operations of an EfficientNet-Lite and the projection for one patch."""
+
+    def convolve(side: int, kernel_size: int, stride: int, inputs: int, outputs: int) -> int:
+        first, end, _, _ = reached_taps(side, kernel_size, stride)
+        return 2 * (-(-side // stride)) ** 2 * (end - first) ** 2 * inputs * outputs
+
+    side, total = _halve(config.patch_size), convolve(config.patch_size, 3, 2, CHANNELS, STEM_CHANNELS)
+    outputs = STEM_CHANNELS
+    for block in list_blocks(config.patch_encoder, config.num_efficientnet_stages):
+        width, outputs = block.inputs * block.expansion, block.outputs
+        total += 2 * side**2 * block.inputs * width * (block.expansion > 1)
+        total += convolve(side, block.kernel_size, block.stride, 1, width) * (side > 1)  # one pixel is only scaled
+        side = -(-side // block.stride)
+        total += 2 * side**2 * width * outputs
+    return total + 2 * side**2 * outputs * config.hidden_size
+
+
 def patch_operations(config: MusiqConfig) -> int:
     """Count the operations of patch encoder and projection for one patch."""
     values = config.patch_size**2 * CHANNELS
     if config.patch_encoder == "linear":
         return 2 * values * config.hidden_size
+    if config.uses_efficientnet:
+        return _efficientnet_operations(config)
     width, side = config.patch_encoder_width, _halve(config.patch_size)
     total = 2 * side**2 * width * STEM_KERNEL**2 * CHANNELS
     side, channels = _halve(side), width

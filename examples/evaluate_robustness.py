@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurement of how a checkpoint scores blurred, noisy and compressed copies of pristine pictures.
+"""Measurement of how a checkpoint scores copies of pristine pictures, large pictures, and odd ones such as text.
 
 python examples/evaluate_robustness.py --pictures kodak --half_size large --model runs/mine --output robustness.json
 """
@@ -10,7 +10,13 @@ from dataclasses import replace
 
 from musiq_hf import DEFAULT_CHECKPOINT
 from musiq_hf.common.arguments import parse_arguments, run_command
-from musiq_hf.evaluation import make_scorer, measure_half_size, measure_robustness
+from musiq_hf.evaluation import (
+    make_scorer,
+    measure_common_sense,
+    measure_half_size,
+    measure_odd_pictures,
+    measure_robustness,
+)
 from musiq_hf.hub import check_card_directory, update_card
 from musiq_hf.metrics import RobustnessReport, check_report_path, render, write_report
 from musiq_hf.pictures import find_pictures
@@ -47,7 +53,13 @@ def measure(arguments: argparse.Namespace) -> RobustnessReport:
     large = find_pictures(arguments.half_size) if arguments.half_size is not None else None
     score = make_scorer(arguments.model, batch_size=arguments.batch_size)
     report = measure_robustness(score, pictures)
-    return report if large is None else replace(report, half_size=measure_half_size(score, large))
+    half_size = None if large is None else measure_half_size(score, large)
+    return replace(
+        report,
+        half_size=half_size,
+        common_sense=measure_common_sense(score, pictures, half_size=half_size or ()),
+        odd=measure_odd_pictures(score, [row.pristine for row in report.pictures or ()]),
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -39,12 +39,14 @@ def _check_expressible(config: MusiqConfig) -> None:
     wrong = {name: getattr(config, name) for name, value in fixed.items() if getattr(config, name) != value}
     if config.patch_encoder == "linear":
         wrong.pop("patch_encoder_groups", None)
+    if config.uses_efficientnet:
+        wrong["patch_encoder"] = config.patch_encoder
     if config.spatial_embedding not in ("hash", "sinusoid"):
         wrong["spatial_embedding"] = config.spatial_embedding
     if wrong:
         raise ValueError(
-            f"The original's program has no {wrong}: it needs {fixed} and hashed or sinusoid positions. "
-            "Such a checkpoint cannot be converted to its format."
+            f"The original's program has no {wrong}: it needs {fixed}, an encoder of the paper, and hashed "
+            "or sinusoid positions. Such a checkpoint cannot be converted to its format."
         )
 
 

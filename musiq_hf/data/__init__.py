@@ -13,11 +13,12 @@ from .public_sets import (
     load_spaq,
     load_tid2013,
 )
-from .splits import SPLITS, split_at_random
+from .splits import SPLITS, draw_strata, read_listed_parts, split_at_random
 
 __all__ = [
     "DATA_SETS",
     "SPLITS",
+    "draw_strata",
     "load_ava",
     "load_biq2021",
     "load_data",
@@ -29,5 +30,6 @@ __all__ = [
     "load_spaq",
     "load_tid2013",
     "open_row",
+    "read_listed_parts",
     "split_at_random",
 ]

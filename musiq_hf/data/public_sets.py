@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
+from ..common.checks import check_choice
 from ..pictures.opening import decode_image, read_header
 from .annotation_files import (
     Pictures,
@@ -37,13 +38,14 @@ from .annotation_files import (
     read_table,
     read_text,
 )
-from .splits import SPLITS, check_split_name, draw_parts, make_splits
+from .splits import SPLITS, check_split_name, draw_parts, make_splits, read_listed_parts
 
 if TYPE_CHECKING:
     import datasets
 
 
 NUM_AVA_SCORES = 10
+BIQ2021_PARTS = ("validation", "second", "none")
 BIQ2021_FILES = {"Train (Images and MOS).csv": "train", "Test (Images and MOS).csv": "test"}
 PAQ2PIQ_TRAIN = ("labels=640_padded.csv", "labels<=640_padded.csv")
 PAQ2PIQ_TEST = ("labels640.csv", "labels>640.csv")
@@ -324,9 +326,18 @@ def load_ava(
 
 
 def load_biq2021(
-    annotations: str, *, image_root: str | None = None, split_seed: int | None = None
+    annotations: str,
+    *,
+    image_root: str | None = None,
+    split_seed: int | None = None,
+    validation_part: str = "validation",
 ) -> "datasets.DatasetDict":
     """Read BIQ2021: 12,000 photographs in three subsets; scores 0..100 (the files hold 0..1), `group` is the subset.
+
+    The official files have no validation pictures. A list of the package takes two parts out of the 10,000 for
+    training. For choices there are 1,000 pictures that mirror the mix of subsets and scores. For a second look there
+    are 542 others, the validation pictures of the first embedded checkpoint. They are apart from the 1,000, because
+    pictures that helped to choose are no second look. Neither part is in `train`, which keeps 8,458 pictures.
 
     Args:
         annotations: Folder of the official `Train (Images and MOS).csv` and `Test (Images and MOS).csv` (`Image
@@ -334,7 +345,9 @@ def load_biq2021(
             `Train.csv` and `Test.csv` hold another scale with values below 0 and are not read.
         image_root: Folder of the pictures, see the module; usually `Images`. Extensions there differ in case from the
             files', and names hold blanks and parentheses. One file is an MPO, of which the first picture is taken.
-        split_seed: Seed of the split, see the module.
+        split_seed: Seed of the split, see the module; it splits all pictures, listed or not.
+        validation_part: Listed part of the official training pictures that is `validation`: "validation" (the 1,000)
+            or "second" (the 542). "none" leaves all pictures in `train`.
 
     Returns:
         The splits, with columns `image`, `mos` and `group` ("ss01", "ss02", "ss03"; absent where pictures were
@@ -343,6 +356,8 @@ def load_biq2021(
     Raises:
         ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
+    check_choice("validation_part", validation_part, BIQ2021_PARTS)
+    parts = {} if split_seed is not None or validation_part == "none" else read_listed_parts("biq2021")
     folder = Path(annotations)
     files = [folder / name for name in BIQ2021_FILES if (folder / name).is_file()]
     files = files or [find_annotation_file(annotations, (*BIQ2021_FILES, "labels.csv"))]
@@ -353,12 +368,15 @@ def load_biq2021(
         image, mos = ("image", "mos") if split is None else ("Image Name", "MOS")
         for where, cells in read_table(file, [image, mos, *(["split"] if split is None else [])]):
             subset = re.match(r"ss\d+", cells[image] or "", flags=re.IGNORECASE)
+            part = parts.get(cells[image].lower()) if split == "train" else None
+            if part not in (None, validation_part):
+                continue
             rows.append(
                 {
                     "image": pictures.require(cells[image], where),
                     "mos": 100 * check_number(cells[mos], name=mos, where=where, low=0, high=1),
                     "group": subset.group().lower() if subset else None,
-                    "split": split or check_split_name(cells["split"], where=where),
+                    "split": ("validation" if part else split) or check_split_name(cells["split"], where=where),
                 }
             )
     if any(row["group"] is None for row in rows):  # pictures were renamed

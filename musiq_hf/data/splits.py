@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .annotation_files import list_column_kinds
+from ..common.files import data_directory
+from .annotation_files import list_column_kinds, read_table
 
 if TYPE_CHECKING:
     import datasets
@@ -120,6 +121,58 @@ def draw_parts(count: int, fractions: Sequence[float], seed: int) -> list[np.nda
     ends = np.round(np.cumsum(fractions) * count).astype(int)
     # RandomState, because its stream is frozen: a seed gives the same split with every version of NumPy.
     return np.split(np.random.RandomState(seed).permutation(count), ends[:-1])
+
+
+def draw_strata(
+    groups: Sequence[str], scores: Sequence[float], *, count: int, seed: int, excluded: frozenset[int] = frozenset()
+) -> list[int]:
+    """Draw rows that have the mix of all rows: every group by its part, and within it every score by its part.
+
+    The rows of a group are ordered by score and cut into runs of nearly equal length; one row is drawn from each.
+
+    Args:
+        groups: Group of each row.
+        scores: Score of each row.
+        count: Number of rows to draw.
+        seed: Seed of the drawing.
+        excluded: Rows that count for the mix but are not drawn.
+
+    Returns:
+        Numbers of the drawn rows, ascending.
+
+    Raises:
+        ValueError: If `count` does not lie between 1 and the number of rows, or a run holds excluded rows alone.
+    """
+    if not 1 <= count <= len(groups):
+        raise ValueError(f"`count` must lie between 1 and the {len(groups)} rows, got {count}.")
+    members = {name: [row for row, group in enumerate(groups) if group == name] for name in sorted(set(groups))}
+    exact = {name: count * len(rows) / len(groups) for name, rows in members.items()}
+    quotas = {name: int(part) for name, part in exact.items()}
+    for name in sorted(exact, key=lambda name: quotas[name] - exact[name])[: count - sum(quotas.values())]:
+        quotas[name] += 1  # the largest remainders are rounded up
+    generator, drawn = np.random.RandomState(seed), []
+    for name, rows in members.items():
+        ordered = sorted(rows, key=lambda row: (scores[row], row))
+        ends = np.round(np.arange(quotas[name] + 1) * len(rows) / max(quotas[name], 1)).astype(int).tolist()
+        for start, end in zip(ends[:-1], ends[1:], strict=True):
+            allowed = [row for row in ordered[start:end] if row not in excluded]
+            if not allowed:
+                raise ValueError(f"`excluded` leaves nothing to draw near score {scores[ordered[start]]} of {name!r}.")
+            drawn.append(allowed[generator.randint(len(allowed))])
+    return sorted(drawn)
+
+
+def read_listed_parts(name: str) -> dict[str, str]:
+    """Read the parts of a public data set that a list of the package names.
+
+    Args:
+        name: Name of the data set, as in `configuration/splits`.
+
+    Returns:
+        Part by name of the picture, in lower case: "validation", or "second" for the second look.
+    """
+    table = read_table(data_directory("splits") / f"{name}.csv", ["image", "part"])
+    return {cells["image"].lower(): cells["part"] for _, cells in table}
 
 
 def find_reference_column(rows: "datasets.Dataset") -> str | None:

@@ -85,7 +85,7 @@ def center_crop(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _open_named(picture: Picture, index: int) -> tuple[str, Image.Image]:
+def open_named(picture: Picture, index: int) -> tuple[str, Image.Image]:
     """Open a picture, and return its name and its RGB pixels.
 
     The name is without folders, so that reports say nothing about a machine.
@@ -95,7 +95,8 @@ def _open_named(picture: Picture, index: int) -> tuple[str, Image.Image]:
     return name, to_rgb_picture(image)
 
 
-def _compute_scores(score: Scorer, pictures: list[Image.Image], name: str) -> list[float]:
+def compute_scores(score: Scorer, pictures: list[Image.Image], name: str) -> list[float]:
+    """Compute the scores of pictures of one size, or raise a ValueError that names the picture they come from."""
     try:
         scores = [float(value) for value in score(pictures)]
     except ValueError as error:
@@ -109,14 +110,14 @@ def _compute_scores(score: Scorer, pictures: list[Image.Image], name: str) -> li
 
 def _score_copies(score: Scorer, picture: Picture, index: int) -> PictureScores:
     """Score a picture and its copies, one fault at a time, so that all pictures of one call have one size."""
-    name, pristine = _open_named(picture, index)
+    name, pristine = open_named(picture, index)
     whole, cropped = {}, {}
     for kind, fault in FAULTS.items():
         copies = [fault.apply(pristine, level, index) for level in fault.levels]
-        whole[kind] = tuple(_compute_scores(score, copies, name))
-        cropped[kind] = tuple(_compute_scores(score, [center_crop(copy) for copy in copies], name))
+        whole[kind] = tuple(compute_scores(score, copies, name))
+        cropped[kind] = tuple(compute_scores(score, [center_crop(copy) for copy in copies], name))
     return PictureScores(
-        picture=name, pristine=_compute_scores(score, [pristine], name)[0], whole=whole, cropped=cropped
+        picture=name, pristine=compute_scores(score, [pristine], name)[0], whole=whole, cropped=cropped
     )
 
 
@@ -215,8 +216,8 @@ def measure_half_size(score: Scorer, pictures: Sequence[Picture]) -> tuple[HalfS
         raise ValueError("At least one large picture is needed, got none.")
     rows = []
     for index, picture in enumerate(tqdm(pictures, desc="half size")):
-        name, image = _open_named(picture, index)
+        name, image = open_named(picture, index)
         half = image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.LANCZOS)
-        (full,), (smaller,) = _compute_scores(score, [image], name), _compute_scores(score, [half], name)
+        (full,), (smaller,) = compute_scores(score, [image], name), compute_scores(score, [half], name)
         rows.append(HalfSizeScores(picture=name, width=image.width, height=image.height, full=full, half=smaller))
     return tuple(rows)

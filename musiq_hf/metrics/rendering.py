@@ -7,10 +7,12 @@ from ..common.markdown import markdown_table
 from .correlation import MEAN_OF_GROUPS, METRICS, OVERALL
 from .reports import (
     ComparisonReport,
+    CopyChanges,
     FaultSummary,
     HalfSizeScores,
     Interval,
     Metrics,
+    OddScore,
     QualityReport,
     Report,
     RobustnessReport,
@@ -178,7 +180,10 @@ def _render_robustness(report: RobustnessReport) -> str:
         _render_figures(report),
         markdown_table(["mean score", "pristine", *(f"strength {rank}" for rank in range(1, count + 1))], means),
     ]
-    return "\n\n".join([*parts, *([_render_sizes(report.half_size)] if report.half_size else [])])
+    parts += [_render_sizes(report.half_size)] if report.half_size else []
+    parts += [_render_changes(list(report.common_sense.values()))] if report.common_sense else []
+    parts += [_render_odd(list(report.odd.values()), report.num_pictures)] if report.odd else []
+    return "\n\n".join(parts)
 
 
 def _render_figures(report: RobustnessReport) -> str:
@@ -195,6 +200,41 @@ def _render_figures(report: RobustnessReport) -> str:
         end = [relation + number.format(targets[key]), "yes" if met[key] else "no"] if key in targets else ["", ""]
         rows.append([title, *(number.format(getattr(column, key)) for column in columns), *end])
     return markdown_table(["", *(fault.label for fault in report.faults.values()), "all", "target", "met"], rows)
+
+
+def _render_changes(rows: Sequence[CopyChanges]) -> str:
+    heads = ["copy", "scored higher, of", "mean change", "median size of a change", "largest", "target", "met"]
+    cells = [
+        [
+            row.label,
+            f"{row.num_higher} of {row.num_pictures}",
+            f"{row.mean_change:+.1f}",
+            f"{row.median_size:.1f}",
+            f"{row.largest_size:.1f}",
+            row.target or "",
+            _ANSWERS[row.is_met],
+        ]
+        for row in rows
+    ]
+    return markdown_table(heads, cells)
+
+
+def _render_odd(rows: Sequence[OddScore], num_pictures: int) -> str:
+    heads = ["no photograph", "score", "pristine pictures at or below it, of", "target", "met"]
+    cells = [
+        [
+            row.label,
+            f"{row.score:.1f}",
+            f"{row.num_below} of {num_pictures}",
+            "" if row.is_met is None else "0",
+            _ANSWERS[row.is_met],
+        ]
+        for row in rows
+    ]
+    return markdown_table(heads, cells)
+
+
+_ANSWERS = {True: "yes", False: "no", None: ""}
 
 
 def _render_sizes(sizes: Sequence[HalfSizeScores]) -> str:

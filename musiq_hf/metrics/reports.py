@@ -182,6 +182,50 @@ class FaultReport(FaultSummary):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CopyChanges(JsonObject):
+    """Changes from the score of each picture to that of its copy, in MOS points.
+
+    Attributes:
+        label: Copy, and the picture that it is compared with, for tables.
+        num_pictures: Number of pictures.
+        num_higher: Number of pictures whose copy scores higher.
+        mean_change: Mean change.
+        median_size: Median of the sizes of the changes, without their signs.
+        largest_size: Largest size of a change.
+        target: Figure asked for; None if nothing is asked for.
+        is_met: Comparison with the target; None if there is none.
+        changes: Change of each picture; None in metrics.json.
+    """
+
+    label: str
+    num_pictures: int
+    num_higher: int
+    mean_change: float
+    median_size: float
+    largest_size: float
+    target: str | None = None
+    is_met: bool | None = None
+    changes: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OddScore(JsonObject):
+    """Score of a picture that is no photograph, beside those of the pristine pictures.
+
+    Attributes:
+        label: Name of the picture for tables.
+        score: Its score.
+        num_below: Number of pristine pictures that score as low or lower.
+        is_met: Answer whether no pristine picture is below, where that is asked for; None if it is not.
+    """
+
+    label: str
+    score: float
+    num_below: int
+    is_met: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RobustnessReport(JsonObject):
     """Scores of degraded copies of pristine pictures.
 
@@ -192,6 +236,8 @@ class RobustnessReport(JsonObject):
         faults: {fault: figures over it}.
         pictures: Scores of every picture and its copies; None in metrics.json.
         half_size: Scores of large pictures at two sizes; None if there are none.
+        common_sense: {copy: changes of the scores}; None if it was not measured.
+        odd: {picture: score} of pictures that are no photographs; None if they were not scored.
     """
 
     num_pictures: int
@@ -200,10 +246,15 @@ class RobustnessReport(JsonObject):
     faults: Mapping[str, FaultReport]
     pictures: tuple[PictureScores, ...] | None = None
     half_size: tuple[HalfSizeScores, ...] | None = None
+    common_sense: Mapping[str, CopyChanges] | None = None
+    odd: Mapping[str, OddScore] | None = None
 
     def for_card(self) -> Self:
         """Return the part that cards and metrics.json hold: all but the scores of each picture."""
-        return replace(self, pictures=None)
+        if self.common_sense is None:
+            return replace(self, pictures=None)
+        brief = {name: replace(changes, changes=None) for name, changes in self.common_sense.items()}
+        return replace(self, pictures=None, common_sense=brief)
 
 
 @dataclass(frozen=True, kw_only=True)

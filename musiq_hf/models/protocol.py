@@ -156,6 +156,10 @@ class TrainingView:
     a resumed run repeats them.
     """
 
+    def for_batch(self) -> Self:
+        """Return the view of one training batch, of which a part may be random; this class gives itself."""
+        return self
+
     def cut(self, processor: Any, pixels: torch.Tensor) -> Feature:
         """Turn a training picture into a feature, as `QualityProcessor.cut` does."""
         return processor.cut(pixels)
@@ -235,6 +239,8 @@ class Family:
         view: Class of the part of a picture that a training step sees; see `TrainingView`.
         parts: Function from a model to its parts that can be frozen, by name. "head" is always among them; its last
             module is the linear layer that gives the logits.
+        published_encoder: Function from a model to the part for which others have published weights: the name of that
+            network and the module, or None. None for a family without such parts.
         lora_targets: Names of the linear layers to which low-rank additions are made.
         card: Function from a configuration to the sentences of a model card.
         facts: Function from a configuration to the lines that this family adds to `musiq info`, by name; None adds
@@ -253,6 +259,7 @@ class Family:
     processor_fields: tuple[str, ...] = ()
     view: type[TrainingView] = TrainingView
     parts: Callable[[Any], Mapping[str, Sequence[nn.Module]]]
+    published_encoder: Callable[[Any], tuple[str, nn.Module] | None] | None = None
     lora_targets: tuple[str, ...] = ()
     card: Callable[[Any], CardText]
     facts: Callable[[Any], Mapping[str, str]] | None = None

@@ -7,6 +7,7 @@ from .recipes import load_settings, read_recipe, run_with_settings
 from .settings import FinetuneSettings
 
 if TYPE_CHECKING:
+    from .encoder_weights import load_encoder_weights
     from .finetuning import finetune
     from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
     from .pretraining_quality import PretrainSettings, pretrain_quality
@@ -17,6 +18,7 @@ __all__ = [
     "ImageNetSettings",
     "PretrainSettings",
     "finetune",
+    "load_encoder_weights",
     "load_settings",
     "pretrain_imagenet",
     "pretrain_quality",
@@ -30,11 +32,20 @@ def __getattr__(name: str) -> Any:
     """Import the functions that train when they are first asked for: settings and their help need no Trainer."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .encoder_weights import load_encoder_weights
     from .finetuning import finetune
     from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
     from .pretraining_quality import PretrainSettings, pretrain_quality
     from .repeated_runs import repeat_runs
 
-    found = (finetune, ImageNetSettings, pretrain_imagenet, PretrainSettings, pretrain_quality, repeat_runs)
+    found = (
+        load_encoder_weights,
+        finetune,
+        ImageNetSettings,
+        pretrain_imagenet,
+        PretrainSettings,
+        pretrain_quality,
+        repeat_runs,
+    )
     globals().update({value.__name__: value for value in found})
     return globals()[name]

@@ -4,13 +4,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from transformers.image_processing_utils import BatchFeature
 
 from ..data.batches import QualityCollator, cut_picture, pad_features
-from ..models.protocol import QualityProcessor, TrainingView
-from ..pictures.augmentations import crop_fraction
+from ..models.protocol import Feature, QualityProcessor, TrainingView
+from ..pictures.augmentations import crop_fraction, draw_others, make_mosaic, make_view_pair, resize_mildly
 from ..pictures.degradations import degrade_at_random, to_rgb_picture
 from ..pictures.fault_pairs import make_fault_pair
 
@@ -28,6 +29,11 @@ class Augmentation:
         fault_pairs: Number of pictures of a batch of which a pair of faulty copies is made; see
             `musiq_hf.pictures.fault_pairs`. The copies are the entry `pairs` of the batch: copy 2i is better than
             copy 2i + 1.
+        view_pairs: Number of pictures of a batch of which two views are made that look alike; see
+            `musiq_hf.pictures.augmentations.make_view_pair`. They are the entry `views` of the batch: the scores of
+            views 2i and 2i + 1 should be equal.
+        size_fraction: Probability that a picture changes its size, in [0, 1]. Half of these become up to 1.4 times
+            smaller or larger with their scores. Half become mosaics of 4 to 16 pictures with the mean score.
 
     Raises:
         ValueError: If a value lies outside its range.
@@ -38,12 +44,20 @@ class Augmentation:
     worst_score: float = 0.0
     min_crop: float = 1.0
     fault_pairs: int = 0
+    view_pairs: int = 0
+    size_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.degrade_fraction <= 1:
-            raise ValueError(f"`degrade_fraction` must lie in [0, 1], got {self.degrade_fraction}.")
+        for name in ("degrade_fraction", "size_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}.")
         if not 0 < self.min_crop <= 1:
             raise ValueError(f"`min_crop` must lie in (0, 1], got {self.min_crop}.")
+
+
+def _choose(length: int, count: int) -> set[int]:
+    """Choose some of the pictures of a batch, all if it has too few; nothing is drawn for none."""
+    return set(torch.randperm(length)[:count].tolist()) if count else set()
 
 
 class TrainingCollator:
@@ -74,6 +88,14 @@ class TrainingCollator:
         self.rows = QualityCollator(processor, shorter_side=shorter_side)
         self.length = length
 
+    def _change_size(self, image: Image.Image, label: Any, rows: list[dict[str, Any]]) -> tuple[Image.Image, Any]:
+        """Make a mosaic of pictures of the batch, or change the size a little, which leaves the score."""
+        others = [self.rows.open(rows[index]) for index in draw_others(len(rows))]
+        if not others:
+            return resize_mildly(to_rgb_picture(image)), label
+        mosaic = make_mosaic([to_rgb_picture(picture) for picture in (image, *(picture for picture, _ in others))])
+        return mosaic, np.mean([label, *(score for _, score in others)], axis=0).tolist()
+
     def _augment(self, image: Image.Image, label: Any) -> tuple[Image.Image, Any]:
         how = self.augmentation
         if how.degrade_fraction and torch.rand(()) < how.degrade_fraction:
@@ -85,21 +107,29 @@ class TrainingCollator:
         return image, label
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        features, labels, copies = [], [], []
-        count = self.augmentation.fault_pairs
-        paired = set(torch.randperm(len(rows))[:count].tolist()) if count else set()
+        how = self.augmentation
+        features, labels = [], []
+        copies: dict[str, list[Feature]] = {"pairs": [], "views": []}
+        view, other = self.view.for_batch(), self.view.for_batch()  # views of a picture may have fewer patches
+        paired, viewed = (_choose(len(rows), count) for count in (how.fault_pairs, how.view_pairs))
         for index, row in enumerate(rows):
             image, label = self.rows.open(row)
             if index in paired:
                 pair, _ = make_fault_pair(to_rgb_picture(image))
-                copies += [cut_picture(self.processor, picture, self.view) for picture in pair]
+                copies["pairs"] += [cut_picture(self.processor, picture, view) for picture in pair]
+            if index in viewed:
+                both = zip(make_view_pair(to_rgb_picture(image)), (view, other), strict=True)
+                copies["views"] += [cut_picture(self.processor, picture, part) for picture, part in both]
+            if how.size_fraction and torch.rand(()) < how.size_fraction:
+                image, label = self._change_size(image, label, rows)
             image, label = self._augment(image, label)
             labels.append(label)
             # Flips and faults lose the file name, which errors further on should give.
             image.filename = row["image"]["path"] or ""  # type: ignore[attr-defined]
-            features.append(cut_picture(self.processor, image, self.view))
+            features.append(cut_picture(self.processor, image, view))
         batch = pad_features(self.processor, features, length=self.length)
         batch["labels"] = torch.tensor(labels, dtype=torch.float32)
-        if copies:
-            batch["pairs"] = pad_features(self.processor, copies, length=self.length)
+        for entry, made in copies.items():
+            if made:
+                batch[entry] = pad_features(self.processor, made, length=self.length)
         return batch

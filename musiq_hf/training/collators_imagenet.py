@@ -102,7 +102,8 @@ class MixupCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         step = 2 if self.mixing.mixup_alpha else 1
         groups = [self._augment_group(rows[start : start + step]) for start in range(0, len(rows), step)]
-        features = [cut_picture(self.processor, picture, self.view) for pictures, _ in groups for picture in pictures]
+        view = self.view.for_batch()
+        features = [cut_picture(self.processor, picture, view) for pictures, _ in groups for picture in pictures]
         batch = pad_features(self.processor, features, length=self.length)
         batch["labels"] = torch.cat([labels for _, labels in groups])
         return batch

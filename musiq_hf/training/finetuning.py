@@ -31,11 +31,13 @@ from ..models import family_of
 from ..scoring.loading import has_weights, load_config, load_quality, resolve_model
 from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
-from .losses import pairwise_rank_loss, plcc_loss, rank_loss
+from .encoder_weights import load_encoder_weights
+from .losses import consistency_loss, pairwise_rank_loss, plcc_loss, rank_loss
 from .settings import FinetuneSettings
 from .starting import (
     add_lora,
     check_start,
+    find_rates,
     flatten_settings,
     freeze,
     load_model,
@@ -77,14 +79,18 @@ def _make_extra_loss(settings: FinetuneSettings, scale: float) -> Callable[[Any,
     return loss
 
 
-def _make_pair_loss(settings: FinetuneSettings, scale: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Make the ranking loss of pairs of copies, better one first; None without pairs.
+def _make_pair_losses(settings: FinetuneSettings, scale: float) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """Make the losses of the entries that the collator adds: ranking of `pairs`, consistency of `views`.
 
-    It compares scores divided by `scale`, the standard deviation of the labels.
+    They compare scores divided by `scale`, the standard deviation of the labels.
     """
-    if not settings.fault_pairs:
-        return None
-    return lambda scores: PAIR_WEIGHT * rank_loss(scores[0::2] / scale, scores[1::2] / scale)
+    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    if settings.fault_pairs:
+        losses["pairs"] = lambda scores: PAIR_WEIGHT * rank_loss(scores[0::2] / scale, scores[1::2] / scale)
+    if settings.view_pairs:
+        weight = settings.consistency_weight
+        losses["views"] = lambda scores: weight * consistency_loss(scores[0::2] / scale, scores[1::2] / scale)
+    return losses
 
 
 def _read_labels(train: "datasets.Dataset") -> tuple[int, Sequence[float]]:
@@ -100,6 +106,7 @@ def _make_trainer(
 ) -> QualityTrainer:
     num_labels, scores = _read_labels(train)
     model = load_model(settings.model, architecture=settings.architecture, num_labels=num_labels)
+    load_encoder_weights(model, settings.encoder_weights)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     if num_labels == 1:
         normalize_scores(model, scores, score_range=settings.score_range)
@@ -125,6 +132,8 @@ def _make_trainer(
         worst_score=min(scores),
         min_crop=settings.min_crop,
         fault_pairs=settings.fault_pairs,
+        view_pairs=settings.view_pairs,
+        size_fraction=settings.size_fraction,
     )
     collator = TrainingCollator(
         processor, view=view, augmentation=augmentation, shorter_side=settings.shorter_side, length=length
@@ -140,7 +149,8 @@ def _make_trainer(
         data_collator=collator,
         eval_collator=QualityCollator(processor, shorter_side=settings.shorter_side),
         extra_loss=_make_extra_loss(settings, deviation),
-        pair_loss=_make_pair_loss(settings, deviation),
+        pair_losses=_make_pair_losses(settings, deviation),
+        rates=find_rates(model, settings.rates),
         compute_metrics=_compute_metrics,
     )
 
@@ -173,6 +183,8 @@ def write_card(
     unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}
+    if settings.encoder_weights is not None:
+        said["encoder_weights"] = Path(settings.encoder_weights).name
     named = ", ".join(f"{key} {value}" for key, value in said.items())
     start = "the weights of" if has_weights(settings.model) else "random weights in the configuration"
     beginning = Path(resolve_model(settings.model)).name

@@ -34,6 +34,19 @@ def pairwise_rank_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torc
     return losses.sum() / is_better.sum().clamp(min=1)
 
 
+def consistency_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Compute the mean absolute difference of the predictions of two views of each picture; the paper has none.
+
+    Args:
+        first: Predictions of the first views, shape (num_pairs,).
+        second: Predictions of the second views, shape (num_pairs,).
+
+    Returns:
+        Scalar, >= 0.
+    """
+    return (first - second).abs().mean()
+
+
 def plcc_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Compute `(1 - correlation) / 2` from the Pearson correlation over a batch; the paper has no such loss.
 

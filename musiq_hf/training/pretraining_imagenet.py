@@ -33,8 +33,9 @@ from ..pictures.opening import find_suffix
 from ..scoring.loading import check_checkpoint, has_weights, load_config, load_with_head
 from ..scoring.verification import write_self_test
 from .collators_imagenet import ClassificationCollator, Mixing, MixupCollator
+from .encoder_weights import load_encoder_weights
 from .settings import OPTIMIZERS, RunSettings, needed, other_default, setting
-from .starting import check_architecture, check_start, load_processor
+from .starting import check_architecture, check_start, find_rates, load_processor
 from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer
 
 if TYPE_CHECKING:
@@ -174,12 +175,13 @@ def load_classifier(name: str, class_names: Sequence[str], *, architecture: Mapp
     if family.classifier is None:
         raise ValueError(f"{name}: a {family.name} model has no head for classes, so it cannot be trained on them.")
     check_architecture(family, architecture)
-    values = config.to_diff_dict() | {key: value for key, value in architecture.items() if key in config.to_dict()}
+    values = config.to_diff_dict()
+    changes = {key: value for key, value in architecture.items() if key in config.to_dict()}
     # The fields of a score have no meaning for classes, and the number of classes follows from their names.
     for field in ("score_offset", "score_scale", "score_range", "problem_type", "architectures", "num_labels"):
         values.pop(field, None)
     values |= {"id2label": dict(enumerate(class_names)), "label2id": {label: i for i, label in enumerate(class_names)}}
-    config = family.config(**values)
+    config = type(config).from_dict(values, **changes)
     if not has_weights(name):
         logger.warning("%s holds no weights: training starts from random ones.", name)
         return family.classifier(config)
@@ -200,12 +202,14 @@ def _make_trainer(
 ) -> QualityTrainer:
     names = train.features["label"].names
     model = load_classifier(settings.model, names, architecture=settings.architecture)
+    load_encoder_weights(model, settings.encoder_weights)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     view = settings.training_view(family_of(model.config))
     return make_trainer(
         settings,
         best_metric="top1_accuracy",
         model=model,
+        rates=find_rates(model, settings.rates),
         train_dataset=train,
         eval_dataset=selection,
         processing_class=processor,

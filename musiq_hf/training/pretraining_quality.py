@@ -28,9 +28,10 @@ from ..pictures.degradations import to_rgb_picture
 from ..pictures.fault_pairs import KINDS, make_fault_pair
 from ..pictures.opening import open_picture
 from ..pictures.synthetic import make_picture
+from .encoder_weights import load_encoder_weights
 from .losses import rank_loss
 from .settings import RunSettings, needed, setting
-from .starting import check_start, last_layer, load_model, load_processor
+from .starting import check_start, find_rates, last_layer, load_model, load_processor
 from .trainer import find_last_checkpoint, fixed_length, make_trainer
 
 MADE_UP_UNIT = (50.0, 20.0)  # mean and standard deviation of the scores, which ranking alone does not give
@@ -86,12 +87,13 @@ class DegradationCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         features, strengths = [], []
+        view = self.view.for_batch() if self.seed is None else self.view
         for row in rows:
             with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
                 if self.seed is not None:
                     torch.default_generator.manual_seed(self.seed + row["index"])
                 pair, values = self._make_pair(row)
-                features += [cut_picture(self.processor, picture, self.view) for picture in pair]
+                features += [cut_picture(self.processor, picture, view) for picture in pair]
             strengths += values
         batch = pad_features(self.processor, features, length=self.length)
         batch["labels"] = torch.tensor(strengths).view(len(rows), 2, len(KINDS))
@@ -198,13 +200,16 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     check_start(settings)
     parts = _load_rows(settings).train_test_split(test_size=settings.holdout_fraction, seed=settings.seed)
     model = load_model(settings.model, architecture=settings.architecture)
+    load_encoder_weights(model, settings.encoder_weights)
     processor = load_processor(settings.model, model.config, architecture=settings.architecture)
     view = settings.training_view(family_of(model.config))
     length = fixed_length(settings, processor, view, parts["train"])
+    whole = DegradationModel(model)
     trainer = make_trainer(
         settings,
         best_metric="pair_accuracy",
-        model=DegradationModel(model),
+        model=whole,
+        rates=find_rates(model, settings.rates, whole=whole),
         train_dataset=parts["train"],
         eval_dataset=parts["test"],
         data_collator=DegradationCollator(processor, view=view, length=length),

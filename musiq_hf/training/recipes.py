@@ -109,7 +109,7 @@ def _is_of_type(value: Any, kind: Any) -> bool:
         wanted = arguments[:1] * len(value) if ... in arguments else arguments
         return len(value) == len(wanted) and all(map(_is_of_type, value, wanted))
     if origin is Mapping:
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
     return type(value) is origin or (origin is float and type(value) is int)
 
 
@@ -119,6 +119,8 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
     Raises:
         ValueError: If the value is of another type.
     """
+    if isinstance(value, Mapping) and get_args(annotation)[1:] == (float,):
+        value = {key: _convert(f"{name}: {key}", item, float) for key, item in value.items()}
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value):
         value = float(value)  # YAML reads 1e-4 as text
     allowed = _split_union(annotation)
@@ -214,6 +216,8 @@ def _collect_view_fields() -> dict[str, Field[Any]]:
 def settings_parser(kind: type[RunSettings], **options: Any) -> argparse.ArgumentParser:
     """Make a parser with `--recipe`, `--set` and one argument for each setting and each field of a family's view.
 
+    Settings that are mappings have no argument of their own, but `--set` takes them.
+
     Arguments that are not given are absent from the result, so that recipes and defaults can fill their places.
 
     Args:
@@ -227,7 +231,8 @@ def settings_parser(kind: type[RunSettings], **options: Any) -> argparse.Argumen
     )
     hints, view_hints = get_type_hints(kind), _collect_family_fields()["view"]
     of_views = _collect_view_fields()
-    settings = [_make_argument(item, hints[item.name]) for item in fields(kind) if item.name not in GATHERED]
+    flat = [item for item in fields(kind) if get_origin(hints[item.name]) is not Mapping]
+    settings = [_make_argument(item, hints[item.name]) for item in flat]
     views = [_make_argument(item, view_hints[name]) for name, item in of_views.items()]
     group = {"_argument_group_name": "what a training step sees, by the family of the model"}
     return HfArgumentParser(

@@ -5,6 +5,7 @@ The help text of a field stands in its metadata: `--help` of a command shows it,
 `{field.name: field.metadata["help"] for field in dataclasses.fields(FinetuneSettings)}`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -82,6 +83,11 @@ class RunSettings:
             "weights that no longer fit are made anew."
         },
     )
+    encoder_weights: str | None = setting(
+        None,
+        "Weights for a patch encoder that others have trained (`--set patch_encoder=efficientnet_lite0`): a .pth or "
+        'safetensors file in the published names, or "package" for the installed package of the network.',
+    )
     view: Mapping[str, Any] = field(
         default_factory=dict,
         metadata={"help": "Fields of the family's `TrainingView` that differ from its defaults."},
@@ -98,14 +104,31 @@ class RunSettings:
     )
     momentum: float = setting(0.9, "Momentum of SGD.")
     learning_rate: float = setting(1e-4, "Peak of the cosine schedule.")
+    rates: Mapping[str, float] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Factors of the learning rate of parts of the model, as its family names them; 0.1 for the "
+            '"patch_encoder", say. A part within another one has its own factor.'
+        },
+    )
     weight_decay: float = setting(0.05, "Decay of the weights; biases and normalisation layers have none.")
     warmup_fraction: float = setting(0.05, "Part of the steps over which the learning rate rises.")
     max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm; 0 leaves them alone.")
+    ema_decay: float | None = setting(
+        None,
+        "Keep a moving average of the weights, of which each step leaves this part, or (1 + step) / (10 + step) in "
+        "the first steps. The average is evaluated, chosen and saved; the weights themselves go on training.",
+    )
     bf16: bool = setting(False, "Compute in bfloat16 where autocast allows it; weights stay float32.")
     fixed_shapes: bool = setting(
         False,
         "Pad every training batch to one length and drop a smaller last one, for XLA and `torch.compile`; needs a "
         "bound on the patches of a picture. Evaluation reads whole pictures, padded to the longest of a batch.",
+    )
+    compile: bool = setting(
+        False,
+        "Compile the training steps with `torch.compile`, which takes a minute or more at the start; needs "
+        "`fixed_shapes`. Evaluation is not compiled, and saved files are as without it.",
     )
     holdout_fraction: float | None = setting(None, "Part of the training pictures held out to choose the best epoch.")
     early_stopping: int | None = setting(None, "Stop after so many epochs without a better one; None never does.")
@@ -129,7 +152,12 @@ class RunSettings:
             self, "max_steps", "batch_size", "gradient_accumulation_steps", "eval_batch_size", "early_stopping"
         )
         check_not_negative(self, "learning_rate", "weight_decay", "num_workers", "max_grad_norm")
-        check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction")
+        check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction", "ema_decay")
+        if self.compile and not self.fixed_shapes:
+            raise ValueError("`compile` needs batches of one shape, or every batch is compiled. Add `fixed_shapes`.")
+        for part, factor in self.rates.items():
+            if not 0 < factor < math.inf:
+                raise ValueError(f"`rates` must be positive, got {factor} of {part}. `freeze` stops a part.")
         check_choices(self)
 
     def training_view(self, family: Family) -> TrainingView:
@@ -179,11 +207,27 @@ class FinetuneSettings(RunSettings):
         "Part of the training pictures that are blurred, made noisy or compressed, with a lowered score, in each "
         "epoch; a rule of ours (`musiq_hf.pictures.degradations`) for data without such faults. The paper has none.",
     )
+    size_fraction: float = setting(
+        0.0,
+        "Part of the training pictures that change their size, so that up to 2,048 pixels are seen. Half become up to "
+        "1.4 times larger or smaller with their scores, half mosaics of 4 to 16 pictures with the mean score; a rule "
+        "of ours, the paper has none.",
+    )
     fault_pairs: int = setting(
         0,
         "Pairs of copies with weaker and stronger made faults per step and device, at most one of a picture of the "
         "batch; which of the two is better is known without a score, and a loss ranks them. Keeps what "
         "`pretrain_quality` taught.",
+    )
+    view_pairs: int = setting(
+        0,
+        "Pictures per step and device of which two views are made that look alike (mirrored, shifted, a little larger "
+        "or smaller, with hardly visible noise); `consistency_weight` makes their scores equal.",
+    )
+    consistency_weight: float = setting(
+        0.0,
+        "Weight of the mean absolute difference between the scores of the views of `view_pairs`, in standard "
+        "deviations of the opinion scores, added to L1 or EMD; the paper has none.",
     )
     plcc_weight: float = setting(
         0.0, "Weight of a loss on the correlation within the batch, added to L1 or EMD; the paper has none."
@@ -193,8 +237,8 @@ class FinetuneSettings(RunSettings):
     )
     freeze: str | None = setting(
         None,
-        'Part of the model that stays as it is, as its family names it; of MUSIQ "patch_encoder" (residual network '
-        'and projection) or "encoder" (all but the head).',
+        'Part of the model that stays as it is, as its family names it; of MUSIQ "backbone" (network of '
+        'the patches), "patch_encoder" (network and projection) or "encoder" (all but the head).',
     )
     lora_rank: int | None = setting(
         None,
@@ -221,9 +265,17 @@ class FinetuneSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_not_negative(self, "plcc_weight", "rank_weight")
+        check_not_negative(self, "plcc_weight", "rank_weight", "consistency_weight")
         check_counts(self, "shorter_side", "lora_rank")
-        if not 0 <= self.fault_pairs <= self.batch_size:
-            raise ValueError(f"`fault_pairs` must lie between 0 and `batch_size`, got {self.fault_pairs}.")
+        for name in ("fault_pairs", "view_pairs"):
+            if not 0 <= getattr(self, name) <= self.batch_size:
+                raise ValueError(f"`{name}` must lie between 0 and `batch_size`, got {getattr(self, name)}.")
+        if bool(self.view_pairs) != bool(self.consistency_weight):
+            raise ValueError(
+                "`view_pairs` and `consistency_weight` need each other: both must be above 0 or left out, got "
+                f"{self.view_pairs} and {self.consistency_weight}."
+            )
         if self.freeze is not None and self.lora_rank is not None:
             raise ValueError("`lora_rank` already leaves all other weights alone. Leave out `freeze`.")
+        if self.rates and self.lora_rank is not None:
+            raise ValueError("`lora_rank` trains additions to the weights, which have one rate. Leave out `rates`.")

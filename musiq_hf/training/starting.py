@@ -10,11 +10,13 @@ import torch
 from torch import nn
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
+from ..common.checks import check_choice
 from ..common.extras import require
 from ..models import family_of
 from ..models.protocol import Family
 from ..scoring.loading import check_checkpoint, has_weights, load_config, resolve_model
 from ..scoring.loading import load_processor as load_stored_processor
+from .encoder_weights import read_encoder_weights
 from .settings import RunSettings
 
 logger = logging.get_logger(__name__)
@@ -44,13 +46,20 @@ def check_architecture(family: Family, names: Iterable[str]) -> None:
 
 
 def check_start(settings: RunSettings) -> None:
-    """Raise a ValueError if there is no such model, or its family lacks a field that `settings` name.
+    """Raise a ValueError if there is no such model, its family lacks a field, or its encoder lacks its weights.
 
     Call it before pictures are read, which can take hours.
     """
-    family = family_of(load_config(settings.model))
+    config = load_config(settings.model)
+    family = family_of(config)
     check_architecture(family, settings.architecture)
     settings.training_view(family)
+    if settings.encoder_weights is not None:
+        changes = {name: value for name, value in settings.architecture.items() if name in config.to_dict()}
+        kind: Any = family.quality or family.classifier
+        with torch.device("meta"):
+            model = kind(type(config).from_dict(config.to_diff_dict(), **changes))
+        read_encoder_weights(model, settings.encoder_weights)
 
 
 def flatten_settings(settings: RunSettings) -> dict[str, Any]:
@@ -90,7 +99,7 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
     changes |= {field: value for field, value in (architecture or {}).items() if field in known}
     if not has_weights(name):
         logger.warning("%s holds no %s: training starts from random weights.", name, SAFE_WEIGHTS_NAME)
-        return (family.start or family.quality)(family.config(**(config.to_diff_dict() | changes)))
+        return (family.start or family.quality)(type(config).from_dict(config.to_diff_dict(), **changes))
     if config.num_labels != num_labels:
         changes["problem_type"] = "regression" if num_labels == 1 else None
         changes |= {"score_offset": 0.0, "score_scale": 1.0, "score_range": None}
@@ -166,10 +175,37 @@ def freeze(model: Any, part: str) -> None:
         ValueError: If the family has no such part.
     """
     parts = {name: modules for name, modules in family_of(model.config).parts(model).items() if name != "head"}
-    if part not in parts:
-        raise ValueError(f"`freeze` must be {' or '.join(map(repr, parts))}, got {part!r}.")
+    check_choice("freeze", part, tuple(parts))
     for module in parts[part]:
         module.requires_grad_(False)
+
+
+def find_rates(model: Any, rates: Mapping[str, float], *, whole: nn.Module | None = None) -> dict[str, float]:
+    """Find the factor of the learning rate of each parameter in the parts that have one.
+
+    Args:
+        model: Quality model or classifier, with the parts to freeze already frozen.
+        rates: Factors by the names of parts of its family. A part within another one has its own factor.
+        whole: Module that holds the model; None = the model.
+
+    Returns:
+        Factors by the names of the parameters in `whole`; a parameter of no such part is left out.
+
+    Raises:
+        ValueError: If the family has no such part, or the part is frozen.
+    """
+    parts = family_of(model.config).parts(model)
+    held = {}
+    for name in rates:
+        check_choice("rates", name, tuple(parts))
+        held[name] = [parameter for module in parts[name] for parameter in module.parameters()]
+        if not any(parameter.requires_grad for parameter in held[name]):
+            raise ValueError(f"`rates` names {name}, which `freeze` leaves as it is. Leave out one of them.")
+    names = {id(parameter): name for name, parameter in (whole or model).named_parameters()}
+    found: dict[str, float] = {}
+    for part in sorted(rates, key=lambda part: len(held[part]), reverse=True):
+        found |= {names[id(parameter)]: rates[part] for parameter in held[part]}
+    return found
 
 
 def add_lora(model: Any, rank: int) -> nn.Module:

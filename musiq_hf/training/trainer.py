@@ -7,12 +7,15 @@ Evaluation has a collator of its own, and tokens are counted, because steps on l
 import copy
 import json
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import send_to_device
+from safetensors.torch import load_file, save_file
 from transformers import DataCollator, EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerState
 from transformers.utils import logging
@@ -22,14 +25,26 @@ from ..common.extras import require
 from ..common.files import read_json, write_json
 from ..models.protocol import QualityProcessor, TrainingView
 from ..scoring.loading import resolve_model
+from .averaging import MovingAverage
 from .settings import RunSettings
 from .starting import flatten_settings
+from .worker_seeds import WorkerSeeds
 
 logger = logging.get_logger(__name__)
 LOGGING_STEPS = 20
 SETTINGS_FILE = "run_settings.json"
+TRAINING_WEIGHTS = "training_weights.safetensors"  # in a checkpoint whose model has the averaged weights
 # Settings that may change when a run is resumed: where files lie, and how the computer runs it.
-FREE = {"data", "image_root", "output_dir", "data_description", "resume", "num_workers", "report_to"}
+FREE = {
+    "data",
+    "image_root",
+    "encoder_weights",
+    "output_dir",
+    "data_description",
+    "resume",
+    "num_workers",
+    "report_to",
+}
 FREE |= {"eval_batch_size", "save_dtype"}
 
 
@@ -52,8 +67,10 @@ class QualityTrainer(Trainer):
         *args: Positional arguments of `Trainer`.
         eval_collator: Collator for evaluation.
         extra_loss: Further loss from outputs and labels, added to the model's own while training; None adds nothing.
-        pair_loss: Further loss from the scores of the batch's `pairs`, shape (2 * num_pairs,), added while training;
-            None adds nothing.
+        pair_losses: Further losses by the entry of the batch that they are computed on: from its scores, shape
+            (2 * num_pairs,), added while training.
+        average: Moving average of the weights, which is evaluated and saved; None evaluates and saves the weights.
+        rates: Factors of the learning rate by the names of parameters; those that are left out have the full rate.
         **kwargs: Keyword arguments of `Trainer`.
     """
 
@@ -62,13 +79,26 @@ class QualityTrainer(Trainer):
         *args: Any,
         eval_collator: DataCollator,
         extra_loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
-        pair_loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        pair_losses: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+        average: MovingAverage | None = None,
+        rates: Mapping[str, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.average = average
+        if average is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("`ema_decay` needs all weights in every process. Train without FSDP and DeepSpeed.")
+            self.add_callback(average)
         self.eval_collator = eval_collator
+        arguments: TrainingArguments = self.args  # type: ignore[has-type]
+        if arguments.dataloader_persistent_workers:
+            seeds = WorkerSeeds(self.data_collator, seed=arguments.seed, rank=arguments.process_index)  # type: ignore[has-type]
+            self.data_collator = seeds
+            self.add_callback(seeds)
         self.extra_loss = extra_loss
-        self.pair_loss = pair_loss
+        self.pair_losses = dict(pair_losses or {})
+        self.rates = rates or {}
         self.tokens: int | torch.Tensor = 0
         self.token_clock = time.perf_counter()
 
@@ -77,6 +107,8 @@ class QualityTrainer(Trainer):
         train_collator, train_args = self.data_collator, self.args  # type: ignore[has-type]
         self.data_collator, self.args = self.eval_collator, copy.copy(train_args)
         self.args.dataloader_drop_last, self.args.train_sampling_strategy = False, "sequential"
+        # Kept workers know one data set alone, that of the epochs.
+        self.args.dataloader_persistent_workers &= args[0] is None or args[0] is self.eval_dataset
         try:
             return make_loader(*args)
         finally:
@@ -88,21 +120,48 @@ class QualityTrainer(Trainer):
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         return self._make_evaluation_loader(super().get_test_dataloader, test_dataset)
 
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Copy a batch to the device while it computes; the base class would wait before it copies the pairs."""
+        moved = send_to_device(dict(inputs), self.args.device, non_blocking=self.args.accelerator_config.non_blocking)
+        return super()._prepare_inputs(moved)
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         num_tokens = inputs.pop("num_tokens")
         if not model.training:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        pairs = inputs.pop("pairs", None)
+        copies = {name: inputs.pop(name) for name in self.pair_losses if name in inputs}
         self.tokens += num_tokens.sum()  # tokens of this process and device only
-        if pairs is not None:
-            self.tokens += pairs.pop("num_tokens").sum()
+        for made in copies.values():
+            self.tokens += made.pop("num_tokens").sum()
         kwargs["return_outputs"] = True
         loss, outputs = super().compute_loss(model, inputs, *args, **kwargs)
         if self.extra_loss is not None:
             loss = loss + self.extra_loss(outputs, inputs["labels"])
-        if pairs is not None and self.pair_loss is not None:
-            loss = loss + self.pair_loss(model(**pairs)["scores"])
+        for name, made in copies.items():
+            loss = loss + self.pair_losses[name](model(**made)["scores"])
         return loss
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Create the optimizer of the base class, with a group of parameters for each factor of the learning rate."""
+        if self.optimizer is None and self.rates:
+            kind, options = self.optimizer_cls_and_kwargs  # type: ignore[has-type]
+            groups = self._group_parameters(self.model if model is None else model, options["lr"])
+            self.optimizer_cls_and_kwargs = kind, options | {"params": groups}
+        return super().create_optimizer(model)
+
+    def _group_parameters(self, model: Any, rate: float) -> list[dict[str, Any]]:
+        """Group the trained parameters by learning rate and weight decay; those of the full rate come first."""
+        decayed = set(self.get_decay_parameter_names(model))
+        groups: dict[tuple[float, bool], list[Any]] = {(1.0, True): [], (1.0, False): []}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((self.rates.get(name, 1.0), name in decayed), []).append(parameter)
+        if self.rates.keys() - dict(model.named_parameters()).keys():
+            raise ValueError("`rates` needs the names of the weights, which FSDP 1 changes. Set `fsdp_version: 2`.")
+        return [
+            {"params": held, "lr": rate * factor, "weight_decay": self.args.weight_decay if decays else 0.0}
+            for (factor, decays), held in groups.items()
+        ]
 
     def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
         """Create the scheduler of the base class, but with the number of warm-up steps rounded down.
@@ -123,9 +182,36 @@ class QualityTrainer(Trainer):
         """
         return [name for name in super().get_decay_parameter_names(model) if "norm" not in name]
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().train(*args, **kwargs)
+        if self.average is not None and self.state.best_model_checkpoint is None:
+            self.average.copy_to(self.model)  # no epoch was better than others, so that none was loaded
+        return output
+
+    def _use_average(self) -> Any:
+        """Return a context in which the model has the averaged weights; after training it has them anyway."""
+        if self.average is None or not self.is_in_train:
+            return nullcontext()
+        return self.average.in_place(self.model)
+
+    def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:
+        """Save the model as the base class does; with an average that one, and the weights for training beside it."""
+        with self._use_average() as own:
+            super().save_model(output_dir, **kwargs)
+        if own is not None and self.args.should_save:
+            weights = {name: weight.cpu().contiguous() for name, weight in own.items()}
+            save_file(weights, Path(output_dir or self.args.output_dir) / TRAINING_WEIGHTS, metadata={"format": "pt"})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.start(self.model)
+            self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / TRAINING_WEIGHTS), strict=False)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         begun = time.perf_counter()
-        measured: dict[str, float] = super().evaluate(*args, **kwargs)
+        with self._use_average():
+            measured: dict[str, float] = super().evaluate(*args, **kwargs)
         self.token_clock += time.perf_counter() - begun  # tokens per second count the time of training alone
         return measured
 
@@ -170,6 +256,7 @@ def _make_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArgum
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="cosine",
         bf16=settings.bf16,
+        torch_compile=settings.compile,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
@@ -178,7 +265,10 @@ def _make_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArgum
         metric_for_best_model=best_metric,
         greater_is_better=True,
         logging_steps=LOGGING_STEPS,
+        logging_nan_inf_filter=False,  # it waits for the accelerator in every step, and hides what is no number
+        accelerator_config={"non_blocking": torch.cuda.is_available()},
         dataloader_num_workers=settings.num_workers,
+        dataloader_persistent_workers=settings.num_workers > 0,  # to start them again takes seconds in every epoch
         dataloader_pin_memory=torch.cuda.is_available(),
         dataloader_drop_last=settings.fixed_shapes,
         train_sampling_strategy="group_by_length" if getattr(settings, "group_by_length", False) else "random",
@@ -214,6 +304,7 @@ def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> Qu
         args=_make_arguments(settings, best_metric=best_metric),
         callbacks=callbacks,
         optimizer_cls_and_kwargs=_choose_optimizer(settings),
+        average=None if settings.ema_decay is None else MovingAverage(settings.ema_decay),
         **parts,
     )
     if trainer.is_world_process_zero():

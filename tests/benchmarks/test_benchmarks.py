@@ -18,6 +18,7 @@ from benchmarks.results import add_section, read_results
 from benchmarks.training_step import TrainingSpec, measure_training
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.conversion.key_mapping import OURS, PYIQA, rename
+from musiq_hf.models.musiq.configuration_musiq import RESNET_FIELDS
 
 # What pyiqa's code fixes, and little of the rest.
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -49,6 +50,8 @@ def settings(tiny, tmp_path):
         {"patch_encoder": "conv", "patch_size": 12},
         {"patch_encoder": "linear", "pre_logits_size": 6},
         {"num_labels": 5, "num_hidden_layers": 3},
+        RESNET_FIELDS | {"patch_encoder": "efficientnet_lite0", "patch_size": 20},
+        RESNET_FIELDS | {"patch_encoder": "efficientnet_lite2", "patch_encoder_stages": 3},
     ],
 )
 def test_operations_are_those_that_torch_counts(tiny_config, overrides):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from scored import BOXES, draw, names_of, reference_of, write
 
 from musiq_hf.data import load_ava, load_biq2021, load_kadid10k, load_koniq, load_paq2piq, load_spaq, load_tid2013
 from musiq_hf.data.batches import open_row
+from musiq_hf.data.loading import load_data
+from musiq_hf.data.splits import read_listed_parts
 
 
 def test_koniq_has_its_official_split(koniq):
@@ -203,20 +206,55 @@ def test_wrong_ava_files_and_settings_are_refused(ava):
 def test_biq2021_reads_its_official_files_with_their_traps(tmp_path):
     draw(tmp_path / "Images", ["ss01 (10).JPG", "ss03 (7).jpg"])
     first, second = Image.new("RGB", (9, 9), (255, 0, 0)), Image.new("RGB", (5, 5))
-    first.save(tmp_path / "Images" / "ss02 (1).jpg", format="MPO", save_all=True, append_images=[second])
-    lines = "Image Name,MOS,,\nss01 (10).jpg,0.25,,\nss02 (1).jpg,0.5,,\n"
+    first.save(tmp_path / "Images" / "ss02 (99991).jpg", format="MPO", save_all=True, append_images=[second])
+    lines = "Image Name,MOS,,\nss01 (10).jpg,0.25,,\nss02 (99991).jpg,0.5,,\n"
     write(tmp_path / "Train (Images and MOS).csv", lines)
     write(tmp_path / "Test (Images and MOS).csv", "Image Name,MOS\nss03 (7).JPG,0.75\n")
     splits = load_biq2021(str(tmp_path))
     assert splits["train"]["mos"][:] == [25, 50] and splits["test"]["mos"][:] == [75]
     assert splits["train"]["group"][:] == ["ss01", "ss02"] and splits["test"]["group"][:] == ["ss03"]
-    assert names_of(splits["train"]) == ["ss01 (10).JPG", "ss02 (1).jpg"]
+    assert names_of(splits["train"]) == ["ss01 (10).JPG", "ss02 (99991).jpg"]
     assert open_row(splits["train"][1]).size == (9, 9)
     only = load_biq2021(str(tmp_path / "Train (Images and MOS).csv"))
     assert {name: len(rows) for name, rows in only.items()} == {"train": 2}
     write(tmp_path / "Train (Images and MOS).csv", lines.replace("0.5", "-0.02777"))
     with pytest.raises(ValueError, match=r"line 3: `MOS` must be a number in 0..1, got -0.02777"):
         load_biq2021(str(tmp_path))
+
+
+def test_biq2021_takes_the_listed_pictures_out_of_the_official_ones(tmp_path):
+    listed = read_listed_parts("biq2021")
+    chosen, second = (next(name for name in listed if listed[name] == part) for part in ("validation", "second"))
+    upper = chosen.replace("ss", "SS")  # names are matched without regard to case
+    draw(tmp_path / "Images", [upper, second, "ss02 (99999).jpg", "ss03 (99999).jpg"])
+    lines = f"Image Name,MOS\n{upper},0.25\n{second},0.5\nss02 (99999).jpg,0.75\n"
+    write(tmp_path / "Train (Images and MOS).csv", lines)
+    write(tmp_path / "Test (Images and MOS).csv", "Image Name,MOS\nss03 (99999).jpg,1\n")
+    unlisted = {"train": ["ss02 (99999).jpg"], "test": ["ss03 (99999).jpg"]}
+    expected = {
+        "validation": unlisted | {"validation": [upper]},
+        "second": unlisted | {"validation": [second]},
+        "none": unlisted | {"train": [upper, second, "ss02 (99999).jpg"]},
+    }
+    for part, names in expected.items():
+        splits = load_biq2021(str(tmp_path), validation_part=part)
+        assert {name: names_of(rows) for name, rows in splits.items()} == names
+    assert load_data(str(tmp_path), dataset="biq2021")["validation"]["mos"][:] == [25]
+    assert sum(map(len, load_biq2021(str(tmp_path), split_seed=3).values())) == 4
+    with pytest.raises(ValueError, match="`validation_part` must be 'validation' or 'second' or 'none', got 'third'"):
+        load_biq2021(str(tmp_path), validation_part="third")
+
+
+def test_listed_parts_of_biq2021_are_apart_and_have_the_mix_of_its_subsets():
+    listed = read_listed_parts("biq2021")
+    counts = Counter((part, name[:4]) for name, part in listed.items())
+    # Of the 10,000: 1,665 in ss01, 1,656 in ss02, 6,679 in ss03.
+    assert {key[1]: count for key, count in counts.items() if key[0] == "validation"} == {
+        "ss01": 166,
+        "ss02": 166,
+        "ss03": 668,
+    }
+    assert sum(count for key, count in counts.items() if key[0] == "second") == 542
 
 
 def test_biq2021_reads_a_table_with_own_splits_and_names(tmp_path):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import numpy as np
 import pytest
 from scored import draw, names_of, reference_of, table, write
 
 from musiq_hf.data import load_paq2piq, load_tid2013, split_at_random
-from musiq_hf.data.splits import choose_groups, choose_split, split_data
+from musiq_hf.data.splits import choose_groups, choose_split, draw_strata, split_data
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -90,3 +91,28 @@ def test_missing_splits_and_columns_are_named():
     grouped = rows.add_column("group", ["x", "y"])
     assert choose_groups(grouped, None, source="a.csv") == ["x", "y"]
     assert choose_groups(grouped, "none", source="a.csv") is None
+
+
+def test_strata_mirror_groups_and_scores_and_leave_out_what_is_excluded():
+    generator = np.random.default_rng(0)
+    groups = ["a"] * 130 + ["b"] * 70
+    scores = [*generator.uniform(0, 50, 130), *generator.uniform(40, 100, 70)]
+    excluded = frozenset(range(0, 200, 3))
+    drawn = draw_strata(groups, scores, count=20, seed=4, excluded=excluded)
+    assert drawn == draw_strata(groups, scores, count=20, seed=4, excluded=excluded) == sorted(set(drawn))
+    assert drawn != draw_strata(groups, scores, count=20, seed=5, excluded=excluded)
+    assert not excluded & set(drawn)
+    assert [groups[row] for row in drawn].count("a") == 13 and len(drawn) == 20
+    for name in ("a", "b"):
+        rows = sorted((row for row in range(200) if groups[row] == name), key=lambda row: scores[row])
+        assert sorted(rows.index(row) // 10 for row in drawn if groups[row] == name) == list(range(len(rows) // 10))
+
+
+def test_strata_sum_to_the_count_and_refuse_what_cannot_be_drawn():
+    groups, scores = ["a"] * 5 + ["b"] * 5 + ["c"], [float(row) for row in range(11)]
+    for count in (1, 4, 10, 11):
+        assert len(draw_strata(groups, scores, count=count, seed=0)) == count
+    with pytest.raises(ValueError, match="`count` must lie between 1 and the 11 rows, got 12"):
+        draw_strata(groups, scores, count=12, seed=0)
+    with pytest.raises(ValueError, match="`excluded` leaves nothing to draw near score 10.0 of 'c'"):
+        draw_strata(groups, scores, count=11, seed=0, excluded=frozenset({10}))

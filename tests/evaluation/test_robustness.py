@@ -269,6 +269,8 @@ def test_command_measures_and_writes(checkpoint, tmp_path, monkeypatch, capsys):
     report = json.loads(output.read_text())
     assert sorted(report["faults"]) == ["gaussian_blur", "gaussian_noise", "jpeg"]
     assert report["half_size"][0]["full"] == pytest.approx(report["pictures"][0]["pristine"])
+    assert {"watermark", "jpeg_90", "shuffled", "half_large"} <= report["common_sense"].keys()
+    assert {"black", "screenshot"} <= report["odd"].keys()
     assert printed.strip() == output.with_suffix(".md").read_text().strip()
 
 

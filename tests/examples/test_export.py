@@ -8,6 +8,7 @@ from transformers import pipeline
 
 from examples import export as script
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor
+from musiq_hf.models.musiq.configuration_musiq import RESNET_FIELDS
 
 # Every field that changes the graph, first several of them at once.
 VARIANTS = {
@@ -24,6 +25,7 @@ VARIANTS = {
         "use_scale_embedding": False,
         "pre_logits_size": 12,
     },
+    "efficientnet": RESNET_FIELDS | {"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4},
     "fixed": {"spatial_embedding": "fixed", "max_native_patches": 20, "longer_side_lengths": (16,)},
 }
 SINGLE_FIELDS = {

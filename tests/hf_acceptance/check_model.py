@@ -220,6 +220,19 @@ class MusiqOpinionScoreTest(MusiqModelTest):
     }
 
 
+class MusiqEfficientNetTest(MusiqModelTest):
+    """One label, and an EfficientNet-Lite as patch encoder."""
+
+    all_model_classes = (MusiqForImageQualityAssessment,)
+    settings = {
+        "num_labels": 1,
+        "patch_encoder": "efficientnet_lite0",
+        "patch_encoder_stages": 3,
+        "patch_encoder_width": 64,
+        "patch_encoder_groups": 32,
+    }
+
+
 class MusiqConfigTest(unittest.TestCase):
     def test_config(self):
         ConfigTester(self, config_class=MusiqConfig, has_text_modality=False, **SMALL).run_common_tests()

@@ -4,7 +4,20 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from musiq_hf.pictures.augmentations import OPERATIONS, crop_at_random, draw_crop_size, rand_augment
+from musiq_hf.pictures.augmentations import (
+    MAX_SHIFT,
+    MAX_SIZE_CHANGE,
+    OPERATIONS,
+    _cut_shifted,
+    crop_at_random,
+    draw_crop_size,
+    draw_others,
+    make_mosaic,
+    make_view_pair,
+    rand_augment,
+    resize_mildly,
+)
+from musiq_hf.pictures.synthetic import make_picture
 
 WITHOUT_STRENGTH = {"identity", "auto_contrast", "equalize"}
 SIGNED = {name for name in OPERATIONS if name.startswith(("rotate", "shear", "translate"))} | {
@@ -135,3 +148,79 @@ def test_no_operation_leaves_the_picture(picture):
 def test_wrong_settings_are_refused(settings, message, picture):
     with pytest.raises(ValueError, match=message):
         rand_augment(picture, **settings)
+
+
+def test_two_views_differ_a_little_and_never_in_nothing():
+    picture = make_picture(seed=3, width=120, height=90)
+    torch.manual_seed(0)
+    kinds, orders, different = set(), set(), 0
+    for _ in range(60):
+        first, second = make_view_pair(picture)
+        different += first.tobytes() != second.tobytes()
+        for view in (first, second):
+            for side, whole in zip(view.size, picture.size, strict=True):
+                assert (whole - MAX_SHIFT) / MAX_SIZE_CHANGE - 1 <= side <= whole * MAX_SIZE_CHANGE + 1
+        kinds.add((first.size == second.size, first.size == picture.size))
+        orders.add(first.tobytes() == picture.tobytes())
+    assert len(kinds) == 4 and len(orders) == 2
+    assert different >= 58  # all but shifts by nothing
+
+
+def test_a_shift_is_the_only_change_if_nothing_else_is_drawn():
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        first, second = (np.asarray(view) for view in _cut_shifted(Image.fromarray(pixels)))
+        assert first.shape == second.shape
+        down, across = (whole - side for whole, side in zip(pixels.shape[:2], first.shape[:2], strict=True))
+        assert 0 <= down <= MAX_SHIFT and 0 <= across <= MAX_SHIFT
+        windows = [
+            pixels[top : top + first.shape[0], left : left + first.shape[1]]
+            for top, left in ((0, 0), (down, across), (0, across), (down, 0))
+        ]
+        assert any((first == window).all() for window in windows)
+        assert any((second == window).all() for window in windows)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 40)])
+def test_tiny_pictures_have_views(size):
+    for seed in range(10):
+        torch.manual_seed(seed)
+        assert all(min(view.size) >= 1 for view in make_view_pair(Image.new("RGB", size)))
+
+
+def test_views_repeat_with_torchs_seed():
+    picture, made = make_picture(seed=1, width=60, height=50), []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        made.append([view.tobytes() for _ in range(5) for view in make_view_pair(picture)])
+    assert made[0] == made[1] != made[2]
+
+
+def test_mild_sizes_stay_within_their_limits():
+    for size, lowest, highest in (((512, 512), 365, 717), ((300, 280), 256, 420), ((2000, 1500), 1071, 2048)):
+        torch.manual_seed(0)
+        sides = [resize_mildly(Image.new("RGB", size)).size for _ in range(40)]
+        assert min(map(min, sides)) >= lowest and max(map(max, sides)) <= highest
+        assert len(set(sides)) > 20
+    assert resize_mildly(Image.new("RGB", (100, 60))).width >= 100
+    assert resize_mildly(Image.new("RGB", (3000, 1000))).width <= 3000
+
+
+def test_a_mosaic_holds_windows_of_all_its_pictures():
+    pictures = [Image.new("RGB", (40 + 5 * level, 60 - 5 * level), (level,) * 3) for level in range(4)]
+    mosaic = np.asarray(make_mosaic(pictures))
+    assert mosaic.shape == (90, 80, 3)
+    for level in range(4):
+        window = mosaic[level // 2 * 45 :, level % 2 * 40 :][:45, :40]
+        assert (window == level).all()
+    assert make_mosaic([Image.new("RGB", (900, 700))] * 16).size == (2048, 2048)
+    assert make_mosaic([Image.new("RGB", (512, 400))] * 9).size == (1536, 1200)
+
+
+def test_mosaics_have_4_9_or_16_pictures_of_the_batch():
+    torch.manual_seed(0)
+    drawn = [draw_others(5) for _ in range(300)]
+    assert {len(others) for others in drawn} == {0, 3, 8, 15}
+    assert 100 < sum(not others for others in drawn) < 200
+    assert all(0 <= index < 5 for others in drawn for index in others)

@@ -14,11 +14,21 @@ from musiq_hf.pictures.degradations import (
     compute_severity,
     degrade,
     degrade_at_random,
+    to_rgb_picture,
 )
+from musiq_hf.pictures.opening import to_rgb_tensor
 from musiq_hf.pictures.synthetic import make_picture
 from musiq_hf.training.collators import Augmentation, TrainingCollator
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_pictures_of_every_mode_become_the_rgb_that_models_see(mode):
+    picture = PICTURE.convert(mode)
+    expected = (to_rgb_tensor(picture) * 255).round().to(torch.uint8).numpy()
+    converted = to_rgb_picture(picture)
+    assert converted.mode == "RGB" and np.array_equal(np.asarray(converted), expected)
 
 
 def gradients(image: Image.Image) -> float:

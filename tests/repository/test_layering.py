@@ -50,8 +50,9 @@ MAY_IMPORT = {
     "image_loading": {"image_formats"},
     "image_processing": LEAVES | {"configuration", "image_loading"},
     "patch_encoder": {"cpu_kernels"},
+    "efficientnet_lite": {"cpu_kernels"},
     "encoder": {"configuration", "cpu_kernels"},
-    "modeling": LEAVES | {"configuration", "encoder", "patch_encoder"},
+    "modeling": LEAVES | {"configuration", "encoder", "patch_encoder", "efficientnet_lite"},
     "pipeline": LEAVES | {"image_loading", "image_processing", "modeling"},
 }
 

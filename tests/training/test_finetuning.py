@@ -115,10 +115,14 @@ def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):
         torch.testing.assert_close(reloaded.state_dict()[name], value.half().float(), atol=0, rtol=0)
 
 
-def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("ema_decay", "num_workers"), [(None, 0), (0.7, 0), (None, 1)])
+def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch, ema_decay, num_workers):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finetune(settings(scores_csv, blank, whole, epochs=3, fault_pairs=1))
+    changes = {"epochs": 3, "fault_pairs": 1, "rates": {"encoder": 0.5}, "ema_decay": ema_decay}
+    changes |= {"num_workers": num_workers, "view_pairs": 1, "consistency_weight": 0.5, "size_fraction": 0.5}
+    changes |= {"view": {"native_patches": 6, "min_native_patches": 2}}
+    finetune(settings(scores_csv, blank, whole, **changes))
 
     class Interrupted(Exception):
         pass
@@ -133,11 +137,13 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(scores_csv, blan
     original = QualityTrainer.training_step
     monkeypatch.setattr(QualityTrainer, "training_step", interrupt)
     with pytest.raises(Interrupted):
-        finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1))
+        finetune(settings(scores_csv, blank, broken, **changes))
     monkeypatch.setattr(QualityTrainer, "training_step", original)
-    finetune(settings(scores_csv, blank, broken, epochs=3, fault_pairs=1, resume=True))
+    finetune(settings(scores_csv, blank, broken, resume=True, **changes))
     assert losses(broken) == losses(whole)
     assert len(losses(whole)) == 12
+    first, second = (load_file(folder / "model.safetensors") for folder in (whole, broken))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_trained_head_is_carried_to_another_unit(tiny_model):

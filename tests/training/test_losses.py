@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musiq_hf.training.losses import pairwise_rank_loss, plcc_loss, rank_loss
+from musiq_hf.training.losses import consistency_loss, pairwise_rank_loss, plcc_loss, rank_loss
 
 
 @given(st.integers(0, 50))
@@ -34,3 +34,8 @@ def test_rank_losses_count_only_pairs_that_differ():
     equal = torch.ones(3, requires_grad=True)
     pairwise_rank_loss(equal, torch.ones(3)).backward()
     assert equal.grad.tolist() == [0, 0, 0]
+
+
+def test_consistency_loss_is_the_mean_difference():
+    assert consistency_loss(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0])).item() == 2
+    assert consistency_loss(torch.ones(3), torch.ones(3)).item() == 0

@@ -61,6 +61,7 @@ def test_pretraining_saves_a_model_to_fine_tune_from(photos, tiny_config, tmp_pa
         batch_size=2,
         view={"native_patches": 12},
         holdout_fraction=0.5,
+        rates={"patch_encoder": 0.1},
     )
     report = pretrain_quality(settings)
     assert 0 <= report["eval_pair_accuracy"] <= 1

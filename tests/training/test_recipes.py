@@ -114,11 +114,19 @@ def test_precedence_rises_from_recipe_over_overrides_to_arguments(tmp_path):
             r"`--set longer_side_lengths=\[224`: the value is not valid YAML",
         ),
         ({"overrides": ["hidden_size=abc"]}, "`hidden_size` must be int, got 'abc'"),
-        ({"overrides": ["patch_encoder=foo"]}, "`patch_encoder` must be linear or conv or resnet, got 'foo'"),
+        (
+            {"overrides": ["patch_encoder=foo"]},
+            "`patch_encoder` must be linear or conv or .*efficientnet_lite2, got 'foo'",
+        ),
         ({"overrides": ["resize_mode=foo"]}, "`resize_mode` must be arp or square, got 'foo'"),
         ({"overrides": ["score_scale=2"]}, "neither a setting of the run nor a field"),
         ({"arguments": NEEDED | {"warmup_fraction": 5.0}}, r"`warmup_fraction` must lie in \[0, 1\), got 5"),
         ({"arguments": NEEDED | {"learning_rate": -1.0}}, "`learning_rate` must be at least 0, got -1"),
+        ({"overrides": ["rates={encoder: fast}"]}, "`rates: encoder` must be float, got 'fast'"),
+        ({"overrides": ["ema_decay=1"]}, r"`ema_decay` must lie in \[0, 1\), got 1.0"),
+        ({"overrides": ["rates=0.1"]}, r"`rates` must be .*Mapping\[str, float\], got 0.1"),
+        ({"overrides": ["rates={encoder: 0}"]}, "`rates` must be positive, got 0.0 of encoder. `freeze` stops a part"),
+        ({"arguments": NEEDED | {"lora_rank": 4, "rates": {"head": 2.0}}}, "Leave out `rates`"),
         ({"overrides": ["epochs=many"]}, "`epochs` must be float, got 'many'"),
         ({"overrides": ["batch_size=1.5"]}, "`batch_size` must be int, got 1.5"),
         ({"arguments": {"data": "scores.csv", "output_dir": "runs"}}, "--model is needed: Checkpoint to start from"),
@@ -157,11 +165,20 @@ def test_numbers_without_a_point_are_numbers_of_the_architecture_too():
     assert load_model(settings.model, architecture=settings.architecture).config.layer_norm_eps == 1e-5
 
 
+def test_rates_come_from_recipes_and_overrides(tmp_path):
+    (tmp_path / "mine.yaml").write_text("rates:\n  patch_encoder: 1e-1\n")
+    read = {"recipe": str(tmp_path / "mine.yaml"), "arguments": NEEDED}
+    assert load_settings(FinetuneSettings, **read).rates == {"patch_encoder": 0.1}
+    changed = load_settings(FinetuneSettings, overrides=["rates={encoder: 1, head: 2}"], **read)
+    assert changed.rates == {"encoder": 1.0, "head": 2.0}
+    assert load_settings(FinetuneSettings, overrides=["rates={}"], **read).rates == {}
+
+
 @pytest.mark.parametrize("kind", [FinetuneSettings, PretrainSettings, ImageNetSettings])
 def test_every_setting_is_an_argument_with_a_help_text(kind):
     parser = settings_parser(kind)
     actions = {action.dest: action for action in parser._actions}
-    names = {item.name for item in dataclasses.fields(kind)} - {"architecture", "view"}
+    names = {item.name for item in dataclasses.fields(kind)} - {"architecture", "view", "rates"}
     names |= {item.name for family in FAMILIES.values() for item in dataclasses.fields(family.view)}
     assert names <= set(actions)
     assert all(actions[name].help for name in names)

@@ -3,6 +3,7 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 import torch._dynamo.testing
 from PIL import Image
+from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 from transformers import AutoModel, TrainingArguments
 
 from musiq_hf import MusiqImageProcessor
@@ -18,9 +21,9 @@ from musiq_hf.data.checks import count_tokens_of_rows, readable_rows
 from musiq_hf.data.loading import load_scored_images
 from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.training.collators import Augmentation, TrainingCollator
-from musiq_hf.training.finetuning import _make_pair_loss, finetune
+from musiq_hf.training.finetuning import _make_pair_losses, finetune
 from musiq_hf.training.settings import FinetuneSettings
-from musiq_hf.training.starting import add_lora, freeze, load_model, merge_lora
+from musiq_hf.training.starting import add_lora, find_rates, freeze, load_model, merge_lora
 from musiq_hf.training.trainer import QualityTrainer, _collect_fixed_settings, _OwnRandomNumbers
 
 SIZES = ((24, 32), (40, 16), (16, 16), (33, 50))
@@ -41,6 +44,12 @@ def photos(tmp_path) -> Path:
 def settings(photos: Path, blank: str, **changes) -> FinetuneSettings:
     values = {"data": str(photos / "scores.csv"), "model": blank, "output_dir": str(photos / "out"), "epochs": 1}
     return FinetuneSettings(**(values | {"batch_size": 4, "learning_rate": 1e-3} | changes))
+
+
+def save_start(model, folder: Path) -> str:
+    model.save_pretrained(folder)
+    MusiqImageProcessor.from_config(model.config).save_pretrained(folder)
+    return str(folder)
 
 
 def log_of(photos: Path, key: str, folder: str = "out") -> list[float]:
@@ -64,34 +73,81 @@ def test_distributions_train_a_distribution_head(photos, blank):
         finetune(settings(photos, blank, degrade_fraction=0.5, output_dir=str(photos / "other")))
 
 
-@pytest.mark.parametrize("part", ["patch_encoder", "encoder"])
+@pytest.mark.parametrize("part", ["backbone", "patch_encoder", "encoder"])
 def test_frozen_parts_stay_as_they_are(part, tiny_model):
     model = tiny_model().train()
     freeze(model, part)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     body = {name for name, _ in model.named_parameters() if not name.startswith("head.")}
-    patches = {name for name in body if ".patch_encoder." in name or ".patch_projection." in name}
-    assert frozen == (body if part == "encoder" else patches)
-    assert patches
+    backbone = {name for name in body if ".patch_encoder." in name}
+    patches = backbone | {name for name in body if ".patch_projection." in name}
+    assert frozen == {"backbone": backbone, "patch_encoder": patches, "encoder": body}[part]
+    assert set() < backbone < patches < body
 
 
 def test_freezing_reaches_the_saved_files(photos, blank):
     torch.manual_seed(0)
     start = load_model(blank)
-    start.save_pretrained(photos / "start")
-    MusiqImageProcessor.from_config(start.config).save_pretrained(photos / "start")
-    finetune(settings(photos, str(photos / "start"), freeze="encoder"))
+    finetune(settings(photos, save_start(start, photos / "start"), freeze="encoder"))
     trained = AutoModel.from_pretrained(photos / "out")
     for name, value in start.musiq.state_dict().items():
         torch.testing.assert_close(trained.musiq.state_dict()[name], value, atol=0, rtol=0)
     assert trained.head.classifier.weight.abs().max() > 0
 
 
+def test_a_part_with_a_rate_moves_by_its_part_of_the_step(photos, tiny_model):
+    # Training keeps a head in such a unit.
+    start = tiny_model(longer_side_lengths=[16], score_offset=37.0, score_scale=20.0)
+    plain = {"optimizer": "sgd", "max_steps": 1, "max_grad_norm": 0.0, "weight_decay": 0.0, "warmup_fraction": 0.0}
+    moved = {}
+    for name, rates in (("full", {}), ("rated", {"encoder": 0.5, "patch_encoder": 0.25})):
+        run = settings(
+            photos, save_start(start, photos / "start"), rates=rates, output_dir=str(photos / name), **plain
+        )
+        finetune(run)
+        trained = AutoModel.from_pretrained(photos / name).state_dict()
+        moved[name] = {key: trained[key] - value for key, value in start.state_dict().items()}
+    for key, full in moved["full"].items():
+        is_patches = ".patch_encoder." in key or ".patch_projection." in key
+        factor = 0.25 if is_patches else 0.5 if key.startswith("musiq.") else 1.0
+        torch.testing.assert_close(moved["rated"][key], factor * full, atol=1e-6, rtol=1e-3)
+    assert moved["full"]["musiq.embeddings.patch_projection.weight"].abs().max() > 1e-4
+    assert "rates {'encoder': 0.5, 'patch_encoder': 0.25}" in (photos / "rated/README.md").read_text()
+
+
+def test_rates_make_groups_that_decay_as_before(tiny_model, tmp_path):
+    model = tiny_model()
+    freeze(model, "patch_encoder")
+    rates = find_rates(model, {"encoder": 0.1})
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, weight_decay=0.3)
+    trainer = QualityTrainer(
+        model=model,
+        args=arguments,
+        eval_collator=lambda rows: rows,
+        rates=rates,
+        optimizer_cls_and_kwargs=(torch.optim.AdamW, {"lr": 2.0}),
+    )
+    groups = trainer.create_optimizer().param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(2, 0.3), (2, 0), (0.2, 0.3), (0.2, 0)]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = [{names[id(parameter)] for parameter in group["params"]} for group in groups]
+    assert sum(map(len, held)) == sum(parameter.requires_grad for parameter in model.parameters())
+    assert all(name.startswith("head.") for name in held[0] | held[1])
+    assert held[0] | held[2] <= set(trainer.get_decay_parameter_names(model))
+    with pytest.raises(ValueError, match="`rates` needs the names of the weights, which FSDP 1 changes"):
+        trainer._group_parameters(torch.nn.ModuleDict({"wrapped": model}), 2.0)
+
+
+def test_a_frozen_part_has_no_rate(tiny_model):
+    model = tiny_model()
+    freeze(model, "encoder")
+    with pytest.raises(ValueError, match="`rates` names patch_encoder, which `freeze` leaves as it is"):
+        find_rates(model, {"head": 2.0, "patch_encoder": 0.1})
+
+
 def test_low_rank_additions_are_merged_into_plain_weights(photos, tiny_model):
     start = tiny_model(longer_side_lengths=[16])
-    start.save_pretrained(photos / "start")
-    MusiqImageProcessor.from_config(start.config).save_pretrained(photos / "start")
-    finetune(settings(photos, str(photos / "start"), lora_rank=2, learning_rate=1e-2, weight_decay=0.0))
+    finetune(settings(photos, save_start(start, photos / "start"), lora_rank=2, learning_rate=1e-2, weight_decay=0.0))
     trained = AutoModel.from_pretrained(photos / "out")
     assert trained.state_dict().keys() == start.state_dict().keys()
     changed = {
@@ -159,6 +215,8 @@ def test_patches_are_counted_from_the_heads_of_the_files(photos):
         {"shorter_side": 12, "min_crop": 0.6, "view": {"resized_patches": 2}},
         {"early_stopping": 1, "report_to": "tensorboard"},
         {"fault_pairs": 2, "fixed_shapes": True, "view": {"native_patches": 6}},
+        {"size_fraction": 1.0, "fixed_shapes": True, "view": {"native_patches": 6, "min_native_patches": 2}},
+        {"view_pairs": 3, "consistency_weight": 0.5, "fault_pairs": 1, "size_fraction": 0.5},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -166,6 +224,23 @@ def test_every_option_trains(photos, blank, changes):
     report = finetune(settings(photos, blank, **changes))
     assert report["selection"].num_pictures == 4
     assert log_of(photos, "train_loss")[0] > 0
+
+
+def test_compiled_steps_are_the_same_and_saved_under_plain_names(photos, blank, monkeypatch):
+    changes = {"fixed_shapes": True, "view": {"native_patches": 6}, "max_steps": 1, "warmup_fraction": 0.0}
+    finetune(settings(photos, blank, output_dir=str(photos / "plain"), **changes))
+    # The backend "eager" traces the model and calls no compiler.
+    traced = partial(TrainingArguments, torch_compile_backend="eager")
+    monkeypatch.setattr("musiq_hf.training.trainer.TrainingArguments", traced)
+    torch._dynamo.reset()
+    counters.clear()
+    finetune(settings(photos, blank, output_dir=str(photos / "compiled"), compile=True, **changes))
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    for name in ("model.safetensors", "checkpoint-1/model.safetensors"):
+        plain, compiled = (load_file(photos / folder / name) for folder in ("plain", "compiled"))
+        assert plain.keys() == compiled.keys()
+        for key, value in plain.items():
+            torch.testing.assert_close(compiled[key], value, atol=1e-6, rtol=0)
 
 
 def test_accumulated_gradients_equal_those_of_one_large_batch(photos, blank, monkeypatch):
@@ -189,7 +264,7 @@ def test_rate_of_tokens_is_logged(photos, blank, monkeypatch):
 
 def test_pairs_of_copies_add_a_ranking_loss(photos, blank, monkeypatch):
     # In units of a deviation of 4: the better copy one deviation above the worse one, and one below.
-    loss = _make_pair_loss(settings(photos, blank, fault_pairs=1), 4.0)
+    loss = _make_pair_losses(settings(photos, blank, fault_pairs=1), 4.0)["pairs"]
     assert loss(torch.tensor([6.0, 2.0])).item() == pytest.approx(0.5 * np.log1p(np.exp(-1)))
     assert loss(torch.tensor([2.0, 6.0])).item() == pytest.approx(0.5 * np.log1p(np.exp(1)))
     losses = []
@@ -200,6 +275,22 @@ def test_pairs_of_copies_add_a_ranking_loss(photos, blank, monkeypatch):
         losses += log_of(photos, "train_loss", str(weight))
     # Of an untrained model, which can hardly tell the copies apart.
     assert losses[1] - losses[0] == pytest.approx(0.5 * np.log(2), rel=0.1)
+
+
+def test_views_of_a_picture_add_the_difference_of_their_scores(photos, blank, monkeypatch):
+    # In units of a deviation of 4: differences of one deviation and of half of one.
+    changes = {"view_pairs": 2, "consistency_weight": 3.0}
+    losses = _make_pair_losses(settings(photos, blank, **changes), 4.0)
+    assert losses.keys() == {"views"}
+    assert losses["views"](torch.tensor([6.0, 2.0, 1.0, 3.0])).item() == pytest.approx(3 * (1 + 0.5) / 2)
+    # An untrained model gives both views one score, so a constant stands for the difference.
+    monkeypatch.setattr("musiq_hf.training.finetuning.consistency_loss", lambda a, b: (a - b).abs().mean() + 1)
+    logged = []
+    for weight in (0.25, 0.75):
+        changes |= {"consistency_weight": weight, "max_steps": 1, "learning_rate": 0.0}
+        finetune(settings(photos, blank, **changes, output_dir=str(photos / str(weight))))
+        logged += log_of(photos, "train_loss", str(weight))
+    assert logged[1] - logged[0] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_published_files_name_no_folder_of_this_machine(photos, blank):
@@ -264,9 +355,15 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
         ({"architecture": {"hash_gird_size": 3}}, "`architecture` names hash_gird_size, which is no field"),
         ({"view": {"crop_size": 3}}, "`view` names crop_size, .* a musiq model does not have. It has native_patches"),
         ({"view": {"native_patches": 0}}, "`native_patches` must be at least 1, got 0"),
-        ({"freeze": "tail"}, "`freeze` must be 'patch_encoder' or 'encoder', got 'tail'"),
+        ({"freeze": "tail"}, "`freeze` must be 'backbone' or 'patch_encoder' or 'encoder', got 'tail'"),
+        ({"compile": True}, "`compile` needs batches of one shape, .* Add `fixed_shapes`"),
+        ({"rates": {"tail": 0.1}}, "`rates` must be 'backbone' or 'patch_encoder' or 'encoder' or 'head', got 'tail'"),
+        ({"rates": {"encoder": 0.1}, "freeze": "encoder"}, "`rates` names encoder, which `freeze` leaves as it is"),
         ({"model": "scratch:musiq-huge"}, "There is no configuration for 'scratch:musiq-huge'"),
         ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
+        ({"view_pairs": 5, "consistency_weight": 1.0}, "`view_pairs` must lie between 0 and `batch_size`, got 5"),
+        ({"view_pairs": 1}, "`view_pairs` and `consistency_weight` need each other: .* got 1 and 0.0"),
+        ({"consistency_weight": 0.5}, "need each other: .* got 0 and 0.5"),
         ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),
         ({"model": "no-such-model"}, "no-such-model: no such directory, and ids on the Hub have an owner"),
         ({"model": "no/model"}, "no/model: neither a directory with a config.json nor an id on the Hub"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from places import ROOT
+from safetensors.numpy import load_file
 
 from musiq_hf.training.recipes import RECIPES, read_recipe
 
@@ -70,13 +71,16 @@ def log_of(output: Path, key: str) -> list[float]:
 
 
 def test_two_processes_have_the_losses_and_gradients_of_one(table, blank, tmp_path):
-    finish(start([sys.executable, SCRIPT, *words(table, blank, tmp_path / "one")]))
-    output = finish(start([*TORCHRUN, SCRIPT, *words(table, blank, tmp_path / "two", batch_size=3)]))
+    finish(start([sys.executable, SCRIPT, *words(table, blank, tmp_path / "one", ema_decay=0.6)]))
+    output = finish(start([*TORCHRUN, SCRIPT, *words(table, blank, tmp_path / "two", batch_size=3, ema_decay=0.6)]))
     assert output.count('"selection"') == 1  # the main process alone reports
     for key in ("loss", "grad_norm"):
         one, two = log_of(tmp_path / "one", key), log_of(tmp_path / "two", key)
         assert len(one) == 8
         np.testing.assert_allclose(two, one, rtol=1e-3)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], atol=1e-4)
 
 
 def test_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(table, blank, tmp_path):

@@ -29,6 +29,7 @@ LARGEST = {
     "intermediate_size": 2**18,
     "patch_encoder_width": 2**12,
     "patch_encoder_groups": 2**12,
+    "patch_encoder_stages": 7,  # those of the published networks
     "patch_size": 2**10,
     "hash_grid_size": 2**10,
     "max_native_patches": 2**20,

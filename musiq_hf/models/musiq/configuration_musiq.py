@@ -28,6 +28,10 @@ from .publishing_musiq import PublishedConfig
 LARGEST_SCORE = 10**6  # MOS points, of any sign
 # Each deeper encoder adds one bottleneck stage of three convolutions (google-research/musiq, model/resnet.py).
 RESNET_DEPTHS = (5, 8, 11, 14)
+EFFICIENTNET = "efficientnet_lite"  # names of these patch encoders begin so
+EFFICIENTNET_STAGES = 7
+# Fields that only "resnet" and "conv" read, with their defaults.
+RESNET_FIELDS = {"patch_encoder_depth": 5, "patch_encoder_width": 64, "patch_encoder_groups": 32}
 _DTYPES = Literal["float32", "float16", "bfloat16", "float64"]
 # Types of the fields of a config.json that are not MUSIQ's own.
 _SHARED_TYPES = {
@@ -81,6 +85,8 @@ UNREAD_FIELDS = {
     "initializer_range",
     "score_range",
 }
+# The names of the weights tell it, and without it checkpoints keep the signatures that they had before it existed.
+UNSIGNED_FIELDS = UNREAD_FIELDS | {"patch_encoder_stages"}
 
 
 @strict
@@ -98,9 +104,11 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
         layer_norm_eps: Epsilon of every layer norm.
         initializer_range: Standard deviation of the initial spatial and scale embeddings.
         patch_encoder: "resnet" (stem and bottleneck stages), "conv" (stem only) or "linear" (Table 9 of the paper).
+            "efficientnet_lite0", "efficientnet_lite1" and "efficientnet_lite2" are not in the paper.
         patch_encoder_depth: Number of layers of the "resnet" encoder: 5, 8, 11 or 14.
         patch_encoder_width: Number of channels of the stem, a multiple of `patch_encoder_groups`.
         patch_encoder_groups: Number of groups of every group norm in the patch encoder.
+        patch_encoder_stages: Number of stages of an EfficientNet-Lite, 1 to 7; None = all 7, and for other encoders.
         patch_size: Side P of a patch, in pixels.
         hash_grid_size: Side G of the grid of the hash-based spatial embedding (eq. 2).
         spatial_embedding: "hash" (eq. 2), "sinusoid" (fixed table over the same cells), "fixed" (one learned vector
@@ -129,10 +137,13 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
     drop_path_rate: float | int = 0.0
     layer_norm_eps: float | int = 1e-6
     initializer_range: float | int = 0.02
-    patch_encoder: Literal["linear", "conv", "resnet"] = "resnet"
-    patch_encoder_depth: int = 5
-    patch_encoder_width: int = 64
-    patch_encoder_groups: int = 32
+    patch_encoder: Literal[
+        "linear", "conv", "resnet", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"
+    ] = "resnet"
+    patch_encoder_depth: int = RESNET_FIELDS["patch_encoder_depth"]
+    patch_encoder_width: int = RESNET_FIELDS["patch_encoder_width"]
+    patch_encoder_groups: int = RESNET_FIELDS["patch_encoder_groups"]
+    patch_encoder_stages: int | None = None
     patch_size: int = 32
     hash_grid_size: int = 10
     spatial_embedding: Literal["hash", "sinusoid", "fixed", "none"] = "hash"
@@ -184,7 +195,8 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "MusiqConfig":
         """Make a configuration from a dictionary, as the base class does.
 
-        The base class sets overrides only after the fields have been checked and sorted. Here they come before.
+        The base class sets overrides only after the fields have been checked and sorted. Here they come before. Sizes
+        of the patch encoder in the dictionary are left out if another `patch_encoder` in `kwargs` does not read them.
 
         Raises:
             ValueError: If a value has a wrong type or size, fields contradict each other, or a name is none that a
@@ -192,6 +204,10 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
         """
         names = {field.name for field in fields(cls)}
         overrides = {name: value for name, value in kwargs.items() if name in names}
+        if "patch_encoder" in overrides:
+            uses_efficientnet = str(overrides["patch_encoder"]).startswith(EFFICIENTNET)
+            unread = RESNET_FIELDS.keys() if uses_efficientnet else {"patch_encoder_stages"}
+            config_dict = {name: value for name, value in config_dict.items() if name not in unread}
         rest = {name: value for name, value in kwargs.items() if name not in names}
         given = config_dict | overrides
         values = {name: value for name, value in given.items() if value is not None or name not in _REFUSED}
@@ -239,9 +255,19 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
             return resized + (self.max_native_patches or 0)
         return self.hash_grid_size**2
 
+    @property
+    def uses_efficientnet(self) -> bool:
+        """True if the patch encoder is an EfficientNet-Lite."""
+        return self.patch_encoder.startswith(EFFICIENTNET)
+
+    @property
+    def num_efficientnet_stages(self) -> int:
+        """Number of stages of an EfficientNet-Lite."""
+        return EFFICIENTNET_STAGES if self.patch_encoder_stages is None else self.patch_encoder_stages
+
     def signature_fields(self) -> dict[str, Any]:
         """Return the fields that a model in evaluation mode reads: they shape weights or change a score."""
-        return {name: getattr(self, name) for name in MusiqConfig.__annotations__.keys() - UNREAD_FIELDS}
+        return {name: getattr(self, name) for name in MusiqConfig.__annotations__.keys() - UNSIGNED_FIELDS}
 
     def validate_architecture(self) -> None:
         """Raise a ValueError for the first rule that the fields break."""
@@ -283,6 +309,14 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
 
     def _validate_patch_encoder(self) -> None:
+        if self.uses_efficientnet:
+            self._validate_efficientnet()
+            return
+        if self.patch_encoder_stages is not None:
+            raise ValueError(
+                f"`patch_encoder_stages={self.patch_encoder_stages}` has no effect on "
+                f'`patch_encoder="{self.patch_encoder}"`. Set it to None.'
+            )
         if self.patch_encoder == "linear":
             return
         if self.patch_encoder_depth not in RESNET_DEPTHS:
@@ -295,6 +329,14 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
                 f"`patch_encoder_width` must be a multiple of `patch_encoder_groups`, got {self.patch_encoder_width} "
                 f"and {self.patch_encoder_groups}. Change one of them."
             )
+
+    def _validate_efficientnet(self) -> None:
+        for name, default in RESNET_FIELDS.items():
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f'`{name}={getattr(self, name)}` has no effect on `patch_encoder="{self.patch_encoder}"`, whose '
+                    "sizes are published. Leave it out."
+                )
 
     @property
     def answer_range(self) -> tuple[float, float] | None:

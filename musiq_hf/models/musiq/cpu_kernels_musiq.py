@@ -8,6 +8,7 @@ bfloat16 ten times as slowly. Its fused attention uses the slow products too, al
 """
 
 import platform
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -57,6 +58,15 @@ def as_input(tensor: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     return tensor.to(weight.dtype) if isinstance(weight, torch.Tensor) and weight.is_floating_point() else tensor
 
 
+def is_as_built(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether a module is exactly of the class that it was built with, and nobody listens to its calls.
+
+    Only then may a kernel compute it together with what follows.
+    """
+    hooked = bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    return type(module) is kind and not hooked
+
+
 class MusiqLinear(nn.Linear):
     """Dense layer that is computed by oneDNN where possible.
 
@@ -64,7 +74,7 @@ class MusiqLinear(nn.Linear):
     that accept subclasses (PEFT, bitsandbytes) do not.
 
     Attributes:
-        initial: Initial values of the weight: "xavier", "lecun" or "zeros"; set where the layer is built.
+        initial: Initial values of the weight: "xavier", "lecun", "he" or "zeros"; set where the layer is built.
         initial_bias: Standard deviation of the initial bias.
     """
 
@@ -80,9 +90,12 @@ class MusiqLinear(nn.Linear):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.multiply(inputs, "none", "") if self.is_fast(inputs) else super().forward(inputs)
 
-    def multiply(self, inputs: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
+    def multiply(
+        self, inputs: torch.Tensor, activation: str, algorithm: str, *, scalars: Sequence[float] = ()
+    ) -> torch.Tensor:
         """Multiply inputs (..., in_features) by oneDNN with a fused activation; `is_fast` must be true of them."""
-        return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, activation, [], algorithm)
+        product = torch.ops.mkldnn._linear_pointwise
+        return product(inputs, self.weight, self.bias, activation, list(scalars), algorithm)
 
 
 class MusiqGroupNorm(nn.GroupNorm):

@@ -18,7 +18,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_musiq import MusiqConfig
-from .cpu_kernels_musiq import MusiqLinear, attention_in_blocks, is_fast_attention, needs_one_graph
+from .cpu_kernels_musiq import MusiqLinear, attention_in_blocks, is_as_built, is_fast_attention, needs_one_graph
 
 # Tokens that go through the MLP at a time with a fast kernel; inside it features are 3 times as wide.
 MLP_TOKENS = 4096
@@ -233,11 +233,9 @@ class MusiqMLP(nn.Module):
 
     def _is_fast(self, hidden_states: torch.Tensor) -> bool:
         """Return whether oneDNN's product can include the activation: parts are as built, and dropout is off."""
-        parts = (self.fc1, self.activation, self.dropout)
-        hooked = any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
-        plain = type(self.fc1) is MusiqLinear and type(self.activation) is type(ACT2FN[ACTIVATION])
+        parts = ((self.fc1, MusiqLinear), (self.activation, type(ACT2FN[ACTIVATION])), (self.dropout, nn.Dropout))
         dropped = self.dropout.training and self.dropout.p > 0
-        return plain and not hooked and not dropped and self.fc1.is_fast(hidden_states)
+        return not dropped and all(is_as_built(*part) for part in parts) and self.fc1.is_fast(hidden_states)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if self._is_fast(hidden_states):

@@ -2,8 +2,8 @@
 """MUSIQ as a model family: all that the rest of the package knows of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -42,21 +42,9 @@ _LIMITS_CLASSIFICATION = """\
 - It was made as a start for fine-tuning on opinion scores, not for use as a classifier."""
 
 
-def subset_patches(feature: Feature, limits: Sequence[int | None]) -> Feature:
-    """Draw a random subset of the patches of every scale, kept in their order.
-
-    Args:
-        feature: Unpadded sequence of one picture, as the processor gives it.
-        limits: Largest number of patches of each scale, in the order of the scales; None keeps all.
-
-    Returns:
-        The same entries with fewer patches. Random numbers come from torch's generator.
-    """
-    kept = []
-    for scale, limit in enumerate(limits):
-        indices = (feature["scale_position_ids"] == scale).nonzero()[:, 0]
-        kept.append(indices if limit is None else indices[torch.randperm(len(indices))[:limit]].sort().values)
-    return {name: values[torch.cat(kept)] for name, values in feature.items()}
+def choose_patches(count: int, limit: int | None) -> torch.Tensor:
+    """Draw numbers of at most `limit` of `count` patches, ascending; None takes all, without a random number."""
+    return torch.arange(count) if limit is None else torch.randperm(count)[:limit].sort().values
 
 
 @dataclass(kw_only=True)
@@ -73,6 +61,13 @@ class MusiqTrainingView(TrainingView):
             "any cost in memory."
         },
     )
+    min_native_patches: int | None = field(
+        default=None,
+        metadata={
+            "help": "Every batch draws its own number of native patches, from this one to `native_patches`, so that "
+            "many patches do not change the score; None always takes `native_patches`."
+        },
+    )
     resized_patches: int | None = field(
         default=None,
         metadata={
@@ -82,10 +77,22 @@ class MusiqTrainingView(TrainingView):
     )
 
     def __post_init__(self) -> None:
-        for name in ("native_patches", "resized_patches"):
+        for name in ("native_patches", "min_native_patches", "resized_patches"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if self.min_native_patches is not None and self.min_native_patches > (self.native_patches or 0):
+            raise ValueError(
+                "`min_native_patches` must be at most `native_patches`, and needs that bound, got "
+                f"{self.min_native_patches} and {self.native_patches}."
+            )
+
+    def for_batch(self) -> Self:
+        """Draw the number of native patches of one batch, if it is a range; each number in it is as likely."""
+        if self.min_native_patches is None or self.native_patches is None:
+            return self
+        drawn = int(torch.randint(self.min_native_patches, self.native_patches + 1, ()))
+        return replace(self, native_patches=drawn, min_native_patches=None)
 
     def limits(self, processor: MusiqImageProcessor) -> list[int | None]:
         """Return the largest number of patches of each scale, in the processor's order; None keeps all patches."""
@@ -93,7 +100,8 @@ class MusiqTrainingView(TrainingView):
         return resized + [self.native_patches] * processor.use_native_resolution
 
     def cut(self, processor: MusiqImageProcessor, pixels: torch.Tensor) -> Feature:
-        return subset_patches(processor.cut(pixels), self.limits(processor))
+        limits = self.limits(processor)
+        return processor.cut(pixels, choose=lambda scale, count: choose_patches(count, limits[scale]))
 
     def max_tokens(self, processor: MusiqImageProcessor) -> int:
         resized = sum((-(-side // processor.patch_size)) ** 2 for side in processor.longer_side_lengths)
@@ -113,16 +121,23 @@ class MusiqTrainingView(TrainingView):
 def parts(model: Any) -> Mapping[str, Sequence[nn.Module]]:
     """Return the parts that training can freeze, by name.
 
-    "patch_encoder" includes the patch projection, and "encoder" is the whole model but its head.
+    "backbone" is the network between the patches and their projection, which a linear patch encoder does not have.
+    "patch_encoder" is both, and "encoder" is the whole model but its head.
     """
     embeddings, head = model.musiq.embeddings, model.head
-    residual_network = [] if embeddings.patch_encoder is None else [embeddings.patch_encoder]
+    backbone = [] if embeddings.patch_encoder is None else [embeddings.patch_encoder]
     pre_logits = [] if head.pre_logits is None else [head.pre_logits]
-    return {
-        "patch_encoder": [embeddings.patch_projection, *residual_network],
+    return ({"backbone": backbone} if backbone else {}) | {
+        "patch_encoder": [embeddings.patch_projection, *backbone],
         "encoder": [model.musiq],
         "head": [*pre_logits, head.classifier],
     }
+
+
+def published_encoder(model: Any) -> tuple[str, nn.Module] | None:
+    """Return name and module of a model's EfficientNet-Lite; None if it has another patch encoder."""
+    config = model.config
+    return (config.patch_encoder, model.musiq.embeddings.patch_encoder) if config.uses_efficientnet else None
 
 
 def card(config: MusiqConfig) -> CardText:
@@ -190,6 +205,7 @@ MUSIQ = Family(
     processor_fields=("resize_mode",),
     view=MusiqTrainingView,
     parts=parts,
+    published_encoder=published_encoder,
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
     card=card,
     facts=facts,

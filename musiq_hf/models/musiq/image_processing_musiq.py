@@ -9,7 +9,7 @@ largest possible length. Here padding stands only at the end of a sequence, and 
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -21,7 +21,15 @@ from transformers.utils import TensorType
 from .checks_musiq import check_lengths, check_size, check_types, reading_json, shorten
 from .configuration_musiq import MusiqConfig
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
-from .patching_musiq import extract_patches, gaussian_resize, hash_positions, num_patches, scaled_sizes, write_patches
+from .patching_musiq import (
+    extract_patches,
+    gaussian_resize,
+    hash_positions,
+    num_patches,
+    scaled_sizes,
+    write_chosen_patches,
+    write_patches,
+)
 from .publishing_musiq import FILE_KEYS, PublishedProcessor
 
 # Fields that `MusiqConfig` has too; a model and its processor must agree on them.
@@ -37,8 +45,15 @@ SHARED_FIELDS = (
 PACKING_FIELDS = {"padding", "return_tensors"}
 
 
-def _cut(pixels: torch.Tensor, sizes: Sequence[tuple[int, int]], patch_size: int, *, has_native: bool) -> torch.Tensor:
-    """Cut one picture into patches of all scales, (num_patches, patch_size * patch_size * 3), in [-1, 1].
+def _cut(
+    pixels: torch.Tensor,
+    sizes: Sequence[tuple[int, int]],
+    patch_size: int,
+    *,
+    has_native: bool,
+    kept: Sequence[torch.Tensor],
+) -> torch.Tensor:
+    """Cut one picture into the kept patches of all scales, (num_patches, patch_size * patch_size * 3), in [-1, 1].
 
     Pixels are scaled to [-1, 1] before they are padded, so that padding is mid gray. Nothing is clipped. uint8 pixels
     are converted as late as possible, because float32 takes four times the memory.
@@ -48,15 +63,19 @@ def _cut(pixels: torch.Tensor, sizes: Sequence[tuple[int, int]], patch_size: int
         pixels = -1 + pixels * 2
         which = zip(sizes, native, strict=True)
         scaled = [pixels if is_native else gaussian_resize(pixels, *size) for size, is_native in which]
-        return torch.cat([extract_patches(image, patch_size) for image in scaled])
-    grids = [num_patches(*size, patch_size) for size in sizes]
-    counts = [rows * cols for rows, cols in grids]
+        cut = [extract_patches(image, patch_size) for image in scaled]
+        pairs = zip(cut, kept, strict=True)
+        return torch.cat([part if len(indices) == len(part) else part[indices] for part, indices in pairs])
+    counts = [len(indices) for indices in kept]
     patches = torch.empty((sum(counts), patch_size * patch_size * 3), dtype=torch.float32, device=pixels.device)
-    for part, size, is_native in zip(patches.split(counts), sizes, native, strict=True):
-        if is_native:
+    for part, size, is_native, indices in zip(patches.split(counts), sizes, native, kept, strict=True):
+        if not is_native:
+            resized = gaussian_resize(pixels, *size).div_(127.5).sub_(1)
+            torch.index_select(extract_patches(resized, patch_size), 0, indices, out=part)
+        elif len(indices) == math.prod(num_patches(*size, patch_size)):
             write_patches(pixels, patch_size, part)
         else:
-            part.copy_(extract_patches(gaussian_resize(pixels, *size).div_(127.5).sub_(1), patch_size))
+            write_chosen_patches(pixels, patch_size, indices, part)
     return patches
 
 
@@ -181,11 +200,15 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         names = self.valid_kwargs.__annotations__.keys() - PACKING_FIELDS
         return {name: getattr(self, name) for name in names}
 
-    def cut(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def cut(
+        self, pixels: torch.Tensor, *, choose: Callable[[int, int], torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
         """Turn one picture into its unpadded sequence.
 
         Args:
             pixels: Shape (height, width, 3), uint8, or float32 in [0, 1].
+            choose: Function from the index of a scale and its number of patches to the indices of those that are cut,
+                int64, ascending. It is called once for each scale, in order. None cuts all.
 
         Returns:
             The entries of `model_input_names`, without a batch axis, on the device of the pixels.
@@ -195,7 +218,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         """
         names = self.valid_kwargs.__annotations__.keys() - PACKING_FIELDS
         settings = {name: getattr(self, name) for name in names}
-        return self._preprocess(pixels, **settings | {"input_data_format": "channels_last"})
+        return self._preprocess(pixels, choose=choose, **settings | {"input_data_format": "channels_last"})
 
     def num_tokens(self, feature: dict[str, torch.Tensor]) -> int:
         """Return the number of patches of a sequence."""
@@ -294,6 +317,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         resize_mode: str,
         do_convert_rgb: bool,
         input_data_format: str | None,
+        choose: Callable[[int, int], torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Turn one picture into its unpadded sequence; the tensors have no batch axis."""
         pixels = to_rgb_tensor(
@@ -307,22 +331,22 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
             resize_mode=resize_mode,
         )
         native_limit = max_native_patches if use_native_resolution else None
-        positions, scales, first_slot = [], [], 0
+        kept, positions, scales, first_slot = [], [], [], 0
         for scale, (height, width) in enumerate(sizes):
             is_native = scale == len(longer_side_lengths)
             rows, cols = num_patches(height, width, patch_size)
             count = min(rows * cols, native_limit or rows * cols) if is_native else rows * cols
+            kept.append(torch.arange(count) if choose is None else choose(scale, count))
             if spatial_embedding == "fixed":
-                positions.append(first_slot + torch.arange(count))
+                positions.append(first_slot + kept[-1])
             else:
-                positions.append(hash_positions(rows, cols, hash_grid_size)[:count])
-            scales.append(torch.full((count,), scale))
+                positions.append(hash_positions(rows, cols, hash_grid_size)[kept[-1]])
+            scales.append(torch.full((len(kept[-1]),), scale))
             if not is_native:
                 first_slot += (-(-longer_side_lengths[scale] // patch_size)) ** 2
-        patches = _cut(pixels, sizes, patch_size, has_native=use_native_resolution)
-        if len(patches) > sum(map(len, scales)):  # a view would keep all patches of the picture alive
-            patches = patches[: sum(map(len, scales))].clone()
         device = pixels.device
+        kept = [indices.to(device) for indices in kept]
+        patches = _cut(pixels, sizes, patch_size, has_native=use_native_resolution, kept=kept)
         positions_of_all, scales_of_all = torch.cat(positions).to(device), torch.cat(scales).to(device)
         return {
             "pixel_values": patches,

@@ -22,6 +22,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .checks_musiq import CheckedPreTrainedModel
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
 from .cpu_kernels_musiq import MusiqLinear, as_input, keep_freed_memory, needs_one_graph
+from .efficientnet_lite_musiq import MusiqConvolution, MusiqEfficientNetLite
 from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer, MusiqPacking, can_pack, pack_groups
 from .losses_musiq import emd_loss, l1_loss
 from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d, exact_convolutions
@@ -32,6 +33,7 @@ from .publishing_musiq import PublishedModel
 CHUNK = {"cpu": 256, "other": 8192}
 # Number of tokens that go through the blocks at a time, by device; a picture with more goes alone.
 PACK_TOKENS = {"cpu": 2048, "other": 2**30}
+GAINS = {"lecun": 1, "he": 2}  # variances of initial weights, times the number of inputs
 # Patches that activation checkpointing encodes again at a time, by device; GPUs need many to be busy.
 CHECKPOINT_PATCHES = {"cpu": 256, "other": 4096}
 CACHE_BYTES = 2**21  # features of the patch encoder at a time, on a CPU
@@ -58,6 +60,23 @@ class MusiqImageQualityOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
+def make_patch_encoder(config: MusiqConfig) -> MusiqPatchEncoder | MusiqEfficientNetLite | None:
+    """Make the network between patches and their projection; None if the projection reads the pixels."""
+    if config.patch_encoder == "linear":
+        return None
+    if config.uses_efficientnet:
+        return MusiqEfficientNetLite(
+            config.patch_encoder, patch_size=config.patch_size, num_stages=config.num_efficientnet_stages
+        )
+    resnet = config.patch_encoder == "resnet"
+    return MusiqPatchEncoder(
+        patch_size=config.patch_size,
+        width=config.patch_encoder_width,
+        num_stages=RESNET_DEPTHS.index(config.patch_encoder_depth) + 1 if resnet else 0,
+        num_groups=config.patch_encoder_groups,
+    )
+
+
 class MusiqEmbeddings(nn.Module):
     """Patch, spatial (section 3.3) and scale embeddings (section 3.4), and the CLS token, which has no position."""
 
@@ -66,17 +85,8 @@ class MusiqEmbeddings(nn.Module):
     def __init__(self, config: MusiqConfig):
         super().__init__()
         self.patch_values = config.patch_size**2 * NUM_CHANNELS
-        feature_size = self.patch_values
-        self.patch_encoder = None
-        if config.patch_encoder != "linear":
-            resnet = config.patch_encoder == "resnet"
-            self.patch_encoder = MusiqPatchEncoder(
-                patch_size=config.patch_size,
-                width=config.patch_encoder_width,
-                num_stages=RESNET_DEPTHS.index(config.patch_encoder_depth) + 1 if resnet else 0,
-                num_groups=config.patch_encoder_groups,
-            )
-            feature_size = self.patch_encoder.output_size
+        self.patch_encoder = make_patch_encoder(config)
+        feature_size = self.patch_values if self.patch_encoder is None else self.patch_encoder.output_size
         self.patch_projection = MusiqLinear(feature_size, config.hidden_size)
         self.patch_projection.initial = "lecun"
         self.spatial_kind = config.spatial_embedding
@@ -111,7 +121,7 @@ class MusiqEmbeddings(nn.Module):
         if patches.device.type != "cpu":
             with exact_convolutions():
                 return self._encode_at_once(patches)
-        few = max(1, CACHE_BYTES // (self.patch_encoder.stem_values * patches.element_size()))
+        few = max(1, CACHE_BYTES // (self.patch_encoder.cached_values * patches.element_size()))
         shape = (len(patches), self.patch_encoder.output_size)
         features = as_input(patches[:0], self.patch_projection).new_empty(shape)
         for start in range(0, len(patches), few):
@@ -177,12 +187,12 @@ class MusiqHead(nn.Module):
 
 
 def _fill(weight: torch.Tensor, initial: str) -> None:
-    """Fill a weight with its initial values: "ones", "zeros", "xavier" (uniform) or "lecun" (normal)."""
+    """Fill a weight with its initial values: "ones", "zeros", "xavier" (uniform), "lecun" or "he" (normal)."""
     if initial == "xavier":
         init.xavier_uniform_(weight)
-    elif initial == "lecun":
+    elif initial in ("lecun", "he"):
         # Truncated at two deviations as in JAX; Transformers' `lecun_normal_` comes out 14 % too wide.
-        deviation = weight[0].numel() ** -0.5 / 0.87962566
+        deviation = (weight[0].numel() / GAINS[initial]) ** -0.5 / 0.87962566
         init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation)
     else:
         init.constant_(weight, {"ones": 1.0, "zeros": 0.0}[initial])
@@ -226,9 +236,9 @@ class MusiqPreTrainedModel(PublishedModel, CheckedPreTrainedModel):
         elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
             _fill(module.weight, getattr(module, "initial", "ones"))
             init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear | MusiqStdConv2d):
+        elif isinstance(module, nn.Linear | MusiqStdConv2d | MusiqConvolution):
             _fill(module.weight, getattr(module, "initial", "xavier"))
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | MusiqConvolution):
             init.normal_(module.bias, std=getattr(module, "initial_bias", 0.0))
 
 

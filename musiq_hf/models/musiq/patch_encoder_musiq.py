@@ -121,6 +121,10 @@ class MusiqPatchEncoder(nn.Module):
         width: Number of channels of the stem. Stage i has width * 2 ** i channels and gives out 4 times as many.
         num_stages: Number of bottleneck stages, one unit each: 0 ("conv"), 1 (the published 5 layers), 2, 3 or 4.
         num_groups: Number of groups of every group norm.
+
+    Attributes:
+        output_size: Number of features of a patch.
+        cached_values: Numbers of a patch that should stay in the cache of a CPU: its largest features.
     """
 
     def __init__(self, *, patch_size: int, width: int, num_stages: int, num_groups: int):
@@ -135,7 +139,7 @@ class MusiqPatchEncoder(nn.Module):
             self.stages.append(MusiqResidualUnit(channels, width * 2**stage, stride, num_groups))
             channels, side = 4 * width * 2**stage, -(-side // stride)
         self.output_size = side * side * channels
-        self.stem_values = (-(-patch_size // 2)) ** 2 * width  # numbers in the largest features of one patch
+        self.cached_values = (-(-patch_size // 2)) ** 2 * width
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Encode patches.

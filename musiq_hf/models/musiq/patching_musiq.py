@@ -253,6 +253,31 @@ def write_patches(image: torch.Tensor, patch_size: int, patches: torch.Tensor) -
     patches[:, -1, :, patch_size - right :] = 0
 
 
+def write_chosen_patches(image: torch.Tensor, patch_size: int, indices: torch.Tensor, patches: torch.Tensor) -> None:
+    """Scale the pixels of some patches of a picture to [-1, 1] and write them, bit for bit as `write_patches` does.
+
+    Args:
+        image: uint8, shape (height, width, 3).
+        patch_size: Side P of a patch, in pixels.
+        indices: Numbers of the patches in row-major order, int64.
+        patches: Output, float32, contiguous, shape (len(indices), patch_size * patch_size * 3).
+    """
+    height, width, channels = image.shape
+    rows, cols = num_patches(height, width, patch_size)
+    top, left = (rows * patch_size - height) // 2, (cols * patch_size - width) // 2
+    patches = patches.view(len(indices), patch_size, patch_size, channels)
+    row, col = (indices // cols).tolist(), (indices % cols).tolist()
+    for patch, first_row, first_col in zip(patches, row, col, strict=True):
+        y, x = first_row * patch_size - top, first_col * patch_size - left  # of the patch in the picture
+        inside = image[max(y, 0) : y + patch_size, max(x, 0) : x + patch_size]
+        if inside.shape[:2] == (patch_size, patch_size):
+            patch.copy_(inside)
+        else:
+            patch.fill_(127.5)  # becomes 0
+            patch[max(-y, 0) :, max(-x, 0) :][: len(inside), : inside.shape[1]] = inside
+    patches.div_(127.5).sub_(1)
+
+
 def sinusoid_table(num_positions: int, hidden_size: int, *, device: torch.device | None = None) -> torch.Tensor:
     """Make the table of fixed sine and cosine vectors over flat cell indices (released code, `use_sinusoid_pos_emb`).
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.models.musiq import cpu_kernels_musiq, encoder_musiq
+from musiq_hf.models.musiq.configuration_musiq import RESNET_FIELDS
 from musiq_hf.models.musiq.cpu_kernels_musiq import (
     MusiqGroupNorm,
     MusiqLinear,
@@ -21,6 +22,7 @@ from musiq_hf.models.musiq.cpu_kernels_musiq import (
 )
 from musiq_hf.models.musiq.patch_encoder_musiq import MusiqStdConv2d
 
+EFFICIENTNET = RESNET_FIELDS | {"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4}
 needs_onednn = pytest.mark.skipif(not cpu_kernels_musiq.HAS_ONEDNN, reason="no oneDNN here: the plain forms serve")
 
 
@@ -100,7 +102,9 @@ def test_attention_in_blocks_is_the_plain_one(dtype, tolerance, block, largest, 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("fields", [{}, {"patch_encoder": "conv"}, {"patch_encoder_depth": 11}, {"num_labels": 5}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"patch_encoder": "conv"}, {"patch_encoder_depth": 11}, EFFICIENTNET, {"num_labels": 5}]
+)
 def test_scores_are_those_of_the_plain_forms(tiny_model, features, plain, monkeypatch, fields):
     model = tiny_model(**fields)
     monkeypatch.setattr(cpu_kernels_musiq, "MIN_LENGTH", {torch.float32: 1, torch.bfloat16: 1})

@@ -15,7 +15,9 @@ from musiq_hf import (
     MusiqModel,
 )
 from musiq_hf.models.musiq import modeling_musiq
+from musiq_hf.models.musiq.configuration_musiq import RESNET_FIELDS
 
+EFFICIENTNET = RESNET_FIELDS | {"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4}
 RANGE = 1e-5  # of the range of the scores, in fp32
 
 
@@ -214,6 +216,7 @@ def test_no_mask_means_no_padding(model, pictures):
         {"patch_encoder": "linear"},
         {"patch_encoder": "conv"},
         *({"patch_encoder_depth": depth} for depth in (8, 11, 14)),
+        EFFICIENTNET,
         {"spatial_embedding": "sinusoid"},
         {"spatial_embedding": "none"},
         {"spatial_embedding": "fixed", "max_native_patches": 6},

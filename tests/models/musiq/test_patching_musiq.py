@@ -17,6 +17,7 @@ from musiq_hf.models.musiq.patching_musiq import (
     patch_grids,
     scaled_sizes,
     sinusoid_table,
+    write_chosen_patches,
     write_patches,
 )
 
@@ -152,6 +153,17 @@ def test_patches_of_bytes_are_those_of_the_scaled_picture(height, width, patch_s
     patches = torch.full_like(expected, torch.nan)
     write_patches(image, patch_size, patches)
     assert torch.equal(patches, expected)
+
+
+@given(height=st.integers(1, 20), width=st.integers(1, 20), patch_size=st.integers(1, 9), data=st.data())
+def test_chosen_patches_are_those_of_the_whole_picture(height, width, patch_size, data):
+    image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+    whole = torch.empty(-(-height // patch_size) * -(-width // patch_size), patch_size * patch_size * 3)
+    write_patches(image, patch_size, whole)
+    chosen = data.draw(st.lists(st.integers(0, len(whole) - 1), unique=True).map(sorted))
+    patches = torch.full((len(chosen), whole.shape[1]), torch.nan)
+    write_chosen_patches(image, patch_size, torch.tensor(chosen, dtype=torch.int64), patches)
+    assert torch.equal(patches, whole[chosen])
 
 
 def test_sinusoid_table_alternates_sines_and_cosines():
