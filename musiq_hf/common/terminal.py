@@ -19,11 +19,8 @@ def escape_controls(text: str) -> str:
 
 
 def _is_steering(sign: str) -> bool:
-    return (
-        sign != "\n"
-        and unicodedata.category(sign) in HIDDEN_CATEGORIES
-        or (unicodedata.bidirectional(sign) in TURNING)
-    )
+    is_hidden = unicodedata.category(sign) in HIDDEN_CATEGORIES and sign != "\n"
+    return is_hidden or unicodedata.bidirectional(sign) in TURNING
 
 
 def print_text(text: str, *, file: TextIO | None = None, end: str = "\n") -> None:

@@ -8,7 +8,7 @@ bfloat16 ten times as slowly. Its fused attention uses the slow products too, al
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import torch
@@ -28,6 +28,11 @@ BLOCK_VALUES = 2**20  # attention weights at a time: so many stay in the cache, 
 def needs_one_graph() -> bool:
     """Return whether gradients or a compiler need one graph, in which no shape depends on the data."""
     return torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing()
+
+
+def choose_size(sizes: Mapping[str, int], tensor: torch.Tensor) -> int:
+    """Choose the size for the device of a tensor, the one of "cpu" or of "other"."""
+    return sizes["cpu" if tensor.device.type == "cpu" else "other"]
 
 
 def is_fast(tensor: torch.Tensor) -> bool:

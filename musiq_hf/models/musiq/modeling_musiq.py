@@ -21,7 +21,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checks_musiq import CheckedPreTrainedModel
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
-from .cpu_kernels_musiq import MusiqLinear, as_input, keep_freed_memory, needs_one_graph
+from .cpu_kernels_musiq import MusiqLinear, as_input, choose_size, keep_freed_memory, needs_one_graph
 from .efficientnet_lite_musiq import MusiqConvolution, MusiqEfficientNetLite
 from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer, MusiqPacking, can_pack, pack_groups
 from .losses_musiq import emd_loss, l1_loss
@@ -114,7 +114,7 @@ class MusiqEmbeddings(nn.Module):
         if self.patch_encoder is None:
             return self._encode_at_once(patches)
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            parts = patches.split(CHECKPOINT_PATCHES["cpu" if patches.device.type == "cpu" else "other"])
+            parts = patches.split(choose_size(CHECKPOINT_PATCHES, patches))
             return torch.cat([checkpoint(self._encode_at_once, part, use_reentrant=False) for part in parts])
         if needs_one_graph():
             return self._encode_at_once(patches)
@@ -138,7 +138,7 @@ class MusiqEmbeddings(nn.Module):
         if needs_one_graph():
             return self._encode(patches).view(*pixel_values.shape[:2], -1)
         keep_freed_memory()
-        size = CHUNK["cpu" if patches.device.type == "cpu" else "other"]
+        size = choose_size(CHUNK, patches)
         if mask is None or bool(mask.all()):
             encoded = torch.cat([self._encode(chunk) for chunk in patches.split(size)])
         else:
@@ -292,9 +292,7 @@ class MusiqModel(MusiqPreTrainedModel):
         """
         real = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
         tokens, encoded, start = hidden_states[real], [], 0
-        for lengths in pack_groups(
-            real.sum(dim=1).tolist(), PACK_TOKENS["cpu" if tokens.device.type == "cpu" else "other"]
-        ):
+        for lengths in pack_groups(real.sum(dim=1).tolist(), choose_size(PACK_TOKENS, tokens)):
             packing = MusiqPacking.of(lengths, tokens.device)
             pack = tokens[None, start : start + sum(lengths)]
             output = self.encoder(pack, None, cls_only=cls_only, packing=packing, **kwargs)[0]

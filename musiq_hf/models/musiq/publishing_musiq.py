@@ -424,9 +424,10 @@ def _find_companions(
     if loaded is not None and loaded.directory.resolve() == directory.resolve():
         here = loaded
     weights = [*directory.glob("model*.safetensors"), *directory.glob("pytorch_model*.bin")]
-    is_old = bool(weights) and not here.is_same(config, state, processor)
+    is_here = here.is_same(config, state, processor)
+    is_old = bool(weights) and not is_here
     origin = here if loaded is None or (is_old and loaded.find(CARD) is None) else loaded
-    is_same = origin.is_same(config, state, processor)
+    is_same = is_here if origin is here else origin.is_same(config, state, processor)  # it reads all weights
     found = origin.read(COMPANIONS if is_same else (CARD,))
     if CARD in found and not is_same:
         found[CARD] = _mark_changed(_decode(found[CARD])).encode()
