@@ -15,6 +15,8 @@ from ..pictures.augmentations import crop_fraction, draw_others, make_mosaic, ma
 from ..pictures.degradations import degrade_at_random, to_rgb_picture
 from ..pictures.fault_pairs import make_fault_pair
 
+Scored = tuple[Image.Image, Any]  # an opened picture and its score or distribution
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -88,9 +90,9 @@ class TrainingCollator:
         self.rows = QualityCollator(processor, shorter_side=shorter_side)
         self.length = length
 
-    def _change_size(self, image: Image.Image, label: Any, rows: list[dict[str, Any]]) -> tuple[Image.Image, Any]:
+    def _change_size(self, image: Image.Image, label: Any, batch: list[Scored]) -> tuple[Image.Image, Any]:
         """Make a mosaic of pictures of the batch, or change the size a little, which leaves the score."""
-        others = [self.rows.open(rows[index]) for index in draw_others(len(rows))]
+        others = [batch[index] for index in draw_others(len(batch))]
         if not others:
             return resize_mildly(to_rgb_picture(image)), label
         mosaic = make_mosaic([to_rgb_picture(picture) for picture in (image, *(picture for picture, _ in others))])
@@ -112,8 +114,8 @@ class TrainingCollator:
         copies: dict[str, list[Feature]] = {"pairs": [], "views": []}
         view, other = self.view.for_batch(), self.view.for_batch()  # views of a picture may have fewer patches
         paired, viewed = (_choose(len(rows), count) for count in (how.fault_pairs, how.view_pairs))
-        for index, row in enumerate(rows):
-            image, label = self.rows.open(row)
+        opened = [self.rows.open(row) for row in rows]  # a picture is decoded once, however many mosaics show it
+        for index, (row, (image, label)) in enumerate(zip(rows, opened, strict=True)):
             if index in paired:
                 pair, _ = make_fault_pair(to_rgb_picture(image))
                 copies["pairs"] += [cut_picture(self.processor, picture, view) for picture in pair]
@@ -121,7 +123,7 @@ class TrainingCollator:
                 both = zip(make_view_pair(to_rgb_picture(image)), (view, other), strict=True)
                 copies["views"] += [cut_picture(self.processor, picture, part) for picture, part in both]
             if how.size_fraction and torch.rand(()) < how.size_fraction:
-                image, label = self._change_size(image, label, rows)
+                image, label = self._change_size(image, label, opened)
             image, label = self._augment(image, label)
             labels.append(label)
             # Flips and faults lose the file name, which errors further on should give.

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
-from musiq_hf.data.batches import QualityCollator
+from musiq_hf.data.batches import QualityCollator, open_row
 from musiq_hf.data.loading import load_scored_images
 from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.models.protocol import TrainingView
@@ -172,6 +172,14 @@ def test_mosaics_average_distributions(folder, monkeypatch):
     rows = [{"image": row["image"], "distribution": [index, 4.0 - index]} for index, row in enumerate(rows_of(folder))]
     monkeypatch.setattr("musiq_hf.training.collators.draw_others", lambda count: [0, 0, 2])
     assert training(size_fraction=1.0)(rows)["labels"][0].tolist() == [0.5, 3.5]
+
+
+def test_a_picture_is_decoded_once_however_many_mosaics_show_it(folder, monkeypatch):
+    opened = []
+    monkeypatch.setattr("musiq_hf.data.batches.open_row", lambda row: opened.append(row) or open_row(row))
+    monkeypatch.setattr("musiq_hf.training.collators.draw_others", lambda count: [0, 1, 2])
+    training(size_fraction=1.0, fault_pairs=2, view_pairs=2)(rows_of(folder))
+    assert len(opened) == 4
 
 
 def test_every_batch_draws_its_number_of_native_patches(folder):
