@@ -32,7 +32,7 @@ from ..scoring.loading import has_weights, load_config, load_quality, resolve_mo
 from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
 from .encoder_weights import load_encoder_weights
-from .losses import consistency_loss, pairwise_rank_loss, plcc_loss, rank_loss
+from .losses import consistency_loss, pairwise_rank_loss, plcc_loss, range_loss, rank_loss
 from .settings import FinetuneSettings
 from .starting import (
     add_lora,
@@ -80,13 +80,21 @@ def _make_extra_loss(settings: FinetuneSettings, scale: float) -> Callable[[Any,
 
 
 def _make_pair_losses(settings: FinetuneSettings, scale: float) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """Make the losses of the entries that the collator adds: ranking of `pairs`, consistency of `views`.
+    """Make the losses of the entries that the collator adds: ranking and range of `pairs`, consistency of `views`.
 
     They compare scores divided by `scale`, the standard deviation of the labels.
     """
+
+    def pair_loss(scores: torch.Tensor) -> torch.Tensor:
+        loss = PAIR_WEIGHT * rank_loss(scores[0::2] / scale, scores[1::2] / scale)
+        if not settings.range_weight or settings.score_range is None:
+            return loss
+        lowest, highest = settings.score_range
+        return loss + settings.range_weight * range_loss(scores / scale, lowest / scale, highest / scale)
+
     losses: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
     if settings.fault_pairs:
-        losses["pairs"] = lambda scores: PAIR_WEIGHT * rank_loss(scores[0::2] / scale, scores[1::2] / scale)
+        losses["pairs"] = pair_loss
     if settings.view_pairs:
         weight = settings.consistency_weight
         losses["views"] = lambda scores: weight * consistency_loss(scores[0::2] / scale, scores[1::2] / scale)

@@ -34,6 +34,20 @@ def pairwise_rank_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torc
     return losses.sum() / is_better.sum().clamp(min=1)
 
 
+def range_loss(predictions: torch.Tensor, lowest: float, highest: float) -> torch.Tensor:
+    """Compute the mean distance of predictions to a range; the paper has none.
+
+    Args:
+        predictions: Predicted scores, shape (batch_size,).
+        lowest: Lower end of the range.
+        highest: Upper end of the range.
+
+    Returns:
+        Scalar, >= 0; 0 if all predictions lie in the range.
+    """
+    return (F.relu(lowest - predictions) + F.relu(predictions - highest)).mean()
+
+
 def consistency_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Compute the mean absolute difference of the predictions of two views of each picture; the paper has none.
 

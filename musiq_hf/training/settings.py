@@ -229,6 +229,11 @@ class FinetuneSettings(RunSettings):
         "Weight of the mean absolute difference between the scores of the views of `view_pairs`, in standard "
         "deviations of the opinion scores, added to L1 or EMD; the paper has none.",
     )
+    range_weight: float = setting(
+        0.0,
+        "Weight of the mean distance of the scores of `fault_pairs` to `score_range`, in standard deviations of the "
+        "opinion scores, added to L1. Ranking alone pushes strong faults ever further down; the paper has none.",
+    )
     plcc_weight: float = setting(
         0.0, "Weight of a loss on the correlation within the batch, added to L1 or EMD; the paper has none."
     )
@@ -265,7 +270,7 @@ class FinetuneSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_not_negative(self, "plcc_weight", "rank_weight", "consistency_weight")
+        check_not_negative(self, "plcc_weight", "rank_weight", "consistency_weight", "range_weight")
         check_counts(self, "shorter_side", "lora_rank")
         for name in ("fault_pairs", "view_pairs"):
             if not 0 <= getattr(self, name) <= self.batch_size:
@@ -274,6 +279,10 @@ class FinetuneSettings(RunSettings):
             raise ValueError(
                 "`view_pairs` and `consistency_weight` need each other: both must be above 0 or left out, got "
                 f"{self.view_pairs} and {self.consistency_weight}."
+            )
+        if self.range_weight and not (self.fault_pairs and self.score_range):
+            raise ValueError(
+                "`range_weight` keeps the scores of `fault_pairs` in `score_range`: give both, or leave it out."
             )
         if self.freeze is not None and self.lora_rank is not None:
             raise ValueError("`lora_rank` already leaves all other weights alone. Leave out `freeze`.")

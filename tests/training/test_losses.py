@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musiq_hf.training.losses import consistency_loss, pairwise_rank_loss, plcc_loss, rank_loss
+from musiq_hf.training.losses import consistency_loss, pairwise_rank_loss, plcc_loss, range_loss, rank_loss
 
 
 @given(st.integers(0, 50))
@@ -39,3 +39,10 @@ def test_rank_losses_count_only_pairs_that_differ():
 def test_consistency_loss_is_the_mean_difference():
     assert consistency_loss(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0])).item() == 2
     assert consistency_loss(torch.ones(3), torch.ones(3)).item() == 0
+
+
+def test_range_loss_is_the_mean_distance_to_the_range():
+    assert range_loss(torch.tensor([-2.0, 0.0, 3.0, 5.0]), 0.0, 4.0).item() == (2 + 1) / 4
+    outside = torch.tensor([-9.0, 2.0, 9.0], requires_grad=True)
+    range_loss(outside, 0.0, 4.0).backward()
+    assert outside.grad.tolist() == pytest.approx([-1 / 3, 0, 1 / 3])

@@ -277,6 +277,16 @@ def test_pairs_of_copies_add_a_ranking_loss(photos, blank, monkeypatch):
     assert losses[1] - losses[0] == pytest.approx(0.5 * np.log(2), rel=0.1)
 
 
+def test_scores_of_made_faults_are_kept_in_the_range(photos, blank):
+    changes = {"fault_pairs": 1, "score_range": (0, 100)}
+    scores = torch.tensor([60.0, -8.0])  # in units of a deviation of 4, the second is 2 below the range
+    ranking, both = (
+        _make_pair_losses(settings(photos, blank, **changes, range_weight=weight), 4.0)["pairs"](scores).item()
+        for weight in (0.0, 3.0)
+    )
+    assert both - ranking == pytest.approx(3 * 2 / 2)
+
+
 def test_views_of_a_picture_add_the_difference_of_their_scores(photos, blank, monkeypatch):
     # In units of a deviation of 4: differences of one deviation and of half of one.
     changes = {"view_pairs": 2, "consistency_weight": 3.0}
@@ -363,6 +373,8 @@ def test_architecture_changes_reach_the_saved_files(photos, blank):
         ({"fault_pairs": 5}, "`fault_pairs` must lie between 0 and `batch_size`, got 5"),
         ({"view_pairs": 5, "consistency_weight": 1.0}, "`view_pairs` must lie between 0 and `batch_size`, got 5"),
         ({"view_pairs": 1}, "`view_pairs` and `consistency_weight` need each other: .* got 1 and 0.0"),
+        ({"range_weight": 1.0, "fault_pairs": 1}, "`range_weight` keeps the scores of `fault_pairs` in `score_range`"),
+        ({"range_weight": 1.0, "score_range": (0, 9)}, "`range_weight` keeps .*: give both, or leave it out"),
         ({"consistency_weight": 0.5}, "need each other: .* got 0 and 0.5"),
         ({"fixed_shapes": True, "batch_size": 13}, "needs a full batch of 13 pictures, got 12"),
         ({"model": "no-such-model"}, "no-such-model: no such directory, and ids on the Hub have an owner"),
