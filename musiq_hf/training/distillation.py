@@ -193,7 +193,7 @@ class DistillModel(nn.Module):
         super().__init__()
         self.student, self.teacher = student, teacher
         self.settings = settings
-        self.spread = float(features.std(dim=0).square().mean().sqrt()) or 1.0
+        self.spread = float(features.var(dim=0, correction=0).mean().sqrt()) or 1.0
         width, teacher_width = first_layer(student).in_features, features.shape[1]
         self.projection: nn.Module = nn.Identity()
         if settings.state_weight and width != teacher_width:
@@ -240,18 +240,13 @@ def _load_splits(settings: DistillSettings) -> "datasets.DatasetDict":
     import datasets
 
     if settings.dataset == PICTURES:
-        splits = datasets.DatasetDict({"train": load_pictures(settings.data, image_root=settings.image_root)})
-        scores = {"train": [float("nan")] * len(splits["train"])}
-    else:
-        splits = load_splits(settings)
-        scores = {
-            name: opinion_scores(np.asarray(rows["distribution"][:], dtype=np.float64)).tolist()
-            for name, rows in splits.items()
-            if "distribution" in rows.column_names
-        }
-    for name, means in scores.items():
-        dropped = [column for column in ("distribution",) if column in splits[name].column_names]
-        splits[name] = splits[name].remove_columns(dropped).add_column("mos", means)
+        pictures = load_pictures(settings.data, image_root=settings.image_root)
+        return datasets.DatasetDict({"train": pictures.add_column("mos", [float("nan")] * len(pictures))})
+    splits = load_splits(settings)
+    for name, rows in splits.items():
+        if "distribution" in rows.column_names:
+            means = opinion_scores(np.asarray(rows["distribution"][:], dtype=np.float64))
+            splits[name] = rows.remove_columns("distribution").add_column("mos", means.tolist())
     return splits
 
 
