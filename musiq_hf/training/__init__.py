@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: settings, recipes, fine-tuning and pre-training."""
+"""Training: settings, recipes, fine-tuning, distillation and pre-training."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +7,7 @@ from .recipes import load_settings, read_recipe, run_with_settings
 from .settings import FinetuneSettings
 
 if TYPE_CHECKING:
+    from .distillation import DistillSettings, distill
     from .encoder_weights import load_encoder_weights
     from .finetuning import finetune
     from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from .repeated_runs import repeat_runs
 
 __all__ = [
+    "DistillSettings",
     "FinetuneSettings",
     "ImageNetSettings",
     "PretrainSettings",
+    "distill",
     "finetune",
     "load_encoder_weights",
     "load_settings",
@@ -32,6 +35,7 @@ def __getattr__(name: str) -> Any:
     """Import the functions that train when they are first asked for: settings and their help need no Trainer."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .distillation import DistillSettings, distill
     from .encoder_weights import load_encoder_weights
     from .finetuning import finetune
     from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
@@ -39,6 +43,8 @@ def __getattr__(name: str) -> Any:
     from .repeated_runs import repeat_runs
 
     found = (
+        DistillSettings,
+        distill,
         load_encoder_weights,
         finetune,
         ImageNetSettings,

@@ -118,17 +118,25 @@ class TrainingCollator:
         for index, (row, (image, label)) in enumerate(zip(rows, opened, strict=True)):
             if index in paired:
                 pair, _ = make_fault_pair(to_rgb_picture(image))
-                copies["pairs"] += [cut_picture(self.processor, picture, view) for picture in pair]
+                copies["pairs"] += [self.cut(picture, view) for picture in pair]
             if index in viewed:
                 both = zip(make_view_pair(to_rgb_picture(image)), (view, other), strict=True)
-                copies["views"] += [cut_picture(self.processor, picture, part) for picture, part in both]
+                copies["views"] += [self.cut(picture, part) for picture, part in both]
             if how.size_fraction and torch.rand(()) < how.size_fraction:
                 image, label = self._change_size(image, label, opened)
             image, label = self._augment(image, label)
             labels.append(label)
             # Flips and faults lose the file name, which errors further on should give.
             image.filename = row["image"]["path"] or ""  # type: ignore[attr-defined]
-            features.append(cut_picture(self.processor, image, view))
+            features.append(self.cut(image, view))
+        return self.join(features, labels, copies)
+
+    def cut(self, image: Image.Image, view: TrainingView) -> Feature:
+        """Turn an augmented picture into a feature."""
+        return cut_picture(self.processor, image, view)
+
+    def join(self, features: list[Feature], labels: list[Any], copies: dict[str, list[Feature]]) -> BatchFeature:
+        """Pad the features of the pictures to a batch with their labels, and the copies to entries of it."""
         batch = pad_features(self.processor, features, length=self.length)
         batch["labels"] = torch.tensor(labels, dtype=torch.float32)
         for entry, made in copies.items():

@@ -7,7 +7,7 @@ where the paper is silent, the help of a setting explains the choice.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +31,16 @@ from ..models import family_of
 from ..scoring.loading import has_weights, load_config, load_quality, resolve_model
 from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
-from .encoder_weights import load_encoder_weights
 from .losses import consistency_loss, pairwise_rank_loss, plcc_loss, range_loss, rank_loss
-from .settings import FinetuneSettings
+from .settings import FinetuneSettings, ScoredRunSettings
 from .starting import (
     add_lora,
     check_start,
     find_rates,
     flatten_settings,
     freeze,
-    load_model,
     load_processor,
+    load_start,
     merge_lora,
     normalize_scores,
 )
@@ -57,7 +56,24 @@ COMMAND = "musiq_hf.training.finetune"  # name of a run in its card where the ca
 logger = logging.get_logger(__name__)
 
 
-def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Pictures of a run.
+
+    Attributes:
+        train: Pictures that are trained on.
+        measured: Pictures that are measured, by the name of their split. "selection" chooses the epoch; "validation"
+            is there only if it does not choose, and "test" if the data have one.
+        groups: Groups of the measured pictures by the name of their split; None where nothing is measured on its own.
+    """
+
+    train: "datasets.Dataset"
+    measured: "dict[str, datasets.Dataset]"
+    groups: dict[str, list[str] | None]
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Compute the agreement of predicted scores with opinion scores, for the Trainer."""
     _, scores, *_ = prediction.predictions  # see `QualityModel` for the order
     return quality_metrics(scores, opinion_scores(prediction.label_ids))
 
@@ -113,9 +129,7 @@ def _make_trainer(
     settings: FinetuneSettings, train: "datasets.Dataset", selection: "datasets.Dataset"
 ) -> QualityTrainer:
     num_labels, scores = _read_labels(train)
-    model = load_model(settings.model, architecture=settings.architecture, num_labels=num_labels)
-    load_encoder_weights(model, settings.encoder_weights)
-    processor = load_processor(settings.model, model.config, architecture=settings.architecture)
+    model, processor = load_start(settings, num_labels=num_labels)
     if num_labels == 1:
         normalize_scores(model, scores, score_range=settings.score_range)
         if settings.score_range is None:
@@ -159,38 +173,46 @@ def _make_trainer(
         extra_loss=_make_extra_loss(settings, deviation),
         pair_losses=_make_pair_losses(settings, deviation),
         rates=find_rates(model, settings.rates),
-        compute_metrics=_compute_metrics,
+        compute_metrics=compute_metrics,
     )
 
 
-def _is_off(name: str, value: Any) -> bool:
-    """Return whether a setting changes nothing, so that the card can leave it out.
+def _is_off(kind: type[ScoredRunSettings], name: str, value: Any) -> bool:
+    """Return whether a setting of a class changes nothing, so that the card can leave it out.
 
     The seed always says something, and so does a 0 in place of another default.
     """
     if name == "seed":
         return False
-    default = getattr(FinetuneSettings, name, None)
+    default = getattr(kind, name, None)
     return value in (None, {}, "none") or (not value and value == default)
 
 
 def write_card(
-    settings: FinetuneSettings, *, num_pictures: int, report: dict[str, QualityReport], command: str = COMMAND
+    settings: ScoredRunSettings,
+    *,
+    num_pictures: int,
+    report: dict[str, QualityReport],
+    command: str = COMMAND,
+    teaching: str = "",
 ) -> None:
     """Write the model card of a finished run from its files, settings and metrics.
 
     Args:
         settings: Settings of the run; `output_dir` holds the checkpoint.
         num_pictures: Number of pictures that it was trained on.
-        report: Reports that `finetune` returns.
+        report: Reports that the run returns.
         command: Command that trained, which the card names.
+        teaching: Sentences about a teacher, for the card.
     """
     config = load_config(settings.output_dir)
     recipe = flatten_settings(settings) | {"schedule": "cosine", "augmentation": "flips"}
     recipe |= {"processes": num_processes()} if num_processes() > 1 else {}
-    unsaid = {"data", "output_dir", "model", "image_root", "data_description", "resume", "num_workers"}
+    unsaid = {"data", "output_dir", "model", "teacher", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
-    said = {key: value for key, value in recipe.items() if key not in unsaid and not _is_off(key, value)}
+    said = {
+        key: value for key, value in recipe.items() if key not in unsaid and not _is_off(type(settings), key, value)
+    }
     if settings.encoder_weights is not None:
         said["encoder_weights"] = Path(settings.encoder_weights).name
     named = ", ".join(f"{key} {value}" for key, value in said.items())
@@ -199,7 +221,7 @@ def write_card(
     card = CheckpointCard(
         name=Path(settings.output_dir).name,
         config=config,
-        source=f"Trained with `{command}` of musiq_hf, from {start} `{beginning}`.",
+        source=f"Trained with `{command}` of musiq_hf, from {start} `{beginning}`. {teaching}".strip(),
         training_data=f"{settings.data_description or Path(settings.data).name + ':'} {num_pictures:,} pictures.",
         recipe=f"Settings: {named}.",
         metrics=report,
@@ -214,18 +236,29 @@ def _measure(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str
     return quality_report(scores, wanted, groups=groups)
 
 
-def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[str, "datasets.Dataset"]]:
-    """Load the pictures for training, and those that are measured, by the name of their split.
-
-    "selection" chooses the epoch. "validation" is there only if it does not choose, and "test" if the data have one.
-    """
-    splits = load_data(
+def load_splits(
+    settings: ScoredRunSettings, *, score_range: tuple[float, float] | None = None
+) -> "datasets.DatasetDict":
+    """Load the data that the settings name, see `load_data`."""
+    return load_data(
         settings.data,
         dataset=settings.dataset,
         image_root=settings.image_root,
         split_seed=settings.split_seed,
-        score_range=settings.score_range,
+        score_range=score_range,
     )
+
+
+def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict") -> Parts:
+    """Part the splits of the data into pictures to train on and pictures to measure.
+
+    Args:
+        settings: Settings of the run.
+        splits: Splits of the data, without those pictures that `skip_bad_images` leaves out afterwards.
+
+    Raises:
+        ValueError: If there are too few pictures to measure, or no `train` split.
+    """
     if settings.skip_bad_images:
         processor = load_processor(settings.model, None, architecture=settings.architecture)
         for name in splits:
@@ -251,20 +284,81 @@ def _load_parts(settings: FinetuneSettings) -> tuple["datasets.Dataset", dict[st
             len(selection),
             error,
         )
-    return train, measured
+    groups = {name: choose_groups(rows, settings.group_by, source=settings.data) for name, rows in measured.items()}
+    return Parts(train=train, measured=measured, groups=groups)
 
 
-def _calibrate(trainer: QualityTrainer, settings: FinetuneSettings, model: Any, rows: "datasets.Dataset") -> None:
-    """Let the family fit the unit of the score to the pictures that chose the epoch, and save the result."""
-    calibrate = family_of(model.config).calibrate
-    assert calibrate is not None
+def _calibrate(trainer: QualityTrainer, settings: FinetuneSettings, rows: "datasets.Dataset") -> None:
+    """Let the family, if it can, fit the unit of the saved scores to the pictures that chose the epoch."""
+    calibrate = family_of(load_config(settings.output_dir)).calibrate
+    if calibrate is None:
+        return
+    model, _ = load_quality(settings.output_dir)
     trainer.model = trainer.model_wrapped = model.to(trainer.args.device)
     prediction = trainer.predict(rows)
     logits, *_ = prediction.predictions
     calibrate(model.cpu(), torch.from_numpy(logits), torch.from_numpy(prediction.label_ids))
+    save_trained(trainer, settings, model, weights=model.state_dict())
+
+
+def train_to_end(trainer: QualityTrainer, settings: ScoredRunSettings, checkpoint: str | None) -> None:
+    """Train, and leave the weights of the best epoch in the trainer's model.
+
+    Args:
+        trainer: Trainer of the run.
+        settings: Settings of the run.
+        checkpoint: Checkpoint to continue from; None starts anew.
+    """
+    if trainer.args.device.type == "cpu":
+        logger.warning("No accelerator was found: training on the CPU. To see less of a picture makes it cheaper.")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()  # the kept checkpoint may be an earlier one, whose log ends there
+
+
+def save_trained(
+    trainer: QualityTrainer, settings: ScoredRunSettings, model: Any, *, weights: dict[str, torch.Tensor]
+) -> None:
+    """Save a quality model with the processor of the run; all processes must call it.
+
+    Args:
+        trainer: Trainer of the run.
+        settings: Settings of the run.
+        model: Quality model, whose weights may be others.
+        weights: Trained weights by the names of the model.
+    """
     if trainer.is_world_process_zero():
-        save_checkpoint(model, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype)
+        save_checkpoint(
+            model, trainer.processing_class, settings.output_dir, dtype=settings.save_dtype, weights=weights
+        )
     trainer.accelerator.wait_for_everyone()
+
+
+def measure_saved(
+    trainer: QualityTrainer, settings: ScoredRunSettings, parts: Parts, *, command: str, teaching: str = ""
+) -> dict[str, QualityReport]:
+    """Measure the saved files, whose weights may be rounded to float16; write self-test, metrics and card.
+
+    Args:
+        trainer: Trainer of the run.
+        settings: Settings of the run.
+        parts: Pictures of the run.
+        command: Command that trained, which the card names.
+        teaching: Sentences about a teacher, for the card.
+
+    Returns:
+        Reports by split.
+    """
+    stored, _ = load_quality(settings.output_dir)
+    if trainer.is_world_process_zero():
+        write_self_test(stored, trainer.processing_class, settings.output_dir)
+    trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)
+    report = {name: _measure(trainer, rows, parts.groups[name]) for name, rows in parts.measured.items()}
+    if trainer.is_world_process_zero():
+        write_metrics(settings.output_dir, StoredMetrics(reports=report))
+        # `accelerate launch` may have asked for bfloat16 although the settings do not.
+        used = replace(settings, bf16=trainer.accelerator.mixed_precision == "bf16")
+        write_card(used, num_pictures=len(parts.train), report=report, command=command, teaching=teaching)
+    return report
 
 
 def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str, QualityReport]:
@@ -285,31 +379,11 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     set_seed(settings.seed)
     checkpoint = find_last_checkpoint(settings)
     check_start(settings)
-    train, measured = _load_parts(settings)
-    groups = {name: choose_groups(rows, settings.group_by, source=settings.data) for name, rows in measured.items()}
-    trainer = _make_trainer(settings, train, measured["selection"])
-    if trainer.args.device.type == "cpu":
-        logger.warning("No accelerator was found: training on the CPU. To see less of a picture makes it cheaper.")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_state()  # the kept checkpoint may be an earlier one, whose log ends there
+    parts = part_pictures(settings, load_splits(settings, score_range=settings.score_range))
+    trainer = _make_trainer(settings, parts.train, parts.measured["selection"])
+    train_to_end(trainer, settings, checkpoint)
     model = merge_lora(trainer.accelerator.unwrap_model(trainer.model))
     weights = trainer.trained_weights() if settings.lora_rank is None else model.state_dict()
-    if trainer.is_world_process_zero():
-        processor = trainer.processing_class
-        save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
-    trainer.accelerator.wait_for_everyone()
-    # The reports must describe the published files, whose weights may be rounded to float16.
-    stored, _ = load_quality(settings.output_dir)
-    if family_of(stored.config).calibrate is not None:
-        _calibrate(trainer, settings, stored, measured["selection"])
-        stored, _ = load_quality(settings.output_dir)
-    if trainer.is_world_process_zero():
-        write_self_test(stored, trainer.processing_class, settings.output_dir)
-    trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)
-    report = {name: _measure(trainer, rows, groups[name]) for name, rows in measured.items()}
-    if trainer.is_world_process_zero():
-        write_metrics(settings.output_dir, StoredMetrics(reports=report))
-        # `accelerate launch` may have asked for bfloat16 although the settings do not.
-        used = replace(settings, bf16=trainer.accelerator.mixed_precision == "bf16")
-        write_card(used, num_pictures=len(train), report=report, command=command)
-    return report
+    save_trained(trainer, settings, model, weights=weights)
+    _calibrate(trainer, settings, parts.measured["selection"])
+    return measure_saved(trainer, settings, parts, command=command)

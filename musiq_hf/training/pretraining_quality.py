@@ -28,10 +28,9 @@ from ..pictures.degradations import to_rgb_picture
 from ..pictures.fault_pairs import KINDS, make_fault_pair
 from ..pictures.opening import open_picture
 from ..pictures.synthetic import make_picture
-from .encoder_weights import load_encoder_weights
 from .losses import rank_loss
 from .settings import RunSettings, needed, setting
-from .starting import check_start, find_rates, last_layer, load_model, load_processor
+from .starting import check_start, find_rates, first_layer, last_layer, load_start, run_with_features
 from .trainer import find_last_checkpoint, fixed_length, make_trainer
 
 MADE_UP_UNIT = (50.0, 20.0)  # mean and standard deviation of the scores, which ranking alone does not give
@@ -115,12 +114,7 @@ class DegradationModel(nn.Module):
     def __init__(self, quality: Any):
         super().__init__()
         self.quality = quality
-        self.fault_head = nn.Linear(self._find_first_layer().in_features, 2 * len(KINDS))
-
-    def _find_first_layer(self) -> nn.Linear:
-        """Find the layer of the head that reads the features; asked each time, since replicas have their own."""
-        head = family_of(self.quality.config).parts(self.quality)["head"]
-        return next(module for module in head if isinstance(module, nn.Linear))  # `Family.parts`: the last is one
+        self.fault_head = nn.Linear(first_layer(quality).in_features, 2 * len(KINDS))
 
     def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the sum of three losses: on the kinds of the faults, on their strengths, and on the ranking.
@@ -132,14 +126,10 @@ class DegradationModel(nn.Module):
         Returns:
             `loss`, and `logits` of shape (num_pairs, 2, 1 + 2 * num_kinds): rank score, kinds, strengths.
         """
-        read: list[torch.Tensor] = []
-        hook = self._find_first_layer().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-        try:
-            ranks = self.quality(**inputs).logits.view(len(labels), 2, -1)  # (2 * num_pairs, 1) -> (num_pairs, 2, 1)
-        finally:
-            hook.remove()
-        pooled = read[0].view(len(labels), 2, -1)  # (2 * num_pairs, width) -> (num_pairs, 2, width)
-        kinds, strengths = self.fault_head(pooled).chunk(2, dim=-1)
+        outputs, features = run_with_features(self.quality, **inputs)
+        ranks = outputs.logits.view(len(labels), 2, -1)  # (2 * num_pairs, 1) -> (num_pairs, 2, 1)
+        features = features.view(len(labels), 2, -1)  # (2 * num_pairs, width) -> (num_pairs, 2, width)
+        kinds, strengths = self.fault_head(features).chunk(2, dim=-1)
         present = labels > 0
         loss = F.binary_cross_entropy_with_logits(kinds, present.to(kinds.dtype)) * len(KINDS) ** 0.5
         loss = loss + ((strengths - labels).abs() * present).sum() / present.sum().clamp(min=1)
@@ -199,9 +189,7 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     checkpoint = find_last_checkpoint(settings)
     check_start(settings)
     parts = _load_rows(settings).train_test_split(test_size=settings.holdout_fraction, seed=settings.seed)
-    model = load_model(settings.model, architecture=settings.architecture)
-    load_encoder_weights(model, settings.encoder_weights)
-    processor = load_processor(settings.model, model.config, architecture=settings.architecture)
+    model, processor = load_start(settings)
     view = settings.training_view(family_of(model.config))
     length = fixed_length(settings, processor, view, parts["train"])
     whole = DegradationModel(model)

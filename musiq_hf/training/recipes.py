@@ -26,6 +26,8 @@ RECIPES = data_directory("recipes")
 Settings = TypeVar("Settings", bound=RunSettings)
 # Settings that gather fields of a family. Command lines and `--set` name the fields instead.
 GATHERED = ("architecture", "view")
+# Settings that hold fields of a family, and which fields these are.
+HELD = {"architecture": "architecture", "view": "view", "teacher_view": "view"}
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL"}
 
 
@@ -133,13 +135,13 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
     raise ValueError(f"`{name}` must be {wanted}, got {value!r}.")
 
 
-def _convert_gathered(setting: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the fields in a setting of `GATHERED` to their types.
+def _convert_held(setting: str, values: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the fields in a setting of `HELD` to their types.
 
     Raises:
         ValueError: If no family has a field of such a name, or a value is of another type.
     """
-    for name in values:
+    for name in _convert(setting, values, Mapping):
         if name not in known:
             raise ValueError(
                 f"`{setting}` names {name}, which is no field of any family. Known are {', '.join(sorted(known))}."
@@ -176,8 +178,8 @@ def load_settings(
     if unknown:
         known = sorted(hints.keys() | of_families["view"].keys())
         raise ValueError(f"Unknown settings {', '.join(unknown)}. Known are {', '.join(known)}.")
-    for name in GATHERED:
-        values[name] = _convert_gathered(name, values[name], of_families[name])
+    for name in HELD.keys() & values.keys():
+        values[name] = _convert_held(name, values[name], of_families[HELD[name]])
     for item in fields(kind):
         if item.name not in values and item.default is item.default_factory is MISSING:
             raise ValueError(f"--{item.name} is needed: {item.metadata['help']}")

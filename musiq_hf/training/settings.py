@@ -67,6 +67,27 @@ def check_choices(settings: Any) -> None:
             check_choice(item.name, getattr(settings, item.name), item.metadata["choices"])
 
 
+def make_view(family: Family, values: Mapping[str, Any], *, source: str) -> TrainingView:
+    """Make a view of a family from some of its fields.
+
+    Args:
+        family: Family of the model.
+        values: Fields of its `TrainingView` that differ from the defaults.
+        source: Name of the setting that holds them, for the error message.
+
+    Raises:
+        ValueError: If the family's view has no such field, or refuses a value.
+    """
+    known = [item.name for item in fields(family.view)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(
+            f"`{source}` names {', '.join(unknown)}, which training of a {family.name} model does not have. It has "
+            f"{', '.join(known) or 'no such settings'}."
+        )
+    return family.view(**values)
+
+
 @dataclass(kw_only=True)
 class RunSettings:
     """Settings of every training run; the help texts are in the metadata of the fields."""
@@ -166,19 +187,12 @@ class RunSettings:
         Raises:
             ValueError: If the family's view has no such field, or refuses a value.
         """
-        known = [item.name for item in fields(family.view)]
-        unknown = sorted(set(self.view) - set(known))
-        if unknown:
-            raise ValueError(
-                f"`view` names {', '.join(unknown)}, which training of a {family.name} model does not have. It has "
-                f"{', '.join(known) or 'no such settings'}."
-            )
-        return family.view(**self.view)
+        return make_view(family, self.view, source="view")
 
 
 @dataclass(kw_only=True)
-class FinetuneSettings(RunSettings):
-    """Settings of `finetune`; those of every run are in `RunSettings`. The metadata of the fields holds the help."""
+class ScoredRunSettings(RunSettings):
+    """Settings of `finetune` and `distill`, which read pictures with opinion scores."""
 
     data: str = needed(
         "CSV (`image,mos[,split][,group]`), imagefolder, parquet, WebDataset or Hub id, or what `dataset` needs."
@@ -202,11 +216,6 @@ class FinetuneSettings(RunSettings):
     min_crop: float = setting(
         1.0, "Train on random windows whose sides are at least this part of the picture's; 1 = whole pictures."
     )
-    degrade_fraction: float = setting(
-        0.0,
-        "Part of the training pictures that are blurred, made noisy or compressed, with a lowered score, in each "
-        "epoch; a rule of ours (`musiq_hf.pictures.degradations`) for data without such faults. The paper has none.",
-    )
     size_fraction: float = setting(
         0.0,
         "Part of the training pictures that change their size, so that up to 2,048 pixels are seen. Half become up to "
@@ -216,13 +225,54 @@ class FinetuneSettings(RunSettings):
     fault_pairs: int = setting(
         0,
         "Pairs of copies with weaker and stronger made faults per step and device, at most one of a picture of the "
-        "batch; which of the two is better is known without a score, and a loss ranks them. Keeps what "
-        "`pretrain_quality` taught.",
+        "batch. `finetune` ranks them, since the better one is known without a score, and so keeps what "
+        "`pretrain_quality` taught. `distill` lets the teacher score both.",
     )
     view_pairs: int = setting(
         0,
         "Pictures per step and device of which two views are made that look alike (mirrored, shifted, a little larger "
-        "or smaller, with hardly visible noise); `consistency_weight` makes their scores equal.",
+        "or smaller, with hardly visible noise). The `consistency_weight` of `finetune` makes their scores equal; "
+        "`distill` lets the teacher score both.",
+    )
+    plcc_weight: float = setting(
+        0.0, "Weight of a loss on the correlation within the batch, added to L1 or EMD; the paper has none."
+    )
+    freeze: str | None = setting(
+        None,
+        'Part of the model that stays as it is, as its family names it; of MUSIQ "backbone" (network of '
+        'the patches), "patch_encoder" (network and projection) or "encoder" (all but the head).',
+    )
+    skip_bad_images: bool = setting(
+        False,
+        "Leave out pictures that cannot be decoded, or are too long and thin to be cut, and name them; otherwise the "
+        "first one is an error.",
+    )
+    holdout_fraction: float | None = setting(
+        None,
+        "Part of the train split held out to choose the best epoch, so that `validation` is read only once, at the "
+        "end. 0 chooses on `validation`. None = 0 if there is a `validation` split, else a tenth.",
+    )
+    data_description: str | None = setting(
+        None, "What pictures and scores are, in sentences, for the model card; None names `data` alone."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_negative(self, "plcc_weight")
+        check_counts(self, "shorter_side")
+        for name in ("fault_pairs", "view_pairs"):
+            if not 0 <= getattr(self, name) <= self.batch_size:
+                raise ValueError(f"`{name}` must lie between 0 and `batch_size`, got {getattr(self, name)}.")
+
+
+@dataclass(kw_only=True)
+class FinetuneSettings(ScoredRunSettings):
+    """Settings of `finetune` beside those of `ScoredRunSettings`. The metadata of the fields holds the help."""
+
+    degrade_fraction: float = setting(
+        0.0,
+        "Part of the training pictures that are blurred, made noisy or compressed, with a lowered score, in each "
+        "epoch; a rule of ours (`musiq_hf.pictures.degradations`) for data without such faults. The paper has none.",
     )
     consistency_weight: float = setting(
         0.0,
@@ -234,16 +284,8 @@ class FinetuneSettings(RunSettings):
         "Weight of the mean distance of the scores of `fault_pairs` to `score_range`, in standard deviations of the "
         "opinion scores, added to L1. Ranking alone pushes strong faults ever further down; the paper has none.",
     )
-    plcc_weight: float = setting(
-        0.0, "Weight of a loss on the correlation within the batch, added to L1 or EMD; the paper has none."
-    )
     rank_weight: float = setting(
         0.0, "Weight of a loss on all pairs of the batch, added to L1 or EMD; the paper has none."
-    )
-    freeze: str | None = setting(
-        None,
-        'Part of the model that stays as it is, as its family names it; of MUSIQ "backbone" (network of '
-        'the patches), "patch_encoder" (network and projection) or "encoder" (all but the head).',
     )
     lora_rank: int | None = setting(
         None,
@@ -251,30 +293,14 @@ class FinetuneSettings(RunSettings):
         "they are merged before saving.",
     )
     group_by_length: bool = setting(False, "Put pictures with about as many patches into one batch, for less padding.")
-    skip_bad_images: bool = setting(
-        False,
-        "Leave out pictures that cannot be decoded, or are too long and thin to be cut, and name them; otherwise the "
-        "first one is an error.",
-    )
-    holdout_fraction: float | None = setting(
-        None,
-        "Part of the train split held out to choose the best epoch, so that `validation` is read only once, at the "
-        "end. 0 chooses on `validation`. None = 0 if there is a `validation` split, else a tenth.",
-    )
     score_range: tuple[float, float] | None = setting(
         None, "Lowest and highest possible score, noted in the configuration.", metavar=("LOW", "HIGH")
-    )
-    data_description: str | None = setting(
-        None, "What pictures and scores are, in sentences, for the model card; None names `data` alone."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_not_negative(self, "plcc_weight", "rank_weight", "consistency_weight", "range_weight")
-        check_counts(self, "shorter_side", "lora_rank")
-        for name in ("fault_pairs", "view_pairs"):
-            if not 0 <= getattr(self, name) <= self.batch_size:
-                raise ValueError(f"`{name}` must lie between 0 and `batch_size`, got {getattr(self, name)}.")
+        check_not_negative(self, "rank_weight", "consistency_weight", "range_weight")
+        check_counts(self, "lora_rank")
         if bool(self.view_pairs) != bool(self.consistency_weight):
             raise ValueError(
                 "`view_pairs` and `consistency_weight` need each other: both must be above 0 or left out, got "

@@ -16,7 +16,7 @@ from ..models import family_of
 from ..models.protocol import Family
 from ..scoring.loading import check_checkpoint, has_weights, load_config, resolve_model
 from ..scoring.loading import load_processor as load_stored_processor
-from .encoder_weights import read_encoder_weights
+from .encoder_weights import load_encoder_weights, read_encoder_weights
 from .settings import RunSettings
 
 logger = logging.get_logger(__name__)
@@ -128,6 +128,49 @@ def load_processor(name: str, config: Any | None, *, architecture: Mapping[str, 
     if config is not None:
         processor.check_config(config)
     return processor
+
+
+def load_start(settings: RunSettings, *, num_labels: int = 1) -> tuple[Any, Any]:
+    """Load the model that a run starts from, with the weights of its patch encoder, and its image processor.
+
+    Args:
+        settings: Settings of the run.
+        num_labels: Number of outputs, as in `load_model`.
+
+    Returns:
+        The model and the processor.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or its files, fields and weights do not fit each other.
+    """
+    model = load_model(settings.model, architecture=settings.architecture, num_labels=num_labels)
+    load_encoder_weights(model, settings.encoder_weights)
+    return model, load_processor(settings.model, model.config, architecture=settings.architecture)
+
+
+def first_layer(model: Any) -> nn.Linear:
+    """Return the linear layer that reads the features of a quality model; replicas of it have their own."""
+    head = family_of(model.config).parts(model)["head"]
+    return next(module for module in head if isinstance(module, nn.Linear))  # see `Family.parts`: the last is one
+
+
+def run_with_features(model: Any, **batch: Any) -> tuple[Any, torch.Tensor]:
+    """Run a quality model, and return its output and the features that its head reads.
+
+    Args:
+        model: Quality model of any family.
+        **batch: Arguments of the model.
+
+    Returns:
+        The output, and the features, shape (batch_size, width); those of MUSIQ are the CLS states.
+    """
+    read: list[torch.Tensor] = []
+    hook = first_layer(model).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    try:
+        outputs = model(**batch)
+    finally:
+        hook.remove()
+    return outputs, read[0]
 
 
 def last_layer(model: Any) -> nn.Linear:

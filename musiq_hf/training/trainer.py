@@ -323,7 +323,8 @@ def num_processes() -> int:
 def _collect_fixed_settings(settings: RunSettings) -> dict[str, Any]:
     """Collect the settings that a resumed run must share with its beginning, as JSON gives them back."""
     values = flatten_settings(settings) | {"num_processes": num_processes()}
-    values["model"] = Path(resolve_model(settings.model)).name  # the file may be published: no private paths
+    for name in {"model", "teacher"} & values.keys():
+        values[name] = Path(resolve_model(values[name])).name  # the file may be published: no private paths
     return {name: value for name, value in json.loads(json.dumps(values)).items() if name not in FREE}
 
 

@@ -30,6 +30,7 @@ from musiq_hf.models.musiq import publishing_musiq
 from musiq_hf.models.protocol import Family
 from musiq_hf.scoring import load_quality, make_signature, score_pictures
 from musiq_hf.scoring.verification import compare_with_official, write_self_test
+from musiq_hf.training.distillation import DistillSettings, distill
 from musiq_hf.training.pretraining_quality import PretrainSettings, pretrain_quality
 from musiq_hf.training.trainer import QualityTrainer
 
@@ -373,6 +374,22 @@ def test_quality_pretraining_leaves_a_model_to_fine_tune(case, photos, tmp_path)
     )
     assert set(pretrain_quality(settings)) >= {"eval_pair_accuracy"}
     load_quality(str(tmp_path / "out"))
+
+
+def test_a_family_teaches_another_and_learns_from_it(case, photos, tmp_path):
+    torch.manual_seed(1)
+    toy = TOY.quality(TOY.config())
+    toy.save_pretrained(tmp_path / "toy")
+    TOY.processor.from_config(toy.config).save_pretrained(tmp_path / "toy")
+    for number, (student, teacher) in enumerate(((case.folder, tmp_path / "toy"), (tmp_path / "toy", case.folder))):
+        output = tmp_path / f"out{number}"
+        given = {"data": str(photos / "scores.csv"), "output_dir": str(output), "epochs": 1, "batch_size": 4}
+        report = distill(DistillSettings(model=str(student), teacher=str(teacher), fault_pairs=1, **given))
+        assert report["selection"].num_pictures == 4
+        model, _ = load_quality(str(output))
+        started = load_quality(str(student))[0]
+        assert type(model) is type(started) and model.state_dict().keys() == started.state_dict().keys()
+        assert f"Its teacher was `{teacher.name}`." in (output / "README.md").read_text()
 
 
 def test_the_commands_tell_about_a_checkpoint(case, photos, tmp_path, capsys):

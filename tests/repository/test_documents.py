@@ -14,6 +14,7 @@ from musiq_hf.cli import build_parser as command_parser
 from musiq_hf.conversion.command import build_parser as convert_parser
 from musiq_hf.data.loading import DATA_SETS
 from musiq_hf.models import FAMILIES
+from musiq_hf.training.distillation import DistillSettings
 from musiq_hf.training.pretraining_imagenet import ImageNetSettings
 from musiq_hf.training.pretraining_quality import PretrainSettings
 from musiq_hf.training.recipes import RECIPES, settings_parser
@@ -44,7 +45,7 @@ def subcommands():
 def known_options() -> set[str]:
     commands = subcommands()
     parsers = [convert_parser(), benchmark_parser(), *commands.choices.values()]
-    for kind in (FinetuneSettings, PretrainSettings, ImageNetSettings):
+    for kind in (FinetuneSettings, DistillSettings, PretrainSettings, ImageNetSettings):
         parsers.append(settings_parser(kind))
     return OTHERS | {option for parser in parsers for action in parser._actions for option in action.option_strings}
 

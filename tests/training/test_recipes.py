@@ -9,6 +9,7 @@ from places import ROOT
 
 from musiq_hf.models import FAMILIES
 from musiq_hf.models.protocol import TrainingView
+from musiq_hf.training.distillation import DistillSettings
 from musiq_hf.training.pretraining_imagenet import ImageNetSettings
 from musiq_hf.training.pretraining_quality import PretrainSettings
 from musiq_hf.training.recipes import RECIPES, load_settings, read_recipe, settings_from_arguments, settings_parser
@@ -16,7 +17,9 @@ from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import architecture_fields, check_architecture, load_model, load_processor
 
 NEEDED = {"data": "scores.csv", "model": "scratch:musiq-tiny", "output_dir": "runs"}
-FINETUNING = sorted(path.stem for path in RECIPES.glob("*.yaml") if "pretrain" not in path.stem)
+FINETUNING = sorted(
+    path.stem for path in RECIPES.glob("*.yaml") if not {"pretrain", "distill"} & {*path.stem.split("_")}
+)
 # Tables 5 to 9 of the paper and the further studies, as the heads of the recipes name them.
 ABLATIONS = [
     ["resize_mode=square", "longer_side_lengths=[224,384,512]", "use_native_resolution=false"],
@@ -55,6 +58,13 @@ def test_every_recipe_gives_settings(recipe):
 def test_stage_one_has_a_recipe_too():
     settings = load_settings(PretrainSettings, recipe="quality_pretrain", arguments={"data": "d", "output_dir": "o"})
     assert load_model(settings.model).num_parameters() <= 3_000_000
+
+
+def test_distillation_has_a_recipe_too():
+    given = NEEDED | {"teacher": "runs/large"}
+    settings = load_settings(DistillSettings, recipe="distill", overrides=["native_patches=40"], arguments=given)
+    assert settings.view["native_patches"] == 40 and settings.teacher_view["native_patches"] == 128
+    assert "accelerate launch examples/distill.py" in (RECIPES / "distill.yaml").read_text()
 
 
 def test_an_empty_architecture_is_none(tmp_path):
@@ -174,11 +184,11 @@ def test_rates_come_from_recipes_and_overrides(tmp_path):
     assert load_settings(FinetuneSettings, overrides=["rates={}"], **read).rates == {}
 
 
-@pytest.mark.parametrize("kind", [FinetuneSettings, PretrainSettings, ImageNetSettings])
+@pytest.mark.parametrize("kind", [FinetuneSettings, DistillSettings, PretrainSettings, ImageNetSettings])
 def test_every_setting_is_an_argument_with_a_help_text(kind):
     parser = settings_parser(kind)
     actions = {action.dest: action for action in parser._actions}
-    names = {item.name for item in dataclasses.fields(kind)} - {"architecture", "view", "rates"}
+    names = {item.name for item in dataclasses.fields(kind)} - {"architecture", "view", "teacher_view", "rates"}
     names |= {item.name for family in FAMILIES.values() for item in dataclasses.fields(family.view)}
     assert names <= set(actions)
     assert all(actions[name].help for name in names)

@@ -15,6 +15,8 @@ from PIL import Image
 from places import ROOT
 from safetensors.numpy import load_file
 
+from musiq_hf import MusiqImageProcessor
+from musiq_hf.hub.checkpoints import save_checkpoint
 from musiq_hf.training.recipes import RECIPES, read_recipe
 
 SCRIPT = str(ROOT / "examples/finetune.py")
@@ -99,7 +101,8 @@ def test_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(table, blank
     assert log_of(killed, "eval_srcc") == log_of(tmp_path / "whole", "eval_srcc")
 
 
-RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml") if "pretrain" not in path.stem)
+OTHERS = {"distill", "imagenet_pretrain", "quality_pretrain"}
+RECIPE_NAMES = sorted({path.stem for path in RECIPES.glob("*.yaml")} - OTHERS)
 
 
 @pytest.mark.parametrize("recipe", RECIPE_NAMES)
@@ -123,7 +126,7 @@ def test_every_recipe_runs_two_steps(recipe, blank, tmp_path):
         "--data",
         str(tmp_path / "scores.csv"),
     ]
-    command += ["--model", blank, "--output_dir", str(tmp_path / "out"), "--max_steps", "2", "--batch_size", "4"]
+    command += ["--model", blank, "--output_dir", str(tmp_path / "out"), "--max_steps", "2", "--batch_size", "8"]
     if "holdout_fraction" in read_recipe(recipe):
         command += ["--holdout_fraction", "0"]
     finish(start(command))
@@ -140,3 +143,14 @@ def test_stage_1_runs_two_steps_in_two_processes(blank, tmp_path):
     output = finish(start([*command, "--num_workers", "0"]))
     assert output.count('"eval_pair_accuracy"') == 1
     assert len(log_of(tmp_path / "out", "loss")) == 2
+
+
+def test_a_teacher_teaches_in_two_processes(tiny_model, table, blank, tmp_path):
+    model = tiny_model(score_range=[0, 100])
+    save_checkpoint(model, MusiqImageProcessor.from_config(model.config), tmp_path / "teacher", dtype="float32")
+    command = [*TORCHRUN, str(ROOT / "examples/distill.py"), "--recipe", "distill", "--dataset", "scores"]
+    command += words(table, blank, tmp_path / "out", teacher=tmp_path / "teacher", max_steps=2, label_weight=0)
+    output = finish(start(command))
+    assert output.count('"selection"') == 1
+    assert len(log_of(tmp_path / "out", "loss")) == 2
+    assert "Its teacher was `teacher`." in (tmp_path / "out" / "README.md").read_text()
