@@ -31,7 +31,7 @@ musiq evaluate --model musiq-koniq musiq-spaq --data koniq.csv mine.csv --ensemb
 accelerate launch -m musiq_hf.cli evaluate --runs 10 --recipe koniq --data koniq10k --output_dir runs/koniq
 """
 # Arguments of measuring alone, of repeated training alone, and of both. None marks those that were not given.
-MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble")
+MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble", "write_calibration")
 REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
 SHARED = ("dataset", "image_root", "group_by", "shorter_side", "num_workers")
 
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measure("--split_seed", type=int, help=texts["split_seed"])
     measure("--batch_size", type=int, help=texts["batch_size"])
     measure("--ensemble", action="store_true", default=None, help=texts["ensemble"])
+    measure("--write_calibration", action="store_true", default=None, help=texts["write_calibration"])
     repeat = parser.add_argument_group("repeating training (the paper's protocol)").add_argument
     repeat("--runs", type=int, help="train so often, run i with seed i and split i; 10 in the paper")
     repeat("--recipe", help="YAML file with settings, or the name of one in configuration/recipes")

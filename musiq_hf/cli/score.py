@@ -16,8 +16,9 @@ from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures import decoding
 from ..pictures.opening import MAX_MEGAPIXELS, PRESETS
 from ..pictures.table_sources import Columns
+from ..scoring.calibration import CALIBRATION
 from ..scoring.job import DTYPES, ScoreJob, Share, are_weights, find_launched_share
-from ..scoring.journal import COLUMNS, ENSEMBLE
+from ..scoring.journal import COLUMNS, ENSEMBLE, PLACES
 from .score_output import print_scores, show_warnings, write_scores
 
 DESCRIPTION = f"""\
@@ -37,11 +38,14 @@ PATH is one of
                           hf://datasets/owner/name, with /configuration, @revision and :split as needed (shards
                           and continued runs read past the rows of others and those that are done)
 
-Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE}.
+Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE};
+with --percentile also {" and ".join(PLACES)}.
 The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it;
 --key takes it from a column of tables and data sets instead.
 A row has an error, or a score in MOS points, which is not clipped; score_0_1 is its position in the checkpoint's
 range, clipped to 0..1; std is the standard deviation of the predicted distribution, of checkpoints that predict one.
+percentile, 0 to 100, is the place of a score among those of the checkpoint's validation pictures; stars, 1 to 5, are
+the fifth of them that it lies in. They need {CALIBRATION} beside the weights, see musiq evaluate --write_calibration.
 Several checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the positions of its
 scores in their ranges, not clipped, stands in all of its rows; it is missing where one of the scores is.
 
@@ -111,6 +115,9 @@ def add_parser(subparsers: Any, summary: str) -> None:
         help="of several checkpoints, for a column `ensemble`",
     )
     parser.add_argument(
+        "--percentile", action="store_true", help=f"add columns {' and '.join(PLACES)}, for checkpoints that have them"
+    )
+    parser.add_argument(
         "--preset",
         choices=PRESETS,
         default="default",
@@ -157,6 +164,7 @@ def make_job(arguments: argparse.Namespace) -> ScoreJob:
         overwrite=arguments.overwrite,
         models=arguments.model or [str(DEFAULT_CHECKPOINT)],
         weights=arguments.weights,
+        percentile=arguments.percentile,
         preset=arguments.preset,
         shorter_side=arguments.shorter_side,
         max_megapixels=arguments.max_megapixels,

@@ -4,7 +4,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -14,10 +14,11 @@ from ..common.arguments import INTERRUPTED
 from ..common.terminal import print_line, print_text
 from ..pictures.opening import has_fast_decoder
 from ..scoring.job import MADE_ALREADY, JobResult, ScoreJob, count_pictures, run_job, score_rows
-from ..scoring.journal import Totals
+from ..scoring.journal import PLACES, Totals
 from ..scoring.rows import Entry
 
-HEADS = ("score", "in 0..1", "std", "size")
+# Columns of the table before the key, and their widths; those of `PLACES` are shown on request.
+WIDTHS = {"score": 8, "in 0..1": 7, "std": 7, "percentile": 10, "stars": 5, "size": 11}
 
 
 class _WarningLines(logging.Handler):
@@ -43,12 +44,14 @@ def show_warnings() -> Iterator[None]:
 def print_scores(job: ScoreJob, *, show_progress: bool) -> int:
     """Print a job's rows as a table, line by line, and return the exit code."""
     num_pictures = num_errors = 0
+    heads = [head for head in WIDTHS if job.percentile or head not in PLACES]
     with closing(score_rows(job)) as stream, start_bar(job, 0, show=show_progress) as bar:
         for entry in stream:
             bar.clear()
             if not num_pictures:
-                print_text(_format_line(*HEADS, "key" if len(entry) == 1 else "checkpoint, key"))
-            for line in _format_entry(entry, stream.models, has_ensemble=job.weights is not None):
+                titles = dict(zip(heads, heads, strict=True))
+                print_text(_format_line(heads, titles, "key" if len(entry) == 1 else "checkpoint, key"))
+            for line in _format_entry(heads, entry, stream.models, has_ensemble=job.weights is not None):
                 print_line(line)
             bar.update()
             num_pictures += 1
@@ -139,26 +142,32 @@ def _format_count(number: int) -> str:
     return f"{number} picture{'' if number == 1 else 's'}"
 
 
-def _format_number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _format_number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
-def _format_line(score: str, position: str, std: str, size: str, key: str) -> str:
-    return f"{score:>8}  {position:>7}  {std:>7}  {size:>11}  {key}"
+def _format_line(heads: Sequence[str], cells: Mapping[str, str], key: str) -> str:
+    return "  ".join([*(f"{cells.get(head, ''):>{WIDTHS[head]}}" for head in heads), key])
 
 
-def _format_entry(entry: Entry, models: Sequence[str], *, has_ensemble: bool) -> Iterator[str]:
+def _format_entry(heads: Sequence[str], entry: Entry, models: Sequence[str], *, has_ensemble: bool) -> Iterator[str]:
     """Yield the lines of a picture in the table."""
     for row, name in zip(entry, models, strict=True):
-        size = "" if row.width is None else f"{row.width}x{row.height}"
-        score, position, std = (_format_number(value) for value in (row.score, row.score_0_1, row.std))
+        cells = {
+            "score": _format_number(row.score),
+            "in 0..1": _format_number(row.score_0_1),
+            "std": _format_number(row.std),
+            "percentile": _format_number(row.percentile, 1),
+            "stars": _format_number(row.stars, 0),
+            "size": "" if row.width is None else f"{row.width}x{row.height}",
+        }
         key = " ".join(row.key.split())
         if row.error is not None:
             key = f"error: {row.error}" if key in row.error else f"error: {key}: {row.error}"
-        yield _format_line(score, position, std, size, key if len(entry) == 1 else f"{name}, {key}")
+        yield _format_line(heads, cells, key if len(entry) == 1 else f"{name}, {key}")
     if has_ensemble:
         key = f"ensemble, {' '.join(entry[0].key.split())}"
-        yield _format_line("", _format_number(entry[0].ensemble), "", "", key)
+        yield _format_line(heads, {"in 0..1": _format_number(entry[0].ensemble)}, key)
 
 
 def _describe_result(job: ScoreJob, result: JobResult) -> str:

@@ -19,11 +19,13 @@ from ..common.extras import require
 from ..data.batches import RowPicture, lazy_row
 from ..data.loading import load_data
 from ..data.splits import choose_groups, choose_split
+from ..hub.card_updates import check_card_directory, renew_card
 from ..metrics.correlation import MIN_PICTURES
 from ..metrics.distributions import AVA_THRESHOLD, distribution_metrics, opinion_scores
 from ..metrics.reports import QualityReport, quality_report
 from ..models.protocol import QualityModel, QualityProcessor
 from ..pictures.opening import Preset, check_preset
+from ..scoring.calibration import check_count, write_calibration
 from ..scoring.engine import PictureScore, ScoringOptions, score_pictures
 from ..scoring.loading import load_config, load_quality
 from ..scoring.signature import make_signature
@@ -65,6 +67,10 @@ class EvaluationSettings:
     ensemble: bool = _setting(
         "measure the mean score of all checkpoints as well, as the last row of the paper's Table 6", default=False
     )
+    write_calibration: bool = _setting(
+        "store the percentiles of the scores in calibration.json of each checkpoint, a folder, and in its card",
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         """Raise a ValueError for wrong values, some of which would otherwise fail late."""
@@ -74,6 +80,8 @@ class EvaluationSettings:
             raise ValueError(f"`num_workers` must be at least 0, got {self.num_workers}.")
         if self.ensemble and len(self.models) < 2:
             raise ValueError(f"`ensemble` is the mean of several checkpoints, got {len(self.models)}. Name more.")
+        if self.write_calibration and len(self.data) > 1:
+            raise ValueError(f"`write_calibration` needs one data set, got {len(self.data)}. Leave out the others.")
 
     def scoring_options(self) -> ScoringOptions:
         """Return the keywords of `score_pictures`."""
@@ -220,6 +228,16 @@ def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
     return measured
 
 
+def _check_calibration(settings: EvaluationSettings, measured: Sequence[_Measured]) -> None:
+    """Raise a ValueError if calibrations are to be written that cannot be."""
+    if not settings.write_calibration:
+        return
+    for part in measured:
+        check_count(len(part.rows))
+    for name in settings.models:
+        check_card_directory(name)
+
+
 def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
     """Measure each checkpoint on each data set.
 
@@ -229,7 +247,7 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
     Returns:
         One report for each pair, all of the first checkpoint first. It also holds `distribution_metrics` if checkpoint
         and data both have score distributions over the same values. With `settings.ensemble`, the reports of the mean
-        scores follow, one for each data set.
+        scores follow, one for each data set. With `settings.write_calibration`, calibration.json is written.
 
     Raises:
         ValueError: If data, checkpoint or settings are wrong; the data are read before anything is scored.
@@ -238,19 +256,24 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
     if settings.ensemble:
         _check_one_range(settings.models)
     measured = _read_measured(settings)
+    _check_calibration(settings, measured)
+    reading: dict[str, Any] = {"shorter_side": settings.shorter_side, "preset": settings.preset}
     sums = [np.zeros(len(part.rows)) for part in measured]
     reports, signatures = [], []
     for title, name in zip(_shorten_names(settings.models), settings.models, strict=True):
         model, processor = load_quality(name)
-        signature = make_signature(
-            model, processor, checkpoint=name, shorter_side=settings.shorter_side, preset=settings.preset
-        )
+        signature = make_signature(model, processor, checkpoint=name, **reading)
         signatures.append(signature)
         for part, total in zip(measured, sums, strict=True):
             found = score_rows(part.rows, model=model, processor=processor, **settings.scoring_options())
             report = part.report(title, found.scores, signatures=[signature], num_resamples=settings.num_resamples)
             reports.append(_add_distributions(report, found.logits, part.rows))
             total += found.scores
+            if settings.write_calibration and PartialState().is_main_process:
+                data = part.title if settings.dataset == "scores" else settings.dataset
+                parts: dict[str, Any] = {"model": model, "processor": processor}
+                write_calibration(name, found.scores, data=f"{data}, {part.split}", **parts, **reading)
+                renew_card(name)
     if settings.ensemble:
         count = len(settings.models)
         for part, total in zip(measured, sums, strict=True):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoint directories for the Hub: cards, remote code, files written whole."""
 
-from .card_updates import check_card_directory, update_card
+from .card_updates import check_card_directory, renew_card, update_card
 from .checkpoints import save_checkpoint
 from .model_card import CheckpointCard
 from .publishing import add_remote_code
@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointCard",
     "add_remote_code",
     "check_card_directory",
+    "renew_card",
     "save_checkpoint",
     "update_card",
 ]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addition of reports to the model card and metrics.json of a checkpoint that exists."""
+"""Addition of results to the model card and metrics.json of a checkpoint that exists."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,17 @@ from transformers import AutoConfig
 from ..common.files import write_text
 from ..metrics.report_files import read_metrics, write_metrics
 from ..metrics.reports import QualityReport, Report
-from .model_card import CheckpointCard
+from ..models.calibration import CALIBRATION, Calibration
+from .model_card import PERCENTILES, CheckpointCard
 
 _UNKNOWN = "Not noted with these files."
+_EVALUATION, _PERCENTILES = (
+    re.compile(rf"^{heading}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE) for heading in ("## Evaluation", PERCENTILES)
+)
 
 
 def check_card_directory(directory: str | Path) -> Path:
-    """Return the directory of a checkpoint, or raise a ValueError if its card or metrics.json cannot be updated.
+    """Return the directory of a checkpoint, or raise a ValueError if its card or its results cannot be updated.
 
     Commands call this before they measure anything.
     """
@@ -26,7 +31,13 @@ def check_card_directory(directory: str | Path) -> Path:
             "Download the checkpoint first."
         )
     read_metrics(directory)  # says what is wrong with it
+    _read_calibration(Path(directory))
     return Path(directory)
+
+
+def _read_calibration(directory: Path) -> Calibration | None:
+    path = directory / CALIBRATION
+    return Calibration.read(path) if path.is_file() else None
 
 
 def update_card(directory: str | Path, report: Report, *, title: str | None = None) -> None:
@@ -42,20 +53,40 @@ def update_card(directory: str | Path, report: Report, *, title: str | None = No
         ValueError: If the directory holds no checkpoint, its metrics.json is damaged, or a title is missing.
     """
     directory = check_card_directory(directory)
-    readme, stored = directory / "README.md", read_metrics(directory)
+    stored = read_metrics(directory)
     metrics = replace(stored, reports={**stored.reports, title or _make_title(report): report.for_card()})
+    _write_card(directory, metrics.reports, replace_part=_replace_evaluation)
+    write_metrics(directory, metrics)
+
+
+def renew_card(directory: str | Path) -> None:
+    """Write the percentiles in the model card anew, from calibration.json; the rest stays.
+
+    Args:
+        directory: Folder of the checkpoint. Without a README.md a whole card is written.
+
+    Raises:
+        ValueError: If the directory holds no checkpoint, or one of its files is damaged.
+    """
+    directory = check_card_directory(directory)
+    _write_card(directory, read_metrics(directory).reports, replace_part=_replace_percentiles)
+
+
+def _write_card(directory: Path, reports: Mapping[str, Report], *, replace_part: Callable[[str, str], str]) -> None:
+    """Write the card of a checkpoint; `replace_part` puts what is new of a whole card into the one that is there."""
+    readme = directory / "README.md"
     text = CheckpointCard(
         name=directory.name,
         config=AutoConfig.from_pretrained(directory, trust_remote_code=False),
         source=_UNKNOWN,
         training_data=_UNKNOWN,
         recipe=_UNKNOWN,
-        metrics=metrics.reports,
+        metrics=reports,
+        calibration=_read_calibration(directory),
     ).render()
     if readme.is_file():
-        text = _replace_evaluation(readme.read_text(encoding="utf-8"), text)
+        text = replace_part(readme.read_text(encoding="utf-8"), text)
     write_text(readme, text)
-    write_metrics(directory, metrics)
 
 
 def _make_title(report: Report) -> str:
@@ -66,9 +97,18 @@ def _make_title(report: Report) -> str:
 
 def _replace_evaluation(old: str, new: str) -> str:
     """Return the old card with the new one's "Evaluation" section, at the end if it had none."""
-    section = re.compile(r"^## Evaluation\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-    found = section.search(new)
+    found = _EVALUATION.search(new)
     assert found is not None  # the template has one
-    if section.search(old) is None:
+    if _EVALUATION.search(old) is None:
         return f"{old.rstrip()}\n\n{found[0].rstrip()}\n"
-    return section.sub(lambda _: found[0], old, count=1)
+    return _EVALUATION.sub(lambda _: found[0], old, count=1)
+
+
+def _replace_percentiles(old: str, new: str) -> str:
+    """Return the old card with the new one's percentiles, at the end of its "Evaluation" section."""
+    section, found = _EVALUATION.search(old), _PERCENTILES.search(new)
+    if section is None:
+        return _replace_evaluation(old, new)
+    kept = _PERCENTILES.sub("", section[0]).rstrip()
+    parts = [kept, *([] if found is None else [found[0].rstrip()]), old[section.end() :]]
+    return old[: section.start()] + "\n\n".join(parts).rstrip() + "\n"

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..common.files import read_json, write_json
+from ..models.calibration import CALIBRATION
 from ..models.protocol import QualityProcessor
 
 CARD = "README.md"
@@ -29,7 +30,8 @@ def save_checkpoint(
     Args:
         model: Model to save; its own weights stay as they are.
         processor: Image processor that is saved beside it.
-        output_dir: Folder, made if missing; other files in it are kept, save code of an earlier version.
+        output_dir: Folder, made if missing. Other files in it are kept, but code of an earlier version and the
+            calibration of other weights are removed.
         dtype: Type of the weights in the file, "float32" or "float16"; config.json says float32 either way.
         weights: Weights by name; None = the model's own. Sharded training gathers them first and gives them here.
     """
@@ -44,6 +46,7 @@ def save_checkpoint(
         write_json(temporary / "config.json", read_json(temporary / "config.json") | {"dtype": "float32"})
         config: Any = model.config
         left = {source.name for source in config.list_code()} | ({CARD} if (output / CARD).exists() else set())
+        (output / CALIBRATION).unlink(missing_ok=True)  # of other weights; one that holds is among the files to move
         for file in temporary.iterdir():
             if file.name not in left:
                 os.replace(file, output / file.name)

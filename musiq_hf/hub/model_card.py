@@ -8,11 +8,16 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from ..common.markdown import markdown_table
 from ..metrics.rendering import render_evaluation
 from ..metrics.reports import Report
 from ..models import family_of
 from ..models.auto import STANDARD_TASK
+from ..models.calibration import Calibration
 from .publishing import has_pipeline
+
+PERCENTILES = "### Percentiles and stars"  # heading of the last part of the evaluation
+SHOWN_PERCENTILES = (5, 20, 40, 60, 80, 95)
 
 _TEMPLATE = """\
 ---
@@ -105,6 +110,7 @@ class CheckpointCard:
         recipe: Sentences that say how it was trained.
         source_sha256: Hash of the file that the weights were converted from.
         metrics: Reports by name: those that `finetune` returns by split, those that were measured later by a title.
+        calibration: Calibration of the scores; None shows no percentiles.
         largest_difference: Largest absolute difference of the logits in the check of a conversion.
         notes: Sentences that a user of this checkpoint must know, beside the limits of its whole family.
         license: SPDX identifier, lower case, as the Hub writes it.
@@ -119,6 +125,7 @@ class CheckpointCard:
     recipe: str
     source_sha256: str | None = None
     metrics: Mapping[str, Report] | None = None
+    calibration: Calibration | None = None
     largest_difference: float | None = None
     notes: Sequence[str] = ()
     license: str = "apache-2.0"
@@ -151,7 +158,7 @@ class CheckpointCard:
             preprocessing=text.preprocessing,
             source=self._render_source(),
             training=f"{self.training_data}\n\n{self.recipe}",
-            evaluation=render_evaluation(self.metrics),
+            evaluation=render_evaluation(self.metrics) + self._render_calibration(),
             limits=self._render_limits(text.limits),
             check=self._render_check(),
             license=self.license,
@@ -173,6 +180,23 @@ class CheckpointCard:
 
     def _render_source(self) -> str:
         return self.source if self.source_sha256 is None else f"{self.source}\n\nSHA-256: `{self.source_sha256}`"
+
+    def _render_calibration(self) -> str:
+        """Render the part of the evaluation that shows scores by percentile, with their stars."""
+        known = self.calibration
+        if known is None:
+            return ""
+        scores = [known.quantiles[percent] for percent in SHOWN_PERCENTILES]
+        heads = ["percentile", *(f"{percent} %" for percent in SHOWN_PERCENTILES)]
+        rows = [
+            ["score", *(f"{score:.4g}" for score in scores)],
+            ["stars", *(str(known.stars(score)) for score in scores)],
+        ]
+        return (
+            f"\n\n{PERCENTILES}\n\nAmong {known.num_pictures:,} pictures ({known.data}). A percentile says how many "
+            "percent of these pictures score lower, and each star stands for a fifth of them. Among other pictures "
+            f"the same score has another place.\n\n{markdown_table(heads, rows)}"
+        )
 
     def _render_limits(self, common: str) -> str:
         return "\n".join([*(f"- {note}" for note in self.notes), common])

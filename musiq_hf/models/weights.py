@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of a checkpoint of any family, checked by the headers of their files against its configuration."""
+"""Weights of a checkpoint of any family, checked by the headers of their files, and hashed once they are loaded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from .musiq.checks_musiq import check_index, check_weights, read_headers
+from .musiq.checks_musiq import check_index, check_weights, identify_scores, read_headers
 
 
 def check_weight_files(config: Any, files: Sequence[Path], *, source: str) -> None:
@@ -33,4 +33,4 @@ def check_weight_files(config: Any, files: Sequence[Path], *, source: str) -> No
     check_weights(model, found, source=source)
 
 
-__all__ = ["check_index", "check_weight_files"]
+__all__ = ["check_index", "check_weight_files", "identify_scores"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores of pictures: loading, engine, rows, resumable jobs, signatures and self-tests."""
 
+from .calibration import Calibration, load_calibration, write_calibration
 from .engine import PictureScore, score_pictures, score_with_several
 from .job import JobResult, RowStream, ScoreJob, Share, count_pictures, run_job, score_rows
 from .journal import Totals
@@ -10,6 +11,7 @@ from .rows import ScoreRow
 from .signature import make_signature
 
 __all__ = [
+    "Calibration",
     "JobResult",
     "PictureScore",
     "QualityMetric",
@@ -19,6 +21,7 @@ __all__ = [
     "Share",
     "Totals",
     "count_pictures",
+    "load_calibration",
     "load_quality",
     "make_signature",
     "run_job",
@@ -26,4 +29,5 @@ __all__ = [
     "score_pixels",
     "score_rows",
     "score_with_several",
+    "write_calibration",
 ]

@@ -90,6 +90,7 @@ class ScoreJob:
         overwrite: Whether the output is replaced if it exists.
         models: Checkpoints, folders or Hub ids; all of them score what is decoded once.
         weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
+        percentile: Whether rows have percentile and stars, by the calibration of each checkpoint.
         preset: Way in which files become pixels; see `pictures.opening`.
         shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
         max_megapixels: Largest size of a picture as it is scored, in millions of pixels; a larger one has its error.
@@ -113,6 +114,7 @@ class ScoreJob:
     overwrite: bool = False
     models: Sequence[str] = (str(DEFAULT_CHECKPOINT),)
     weights: Sequence[float] | None = None
+    percentile: bool = False
     preset: Preset = "default"
     shorter_side: int | None = None
     max_megapixels: float = MAX_MEGAPIXELS
@@ -304,7 +306,10 @@ def _load_scorers(job: ScoreJob) -> Scorers:
         "preset": job.preset,
         **_choose_workers(job.num_workers, device),
     }
-    return Scorers(job.models, device=device, dtype=getattr(torch, job.dtype), weights=job.weights, **options)
+    dtype = getattr(torch, job.dtype)
+    return Scorers(
+        job.models, device=device, dtype=dtype, weights=job.weights, has_percentiles=job.percentile, **options
+    )
 
 
 def _choose_workers(num_workers: int | None, device: torch.device) -> ScoringOptions:
@@ -336,6 +341,8 @@ def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:
         "models": scorers.names,
         "signatures": scorers.signatures,
         "weights": job.weights,
+        "percentile": job.percentile,
+        "calibrations": scorers.calibrations,
         "share": f"{job.share.index}/{job.share.count}",
     }
 

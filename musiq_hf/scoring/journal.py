@@ -27,6 +27,7 @@ except ImportError:  # Windows has no fcntl: two runs at once on one output go u
 
 COLUMNS = ("key", "width", "height", "score", "score_0_1", "std", "model", "signature", "error")
 ENSEMBLE = "ensemble"  # additional column, for several checkpoints with weights
+PLACES = ("percentile", "stars")  # additional columns, for checkpoints with a calibration
 MAGIC = '{"journal_of": "musiq score"'
 ROWS_OF_GROUP = 10_000  # rows in a row group of a parquet file
 START_ANEW = "or, if no run is at work on it, delete the file to start anew."
@@ -94,7 +95,8 @@ class Journal:
 
     Args:
         path: File of the journal, made with its folder if missing. A torn last line is cut off.
-        settings: Settings that the run was started with; "models", "signatures" and "weights" shape the output.
+        settings: Settings that the run was started with; "models", "signatures", "weights" and "percentile" shape the
+            output.
 
     Attributes:
         pictures: Number of pictures that are scored.
@@ -301,8 +303,8 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
             files[0].seek(0)
             entries = _count_out(_take_turns([_read_entries(file) for file in files]), result.pictures, journals)
             rows = _complete_rows(entries, head)
-            columns = COLUMNS if head["weights"] is None else (*COLUMNS, ENSEMBLE)
-            WRITERS[output.suffix.lower()](temporary, columns, (row[: len(columns)] for row in rows))
+            columns = (*COLUMNS, *((ENSEMBLE,) if head["weights"] else ()), *(PLACES if head["percentile"] else ()))
+            WRITERS[output.suffix.lower()](temporary, columns, (tuple(map(row.get, columns)) for row in rows))
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # it must be on the disk before the journals are removed
         os.replace(temporary, output)
@@ -337,12 +339,11 @@ def _take_turns(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
         yield entry
 
 
-def _complete_rows(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield each row with its model and signature, in the order of the columns."""
+def _complete_rows(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield each row by the names of its columns, with its model and signature."""
     for entry in entries:
         for row, model, signature in zip(entry, head["models"], head["signatures"], strict=True):
-            *numbers, error, ensemble = row
-            yield (*numbers, model, signature, error, ensemble)
+            yield row._asdict() | {"model": model, "signature": signature}
 
 
 class _PlainLines:
@@ -377,7 +378,8 @@ def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any,
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     text, count, number = pyarrow.string(), pyarrow.int32(), pyarrow.float64()
-    kinds = {"width": count, "height": count, **dict.fromkeys(("score", "score_0_1", "std", ENSEMBLE), number)}
+    kinds = dict.fromkeys(("width", "height", "stars"), count)
+    kinds |= dict.fromkeys(("score", "score_0_1", "std", ENSEMBLE, "percentile"), number)
     schema = pyarrow.schema([(name, kinds.get(name, text)) for name in columns])
     with open(path, "xb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         iterator = iter(rows)

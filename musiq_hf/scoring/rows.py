@@ -9,6 +9,7 @@ import torch
 
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.lazy import escape_name
+from .calibration import Calibration, hash_calibration, load_calibration
 from .engine import PictureScore, ScoringOptions, score_with_several
 from .loading import load_quality
 from .signature import make_signature
@@ -29,6 +30,8 @@ class ScoreRow(NamedTuple):
         error: Sentence that says why there is no score; None if there is one.
         ensemble: Mean position of all checkpoints' scores in their ranges, not clipped; None without weights, or if a
             score is missing.
+        percentile: Percentile of the score among those of the validation pictures; None without a calibration.
+        stars: Fifth of these scores that the score stands among, from 1 to 5; None without a percentile.
     """
 
     key: str
@@ -39,6 +42,8 @@ class ScoreRow(NamedTuple):
     std: float | None = None
     error: str | None = None
     ensemble: float | None = None
+    percentile: float | None = None
+    stars: int | None = None
 
 
 Entry = tuple[ScoreRow, ...]  # rows of one picture, one of each checkpoint
@@ -52,6 +57,7 @@ class Scorers:
         device: Device on which the checkpoints score.
         dtype: Type of the weights of the models.
         weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
+        has_percentiles: Whether rows have percentiles, by the calibration of each checkpoint.
         **options: Keywords of `score_with_several`, which describes them.
 
     Attributes:
@@ -59,7 +65,8 @@ class Scorers:
         signatures: Signatures of their scores, in the same order.
 
     Raises:
-        ValueError: If a checkpoint cannot be used, or an ensemble cannot be made of them.
+        ValueError: If a checkpoint cannot be used or has no calibration that is wanted, or an ensemble cannot be made
+            of them.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class Scorers:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         weights: Sequence[float] | None = None,
+        has_percentiles: bool = False,
         **options: Unpack[ScoringOptions],
     ):
         self.names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
@@ -82,13 +90,20 @@ class Scorers:
                 '0 100, say, or add "score_range": [0, 100] to its config.json.'
             )
         self.signatures: list[str] = []
-        shorter_side, preset = options.get("shorter_side"), options.get("preset", "default")
+        self._calibrations: list[Calibration | None] = []
+        reading: dict[str, Any] = {name: options[name] for name in ("shorter_side", "preset") if name in options}
         for checkpoint, (model, processor) in zip(checkpoints, self._scorers, strict=True):
             model.to(device)
-            self.signatures.append(
-                make_signature(model, processor, checkpoint=checkpoint, shorter_side=shorter_side, preset=preset)
+            self.signatures.append(make_signature(model, processor, checkpoint=checkpoint, **reading))
+            self._calibrations.append(
+                load_calibration(checkpoint, model, processor, **reading) if has_percentiles else None
             )
         self._options = options
+
+    @property
+    def calibrations(self) -> list[str | None]:
+        """Hashes of the calibrations, in the order of the checkpoints; None without percentiles."""
+        return [None if known is None else hash_calibration(known) for known in self._calibrations]
 
     def score(self, sources: Iterator[tuple[str, Any]]) -> Generator[Entry, None, None]:
         """Score pictures, in order, with each checkpoint.
@@ -100,7 +115,7 @@ class Scorers:
             Rows of one picture, in the order of the checkpoints.
         """
         for results in score_with_several(sources, self._scorers, **self._options):
-            rows = [make_row(result, known) for result, known in zip(results, self._ranges, strict=True)]
+            rows = [make_row(*parts) for parts in zip(results, self._ranges, self._calibrations, strict=True)]
             ensemble = None if self._weights is None else average_positions(rows, self._ranges, self._weights)
             yield tuple(row._replace(ensemble=ensemble) for row in rows)
 
@@ -110,15 +125,24 @@ def name_checkpoint(checkpoint: str) -> str:
     return DEFAULT_CHECKPOINT.name if checkpoint == str(DEFAULT_CHECKPOINT) else escape_name(checkpoint)
 
 
-def make_row(result: PictureScore, score_range: Range | None) -> ScoreRow:
-    """Make the row of a result; `score_range` is the checkpoint's (lowest, highest) in MOS points, or None."""
+def make_row(result: PictureScore, score_range: Range | None, calibration: Calibration | None = None) -> ScoreRow:
+    """Make the row of a result.
+
+    Args:
+        result: Score of a picture, or its error.
+        score_range: Lowest and highest score of the checkpoint, in MOS points; None if they are unknown.
+        calibration: Calibration of the checkpoint; None makes no percentile.
+    """
     if result.score is not None and not math.isfinite(result.score):
         return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
     position = None
     if result.score is not None and score_range is not None:
         position = min(max(_find_position(result.score, score_range), 0.0), 1.0)
     error = None if result.error is None else " ".join(escape_name(result.error).split())
-    return ScoreRow(result.key, result.width, result.height, result.score, position, result.std, error)
+    row = ScoreRow(result.key, result.width, result.height, result.score, position, result.std, error)
+    if result.score is None or calibration is None:
+        return row
+    return row._replace(percentile=calibration.percentile(result.score), stars=calibration.stars(result.score))
 
 
 def _find_position(score: float, score_range: Range) -> float:

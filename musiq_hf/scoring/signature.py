@@ -5,62 +5,16 @@ Two scores are comparable if their signatures are equal. A signature depends onl
 on the folder of a checkpoint nor on the layout of its files.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..models.protocol import QualityModel, QualityProcessor
+from ..models.weights import identify_scores
 from ..pictures.lazy import escape_name
 from ..pictures.opening import Preset, describe_decoder
 from ..version import __version__
-
-DIGITS = 8  # digits of a hash: that two of a hundred checkpoints share one has a probability of one in a million
-
-
-def _normalize(value: Any) -> Any:
-    """Return a value in the form that Python and JSON share: tuples become lists, whole floats integers."""
-    if isinstance(value, list | tuple):
-        return [_normalize(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _encode(settings: Mapping[str, Any]) -> bytes:
-    return json.dumps({name: _normalize(value) for name, value in settings.items()}, sort_keys=True).encode()
-
-
-def hash_weights(model: QualityModel) -> str:
-    """Return the hexadecimal SHA-256 of names, shapes and values of all weights, as float32.
-
-    The hash covers also the fields of the configuration that shape no weight but change a score. Examples are the
-    number of attention heads and the scale of the scores. It is computed anew each time.
-
-    Raises:
-        ValueError: If weights are not in memory.
-    """
-    digest = hashlib.sha256(_encode(model.config.signature_fields()))
-    for name, tensor in sorted(model.state_dict().items()):
-        if tensor.is_meta:
-            raise ValueError(f"The weights {name} are not in memory, so the model has no signature. Load them first.")
-        values = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy().astype("<f4", copy=False)
-        digest.update(f"\n{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(values.reshape(-1).data)
-    return digest.hexdigest()
-
-
-def hash_preprocessing(processor: QualityProcessor, *, shorter_side: int | None = None) -> str:
-    """Return the hexadecimal SHA-256 of the settings that decide what a model sees of a picture.
-
-    Args:
-        processor: Processor of the model.
-        shorter_side: Shorter side to which pictures were shrunk first, in pixels; None if they were not.
-    """
-    settings = processor.signature_fields() | {"shorter_side": shorter_side}
-    return hashlib.sha256(_encode(settings)).hexdigest()
 
 
 def _name_checkpoint(checkpoint: str) -> str:
@@ -105,9 +59,7 @@ def make_signature(
         ValueError: If weights are not in memory.
     """
     parts = {
-        "weights": hash_weights(model)[:DIGITS],
-        "preset": preset,
-        "preprocessing": hash_preprocessing(processor, shorter_side=shorter_side)[:DIGITS],
+        **identify_scores(model, processor, shorter_side=shorter_side, preset=preset),
         "decoder": describe_decoder(preset),
         "dtype": _join_dtypes(model),
         "musiq_hf": __version__,

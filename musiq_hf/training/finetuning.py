@@ -6,7 +6,7 @@ augmentation is a horizontal flip, and pictures keep their native size. Nobody h
 where the paper is silent, the help of a setting explains the choice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,9 @@ from ..metrics.distributions import opinion_scores
 from ..metrics.report_files import StoredMetrics, write_metrics
 from ..metrics.reports import QualityReport, quality_report
 from ..models import family_of
+from ..models.calibration import Calibration
+from ..scoring.calibration import MIN_PICTURES as MIN_CALIBRATION
+from ..scoring.calibration import write_calibration
 from ..scoring.loading import has_weights, load_config, load_quality, resolve_model
 from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
@@ -193,6 +196,7 @@ def write_card(
     *,
     num_pictures: int,
     report: dict[str, QualityReport],
+    calibration: Calibration | None = None,
     command: str = COMMAND,
     teaching: str = "",
 ) -> None:
@@ -202,6 +206,7 @@ def write_card(
         settings: Settings of the run; `output_dir` holds the checkpoint.
         num_pictures: Number of pictures that it was trained on.
         report: Reports that the run returns.
+        calibration: Calibration that was written beside the weights; None if there is none.
         command: Command that trained, which the card names.
         teaching: Sentences about a teacher, for the card.
     """
@@ -225,15 +230,42 @@ def write_card(
         training_data=f"{settings.data_description or Path(settings.data).name + ':'} {num_pictures:,} pictures.",
         recipe=f"Settings: {named}.",
         metrics=report,
+        calibration=calibration,
     )
     card.save(settings.output_dir)
 
 
-def _measure(trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None) -> QualityReport:
+def _measure(
+    trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None
+) -> tuple[QualityReport, np.ndarray]:
+    """Return the report on some pictures, and their scores."""
     prediction = trainer.predict(rows)
     _, scores, *_ = prediction.predictions  # see `QualityModel` for the order
     wanted = opinion_scores(prediction.label_ids)
-    return quality_report(scores, wanted, groups=groups)
+    return quality_report(scores, wanted, groups=groups), scores
+
+
+def _store_calibration(
+    settings: ScoredRunSettings, model: Any, processor: Any, scores: Mapping[str, np.ndarray]
+) -> Calibration | None:
+    """Write the calibration of a finished run by the validation pictures; None if they are too few."""
+    split = "validation" if "validation" in scores else "selection"
+    if len(scores[split]) < MIN_CALIBRATION:
+        logger.warning(
+            "No percentiles of the scores are stored: at least %d validation pictures are needed, got %d.",
+            MIN_CALIBRATION,
+            len(scores[split]),
+        )
+        return None
+    data = Path(settings.data).name if settings.dataset == "scores" else settings.dataset
+    return write_calibration(
+        settings.output_dir,
+        scores[split],
+        model=model,
+        processor=processor,
+        data=f"{data}, {split}",
+        shorter_side=settings.shorter_side,
+    )
 
 
 def load_splits(
@@ -352,12 +384,21 @@ def measure_saved(
     if trainer.is_world_process_zero():
         write_self_test(stored, trainer.processing_class, settings.output_dir)
     trainer.model = trainer.model_wrapped = stored.to(trainer.args.device)
-    report = {name: _measure(trainer, rows, parts.groups[name]) for name, rows in parts.measured.items()}
+    found = {name: _measure(trainer, rows, parts.groups[name]) for name, rows in parts.measured.items()}
+    report = {name: part for name, (part, _) in found.items()}
     if trainer.is_world_process_zero():
         write_metrics(settings.output_dir, StoredMetrics(reports=report))
         # `accelerate launch` may have asked for bfloat16 although the settings do not.
         used = replace(settings, bf16=trainer.accelerator.mixed_precision == "bf16")
-        write_card(used, num_pictures=len(parts.train), report=report, command=command, teaching=teaching)
+        scores = {name: part for name, (_, part) in found.items()}
+        write_card(
+            used,
+            num_pictures=len(parts.train),
+            report=report,
+            calibration=_store_calibration(settings, stored, trainer.processing_class, scores),
+            command=command,
+            teaching=teaching,
+        )
     return report
 
 

@@ -2,6 +2,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -15,6 +16,7 @@ from places import ROOT
 from transformers import AutoImageProcessor
 
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor
+from musiq_hf.cli import main
 from musiq_hf.cli.evaluate import add_arguments
 from musiq_hf.data.batches import open_row
 from musiq_hf.data.loading import load_data
@@ -22,6 +24,7 @@ from musiq_hf.evaluation.checkpoints import EvaluationSettings, evaluate_checkpo
 from musiq_hf.metrics.correlation import MEAN_OF_GROUPS
 from musiq_hf.metrics.rendering import render
 from musiq_hf.metrics.reports import ComparisonReport, quality_report
+from musiq_hf.scoring.calibration import load_calibration
 from musiq_hf.scoring.loading import load_quality
 
 MOS = [10, 20, 30, 45, 50, 65, 70, 80, 15, 95, 40, 60, 55, 25]
@@ -409,3 +412,59 @@ def test_command_repeats_training_and_goes_on(scores_csv, tiny_config, tmp_path)
     assert len(content["runs"]) == 2
     assert content["summary"]["test"]["overall"]["srcc"]["num_runs"] == 2
     assert (tmp_path / "runs" / "report.md").read_text() in result.stdout
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory) -> str:
+    """A hundred pictures of few pixels and of all brightnesses, to validate on, and five to test on."""
+    folder, generator = tmp_path_factory.mktemp("hundred"), np.random.default_rng(5)
+    lines = ["image,mos,split"]
+    for index in range(105):
+        values = generator.integers(0, 10 + 2 * index, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{index}.png")
+        lines.append(f"{index}.png,{index},{'validation' if index < 100 else 'test'}")
+    (folder / "hundred.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "hundred.csv")
+
+
+def test_the_command_writes_the_percentiles_of_each_checkpoint(checkpoints, hundred, tmp_path, capsys):
+    folders = [shutil.copytree(checkpoint, tmp_path / Path(checkpoint).name) for checkpoint in checkpoints]
+    written = {"calibration.json", "README.md"}
+    before = [
+        {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in written} for folder in folders
+    ]
+    words = ["evaluate", "--data", hundred, "--model", *map(str, folders), "--write_calibration"]
+    assert main([*words, "--split", "validation"]) == 0
+    rows = load_data(hundred)["validation"]
+    for folder, others in zip(folders, before, strict=True):
+        model, processor = load_quality(str(folder))
+        scores, _ = predict((model, processor), rows)
+        calibration = load_calibration(str(folder), model, processor)
+        assert (calibration.data, calibration.num_pictures) == ("hundred.csv, validation", 100)
+        np.testing.assert_allclose(calibration.quantiles, np.quantile(scores, np.linspace(0, 1, 101)), rtol=1e-5)
+        assert calibration.quantiles[0] < calibration.quantiles[50] < calibration.quantiles[100]
+        assert "Among 100 pictures (hundred.csv, validation)" in (folder / "README.md").read_text()
+        assert {path.name for path in folder.iterdir()} == others.keys() | written
+        assert all((folder / name).read_bytes() == content for name, content in others.items())
+    assert main([*words, "--split", "validation", "--shorter_side", "8"]) == 0
+    with pytest.raises(ValueError, match=r"of other scores \(preprocessing \w+, now \w+\)"):
+        load_calibration(str(folders[0]), *load_quality(str(folders[0])))
+    load_calibration(str(folders[0]), *load_quality(str(folders[0])), shorter_side=8)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "At least 100 pictures are needed for percentiles, got 5."),
+        (["--split", "validation", "--model", "someone/musiq"], "that needs a local directory with a config.json"),
+        (["--split", "validation", "--data", "a.csv", "b.csv"], "`write_calibration` needs one data set, got 2"),
+        (["--runs", "2"], "`--write_calibration` cannot be combined with `--runs`"),
+    ],
+)
+def test_percentiles_that_cannot_be_written_are_refused_before_scoring(
+    checkpoints, hundred, monkeypatch, capsys, words, message
+):
+    monkeypatch.setattr("musiq_hf.evaluation.checkpoints.score_rows", None)
+    assert main(["evaluate", "--data", hundred, "--model", checkpoints[0], "--write_calibration", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (Path(checkpoints[0]) / "calibration.json").exists()

@@ -63,7 +63,7 @@ def test_a_report_of_no_data_set_needs_a_title(tiny_config, tmp_path):
 
 
 def test_the_embedded_checkpoint_is_rewritten_byte_for_byte(tmp_path):
-    for name in ("config.json", "README.md", "metrics.json"):
+    for name in ("config.json", "README.md", "metrics.json", "calibration.json"):
         shutil.copy(DEFAULT_CHECKPOINT / name, tmp_path / name)
     update_card(tmp_path, read_metrics(tmp_path).reports["validation"], title="validation")
     for name in ("README.md", "metrics.json"):

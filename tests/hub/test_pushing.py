@@ -62,6 +62,13 @@ result["kept"] = Path(result["kept"]).read_text()
 load_square().push_to_hub("someone/edited")
 AutoModel.from_pretrained("someone/edited").save_pretrained("without results")
 
+shutil.copytree(published, "earlier")
+Path("earlier", "calibration.json").unlink()
+Path("earlier", "README.md").write_text("---\\nlicense: apache-2.0\\n---\\n# By hand\\n")
+load("earlier").push_to_hub("someone/earlier")
+result["earlier"] = HfApi().list_repo_files("someone/earlier")
+load().push_to_hub("someone/earlier")
+
 for name, card in {
     "latin": b"---\\nlicense: mit\\n---\\n# caf\\xe9\\n",
     "broken": b"---\\nlicense: [mit\\n---\\n# Mine\\n",
@@ -101,7 +108,7 @@ for offline in (False, True):
     model = AutoModel.from_pretrained("someone/below", **choices)
 model.save_pretrained("unreachable")
 """
-RESULTS = {"metrics.json", "self_test.json"}
+RESULTS = {"metrics.json", "self_test.json", "calibration.json"}
 NOTE = "Weights or settings were changed after this card was written"
 
 
@@ -141,6 +148,13 @@ def test_a_card_that_was_edited_on_the_hub_stays(pushed):
     hub, report, _ = pushed
     assert report["kept"] == "---\nlicense: apache-2.0\n---\n# By hand\n\n## Results\n\n0.9\n"
     assert NOTE in read_card(hub, "edited") and "## Results" in read_card(hub, "edited")
+
+
+def test_a_result_that_a_repository_lacked_comes_without_a_note_of_a_change(pushed):
+    hub, report, _ = pushed
+    assert RESULTS - set(report["earlier"]) == {"calibration.json"} and RESULTS <= set(hub.files("someone/earlier"))
+    card = read_card(hub, "earlier")
+    assert "# By hand" in card and NOTE not in card
 
 
 def test_damaged_cards_do_not_stop_an_upload(pushed):

@@ -16,9 +16,10 @@ from musiq_hf.hub import CheckpointCard, save_checkpoint
 from musiq_hf.metrics.report_files import StoredMetrics, write_metrics
 from musiq_hf.metrics.reports import Metrics, QualityReport
 from musiq_hf.models.musiq.publishing_musiq import list_code
-from musiq_hf.scoring import load_quality
+from musiq_hf.scoring import load_quality, write_calibration
 from musiq_hf.scoring.verification import run_self_test, write_self_test
 
+RESULTS = {"self_test.json", "metrics.json", "calibration.json"}
 # The ways to save and to upload; `trust` is empty where the package is imported.
 AUTHOR = """
 if os.environ["WITH"] == "package":
@@ -93,6 +94,7 @@ def published(folder, tiny_model, tiny_config):
     card.save(path)
     write_metrics(path, StoredMetrics(reports=reports))
     write_self_test(model, processor, path)
+    write_calibration(path, range(100), model=model, processor=processor, data="numbers")
     return path
 
 
@@ -132,7 +134,7 @@ def test_every_way_to_upload_gives_what_uploading_the_directory_gives(authored, 
     for name in WHOLE:
         files = hub.files(f"someone/{authored[0]}-{name}")
         assert set(local) - {"model.safetensors"} <= set(files), name
-        for file in {file for file in local if file.endswith(".py")} | {"metrics.json", "self_test.json"}:
+        for file in {file for file in local if file.endswith(".py")} | RESULTS:
             assert files[file] == local[file], (name, file)
         for file in ("config.json", "preprocessor_config.json"):
             ours, theirs = json.loads(files[file]), json.loads(local[file])
@@ -156,7 +158,7 @@ def test_a_checkpoint_that_is_gone_leaves_a_card_that_claims_nothing(authored, h
     card = hub.files(f"someone/{authored[0]}-gone")["README.md"].decode()
     assert check_card(card) == [] and f'("someone/{authored[0]}-gone", trust_remote_code=True)' in card
     assert "More Information Needed" not in card
-    assert not {"self_test.json", "metrics.json"} & set(hub.files(f"someone/{authored[0]}-gone"))
+    assert not RESULTS & set(hub.files(f"someone/{authored[0]}-gone"))
 
 
 def test_a_processor_alone_is_uploaded_with_its_code(authored, hub, published):
@@ -174,7 +176,7 @@ def test_changed_weights_are_published_without_the_results_of_others(authored, l
     assert scores_of(loaded["changed"]) == expected
     local = {path.name: path.read_bytes() for path in (cwd / "changed").iterdir()}
     for files in (local, hub.files(f"someone/{name}-changed")):
-        assert not {"self_test.json", "metrics.json"} & set(files)
+        assert not RESULTS & set(files)
         card = files["README.md"].decode()
         assert check_card(card) == [] and "Weights or settings were changed after this card was written" in card
         assert "0.4375" not in card and "3.0e-07" not in card and "## Limits and bias" in card
@@ -202,7 +204,7 @@ def test_results_are_removed_where_other_weights_take_the_place_of_theirs(copy, 
     model = AutoModel.from_pretrained(copy)
     change(model)
     model.save_pretrained(copy)
-    assert not (copy / "self_test.json").exists() and not (copy / "metrics.json").exists()
+    assert not RESULTS & {path.name for path in copy.iterdir()}
     card = (copy / "README.md").read_text()
     assert "0.4375" not in card and card.count("> Weights or settings were changed") == 1
     change(model)
@@ -225,7 +227,7 @@ def test_results_go_with_nothing_that_scores_otherwise(copy, tmp_path, changed):
     order = (processor, model) if changed == "processor first" else (model, processor)
     for part in order:
         part.save_pretrained(tmp_path / "out")
-    assert not (tmp_path / "out" / "self_test.json").exists() and not (tmp_path / "out" / "metrics.json").exists()
+    assert not RESULTS & {path.name for path in (tmp_path / "out").iterdir()}
     assert "0.4375" not in (tmp_path / "out" / "README.md").read_text()
     written = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
     assert written["resize_mode"] == processor.resize_mode
@@ -348,7 +350,7 @@ def test_changed_settings_leave_no_results_of_others(part, copy):
     settings = auto.from_pretrained(copy)
     setattr(settings, field, value)
     settings.save_pretrained(copy)
-    assert not (copy / "self_test.json").exists() and not (copy / "metrics.json").exists()
+    assert not RESULTS & {path.name for path in copy.iterdir()}
     assert "0.4375" not in (copy / "README.md").read_text()
 
 

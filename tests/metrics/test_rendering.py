@@ -49,7 +49,7 @@ def quality() -> QualityReport:
 
 def test_the_embedded_card_is_what_its_metrics_render():
     card = (DEFAULT_CHECKPOINT / "README.md").read_text()
-    section = re.search(r"^## Evaluation\n\n(.*?)\n\n## ", card, re.DOTALL | re.MULTILINE)[1]
+    section = re.search(r"^## Evaluation\n\n(.*?)\n\n### Percentiles", card, re.DOTALL | re.MULTILINE)[1]
     assert render_evaluation(read_metrics(DEFAULT_CHECKPOINT).reports) == section
 
 

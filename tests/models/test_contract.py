@@ -28,7 +28,7 @@ from musiq_hf.models import FAMILIES, family_of
 from musiq_hf.models.auto import AutoModelForImageQualityAssessment, register_family
 from musiq_hf.models.musiq import publishing_musiq
 from musiq_hf.models.protocol import Family
-from musiq_hf.scoring import load_quality, make_signature, score_pictures
+from musiq_hf.scoring import load_quality, make_signature, score_pictures, write_calibration
 from musiq_hf.scoring.verification import compare_with_official, write_self_test
 from musiq_hf.training.distillation import DistillSettings, distill
 from musiq_hf.training.pretraining_quality import PretrainSettings, pretrain_quality
@@ -36,7 +36,7 @@ from musiq_hf.training.trainer import QualityTrainer
 
 SIZES = ((30, 41), (17, 60), (48, 24))
 ALL = {**FAMILIES, "toy": TOY}
-OTHER_FILES = {"config.json", "preprocessor_config.json", "model.safetensors", "self_test.json"}
+OTHER_FILES = {"config.json", "preprocessor_config.json", "model.safetensors", "self_test.json", "calibration.json"}
 
 
 @dataclass
@@ -82,6 +82,7 @@ def case(request, tmp_path_factory) -> Case:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     write_self_test(model, processor, folder)
+    write_calibration(folder, np.linspace(-200, 200, 101), model=model, processor=processor, data="a line")
     return Case(family, model, processor, folder)
 
 
@@ -147,12 +148,13 @@ def test_a_checkpoint_is_loaded_by_every_way(case):
 
 
 def test_the_pipeline_scores(case, photos):
-    scorer = pipeline("image-quality-assessment", model=str(case.folder))
+    scorer = pipeline("image-quality-assessment", model=str(case.folder), percentile=True)
     answer = scorer([str(photos / "3.png"), str(photos / "9.png")], batch_size=2)
     model, processor = load_quality(str(case.folder))
     files = [photos / "3.png", photos / "9.png"]
     rows = list(score_pictures(files, model=model, processor=processor))
     assert [own["score"] for own in answer] == pytest.approx([row.score for row in rows], abs=1e-4)
+    assert [own["percentile"] for own in answer] == [round((own["score"] + 200) / 4, 1) for own in answer]
 
 
 def test_remote_code_scores_in_a_fresh_process(case, photos, tmp_path):
@@ -217,9 +219,10 @@ def test_commands_say_which_weights_are_not_those_of_the_model(case, photos, tmp
 
 def test_the_command_scores_and_signs(case, photos, tmp_path):
     output = tmp_path / "scores.csv"
-    assert main(["score", str(photos / "3.png"), "-m", str(case.folder), "-o", str(output)]) == 0
+    assert main(["score", str(photos / "3.png"), "-m", str(case.folder), "-o", str(output), "--percentile"]) == 0
     (row,) = csv.DictReader(output.read_text().splitlines())
     assert row["error"] == "" and 0 <= float(row["score_0_1"]) <= 1
+    assert float(row["percentile"]) == pytest.approx((float(row["score"]) + 200) / 4, abs=0.051)
     model, processor = load_quality(str(case.folder))
     assert row["signature"] == make_signature(model, processor, checkpoint=str(case.folder))
 

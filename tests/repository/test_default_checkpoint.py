@@ -11,6 +11,7 @@ from places import ROOT
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment
+from musiq_hf.scoring import load_calibration, load_quality
 
 PICTURES = ROOT / "examples" / "pictures"
 README = (ROOT / "README.md").read_text()
@@ -82,6 +83,21 @@ def test_usage_shows_what_the_command_prints(scores):
     for score, position, name in rows:
         assert scores[name] == pytest.approx(float(score), abs=0.15)
         assert scores[name] / 100 == pytest.approx(float(position), abs=0.0075)
+
+
+@pytest.mark.parametrize("folder", sorted(DEFAULT_CHECKPOINT.parent.iterdir()), ids=lambda folder: folder.name)
+def test_embedded_checkpoints_have_a_calibration_that_holds(folder):
+    calibration = load_calibration(str(folder), *load_quality(str(folder)))
+    assert (calibration.data, calibration.num_pictures) == ("biq2021, validation", 1000)
+    assert (
+        f"| {calibration.quantiles[80]:.4g} | {calibration.quantiles[95]:.4g} |" in (folder / "README.md").read_text()
+    )
+
+
+def test_usage_shows_the_percentile_that_the_pipeline_answers(scorer):
+    answer = scorer(str(PICTURES / "astronaut_sharp.jpg"), percentile=True)
+    (shown,) = re.findall(r"^{'score': [\d.]+, 'percentile': ([\d.]+), 'stars': (\d)}$", USAGE, flags=re.MULTILINE)
+    assert answer["percentile"] == pytest.approx(float(shown[0]), abs=1) and answer["stars"] == int(shown[1])
 
 
 def test_documents_and_cards_say_what_was_measured():

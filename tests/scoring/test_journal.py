@@ -25,6 +25,7 @@ SETTINGS = {
     "models": ["musiq-test"],
     "signatures": ["sig|1"],
     "weights": None,
+    "percentile": False,
     "paths": ("photos",),
     "dtype": "float32",
 }

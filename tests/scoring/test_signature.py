@@ -12,9 +12,10 @@ from transformers import AutoModel
 
 from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.models.musiq import image_processing_musiq
+from musiq_hf.models.musiq.checks_musiq import hash_preprocessing, hash_weights
 from musiq_hf.pictures import opening
 from musiq_hf.scoring import signature
-from musiq_hf.scoring.signature import hash_preprocessing, hash_weights, make_signature
+from musiq_hf.scoring.signature import make_signature
 
 
 @pytest.fixture(scope="module")

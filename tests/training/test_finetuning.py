@@ -20,6 +20,7 @@ from musiq_hf.cli import main as musiq
 from musiq_hf.data.splits import split_data
 from musiq_hf.hub.checkpoints import save_checkpoint
 from musiq_hf.metrics.report_files import read_metrics
+from musiq_hf.scoring import load_calibration, load_quality, score_pictures
 from musiq_hf.training.finetuning import finetune, write_card
 from musiq_hf.training.repeated_runs import repeat_runs
 from musiq_hf.training.settings import FinetuneSettings
@@ -66,6 +67,42 @@ def test_training_learns_to_rank_blur_and_saves_what_it_measured(scores_csv, bla
     assert model.config.score_offset == pytest.approx(50)
     assert model.config.score_scale == pytest.approx(np.std([80, 65, 50, 35, 20]))
     assert model.config.score_range == [0, 100]
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory) -> str:
+    """Five pictures to train on, and a hundred that validate."""
+    folder, generator = tmp_path_factory.mktemp("hundred"), np.random.default_rng(0)
+    lines = ["image,mos,split"]
+    for index in range(105):
+        Image.fromarray(generator.integers(0, 50 + index, (12, 16, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+        lines.append(f"{index}.png,{index},{'train' if index < 5 else 'validation'}")
+    (folder / "scores.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "scores.csv")
+
+
+@pytest.mark.parametrize("holdout_fraction", [0, 0.6])
+def test_percentiles_of_a_hundred_validation_pictures_are_stored(hundred, blank, tmp_path, holdout_fraction):
+    used = {"epochs": 1, "holdout_fraction": holdout_fraction, "save_dtype": "float16"}
+    finetune(settings(hundred, blank, tmp_path, **used))
+    model, processor = load_quality(str(tmp_path))
+    calibration = load_calibration(str(tmp_path), model, processor)
+    name = "selection" if holdout_fraction == 0 else "validation"
+    assert (calibration.data, calibration.num_pictures) == (f"scores.csv, {name}", 100)
+    pictures = [Path(hundred).parent / f"{index}.png" for index in range(5, 105)]
+    scores = [row.score for row in score_pictures(pictures, model=model, processor=processor)]
+    np.testing.assert_allclose(calibration.quantiles, np.quantile(scores, np.linspace(0, 1, 101)), rtol=1e-4)
+    assert f"Among 100 pictures (scores.csv, {name})" in (tmp_path / "README.md").read_text()
+
+
+def test_too_few_validation_pictures_leave_no_percentiles(scores_csv, blank, tmp_path, caplog):
+    (tmp_path / "calibration.json").write_text("{}")  # of an earlier run
+    finetune(settings(scores_csv, blank, tmp_path, epochs=1))
+    assert not (tmp_path / "calibration.json").exists()
+    assert (
+        "No percentiles of the scores are stored: at least 100 validation pictures are needed, got 10." in caplog.text
+    )
+    assert "Percentiles" not in (tmp_path / "README.md").read_text()
 
 
 def test_card_names_the_command_that_trained(blank, tmp_path):

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what a checkpoint holds, before weights are loaded: fields of its JSON files, headers of its weights.
+"""Checks of what a checkpoint holds: fields of its JSON files, headers of its weights, and hashes of what is loaded.
 
 Fields have types and largest sizes, and each mistake is one sentence. Weights are compared with those of a model by
 the headers of their files. Transformers fills missing weights with random numbers, drops unexpected ones and converts
 whole numbers. The scores of such a model look like scores. Here each of these is an error.
+
+Hashes name what scores were made with, for every family.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -52,6 +55,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
 AUTO_KEYWORDS = {"adapter_kwargs", "trust_remote_code"}  # an Auto class gives both, always, and the configuration
 SHOWN = 5  # names of weights that a message lists, of each kind
+DIGITS = 8  # digits of a hash: that two of a hundred checkpoints share one has a probability of one in a million
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -238,6 +242,71 @@ def check_weights(
         )
 
 
+def _normalize(value: Any) -> Any:
+    """Return a value in the form that Python and JSON share: tuples become lists, whole floats integers."""
+    if isinstance(value, list | tuple):
+        return [_normalize(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _encode(settings: Mapping[str, Any]) -> bytes:
+    return json.dumps({name: _normalize(value) for name, value in settings.items()}, sort_keys=True).encode()
+
+
+def hash_weights(model: Any) -> str:
+    """Return the hexadecimal SHA-256 of names, shapes and values of all weights, as float32.
+
+    The hash covers also the fields of the configuration that shape no weight but change a score. Examples are the
+    number of attention heads and the scale of the scores. It is computed anew each time.
+
+    Raises:
+        ValueError: If weights are not in memory.
+    """
+    digest = hashlib.sha256(_encode(model.config.signature_fields()))
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_meta:
+            raise ValueError(f"The weights {name} are not in memory, so the model has no signature. Load them first.")
+        values = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy().astype("<f4", copy=False)
+        digest.update(f"\n{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(values.reshape(-1).data)
+    return digest.hexdigest()
+
+
+def hash_preprocessing(processor: Any, *, shorter_side: int | None = None) -> str:
+    """Return the hexadecimal SHA-256 of the settings that decide what a model sees of a picture.
+
+    Args:
+        processor: Processor of the model.
+        shorter_side: Shorter side to which pictures were shrunk first, in pixels; None if they were not.
+    """
+    settings = processor.signature_fields() | {"shorter_side": shorter_side}
+    return hashlib.sha256(_encode(settings)).hexdigest()
+
+
+def identify_scores(
+    model: Any, processor: Any, *, shorter_side: int | None = None, preset: str = "default"
+) -> dict[str, str]:
+    """Name all that decides the scores of a checkpoint, as parts of a signature.
+
+    Args:
+        model: Model with its weights, on any device.
+        processor: Processor of the model.
+        shorter_side: Shorter side to which pictures are shrunk first, in pixels; None if they are not.
+        preset: Way in which files become pixels.
+
+    Returns:
+        Hash of the weights, preset, and hash of the preprocessing, by name.
+
+    Raises:
+        ValueError: If weights are not in memory.
+    """
+    return {
+        "weights": hash_weights(model)[:DIGITS],
+        "preset": preset,
+        "preprocessing": hash_preprocessing(processor, shorter_side=shorter_side)[:DIGITS],
+    }
+
+
 class CheckedPreTrainedModel(PreTrainedModel):
     """Base of models whose `from_pretrained` refuses weights that are missing, unexpected or not floating-point.
 
@@ -315,6 +384,9 @@ __all__ = [
     "check_size",
     "check_types",
     "check_weights",
+    "hash_preprocessing",
+    "hash_weights",
+    "identify_scores",
     "read_headers",
     "reading_json",
     "shorten",

@@ -3,11 +3,17 @@
 
 The task on a model card must be one that the Hub knows, "image-classification". Its pipeline in Transformers answers
 the raw logit of a quality model, whatever its unit, so ours stands in its place.
+
+A calibration, calibration.json beside the weights, tells where a score stands among those of the validation pictures.
 """
 
+import json
 import os
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +21,114 @@ import torch
 from PIL import Image
 from transformers import ImageClassificationPipeline, Pipeline
 from transformers.image_processing_utils import BatchFeature
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, cached_file
 
+from .checks_musiq import check_types, identify_scores
 from .image_formats_musiq import MAX_MEGAPIXELS, check_limit, check_megapixels, check_tokens
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
 from .publishing_musiq import Uploaded
 
 TOO_LARGE = "Shrink it first, or raise the limit (`max_megapixels`)."
+CALIBRATION = "calibration.json"
+NUM_QUANTILES, NUM_STARS = 101, 5
+ANEW = "`musiq evaluate --write_calibration`"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of a checkpoint for its validation pictures, among which other scores have a place.
+
+    Attributes:
+        data: Name of the pictures.
+        num_pictures: Number of the pictures.
+        quantiles: Scores in MOS points that 0, 1, ..., 100 percent of the pictures do not exceed.
+        signature: Parts of the signature of the scores by name: weights, preset and preprocessing.
+
+    Raises:
+        ValueError: If a value has another type, or the quantiles are not 101 finite numbers that never fall.
+    """
+
+    data: str
+    num_pictures: int
+    quantiles: list[float]
+    signature: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        types = {"data": str, "num_pictures": int, "quantiles": list[float | int], "signature": dict[str, str]}
+        check_types(vars(self), types)
+        num_finite = int(np.isfinite(self.quantiles).sum())
+        if not len(self.quantiles) == num_finite == NUM_QUANTILES:
+            raise ValueError(f"`quantiles` must be {NUM_QUANTILES} finite numbers, got {num_finite}.")
+        if sorted(self.quantiles) != self.quantiles:
+            raise ValueError("`quantiles` must never fall.")
+
+    @classmethod
+    def read(cls, path: Path) -> "Calibration":
+        """Read the file of a calibration, or raise a ValueError if it is damaged."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            reason = str(error).rstrip(".")
+            raise ValueError(f"{path} is damaged ({reason}). Delete it, and write it anew with {ANEW}.") from error
+
+    def percentile(self, score: float) -> float:
+        """Compute how many percent of the pictures score lower, interpolated, from 0 to 100 with one decimal.
+
+        Raises:
+            ValueError: If the score is not a number.
+        """
+        if np.isnan(score):
+            raise ValueError(f"A score that is a number has a percentile, got {score}. Check the weights.")
+        first, end = bisect_left(self.quantiles, score), bisect_right(self.quantiles, score)
+        place = (first + end - 1) / 2  # of equal quantiles the middle one
+        if first == end:
+            place = min(max(place, 0), NUM_QUANTILES - 1)
+            if 0 < first < NUM_QUANTILES:
+                below, above = self.quantiles[first - 1 : first + 1]
+                place = first - 1 + (score - below) / (above - below)
+        return round(100 * place / (NUM_QUANTILES - 1), 1)
+
+    def stars(self, score: float) -> int:
+        """Return the fifth of the pictures among which a score stands: 1 is the lowest, 5 the highest."""
+        return min(int(self.percentile(score) * NUM_STARS // 100) + 1, NUM_STARS)
+
+
+def load_calibration(
+    checkpoint: str, model: Any, processor: Any, *, shorter_side: int | None = None, preset: str = "default"
+) -> Calibration:
+    """Load the calibration of a checkpoint, if it holds for scores that are made in some way.
+
+    Args:
+        checkpoint: Folder or Hub id from which the model was loaded.
+        model: Model with a quality head.
+        processor: Processor of the model.
+        shorter_side: Shorter side to which pictures are shrunk first, in pixels; None if they are not.
+        preset: Way in which files become pixels.
+
+    Raises:
+        ValueError: If the checkpoint has no calibration, a damaged one or one of other scores.
+    """
+    missing = ("gated_repo", "missing_entries", "connection_errors")
+    choices: dict[str, Any] = {f"_raise_exceptions_for_{name}": False for name in missing}
+    try:
+        path = cached_file(checkpoint, CALIBRATION, revision=getattr(model.config, "_commit_hash", None), **choices)
+    except OSError:  # there is no such folder or id
+        path = None
+    if path is None:
+        raise ValueError(
+            f"{checkpoint or 'The model'} holds no {CALIBRATION}, so its scores have no percentiles. Write it with "
+            f"{ANEW}."
+        )
+    calibration = Calibration.read(Path(path))
+    now = identify_scores(model, processor, shorter_side=shorter_side, preset=preset)
+    then = calibration.signature
+    if then != now:
+        other = [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]
+        raise ValueError(
+            f"{path} is of other scores ({'; '.join(other)}). It holds for the weights that it was made with, in "
+            f"float32, and for one way of reading pictures. Score so, or write it anew with {ANEW}."
+        )
+    return calibration
 
 
 def _read_picture(image: Any, processor: Any, *, timeout: float | None, max_megapixels: float) -> BatchFeature:
@@ -111,6 +218,9 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
     >>> scorer("photo.jpg")
     {'score': 71.3}
 
+    `percentile=True`, here or in a call, adds "percentile", the place of the score among those of the validation
+    pictures, and "stars", 1 to 5. The checkpoint must have a calibration.json.
+
     A picture is a path, an http(s) URL, base64 text, a PIL image or an array. Several pictures are a list, a generator
     or a `KeyDataset`. With `batch_size` above 1 pictures of different sizes are padded and masked: the partners in a
     batch do not change a score. A checkpoint that predicts a score distribution adds "distribution", the probabilities
@@ -135,25 +245,29 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
         self.image_processor.check_config(self.model.config)
 
     def _sanitize_parameters(
-        self, timeout: float | None = None, max_megapixels: float | None = None
+        self, timeout: float | None = None, max_megapixels: float | None = None, percentile: bool | None = None
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        return _name_settings(timeout, max_megapixels), {}, {}
+        answer: dict[str, Any] = {} if percentile is None else {"calibration": None}
+        if percentile:
+            answer["calibration"] = load_calibration(self.model.name_or_path, self.model, self.image_processor)
+        return _name_settings(timeout, max_megapixels), {}, answer
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Score one picture or many.
 
         Args:
             inputs: One picture, or a list, generator, dataset column or `KeyDataset` of pictures.
-            **kwargs: `batch_size`, `num_workers`, `timeout` in seconds for URLs, and `max_megapixels`, the largest
-                size of a picture in millions of pixels. A larger one is refused before it is decoded; `math.inf` sets
-                no limit.
+            **kwargs: `batch_size`, `num_workers`, `timeout` in seconds for URLs, `percentile`, and `max_megapixels`,
+                the largest size of a picture in millions of pixels. A larger one is refused before it is decoded;
+                `math.inf` sets no limit.
 
         Returns:
             `{"score": ...}` in MOS points for one picture, a list of these for a list or a column, an iterator for a
             generator or a `KeyDataset`.
 
         Raises:
-            ValueError: If a picture cannot be used; the message names it.
+            ValueError: If a picture cannot be used; the message names it. Also if percentiles are wanted, and the
+                checkpoint has no calibration, or one of other weights.
             FileNotFoundError: If a path does not exist.
         """
         is_list = isinstance(inputs, list) and len(inputs) > 0
@@ -187,9 +301,12 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
         return self.model(**model_inputs)
 
-    def postprocess(self, model_outputs: ModelOutput) -> dict[str, Any]:
+    def postprocess(self, model_outputs: ModelOutput, calibration: Calibration | None = None) -> dict[str, Any]:
         """Return the result of one picture in plain numbers."""
-        result: dict[str, Any] = {"score": float(model_outputs["scores"][0])}
+        score = float(model_outputs["scores"][0])
+        result: dict[str, Any] = {"score": score}
+        if calibration is not None:
+            result |= {"percentile": calibration.percentile(score), "stars": calibration.stars(score)}
         logits = model_outputs["logits"][:1]
         deviation = self.model.std_from_logits(logits)
         if deviation is not None:
@@ -198,4 +315,10 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
         return result
 
 
-__all__ = ["ImageQualityAssessmentPipeline", "QualityClassificationPipeline"]
+__all__ = [
+    "CALIBRATION",
+    "Calibration",
+    "ImageQualityAssessmentPipeline",
+    "QualityClassificationPipeline",
+    "load_calibration",
+]

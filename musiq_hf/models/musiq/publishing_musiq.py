@@ -25,7 +25,7 @@ logger = logging.get_logger(__name__)
 
 FAMILY = __name__.rpartition("publishing_")[2]
 CONFIG, PROCESSOR, CARD = "config.json", "preprocessor_config.json", "README.md"
-RESULTS = ("self_test.json", "metrics.json")  # numbers that hold for the weights beside them alone
+RESULTS = ("self_test.json", "metrics.json", "calibration.json")  # they hold for the weights beside them alone
 COMPANIONS = (CARD, *RESULTS, PROCESSOR)
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
@@ -216,7 +216,7 @@ def _choose_card(directory: Path, name: str, given: str, results: Mapping[str, b
     saved = _decode((directory / CARD).read_bytes()) if (directory / CARD).is_file() else ""
     if not given:
         return saved or _render_plain_card(name, os.listdir(directory))
-    is_old = _Origin(directory).read(RESULTS) != results if results else CHANGED in saved
+    is_old = _Origin(directory).read(results) != results if results else CHANGED in saved
     return _mark_changed(given) if is_old else given
 
 

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making of a calibration: scores of the validation pictures, stored beside the weights that gave them."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..common.files import write_json
+from ..models.calibration import CALIBRATION, Calibration, load_calibration
+from ..models.protocol import QualityModel, QualityProcessor
+from ..models.weights import identify_scores
+from ..pictures.opening import Preset
+
+MIN_PICTURES = 100  # a quantile for each percent
+DIGITS = 6  # significant digits of a quantile, far more than scores agree to from one machine to another
+
+
+def check_count(num_pictures: int) -> None:
+    """Raise a ValueError if pictures are too few to calibrate scores with."""
+    if num_pictures < MIN_PICTURES:
+        raise ValueError(f"At least {MIN_PICTURES} pictures are needed for percentiles, got {num_pictures}.")
+
+
+def write_calibration(
+    folder: str | Path,
+    scores: Sequence[float] | np.ndarray,
+    *,
+    model: QualityModel,
+    processor: QualityProcessor,
+    data: str,
+    shorter_side: int | None = None,
+    preset: Preset = "default",
+) -> Calibration:
+    """Store the quantiles of a checkpoint's scores for some pictures, beside its weights.
+
+    Args:
+        folder: Folder of the checkpoint.
+        scores: Scores in MOS points, at least 100.
+        model: Model of the checkpoint, float32.
+        processor: Processor of the model.
+        data: Name of the pictures.
+        shorter_side: Shorter side to which the pictures were shrunk first, in pixels; None if they were not.
+        preset: Way in which their files became pixels.
+
+    Returns:
+        The calibration, whose quantiles are interpolated linearly between scores.
+
+    Raises:
+        ValueError: If there are too few scores, or one is not finite.
+    """
+    check_count(len(scores))
+    quantiles = np.quantile(np.asarray(scores, dtype=np.float64), np.linspace(0, 1, 101))
+    calibration = Calibration(
+        data=data,
+        num_pictures=len(scores),
+        quantiles=[float(f"{quantile:.{DIGITS}g}") for quantile in quantiles],
+        signature=identify_scores(model, processor, shorter_side=shorter_side, preset=preset),
+    )
+    write_json(Path(folder) / CALIBRATION, dataclasses.asdict(calibration))
+    return calibration
+
+
+def hash_calibration(calibration: Calibration) -> str:
+    """Return eight hexadecimal digits that change with every part of a calibration."""
+    content = json.dumps(dataclasses.asdict(calibration), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+__all__ = ["CALIBRATION", "Calibration", "hash_calibration", "load_calibration", "write_calibration"]
