@@ -216,6 +216,7 @@ def _render_figures(report: RobustnessReport) -> str:
 
 
 def _render_changes(rows: Sequence[CopyChanges]) -> str:
+    """Write a row for each copy, those with a target first; files do not keep the order of a report."""
     heads = ["copy", "scored higher, of", "mean change", "median size of a change", "largest", "target", "met"]
     cells = [
         [
@@ -227,7 +228,7 @@ def _render_changes(rows: Sequence[CopyChanges]) -> str:
             row.target or "",
             _ANSWERS[row.is_met],
         ]
-        for row in rows
+        for row in sorted(rows, key=lambda row: (row.target is None, row.label.lower()))
     ]
     return markdown_table(heads, cells)
 
@@ -243,7 +244,7 @@ def _render_odd(rows: Sequence[OddScore], num_pictures: int) -> str:
             "" if row.is_met is None else "0",
             _ANSWERS[row.is_met],
         ]
-        for row in sorted(rows, key=lambda row: row.score)
+        for row in sorted(rows, key=lambda row: (row.score, row.label))
     ]
     return markdown_table(heads, cells)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The test of scores by common sense, with scorers whose answers are known."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -127,3 +128,5 @@ def test_reports_are_tables_and_read_again():
     card = report.for_card()
     assert all(changes.changes is None for changes in card.common_sense.values())
     assert render(card) == render(report) and read_report(card.to_json()) == card
+    stored = json.loads(json.dumps(card.to_json(), sort_keys=True))  # as metrics.json is written
+    assert render(read_report(stored)) == render(report)
