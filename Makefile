@@ -8,7 +8,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 MANIFEST := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-hf bench bench-check quality style default default-numbers clean
+.PHONY: demo test test-slow test-hf bench bench-check quality style clean default default-numbers \
+	numbers-validation numbers-second numbers-robustness numbers-speed numbers-documents
 .DELETE_ON_ERROR:
 
 $(VENV)/.created:
@@ -54,22 +55,51 @@ bench: $(VENV)/.bench
 bench-check: $(VENV)/.core
 	$(BIN)/python -m benchmarks.check runs/bench.json
 
-# Trains the embedded checkpoint: BIQ2021 names a folder with labels.csv (image,mos,split) and images/.
-BIQ2021_DATA = --data $(BIQ2021)/labels.csv --image_root $(BIQ2021)/images
-default: $(VENV)/.test
-	@test -d "$(BIQ2021)/images" || { echo "make default BIQ2021=FOLDER: a folder with labels.csv and images/ is needed."; exit 2; }
-	$(BIN)/python examples/pretrain_quality.py --recipe quality_pretrain $(BIQ2021_DATA) --output_dir runs/pretrained
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 examples/finetune.py \
-		--recipe biq2021 $(BIQ2021_DATA) --model runs/pretrained --output_dir runs/musiq-tiny-biq2021 \
-		--batch_size 8 --fault_pairs 1
+$(VENV)/.encoders: $(VENV)/.test
+	$(PIP_INSTALL) -e '.[encoders]'
+	@touch $@
 
-# The numbers in its card, from the files: PRISTINE names a folder of pictures without faults, LARGE one of large pictures.
+# What a target needs is said before it begins: $(call need,NAME of a folder).
+need = @test -d "$($(1))" || { echo "make $@ $(1)=FOLDER: $(1) must name a folder."; exit 2; }
+
+# Trains the default checkpoint on DATA, the folder of BIQ2021's official files. FLAGS="--bf16 --num_workers 15" suits a
+# GPU, and FLAGS=--resume continues.
+default: $(VENV)/.encoders
+	$(call need,DATA)
+	$(BIN)/accelerate launch examples/finetune.py --recipe biq2021_lite --data "$(DATA)" --model scratch:musiq-lite \
+		--encoder_weights package --output_dir runs/musiq-lite-biq2021 $(FLAGS)
+
+# The numbers in the card of MODEL, its calibration, and the numbers in the documents. PRISTINE names a folder of pictures without faults, LARGE one of
+# large pictures. Each part replaces its own numbers and can be made alone.
+MODEL ?= musiq_hf/checkpoints/musiq-lite-biq2021
 default-numbers: $(VENV)/.test
-	@test -d "$(BIQ2021)/images" -a -d "$(PRISTINE)" -a -d "$(LARGE)" || { \
-		echo "make default-numbers BIQ2021=FOLDER PRISTINE=FOLDER LARGE=FOLDER: three folders are needed."; exit 2; }
-	$(BIN)/python examples/evaluate.py --dataset biq2021 $(BIQ2021_DATA) --split validation --update_card \
-		--card_title validation
-	$(BIN)/python examples/evaluate_robustness.py --pictures $(PRISTINE) --half_size $(LARGE) --update_card
+	$(call need,DATA)
+	$(call need,PRISTINE)
+	$(call need,LARGE)
+	$(MAKE) -j1 numbers-validation numbers-second numbers-robustness numbers-speed numbers-documents
+
+numbers-validation: $(VENV)/.test
+	$(call need,DATA)
+	$(BIN)/python examples/evaluate.py --model $(MODEL) --dataset biq2021 --data "$(DATA)" --split validation \
+		--update_card --card_title validation --write_calibration
+
+numbers-second: $(VENV)/.test
+	$(call need,DATA)
+	$(BIN)/python examples/evaluate.py --model $(MODEL) --dataset biq2021_second --data "$(DATA)" --split validation \
+		--update_card --card_title "Second look, at pictures that chose nothing"
+
+numbers-robustness: $(VENV)/.test
+	$(call need,PRISTINE)
+	$(call need,LARGE)
+	$(BIN)/python examples/evaluate_robustness.py --model $(MODEL) --pictures "$(PRISTINE)" --half_size "$(LARGE)" \
+		--update_card --output runs/robustness.json
+
+numbers-speed: $(VENV)/.test
+	$(BIN)/python examples/measure_speed.py --model $(MODEL) --update_card
+
+numbers-documents: $(VENV)/.test
+	$(BIN)/python examples/update_documents.py
+	$(BIN)/python examples/make_figures.py
 
 quality: $(VENV)/.quality
 	$(BIN)/ruff check .

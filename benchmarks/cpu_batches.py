@@ -30,7 +30,7 @@ from musiq_hf.metrics import quality_metrics
 from musiq_hf.pictures import find_pictures
 
 NUM_SINGLES = 5
-RANGE = 100.0  # width of the score range of the embedded checkpoint
+RANGE = 100.0  # width of the score range of the default checkpoint
 
 
 def both_precisions(model: MusiqForImageQualityAssessment) -> dict[str, MusiqForImageQualityAssessment]:
@@ -86,7 +86,7 @@ def measure_mixed(settings: Settings) -> dict[str, Any]:
 
     Returns:
         For each precision the rates of the large model, and the largest change of a score. That is given for the large
-        model, which has random weights, and for the embedded checkpoint, whose range is known.
+        model, which has random weights, and for the default checkpoint, whose range is known.
     """
     config = MusiqConfig(**settings.config)
     default = (8, 200, 640) if settings.quick else (32, 200, 1600)
@@ -105,8 +105,9 @@ def measure_mixed(settings: Settings) -> dict[str, Any]:
                 **_measure_batch_rates(large[dtype], features, settings),
             }
             row["random_weights"] = _measure_deviations(large[dtype], features)
-            row["embedded"] = _measure_deviations(small[dtype], real)
-        row["change_of_range"] = row["embedded"]["largest_change"] / RANGE
+            row["default"] = _measure_deviations(small[dtype], real)
+        row["checkpoint"] = DEFAULT_CHECKPOINT.name
+        row["change_of_range"] = row["default"]["largest_change"] / RANGE
         rows.append(row)
         print({key: row[key] for key in ("dtype", "share_of_best_single", "change_of_range", "rates")}, flush=True)
     return {"rows": rows, "sizes": [list(size) for size in sizes]}
@@ -151,7 +152,7 @@ def _read_features(paths: Sequence[Path], processor: MusiqImageProcessor) -> Ite
 
 
 def measure_precision(settings: Settings) -> dict[str, Any]:
-    """Measure scores of the embedded checkpoint in bfloat16 against float32 on real photographs.
+    """Measure scores of the default checkpoint in bfloat16 against float32 on real photographs.
 
     Raises:
         ValueError: If no folder was given, or it holds fewer than 3 pictures.
@@ -173,6 +174,7 @@ def measure_precision(settings: Settings) -> dict[str, Any]:
                 scores[dtype].append(float(model(**feature).scores))
     exact, rounded = np.array(scores["float32"]), np.array(scores["bfloat16"])
     row = {
+        "checkpoint": DEFAULT_CHECKPOINT.name,
         "num_pictures": len(paths),
         "srcc": quality_metrics(rounded, exact)["srcc"],
         "largest_deviation": float(np.abs(rounded - exact).max()),

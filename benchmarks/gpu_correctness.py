@@ -36,8 +36,8 @@ def _largest(x: torch.Tensor, y: torch.Tensor, unit: float = 1.0) -> float:
     return float((x.double().cpu() - y.double().cpu()).abs().max()) / unit
 
 
-def compare_embedded(sizes: Sequence[Size], device: str) -> list[dict[str, Any]]:
-    """Compare scores of the embedded checkpoint, from pixels, on a device and on the CPU; units are points."""
+def compare_trained(sizes: Sequence[Size], device: str) -> list[dict[str, Any]]:
+    """Compare scores of the default checkpoint, from pixels, on a device and on the CPU; units are points."""
     processor = MusiqImageProcessor.from_pretrained(DEFAULT_CHECKPOINT)
     arrays = [make_array(*size, seed=seed) for seed, size in enumerate(sizes)]
 
@@ -47,8 +47,10 @@ def compare_embedded(sizes: Sequence[Size], device: str) -> list[dict[str, Any]]
 
     exact = score("cpu", torch.float32)
     return [
-        _make_row("embedded checkpoint, float32", _largest(score(device, torch.float32), exact), FLOAT32_LIMIT),
-        _make_row("embedded checkpoint, bfloat16", _largest(score(device, torch.bfloat16), exact), BFLOAT16_LIMIT),
+        _make_row(f"{DEFAULT_CHECKPOINT.name}, float32", _largest(score(device, torch.float32), exact), FLOAT32_LIMIT),
+        _make_row(
+            f"{DEFAULT_CHECKPOINT.name}, bfloat16", _largest(score(device, torch.bfloat16), exact), BFLOAT16_LIMIT
+        ),
     ]
 
 
@@ -107,7 +109,7 @@ def compare_all(config: MusiqConfig, sizes: Sequence[Size], device: str) -> dict
     Returns:
         `rows`, one for each check, and `failed`, the number of checks beyond their limit.
     """
-    rows = [*compare_embedded(sizes, device), *compare_random(config, sizes, device)]
+    rows = [*compare_trained(sizes, device), *compare_random(config, sizes, device)]
     default = torch.backends.cudnn.allow_tf32
     try:
         torch.backends.cudnn.allow_tf32 = False

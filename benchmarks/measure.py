@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from musiq_hf.common.devices import name_processor
+
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # written to clear_refs, it makes Linux reset the record of the peak
@@ -191,19 +193,10 @@ def peak_above(function: Callable[[], Any]) -> tuple[Any, int]:
     return result, (_read_status_bytes("VmHWM") or before) - before
 
 
-def _read_processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def describe_machine(device: str = "cpu") -> dict[str, Any]:
     """Describe what a result depends on: processor or GPU, threads, versions, date, and load of the machine."""
     machine: dict[str, Any] = {
-        "processor": _read_processor_name(),
+        "processor": name_processor(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,

@@ -92,16 +92,16 @@ def _render_memory(results: Results, name: str) -> str:
 
 
 def _render_mixed(results: Results) -> str:
-    rows = []
-    for row in section_rows(results, "mixed"):
+    rows, measured = [], section_rows(results, "mixed")
+    for row in measured:
         best = max(rate for name, rate in row["rates"].items() if name != "batch")
         rows.append(
             [row["dtype"], str(row["num_pictures"]), f"{row['rates']['batch'] / 1e9:.0f}", f"{best / 1e9:.0f}"]
-            + [f"{row['share_of_best_single']:.2f}", f"{row['embedded']['largest_change']:.1e}"]
+            + [f"{row['share_of_best_single']:.2f}", f"{row['default']['largest_change']:.1e}"]
             + [f"{row['random_weights']['largest_change']:.1e} ({row['random_weights']['spread']:.1e})"]
         )
     heads = ["type", "pictures", "batch, GFLOP/s", "best single size, GFLOP/s", "ratio"]
-    heads += ["largest change of a score, embedded checkpoint (range 100)", "27M, random weights (spread)"]
+    heads += [f"largest change of a score, {measured[0]['checkpoint']} (range 100)", "27M, random weights (spread)"]
     return markdown_table(heads, rows)
 
 
@@ -119,7 +119,7 @@ def _render_folder(results: Results) -> str:
 def _render_precision(results: Results) -> str:
     row = section_rows(results, "precision")[0]
     return (
-        f"{row['num_pictures']} photographs, embedded checkpoint (range 0..100, these scores spread over "
+        f"{row['num_pictures']} photographs, {row['checkpoint']} (range 0..100, these scores spread over "
         f"{row['spread']:.1f}): bfloat16 against float32 SRCC {row['srcc']:.5f}, median deviation "
         f"{row['median_deviation']:.3f}, largest {row['largest_deviation']:.3f} points."
     )

@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--pictures", metavar="DIR", help="folder of pristine pictures, without losses of compression if possible")
     add("--half_size", metavar="DIR", help="folder of large pictures to score at full and half size too")
-    add("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
+    add("--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})")
     add("--batch_size", type=int, default=5, help="pictures scored at a time, up to 5 (%(default)s)")
     add("--update_card", action="store_true", help="add the results to the card of a local checkpoint")
     add("--output", default="robustness.json", help="report; its tables go beside it as .md (default: %(default)s)")

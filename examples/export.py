@@ -226,7 +226,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> int:
     """Export and print the report; return 1 if the scores are not the model's, 2 for a mistake in the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
+    parser.add_argument(
+        "--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})"
+    )
     parser.add_argument("--output", type=Path, required=True, help="model.onnx, or model.pt2 for torch.export's own")
     arguments = parse_arguments(parser)
     if arguments.output.suffix not in SUFFIXES:

@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("photo", help="picture to start from")
     add("--output", type=Path, required=True, help="after.png; after_comparison.png beside it shows both")
-    add("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
+    add("--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})")
     add("--steps", type=int, default=50, help="gradient steps (default: 50)")
     add("--step_size", type=float, default=0.5, help="change of a pixel by a step, in levels of 255 (default: 0.5)")
     add("--tv_weight", type=float, default=0.0, help="MOS points that a level of total variation costs (default: 0)")

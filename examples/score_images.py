@@ -43,7 +43,9 @@ def main() -> int:
     """Score pictures; return 1 if one could not be scored, 2 for a wrong checkpoint or an empty folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="pictures, or folders of pictures")
-    parser.add_argument("--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)")
+    parser.add_argument(
+        "--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})"
+    )
     parser.add_argument(
         "--shorter_side", type=int, help="shrink pictures to this shorter side first, as SPAQ's recipe does (off)"
     )

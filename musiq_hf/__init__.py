@@ -43,7 +43,7 @@ if _is_program():
     report_interrupts()
 
 if TYPE_CHECKING or not _is_command():
-    from .models.auto import DEFAULT_CHECKPOINT, AutoModelForImageQualityAssessment, register
+    from .models.auto import DEFAULT_CHECKPOINT, TINY_CHECKPOINT, AutoModelForImageQualityAssessment, register
     from .models.musiq import (
         ImageQualityAssessmentPipeline,
         MusiqConfig,
@@ -70,6 +70,7 @@ else:
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
+    "TINY_CHECKPOINT",
     "AutoModelForImageQualityAssessment",
     "ImageQualityAssessmentPipeline",
     "MusiqConfig",

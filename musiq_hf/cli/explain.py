@@ -40,7 +40,7 @@ def add_parser(subparsers: Any, summary: str) -> None:
     parser.add_argument("picture", help="picture file, or URL")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT.html", help="page to write; replaced")
     parser.add_argument(
-        "-m", "--model", default=str(DEFAULT_CHECKPOINT), help="checkpoint (default: the embedded one)"
+        "-m", "--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})"
     )
     parser.add_argument(
         "--shorter_side", type=positive, metavar="N", help="shrink the picture to this shorter side, in pixels, first"

@@ -106,7 +106,10 @@ def add_parser(subparsers: Any, summary: str) -> None:
         "-o", "--output", metavar="OUT", help=".csv, .jsonl or .parquet file (default: a table on the terminal)"
     )
     parser.add_argument(
-        "-m", "--model", action="append", help="checkpoint (the embedded one); several score what is decoded once"
+        "-m",
+        "--model",
+        action="append",
+        help=f"checkpoint ({DEFAULT_CHECKPOINT.name}); several score what is decoded once",
     )
     parser.add_argument(
         "--weights",

@@ -5,7 +5,9 @@ PyTorch has a class for such an error on a GPU, and only texts on a CPU, one of 
 """
 
 import os
+import platform
 import re
+from pathlib import Path
 
 import torch
 from transformers.utils import is_torch_xla_available
@@ -51,3 +53,13 @@ def find_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} cannot be used here ({reason}). Use cpu, or leave it out.") from error
     return device
+
+
+def name_processor() -> str:
+    """Return the name of the processor, or of its kind where the system tells no more."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -21,6 +21,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -336,7 +337,7 @@ def load_biq2021(
 
     The official files have no validation pictures. A list of the package takes two parts out of the 10,000 for
     training. For choices there are 1,000 pictures that mirror the mix of subsets and scores. For a second look there
-    are 542 others, the validation pictures of the first embedded checkpoint. They are apart from the 1,000, because
+    are 542 others, the validation pictures of `musiq-tiny-biq2021`. They are apart from the 1,000, because
     pictures that helped to choose are no second look. Neither part is in `train`, which keeps 8,458 pictures.
 
     Args:
@@ -456,6 +457,7 @@ def load_kadid10k(
 DATA_SETS: dict[str, Callable[..., "datasets.DatasetDict"]] = {
     "ava": load_ava,
     "biq2021": load_biq2021,
+    "biq2021_second": partial(load_biq2021, validation_part="second"),
     "kadid10k": load_kadid10k,
     "koniq": load_koniq,
     "paq2piq": load_paq2piq,

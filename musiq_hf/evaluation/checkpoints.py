@@ -23,6 +23,7 @@ from ..hub.card_updates import check_card_directory, renew_card
 from ..metrics.correlation import MIN_PICTURES
 from ..metrics.distributions import AVA_THRESHOLD, distribution_metrics, opinion_scores
 from ..metrics.reports import QualityReport, quality_report
+from ..models.auto import DEFAULT_CHECKPOINT
 from ..models.protocol import QualityModel, QualityProcessor
 from ..pictures.opening import Preset, check_preset
 from ..scoring.calibration import check_count, write_calibration
@@ -43,7 +44,9 @@ def _setting(text: str, **default: Any) -> Any:
 class EvaluationSettings:
     """Settings of `evaluate_checkpoints`; the help of each field is also that of `musiq evaluate`."""
 
-    models: Sequence[str] = _setting("checkpoints, directories or ids on the Hub (default: the embedded one)")
+    models: Sequence[str] = _setting(
+        f"checkpoints, directories or ids on the Hub (default: {DEFAULT_CHECKPOINT.name})"
+    )
     data: Sequence[str] = _setting("CSV with columns image,mos[,split][,group], a folder, or a data set id on the Hub")
     dataset: str = _setting(
         'reader of --data: "scores" or the name of a known data set (default: scores)', default="scores"

@@ -18,6 +18,7 @@ from .reports import (
     RobustnessReport,
     RunsReport,
     RunStatistics,
+    SpeedReport,
     SplitSummary,
 )
 
@@ -39,6 +40,9 @@ _SPLIT_TITLES = {
 }
 
 
+_LAST = (RobustnessReport, SpeedReport)  # in cards, after the reports on scored pictures
+
+
 def render(report: Report | ComparisonReport) -> str:
     """Write a report as Markdown, without a newline at its end."""
     match report:
@@ -48,16 +52,23 @@ def render(report: Report | ComparisonReport) -> str:
             return _render_robustness(report)
         case RunsReport():
             return "\n\n".join(_render_split(name, split) for name, split in report.summary.items())
+        case SpeedReport():
+            return _render_speed(report)
         case ComparisonReport():
             return _render_comparison(report.results)
 
 
 def render_evaluation(reports: Mapping[str, Report] | None) -> str:
-    """Write the section "Evaluation" of a card: every report below its name, those on scored pictures first."""
+    """Write the section "Evaluation" of a card: every report below its name.
+
+    The splits of training come first, then other reports on scored pictures.
+    """
     if not reports:
         return "Not measured for these files. The paper reports results of its own in section 4."
     parts = []
-    for name, report in sorted(reports.items(), key=lambda item: isinstance(item[1], RobustnessReport)):
+    for name, report in sorted(
+        reports.items(), key=lambda item: (isinstance(item[1], _LAST), item[0] not in _SPLIT_TITLES)
+    ):
         is_split = isinstance(report, QualityReport)
         title = f"**{_SPLIT_TITLES.get(name, name)}**: " if is_split else f"**{name}**\n\n"
         parts.append(title + render(report))
@@ -197,12 +208,15 @@ def _render_figures(report: RobustnessReport) -> str:
     targets, met = report.targets.to_json(), report.overall.met.to_json()
     rows = []
     for key, (title, number, relation) in lines.items():
-        end = [relation + number.format(targets[key]), "yes" if met[key] else "no"] if key in targets else ["", ""]
-        rows.append([title, *(number.format(getattr(column, key)) for column in columns), *end])
+        asked = [f"{relation}{number.format(targets[key])}"] if key in targets else []
+        asked += [f"each {relation}{number.format(targets[f'{key}_each'])}"] if f"{key}_each" in targets else []
+        cells = [number.format(getattr(column, key)) for column in columns]
+        rows.append([title, *cells, ", ".join(asked), _ANSWERS[met.get(key)]])
     return markdown_table(["", *(fault.label for fault in report.faults.values()), "all", "target", "met"], rows)
 
 
 def _render_changes(rows: Sequence[CopyChanges]) -> str:
+    """Write a row for each copy, those with a target first; files do not keep the order of a report."""
     heads = ["copy", "scored higher, of", "mean change", "median size of a change", "largest", "target", "met"]
     cells = [
         [
@@ -214,12 +228,13 @@ def _render_changes(rows: Sequence[CopyChanges]) -> str:
             row.target or "",
             _ANSWERS[row.is_met],
         ]
-        for row in rows
+        for row in sorted(rows, key=lambda row: (row.target is None, row.label.lower()))
     ]
     return markdown_table(heads, cells)
 
 
 def _render_odd(rows: Sequence[OddScore], num_pictures: int) -> str:
+    """Write a row for each picture that is no photograph, the lowest score first."""
     heads = ["no photograph", "score", "pristine pictures at or below it, of", "target", "met"]
     cells = [
         [
@@ -229,12 +244,20 @@ def _render_odd(rows: Sequence[OddScore], num_pictures: int) -> str:
             "" if row.is_met is None else "0",
             _ANSWERS[row.is_met],
         ]
-        for row in rows
+        for row in sorted(rows, key=lambda row: (row.score, row.label))
     ]
     return markdown_table(heads, cells)
 
 
 _ANSWERS = {True: "yes", False: "no", None: ""}
+
+
+def _render_speed(report: SpeedReport) -> str:
+    return (
+        f"{report.pictures_per_second:.1f} pictures a second: JPEG files of {report.width}x{report.height} pixels, "
+        f"{report.processor}, threads: {report.num_threads}. Median of {report.num_repeats} times "
+        f"{report.num_pictures} files, without the start of the program."
+    )
 
 
 def _render_sizes(sizes: Sequence[HalfSizeScores]) -> str:

@@ -129,10 +129,20 @@ class HalfSizeScores(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessTargets(JsonObject):
-    """Figures of a checkpoint worth using; the attributes are those of `FaultSummary`."""
+    """Figures of a checkpoint worth using.
+
+    Attributes:
+        srcc: Highest rank correlation of strength and score, over all faults.
+        srcc_each: Highest one of a single fault; None in reports of earlier versions, which did not ask for it.
+        pristine_above: Smallest part of the pairs whose pristine picture scores higher, over all faults.
+        pristine_above_each: Smallest part of a single fault; None in reports of earlier versions.
+        crop_srcc: Smallest rank correlation of the scores of whole and cropped copies, over all faults.
+    """
 
     srcc: float
+    srcc_each: float | None = None
     pristine_above: float
+    pristine_above_each: float | None = None
     crop_srcc: float
 
 
@@ -154,7 +164,7 @@ class FaultSummary(JsonObject):
         srcc_with_pristine: Rank correlation with the pristine picture as one more strength, 0.
         pristine_above: Part of the pairs of pristine picture and copy whose pristine picture scores higher.
         crop_srcc: Rank correlation of the scores of whole and cropped copies of all pictures.
-        met: Comparison with the targets.
+        met: Comparison with the targets. Over all faults a figure is met if that of each fault is met too.
     """
 
     srcc: float
@@ -310,7 +320,34 @@ class RunsReport(JsonObject):
         return replace(self, settings=None, runs=None)
 
 
-Report = QualityReport | RobustnessReport | RunsReport
+@dataclass(frozen=True, kw_only=True)
+class SpeedReport(JsonObject):
+    """Speed of scoring files, as `musiq score` does.
+
+    Attributes:
+        pictures_per_second: Median over the repetitions, without the start of the program.
+        num_pictures: Number of files of one repetition.
+        num_repeats: Number of repetitions.
+        width: Columns of the pictures, in pixels.
+        height: Rows of the pictures, in pixels.
+        num_threads: Number of threads that compute.
+        processor: Name of the processor.
+    """
+
+    pictures_per_second: float
+    num_pictures: int
+    num_repeats: int
+    width: int
+    height: int
+    num_threads: int
+    processor: str
+
+    def for_card(self) -> Self:
+        """Return the part that cards and metrics.json hold: all of it."""
+        return self
+
+
+Report = QualityReport | RobustnessReport | RunsReport | SpeedReport
 
 
 def read_report(entry: Mapping[str, Any], *, name: str = "report") -> Report:
@@ -325,7 +362,11 @@ def read_report(entry: Mapping[str, Any], *, name: str = "report") -> Report:
     Raises:
         ValueError: If a key is unknown or missing, or a value has another type; the message names file and key.
     """
-    kinds: dict[str, type[Report]] = {"faults": RobustnessReport, "summary": RunsReport}
+    kinds: dict[str, type[Report]] = {
+        "faults": RobustnessReport,
+        "summary": RunsReport,
+        "pictures_per_second": SpeedReport,
+    }
     kind = next((kind for key, kind in kinds.items() if key in entry), QualityReport)
     return kind.from_json(entry, name=name)
 

@@ -15,8 +15,10 @@ from .protocol import Family
 
 TASK = "image-quality-assessment"
 STANDARD_TASK = "image-classification"  # of the tasks that the Hub knows, the one on our cards
-# Small checkpoint that comes with the package; the pipeline loads it if no `model` is given.
-DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "musiq-tiny-biq2021"
+# The two checkpoints that come with the package. The pipeline loads the default one if no `model` is given; the other
+# one is for those who need its speed.
+_EMBEDDED = Path(__file__).parents[1] / "checkpoints"
+DEFAULT_CHECKPOINT, TINY_CHECKPOINT = _EMBEDDED / "musiq-lite-biq2021", _EMBEDDED / "musiq-tiny-biq2021"
 
 
 class AutoModelForImageQualityAssessment(_BaseAutoModelClass):

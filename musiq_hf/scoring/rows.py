@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Unpack
 
 import torch
 
-from ..models.auto import DEFAULT_CHECKPOINT
+from ..models.auto import DEFAULT_CHECKPOINT, TINY_CHECKPOINT
 from ..pictures.lazy import escape_name
 from .calibration import Calibration, hash_calibration, load_calibration
 from .engine import PictureScore, ScoringOptions, score_with_several
@@ -121,8 +121,9 @@ class Scorers:
 
 
 def name_checkpoint(checkpoint: str) -> str:
-    """Return the name of a checkpoint in a table: as it was given, or the short name of the embedded one."""
-    return DEFAULT_CHECKPOINT.name if checkpoint == str(DEFAULT_CHECKPOINT) else escape_name(checkpoint)
+    """Return the name of a checkpoint in a table: as it was given, or the short name of an embedded one."""
+    embedded = {str(path): path.name for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT)}
+    return embedded.get(checkpoint) or escape_name(checkpoint)
 
 
 def make_row(result: PictureScore, score_range: Range | None, calibration: Calibration | None = None) -> ScoreRow:

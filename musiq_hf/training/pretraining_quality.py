@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pre-training without human scores: predict kind and strength of made faults, and rank pairs by strength.
 
-It is stage 1 of the default checkpoint, and a choice of ours for data too small to learn a quality model from scratch.
+It is stage 1 of `musiq-tiny-biq2021`, and a choice of ours for data too small to learn a quality model from scratch.
 The paper pre-trains on ImageNet classes (section 4.2). Each sample is a random crop at two strengths of the same
 faults, so the better one of the two is known without any score.
 """

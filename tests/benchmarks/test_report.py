@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import check, gpu, report
+from benchmarks import check, gpu, gpu_correctness, report
 from benchmarks.results import add_section, find_row, read_all, read_results
+from musiq_hf import TINY_CHECKPOINT
 
 # -- results
 
@@ -38,7 +39,8 @@ def test_what_holds_no_results_is_refused(tmp_path):
 
 
 @pytest.fixture
-def gpu_settings(tiny_config):
+def gpu_settings(tiny_config, monkeypatch):
+    monkeypatch.setattr(gpu_correctness, "DEFAULT_CHECKPOINT", TINY_CHECKPOINT)  # the faster one
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size")
     names += ("hash_grid_size", "longer_side_lengths", "patch_encoder_width", "patch_encoder_groups")
     tiny = {name: getattr(tiny_config(), name) for name in names}

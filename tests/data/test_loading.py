@@ -83,7 +83,7 @@ def test_training_checks_the_range_of_its_settings(folder):
 
 def test_data_sets_are_read_by_their_names(koniq):
     assert load_data(str(koniq), dataset="koniq").num_rows == {"train": 2, "validation": 1, "test": 1}
-    names = "scores, ava, biq2021, kadid10k, koniq, paq2piq, spaq, tid2013"
+    names = "scores, ava, biq2021, biq2021_second, kadid10k, koniq, paq2piq, spaq, tid2013"
     with pytest.raises(ValueError, match=f"`dataset` must be {names}, got 'livec'"):
         load_data(str(koniq), dataset="livec")
 

@@ -240,6 +240,7 @@ def test_biq2021_takes_the_listed_pictures_out_of_the_official_ones(tmp_path):
         splits = load_biq2021(str(tmp_path), validation_part=part)
         assert {name: names_of(rows) for name, rows in splits.items()} == names
     assert load_data(str(tmp_path), dataset="biq2021")["validation"]["mos"][:] == [25]
+    assert load_data(str(tmp_path), dataset="biq2021_second")["validation"]["mos"][:] == [50]
     assert sum(map(len, load_biq2021(str(tmp_path), split_seed=3).values())) == 4
     with pytest.raises(ValueError, match="`validation_part` must be 'validation' or 'second' or 'none', got 'third'"):
         load_biq2021(str(tmp_path), validation_part="third")

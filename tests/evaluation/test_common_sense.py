@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The test of scores by common sense, with scorers whose answers are known."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -121,7 +122,11 @@ def test_reports_are_tables_and_read_again():
     assert "| mirrored | 0 of 3 | +0.0 | 0.0 | 0.0 | largest <= 4 | yes |" in lines
     assert f"| uniform noise | {report.odd['noise'].score:.1f} | 1 of 3 | 0 | no |" in lines
     assert "| white | 255.0 | 3 of 3 |  |  |" in lines
+    shown = [row.split(" | ")[1] for row in render(report).partition("| no photograph |")[2].splitlines()[2:]]
+    assert len(shown) == len(ODD_PICTURES) and list(map(float, shown)) == sorted(map(float, shown))
     assert read_report(report.to_json()) == report
     card = report.for_card()
     assert all(changes.changes is None for changes in card.common_sense.values())
     assert render(card) == render(report) and read_report(card.to_json()) == card
+    stored = json.loads(json.dumps(card.to_json(), sort_keys=True))  # as metrics.json is written
+    assert render(read_report(stored)) == render(report)

@@ -3,10 +3,11 @@ import pytest
 from PIL import Image
 
 from examples import score_images as script
+from musiq_hf import TINY_CHECKPOINT
 
 
 def run(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["score_images.py", *map(str, arguments)])
+    monkeypatch.setattr("sys.argv", ["score_images.py", *map(str, arguments), "--model", str(TINY_CHECKPOINT)])
     return script.main()
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from musiq_hf import DEFAULT_CHECKPOINT
+from musiq_hf import DEFAULT_CHECKPOINT, TINY_CHECKPOINT
 from musiq_hf.hub.card_updates import check_card_directory, update_card
 from musiq_hf.metrics.report_files import read_metrics
 from musiq_hf.metrics.reports import Metrics, QualityReport
@@ -62,12 +62,14 @@ def test_a_report_of_no_data_set_needs_a_title(tiny_config, tmp_path):
     assert not (tmp_path / "README.md").exists()
 
 
-def test_the_embedded_checkpoint_is_rewritten_byte_for_byte(tmp_path):
+@pytest.mark.parametrize("checkpoint", [DEFAULT_CHECKPOINT, TINY_CHECKPOINT], ids=lambda path: path.name)
+def test_embedded_checkpoints_are_rewritten_byte_for_byte(checkpoint, tmp_path):
     for name in ("config.json", "README.md", "metrics.json", "calibration.json"):
-        shutil.copy(DEFAULT_CHECKPOINT / name, tmp_path / name)
-    update_card(tmp_path, read_metrics(tmp_path).reports["validation"], title="validation")
+        shutil.copy(checkpoint / name, tmp_path / name)
+    for title, report in read_metrics(tmp_path).reports.items():
+        update_card(tmp_path, report, title=title)
     for name in ("README.md", "metrics.json"):
-        assert (tmp_path / name).read_bytes() == (DEFAULT_CHECKPOINT / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (checkpoint / name).read_bytes()
 
 
 def test_what_metrics_json_should_not_hold_is_said_before_anything_is_measured(tmp_path):

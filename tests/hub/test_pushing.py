@@ -7,7 +7,7 @@ import pytest
 from fake_hub import TOKEN, FakeHub, check_card
 from isolated import run_isolated, save_picture
 
-from musiq_hf import DEFAULT_CHECKPOINT
+from musiq_hf import TINY_CHECKPOINT
 
 pytestmark = pytest.mark.slow  # many uploads of whole checkpoints
 
@@ -117,7 +117,7 @@ def pushed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pushing")
     with FakeHub() as hub:
         places = {"home": folder / "home", "cwd": folder, "picture": save_picture(folder / "picture.png")}
-        variables = {"HF_TOKEN": TOKEN, "PUBLISHED": str(DEFAULT_CHECKPOINT), "HF_HUB_DISABLE_XET": "1"}
+        variables = {"HF_TOKEN": TOKEN, "PUBLISHED": str(TINY_CHECKPOINT), "HF_HUB_DISABLE_XET": "1"}
         report = run_isolated(SCRIPT, package=True, endpoint=hub.url, **places, **variables)
         yield hub, report, folder
 

@@ -11,7 +11,7 @@ from isolated import run_isolated, save_checkpoints, save_picture
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, Trainer, TrainingArguments
 
-from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
+from musiq_hf import TINY_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.hub import CheckpointCard, save_checkpoint
 from musiq_hf.metrics.report_files import StoredMetrics, write_metrics
 from musiq_hf.metrics.reports import Metrics, QualityReport
@@ -272,12 +272,12 @@ def test_damage_where_a_model_is_saved_does_not_cost_the_model(file, content, co
 
 
 def test_half_precision_files_are_those_of_the_same_weights(tmp_path):
-    model = AutoModel.from_pretrained(DEFAULT_CHECKPOINT)
+    model = AutoModel.from_pretrained(TINY_CHECKPOINT)
     model.save_pretrained(tmp_path)
     model, processor = load_quality(str(tmp_path))
     assert all(answer.is_within(1e-3) for answer in run_self_test(model, processor, tmp_path))
     for name in ("README.md", "metrics.json", "self_test.json"):
-        assert (tmp_path / name).read_bytes() == (DEFAULT_CHECKPOINT / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (TINY_CHECKPOINT / name).read_bytes()
 
 
 def test_a_fresh_model_has_code_and_no_card(tiny_config, tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from musiq_hf import DEFAULT_CHECKPOINT
+from musiq_hf import DEFAULT_CHECKPOINT, TINY_CHECKPOINT
 from musiq_hf.metrics.correlation import MEAN_OF_GROUPS, METRICS
 from musiq_hf.metrics.rendering import HEADINGS, render, render_evaluation
 from musiq_hf.metrics.report_files import read_metrics
@@ -47,10 +47,11 @@ def quality() -> QualityReport:
     )
 
 
-def test_the_embedded_card_is_what_its_metrics_render():
-    card = (DEFAULT_CHECKPOINT / "README.md").read_text()
+@pytest.mark.parametrize("checkpoint", [DEFAULT_CHECKPOINT, TINY_CHECKPOINT], ids=lambda path: path.name)
+def test_the_embedded_cards_are_what_their_metrics_render(checkpoint):
+    card = (checkpoint / "README.md").read_text()
     section = re.search(r"^## Evaluation\n\n(.*?)\n\n### Percentiles", card, re.DOTALL | re.MULTILINE)[1]
-    assert render_evaluation(read_metrics(DEFAULT_CHECKPOINT).reports) == section
+    assert render_evaluation(read_metrics(checkpoint).reports) == section
 
 
 def test_runs_show_mean_deviation_and_median(runs):
@@ -90,5 +91,5 @@ def test_several_reports_share_a_table(quality):
 def test_terminal_files_and_cards_share_headings_and_tables(quality, runs):
     assert all(COLUMNS in render(report) for report in (quality, runs, ComparisonReport(results=(quality,))))
     card = render_evaluation({"Ten splits": runs, "validation": quality, "d.csv, test": quality})
-    assert f"**Ten splits**\n\n{render(runs)}\n\n**Validation split**: {render(quality)}\n\n**d.csv, test**: " in card
+    assert f"**Validation split**: {render(quality)}\n\n**Ten splits**\n\n{render(runs)}\n\n**d.csv, test**: " in card
     assert card.endswith(render(quality))

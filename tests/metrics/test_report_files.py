@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from musiq_hf import DEFAULT_CHECKPOINT
+from musiq_hf import TINY_CHECKPOINT
 from musiq_hf.metrics.rendering import render
 from musiq_hf.metrics.report_files import (
     StoredMetrics,
@@ -19,8 +19,8 @@ REPORT = QualityReport(num_pictures=9, overall=Metrics(srcc=0.5))
 
 
 def test_metrics_of_the_embedded_checkpoint_come_back_byte_for_byte(tmp_path):
-    write_metrics(tmp_path, read_metrics(DEFAULT_CHECKPOINT))
-    assert (tmp_path / "metrics.json").read_bytes() == (DEFAULT_CHECKPOINT / "metrics.json").read_bytes()
+    write_metrics(tmp_path, read_metrics(TINY_CHECKPOINT))
+    assert (tmp_path / "metrics.json").read_bytes() == (TINY_CHECKPOINT / "metrics.json").read_bytes()
 
 
 def test_plain_numbers_of_pretraining_stay_beside_reports(tmp_path):

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor
+from musiq_hf import DEFAULT_CHECKPOINT, TINY_CHECKPOINT, MusiqImageProcessor
 from musiq_hf.cli import main
 from musiq_hf.pictures import opening
 from musiq_hf.pictures.lazy import LazyPicture
 from musiq_hf.scoring.engine import PictureScore, score_with_several
 from musiq_hf.scoring.job import _choose_workers
-from musiq_hf.scoring.rows import ScoreRow, Scorers, average_positions, make_row
+from musiq_hf.scoring.rows import ScoreRow, Scorers, average_positions, make_row, name_checkpoint
 
 
 @pytest.fixture
@@ -62,6 +62,12 @@ def test_rows_are_those_of_each_alone_and_pictures_are_decoded_once(checkpoints,
     assert len(opened) == 5
     assert run(*options, "-o", "a.csv", "-m", "a") == run(*options, "-o", "b.csv", "-m", "b") == 1
     assert read("both.csv") == [row for pair in zip(read("a.csv"), read("b.csv"), strict=True) for row in pair]
+
+
+def test_embedded_checkpoints_have_short_names_in_tables():
+    assert name_checkpoint(str(DEFAULT_CHECKPOINT)) == "musiq-lite-biq2021"
+    assert name_checkpoint(str(TINY_CHECKPOINT)) == "musiq-tiny-biq2021"
+    assert name_checkpoint("runs/mine") == "runs/mine"
 
 
 def test_an_ensemble_is_the_weighted_mean_of_the_places_in_the_ranges(checkpoints):

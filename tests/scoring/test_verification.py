@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor, MusiqModel
+from musiq_hf import DEFAULT_CHECKPOINT, TINY_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor, MusiqModel
 from musiq_hf.scoring.loading import load_with_head
 from musiq_hf.scoring.verification import (
     NAMES,
@@ -147,9 +147,10 @@ def test_tolerances_are_in_the_range_of_scores(tiny_model, settings, span):
     assert answer_width(tiny_model(**settings)) == span
 
 
-def test_the_embedded_checkpoint_passes_its_test():
-    model, processor = load_with_head(str(DEFAULT_CHECKPOINT))
-    comparisons = run_self_test(model, processor, DEFAULT_CHECKPOINT)
+@pytest.mark.parametrize("checkpoint", [DEFAULT_CHECKPOINT, TINY_CHECKPOINT], ids=lambda path: path.name)
+def test_embedded_checkpoints_pass_their_tests(checkpoint):
+    model, processor = load_with_head(str(checkpoint))
+    comparisons = run_self_test(model, processor, checkpoint)
     assert all(is_right(model, comparisons)), comparisons
 
 
