@@ -46,7 +46,7 @@ def test_the_default_ranks_better_and_the_other_one_is_smaller():
     default, tiny = (read_metrics(path).reports for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT))
     validation = default[update_documents.VALIDATION]
     assert validation.num_pictures == 1000
-    assert validation.overall.srcc >= 0.79 and validation.groups[MEAN_OF_GROUPS].srcc >= 0.68
+    assert validation.overall.srcc >= 0.81 and validation.groups[MEAN_OF_GROUPS].srcc >= 0.68
     assert set(validation.intervals) == {"overall", MEAN_OF_GROUPS}
     first, second = (reports[update_documents.SECOND_LOOK] for reports in (default, tiny))
     assert first.num_pictures == second.num_pictures == 542
@@ -57,18 +57,18 @@ def test_the_default_ranks_better_and_the_other_one_is_smaller():
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "kept"),
-    [(DEFAULT_CHECKPOINT, {"stem_conv"}), (TINY_CHECKPOINT, {"stem_conv", "stem_norm"})],
+    ("checkpoint", "kept", "largest"),
+    [(DEFAULT_CHECKPOINT, {"stem_conv"}, 0.6), (TINY_CHECKPOINT, {"stem_conv", "stem_norm"}, 0.3)],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_bfloat16_keeps_stem_and_head_in_float32_and_moves_scores_little(checkpoint, kept):
+def test_bfloat16_keeps_stem_and_head_in_float32_and_moves_scores_little(checkpoint, kept, largest):
     exact, rounded = (AutoModel.from_pretrained(checkpoint, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     found = {name for name, parameter in rounded.named_parameters() if parameter.dtype == torch.float32}
     assert {name.split(".")[-2] for name in found} == {*kept, "classifier"}
     features = AutoImageProcessor.from_pretrained(checkpoint)(sorted(map(str, PICTURES.glob("*.jpg"))))
     with torch.no_grad():
         difference = (exact(**features).scores - rounded(**features).scores).abs().max()
-    assert 0 < difference < 0.3  # of 100; 2 with a bfloat16 stem
+    assert 0 < difference < largest  # of 100; 2 with a bfloat16 stem of the small one
 
 
 @pytest.mark.parametrize("name", ["astronaut", "rocket"])
@@ -122,8 +122,8 @@ def test_embedded_checkpoints_have_a_calibration_that_holds(folder):
     )
 
 
-def test_usage_shows_the_percentile_that_the_pipeline_answers(scorer):
-    answer = scorer(str(PICTURES / "astronaut_sharp.jpg"), percentile=True)
+def test_usage_shows_the_percentile_that_the_pipeline_answers():
+    answer = pipeline("image-quality-assessment")(str(PICTURES / "astronaut_sharp.jpg"), percentile=True)
     (shown,) = re.findall(
         r"^{'score': [\d.]+, 'percentile': ([\d.]+), 'stars': (\d)}$", DOCUMENTS["docs/usage.md"], flags=re.MULTILINE
     )
