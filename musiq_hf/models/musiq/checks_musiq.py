@@ -36,6 +36,7 @@ LARGEST = {
     "patch_size": 2**10,
     "hash_grid_size": 2**10,
     "max_native_patches": 2**20,
+    "max_native_side": 2**20,
     "pre_logits_size": 2**16,
     "num_labels": 2**17,
 }

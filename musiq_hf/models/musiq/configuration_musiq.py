@@ -85,8 +85,9 @@ UNREAD_FIELDS = {
     "initializer_range",
     "score_range",
 }
-# The names of the weights tell it, and without it checkpoints keep the signatures that they had before it existed.
-UNSIGNED_FIELDS = UNREAD_FIELDS | {"patch_encoder_stages"}
+# The names of the weights tell the one, the image processor's signature the other. Without them checkpoints keep the
+# signatures that they had before these fields existed.
+UNSIGNED_FIELDS = UNREAD_FIELDS | {"patch_encoder_stages", "max_native_side"}
 
 
 @strict
@@ -117,6 +118,8 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
         longer_side_lengths: Longer sides L_k of the resized copies, in pixels, in any order; they are kept sorted.
         use_native_resolution: Whether the picture itself is the last scale.
         max_native_patches: Largest number l of native patches; None = all.
+        max_native_side: Longer side, in pixels, to which a larger native picture is shrunk; None = never, as in the
+            paper. Photographs of many megapixels are then read about as they are seen on a screen.
         pre_logits_size: Width of a tanh layer before the head; None = no such layer.
         score_offset: MOS points added to a one-label logit.
         score_scale: MOS points per unit of a one-label logit.
@@ -151,6 +154,7 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
     longer_side_lengths: list[int] | tuple[int, ...] = (224, 384)
     use_native_resolution: bool = True
     max_native_patches: int | None = None
+    max_native_side: int | None = None
     pre_logits_size: int | None = None
     score_offset: float | int = 0.0
     score_scale: float | int = 1.0
@@ -284,6 +288,11 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
         if self.max_native_patches is not None and not self.use_native_resolution:
             raise ValueError(
                 f"`max_native_patches={self.max_native_patches}` has no effect without the native picture. "
+                "Set it to None or set `use_native_resolution=True`."
+            )
+        if self.max_native_side is not None and not self.use_native_resolution:
+            raise ValueError(
+                f"`max_native_side={self.max_native_side}` has no effect without the native picture. "
                 "Set it to None or set `use_native_resolution=True`."
             )
         if self.spatial_embedding == "fixed" and self.use_native_resolution and self.max_native_patches is None:

@@ -179,7 +179,8 @@ def _describe_preprocessing(config: MusiqConfig) -> str:
     scales = [f"resized to a longer side of {length} pixels" for length in config.longer_side_lengths]
     if config.use_native_resolution:
         limit = "" if config.max_native_patches is None else f" (the first {config.max_native_patches} patches)"
-        scales.append(f"at its own resolution{limit}")
+        bound = "" if config.max_native_side is None else f", up to a longer side of {config.max_native_side} pixels"
+        scales.append(f"at its own resolution{bound}{limit}")
     grid = f"hashed to a grid of {config.hash_grid_size} x {config.hash_grid_size} cells"
     positions = {
         "hash": grid,

@@ -27,6 +27,7 @@ from .patching_musiq import (
     hash_positions,
     num_patches,
     scaled_sizes,
+    shrink,
     write_chosen_patches,
     write_patches,
 )
@@ -40,6 +41,7 @@ SHARED_FIELDS = (
     "longer_side_lengths",
     "use_native_resolution",
     "max_native_patches",
+    "max_native_side",
 )
 # Settings that decide how a result is packed; they change no score.
 PACKING_FIELDS = {"padding", "return_tensors"}
@@ -58,19 +60,20 @@ def _cut(
     Pixels are scaled to [-1, 1] before they are padded, so that padding is mid gray. Nothing is clipped. uint8 pixels
     are converted as late as possible, because float32 takes four times the memory.
     """
-    native = [False] * (len(sizes) - has_native) + [True] * has_native
+    is_shrunk = has_native and sizes[-1] != tuple(pixels.shape[:2])
+    resize = [gaussian_resize] * (len(sizes) - has_native) + [shrink if is_shrunk else None] * has_native
     if pixels.dtype != torch.uint8:
         pixels = -1 + pixels * 2
-        which = zip(sizes, native, strict=True)
-        scaled = [pixels if is_native else gaussian_resize(pixels, *size) for size, is_native in which]
+        which = zip(sizes, resize, strict=True)
+        scaled = [pixels if method is None else method(pixels, *size) for size, method in which]
         cut = [extract_patches(image, patch_size) for image in scaled]
         pairs = zip(cut, kept, strict=True)
         return torch.cat([part if len(indices) == len(part) else part[indices] for part, indices in pairs])
     counts = [len(indices) for indices in kept]
     patches = torch.empty((sum(counts), patch_size * patch_size * 3), dtype=torch.float32, device=pixels.device)
-    for part, size, is_native, indices in zip(patches.split(counts), sizes, native, kept, strict=True):
-        if not is_native:
-            resized = gaussian_resize(pixels, *size).div_(127.5).sub_(1)
+    for part, size, method, indices in zip(patches.split(counts), sizes, resize, kept, strict=True):
+        if method is not None:
+            resized = method(pixels, *size).div_(127.5).sub_(1)
             torch.index_select(extract_patches(resized, patch_size), 0, indices, out=part)
         elif len(indices) == math.prod(num_patches(*size, patch_size)):
             write_patches(pixels, patch_size, part)
@@ -88,6 +91,7 @@ class MusiqImageProcessorKwargs(TypedDict, total=False):
     longer_side_lengths: list[int] | tuple[int, ...]
     use_native_resolution: bool
     max_native_patches: int | None
+    max_native_side: int | None
     resize_mode: Literal["arp", "square"]
     padding: Literal["longest", "max_length", "do_not_pad"]
     do_convert_rgb: bool
@@ -113,6 +117,8 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         use_native_resolution: Whether the picture itself is the last scale.
         max_native_patches: Number l of native patches that are kept, the first in raster order as in the released
             code; None = all.
+        max_native_side: Longer side, in pixels, to which a larger native picture is shrunk, antialiased; None = never,
+            as in the released code.
         resize_mode: "arp" keeps the aspect ratio (eq. 1); "square" does not (Table 5).
         padding: "longest" pads to the longest sequence of the batch, "max_length" to the longest possible one (needs
             `max_native_patches`), "do_not_pad" returns lists.
@@ -133,6 +139,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
     longer_side_lengths = [224, 384]
     use_native_resolution = True
     max_native_patches = None
+    max_native_side = None
     resize_mode = "arp"
     padding = "longest"
     do_convert_rgb = True
@@ -198,7 +205,10 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
     def signature_fields(self) -> dict[str, Any]:
         """Return the settings that decide what a model sees of a picture; those for packing sequences do not."""
         names = self.valid_kwargs.__annotations__.keys() - PACKING_FIELDS
-        return {name: getattr(self, name) for name in names}
+        fields = {name: getattr(self, name) for name in names}
+        if self.max_native_side is None:
+            del fields["max_native_side"]  # signatures from before this setting hold
+        return fields
 
     def cut(
         self, pixels: torch.Tensor, *, choose: Callable[[int, int], torch.Tensor] | None = None
@@ -244,6 +254,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
             longer_side_lengths=tuple(self.longer_side_lengths),
             use_native_resolution=self.use_native_resolution,
             resize_mode=self.resize_mode,
+            max_native_side=self.max_native_side,
         )
 
     def count_patches(self, height: int, width: int) -> list[int]:
@@ -262,7 +273,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         return kwargs
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
-        for name in ("patch_size", "hash_grid_size", "max_native_patches"):
+        for name in ("patch_size", "hash_grid_size", "max_native_patches", "max_native_side"):
             if kwargs[name] is not None:
                 check_size(name, kwargs[name])
         lengths = kwargs["longer_side_lengths"]
@@ -314,6 +325,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         longer_side_lengths: list[int],
         use_native_resolution: bool,
         max_native_patches: int | None,
+        max_native_side: int | None,
         resize_mode: str,
         do_convert_rgb: bool,
         input_data_format: str | None,
@@ -329,6 +341,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
             longer_side_lengths=tuple(longer_side_lengths),
             use_native_resolution=use_native_resolution,
             resize_mode=resize_mode,
+            max_native_side=max_native_side,
         )
         native_limit = max_native_patches if use_native_resolution else None
         kept, positions, scales, first_slot = [], [], [], 0

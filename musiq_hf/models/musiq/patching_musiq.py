@@ -49,6 +49,7 @@ def scaled_sizes(
     longer_side_lengths: tuple[int, ...],
     use_native_resolution: bool,
     resize_mode: str,
+    max_native_side: int | None = None,
 ) -> list[tuple[int, int]]:
     """Compute the sizes of all scales in sequence order: resized copies, shortest first, then the native picture.
 
@@ -58,6 +59,7 @@ def scaled_sizes(
         longer_side_lengths: Longer sides L_k, in pixels, ascending.
         use_native_resolution: Whether the picture itself is the last scale.
         resize_mode: "arp" keeps the aspect ratio (eq. 1), "square" resizes to L_k x L_k (Table 5).
+        max_native_side: Longer side to which a larger native picture is shrunk, in pixels; None = never.
 
     Returns:
         (rows, columns) of each scale, in pixels.
@@ -74,7 +76,11 @@ def scaled_sizes(
                 "rounds to 0 pixels. Crop it, or score it with a single-scale checkpoint."
             )
         sizes.append(size)
-    return sizes + [(height, width)] * use_native_resolution
+    native = (height, width)
+    if max_native_side is not None and max(native) > max_native_side:
+        rows, cols = arp_size(height, width, max_native_side)
+        native = (max(rows, 1), max(cols, 1))  # a thin picture keeps a line
+    return sizes + [native] * use_native_resolution
 
 
 def patch_grids(
@@ -199,6 +205,23 @@ def gaussian_resize(image: torch.Tensor, height: int, width: int) -> torch.Tenso
     """
     # Each axis has its own ratio: the short side was rounded, so the two ratios differ.
     return _resize_axis(_resize_axis(image, height, dim=-3), width, dim=-2)
+
+
+def shrink(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Shrink a picture with an antialiased triangle filter; the result is differentiable in the pixels.
+
+    The Gaussian of the released code would skip most lines of a large picture, and leave it sharper than it is.
+
+    Args:
+        image: float32 or uint8, shape (in_height, in_width, channels).
+        height: Output rows, in pixels, >= 1.
+        width: Output columns, in pixels, >= 1.
+
+    Returns:
+        float32, shape (height, width, channels), in the units and on the device of `image`, not rounded.
+    """
+    planes = image.movedim(-1, 0)[None].float()
+    return F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].movedim(0, -1)
 
 
 def extract_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:

@@ -31,6 +31,11 @@ def test_defaults_are_the_published_three_scale_model():
         ({"patch_encoder_width": 0}, "`patch_encoder_width` must be at least 1, got 0"),
         ({"patch_encoder_groups": 0}, "`patch_encoder_groups` must be at least 1, got 0"),
         ({"max_native_patches": 0}, "`max_native_patches` must be at least 1, got 0"),
+        ({"max_native_side": 0}, "`max_native_side` must be at least 1, got 0"),
+        (
+            {"max_native_side": 9, "use_native_resolution": False},
+            "`max_native_side=9` has no effect without the native picture",
+        ),
         ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),
         ({"pre_logits_size": 0}, "`pre_logits_size` must be at least 1, got 0"),
         ({"longer_side_lengths": [224, 0]}, r"`longer_side_lengths` must be positive, in pixels, got \[0, 224\]"),

@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BatchFeature
 
 from musiq_hf import MusiqConfig, MusiqImageProcessor
-from musiq_hf.models.musiq.patching_musiq import arp_size, extract_patches, gaussian_resize, hash_positions
+from musiq_hf.models.musiq.patching_musiq import arp_size, extract_patches, gaussian_resize, hash_positions, shrink
 
 NAMES = MusiqImageProcessor.model_input_names
 SMALL = {"patch_size": 8, "hash_grid_size": 4, "longer_side_lengths": [16, 24]}
@@ -94,6 +94,37 @@ def test_native_patches_beyond_the_limit_are_dropped_in_raster_order(processor):
     assert cut["pixel_attention_mask"].shape == (1, resized + 7)
     assert_equal(cut, {name: whole[name][:, : resized + 7] for name in NAMES})
     assert_equal(processor(image, max_native_patches=1000), whole)
+
+
+def test_a_picture_above_the_bound_is_read_as_its_shrunk_copy(processor):
+    image = picture(40, 70)
+    bounded = processor(image, max_native_side=35)
+    native = bounded["scale_position_ids"][0] == 2
+    expected = extract_patches(shrink(torch.from_numpy(image), 20, 35).div(127.5).sub(1), 8)
+    torch.testing.assert_close(bounded["pixel_values"][0][native], expected, atol=1e-6, rtol=0)
+    whole = processor(image)
+    resized = whole["scale_position_ids"][0] < 2
+    assert torch.equal(bounded["pixel_values"][0][~native], whole["pixel_values"][0][resized])
+    assert_equal(processor(image, max_native_side=70), whole)
+    bound = MusiqImageProcessor(**SMALL, max_native_side=35)
+    assert bound.count_tokens(40, 70) == len(native)
+    floats = torch.from_numpy(image).float().div(255).requires_grad_()
+    values = bound(floats, input_data_format="channels_last")["pixel_values"]
+    torch.testing.assert_close(values, bounded["pixel_values"], atol=1e-5, rtol=0)
+    assert torch.autograd.grad(values.sum(), floats)[0].ne(0).all()
+
+
+def test_a_chosen_patch_of_a_bounded_picture_is_that_of_the_whole():
+    bound = MusiqImageProcessor(**SMALL, max_native_side=35)
+    pixels = torch.from_numpy(picture(40, 70))
+    chosen = bound.cut(pixels, choose=lambda scale, count: torch.tensor([count - 1]))
+    ends = torch.tensor(bound.count_patches(40, 70)).cumsum(0) - 1
+    assert torch.equal(chosen["pixel_values"], bound.cut(pixels)["pixel_values"][ends])
+
+
+def test_the_bound_of_the_native_side_is_signed_where_there_is_one():
+    assert "max_native_side" not in MusiqImageProcessor(**SMALL).signature_fields()
+    assert MusiqImageProcessor(**SMALL, max_native_side=35).signature_fields()["max_native_side"] == 35
 
 
 def test_dropped_patches_keep_no_memory(processor):

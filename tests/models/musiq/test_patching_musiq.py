@@ -16,6 +16,7 @@ from musiq_hf.models.musiq.patching_musiq import (
     num_patches,
     patch_grids,
     scaled_sizes,
+    shrink,
     sinusoid_table,
     write_chosen_patches,
     write_patches,
@@ -75,6 +76,24 @@ def test_ratio_that_leaves_no_row_raises_and_names_the_length():
 def test_native_picture_alone_accepts_any_ratio():
     sizes = scaled_sizes(1, 9000, longer_side_lengths=(), use_native_resolution=True, resize_mode="arp")
     assert sizes == [(1, 9000)]
+
+
+def test_a_large_native_picture_is_shrunk_to_its_bound_and_others_are_left_alone():
+    options = PUBLISHED | {"resize_mode": "arp", "max_native_side": 400}
+    assert scaled_sizes(1000, 800, **options) == [(224, 179), (384, 307), (400, 320)]
+    assert scaled_sizes(400, 100, **options)[-1] == (400, 100)
+    alone = options | {"longer_side_lengths": ()}
+    assert scaled_sizes(1, 9000, **alone) == [(1, 400)]
+
+
+def test_shrinking_averages_what_the_gaussian_of_the_paper_skips():
+    stripes = torch.zeros(64, 64, 3, dtype=torch.uint8)
+    stripes[:, ::4] = 200
+    shrunk = shrink(stripes, 8, 8)
+    assert shrunk.dtype == torch.float32
+    torch.testing.assert_close(shrunk[:, 1:-1], torch.full((8, 6, 3), 50.0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(shrink(stripes.float(), 8, 8), shrunk, atol=0, rtol=0)
+    assert gaussian_resize(stripes, 8, 8).max() < 10  # no line that it reads is white
 
 
 @given(st.integers(1, 900), st.integers(1, 900))
