@@ -220,8 +220,12 @@ def shrink(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     Returns:
         float32, shape (height, width, channels), in the units and on the device of `image`, not rounded.
     """
-    planes = image.movedim(-1, 0)[None].float()
-    return F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].movedim(0, -1)
+    # Channel by channel, so that only one is held as float32: a byte becomes four.
+    planes = [
+        F.interpolate(plane[None, None].float(), (height, width), mode="bilinear", antialias=True)[0, 0]
+        for plane in image.unbind(-1)
+    ]
+    return torch.stack(planes, dim=-1)
 
 
 def extract_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:
