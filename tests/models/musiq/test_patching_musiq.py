@@ -93,7 +93,7 @@ def test_shrinking_averages_what_the_gaussian_of_the_paper_skips():
     assert shrunk.dtype == torch.float32
     torch.testing.assert_close(shrunk[:, 1:-1], torch.full((8, 6, 3), 50.0), atol=1e-3, rtol=0)
     torch.testing.assert_close(shrink(stripes.float(), 8, 8), shrunk, atol=0, rtol=0)
-    assert gaussian_resize(stripes, 8, 8).max() < 10  # no line that it reads is white
+    assert gaussian_resize(stripes, 8, 8).min() > 90  # it reads few of the lines, twice as white
 
 
 @given(st.integers(1, 900), st.integers(1, 900))
