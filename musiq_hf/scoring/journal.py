@@ -303,7 +303,11 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
             files[0].seek(0)
             entries = _count_out(_take_turns([_read_entries(file) for file in files]), result.pictures, journals)
             rows = _complete_rows(entries, head)
-            columns = (*COLUMNS, *((ENSEMBLE,) if head["weights"] else ()), *(PLACES if head["percentile"] else ()))
+            columns = (
+                *COLUMNS,
+                *((ENSEMBLE,) if head["weights"] else ()),
+                *(PLACES if head.get("percentile") else ()),
+            )
             WRITERS[output.suffix.lower()](temporary, columns, (tuple(map(row.get, columns)) for row in rows))
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # it must be on the disk before the journals are removed

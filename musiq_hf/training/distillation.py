@@ -20,6 +20,7 @@ from transformers.image_processing_utils import BatchFeature
 from ..common.devices import find_device
 from ..common.extras import require
 from ..data.batches import WHOLE_PICTURE, QualityCollator, cut_picture, pad_features
+from ..data.checks import readable_rows
 from ..data.loading import load_pictures
 from ..metrics.distributions import opinion_scores
 from ..metrics.reports import QualityReport
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 COMMAND = "musiq_hf.training.distill"  # name of a run in its card where the caller gives no other
 PICTURES = "pictures"  # `dataset` of pictures without opinion scores
 SAMPLE = 256  # pictures from which mean and deviation of the teacher's scores and features are taken
+MAX_SPREADS = 4.0  # ratio of two deviations of scores in one unit; 1..5 beside 0..100 have 25
 PREFIX = "teacher."  # of the teacher's tensors in the feature of a picture
 
 
@@ -86,6 +88,8 @@ class DistillSettings(ScoredRunSettings):
             raise ValueError(f"`label_weight` must lie in [0, 1], got {self.label_weight}.")
         if self.label_weight and self.dataset == PICTURES:
             raise ValueError('`dataset` "pictures" has no opinion scores. Leave `label_weight` out.')
+        if self.split_seed is not None and self.dataset == PICTURES:
+            raise ValueError('`dataset` "pictures" has no splits to draw. Leave `split_seed` out.')
         if self.fixed_shapes and not self.teacher_view:
             raise ValueError(
                 "`fixed_shapes` needs a bound on what the teacher sees too. Set `teacher_view` "
@@ -252,7 +256,13 @@ def _load_splits(settings: DistillSettings) -> "datasets.DatasetDict":
 
 def _load_parts(settings: DistillSettings, teacher: Teacher) -> Parts:
     """Load the pictures of a run; those that choose the epoch get the teacher's scores if they have no others."""
-    parts = part_pictures(settings, _load_splits(settings))
+    splits = _load_splits(settings)
+    if settings.skip_bad_images:  # the student leaves out what it cannot read in `part_pictures`
+        for name in splits:
+            splits[name] = readable_rows(
+                splits[name], teacher.processor, shorter_side=settings.shorter_side, num_workers=settings.num_workers
+            )
+    parts = part_pictures(settings, splits)
     if settings.dataset != PICTURES:
         return parts
     rows = parts.measured["selection"]
@@ -262,10 +272,12 @@ def _load_parts(settings: DistillSettings, teacher: Teacher) -> Parts:
 
 def _check_unit(labels: np.ndarray, scores: np.ndarray) -> None:
     """Raise a ValueError if opinion scores cannot have the unit of the teacher's scores of the same pictures."""
-    if not scores.min() <= labels.mean() <= scores.max():
+    spreads = float(labels.std()), float(scores.std())
+    if not scores.min() <= labels.mean() <= scores.max() or max(spreads) > MAX_SPREADS * min(spreads):
         raise ValueError(
-            f"`label_weight` mixes opinion scores with the teacher's, but their mean is {labels.mean():.4g}, and the "
-            f"teacher's lie between {scores.min():.4g} and {scores.max():.4g}: another unit. Leave it out."
+            f"`label_weight` mixes opinion scores with the teacher's, but their mean and deviation are "
+            f"{labels.mean():.4g} and {spreads[0]:.4g}, and the teacher's scores lie between {scores.min():.4g} and "
+            f"{scores.max():.4g} with a deviation of {spreads[1]:.4g}: another unit. Leave it out."
         )
 
 

@@ -218,9 +218,9 @@ class ScoredRunSettings(RunSettings):
     )
     size_fraction: float = setting(
         0.0,
-        "Part of the training pictures that change their size, so that up to 2,048 pixels are seen. Half become up to "
-        "1.4 times larger or smaller with their scores, half mosaics of 4 to 16 pictures with the mean score; a rule "
-        "of ours, the paper has none.",
+        "Part of the training pictures that change their size, so that up to 2,048 pixels are seen, or "
+        "`max_native_side`. Half become up to 1.4 times larger or smaller with their scores, half mosaics of 4 to 16 "
+        "pictures with the mean score; a rule of ours, the paper has none.",
     )
     fault_pairs: int = setting(
         0,
@@ -282,7 +282,8 @@ class FinetuneSettings(ScoredRunSettings):
     range_weight: float = setting(
         0.0,
         "Weight of the mean distance of the scores of `fault_pairs` to `score_range`, in standard deviations of the "
-        "opinion scores, added to L1. Ranking alone pushes strong faults ever further down; the paper has none.",
+        "opinion scores, added to L1; not for distributions. Ranking alone pushes strong faults ever further "
+        "down; the paper has none.",
     )
     rank_weight: float = setting(
         0.0, "Weight of a loss on all pairs of the batch, added to L1 or EMD; the paper has none."

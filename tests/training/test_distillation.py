@@ -18,7 +18,14 @@ from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.pictures.synthetic import make_picture
 from musiq_hf.scoring import load_quality, score_pictures
 from musiq_hf.training.collators import Augmentation
-from musiq_hf.training.distillation import DistillCollator, DistillModel, DistillSettings, Teacher, distill
+from musiq_hf.training.distillation import (
+    DistillCollator,
+    DistillModel,
+    DistillSettings,
+    Teacher,
+    _check_unit,
+    distill,
+)
 from musiq_hf.training.recipes import load_settings
 from musiq_hf.training.trainer import QualityTrainer
 
@@ -243,8 +250,17 @@ def test_a_teacher_without_weights_is_refused(scores_csv, blank, tmp_path):
 
 def test_opinion_scores_in_another_unit_are_refused(scores_csv, blank, tiny_model, tmp_path):
     teacher = save_teacher(tiny_model(num_labels=5), tmp_path / "teacher")
-    with pytest.raises(ValueError, match="their mean is .*, and the teacher's lie between .*: another unit"):
+    with pytest.raises(ValueError, match="their mean and deviation are .*, and the teacher's .*: another unit"):
         distill(settings(scores_csv, blank, teacher, tmp_path / "out", label_weight=0.5))
+    labels = np.array([1.0, 3.0, 5.0])
+    with pytest.raises(ValueError, match="are 3 and 1.633, and .* with a deviation of 32.04: another unit"):
+        _check_unit(labels, np.array([2.2, 50.0, 80.0]))  # of a scale of 0 to 100, whose lowest reaches into 1 to 5
+    _check_unit(20 * labels, np.array([2.2, 50.0, 80.0]))
+
+
+def test_pictures_without_scores_have_no_splits_to_draw(scores_csv, blank, tmp_path):
+    with pytest.raises(ValueError, match='`dataset` "pictures" has no splits to draw. Leave `split_seed` out'):
+        settings(scores_csv, blank, tmp_path, tmp_path / "out", dataset="pictures", split_seed=3)
 
 
 def test_command_without_data_says_what_to_type(capsys, monkeypatch):

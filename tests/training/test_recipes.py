@@ -63,7 +63,7 @@ def test_stage_one_has_a_recipe_too():
 def test_distillation_has_a_recipe_too():
     given = NEEDED | {"teacher": "runs/large"}
     settings = load_settings(DistillSettings, recipe="distill", overrides=["native_patches=40"], arguments=given)
-    assert settings.view["native_patches"] == 40 and settings.teacher_view["native_patches"] == 128
+    assert settings.view["native_patches"] == 40 and settings.teacher_view["native_patches"] == 32
     assert "accelerate launch examples/distill.py" in (RECIPES / "distill.yaml").read_text()
 
 

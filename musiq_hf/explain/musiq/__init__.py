@@ -10,7 +10,7 @@ from ...models.musiq.modeling_musiq import MusiqForImageQualityAssessment
 from ..figures import plot_quality_map
 from ..sections import Explainer, Section
 from .figures import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid
-from .quality_map import patch_layouts, quality_map
+from .quality_map import PatchLayout, patch_layouts, quality_map
 
 
 def make_sections(
@@ -48,10 +48,15 @@ def make_sections(
 def describe_patches(processor: MusiqImageProcessor, height: int, width: int) -> dict[str, str]:
     """Describe how many patches of each scale are read of a picture of this size, in pixels."""
     patches = (
-        f"{layout.count} ({'native' if layout.is_native else f'resized to {layout.width} x {layout.height}'})"
-        for layout in patch_layouts(height, width, processor)
+        f"{layout.count} ({_name_scale(layout, height, width)})" for layout in patch_layouts(height, width, processor)
     )
     return {"Patches": ", ".join(patches)}
+
+
+def _name_scale(layout: PatchLayout, height: int, width: int) -> str:
+    if layout.is_native and (layout.height, layout.width) == (height, width):
+        return "native"
+    return f"{'native, shrunk' if layout.is_native else 'resized'} to {layout.width} x {layout.height}"
 
 
 EXPLAINER = Explainer(sections=make_sections, facts=describe_patches)

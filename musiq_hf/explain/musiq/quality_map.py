@@ -32,7 +32,7 @@ class PatchLayout:
         cols: Columns of patches.
         patch_size: Side P of a patch, in pixels.
         count: Patches in the sequence, in raster order: fewer than `rows * cols` where `max_native_patches` cuts.
-        is_native: Whether this is the picture itself, not a resized copy.
+        is_native: Whether this is the native scale: the picture itself, or what `max_native_side` leaves of it.
     """
 
     height: int

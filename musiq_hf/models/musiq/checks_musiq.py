@@ -102,6 +102,19 @@ def check_size(name: str, value: int) -> None:
         raise ValueError(f"`{name}` must be at most {LARGEST[name]}, got {shorten(value)}.")
 
 
+def check_native_side(side: int | None, lengths: Sequence[int]) -> None:
+    """Raise a ValueError if the bound of the native picture is below a resized copy, which is the smaller scale.
+
+    Args:
+        side: Bound of the longer side, in pixels; None is none.
+        lengths: Longer sides of the resized copies, in pixels.
+    """
+    if side is not None and lengths and side < max(lengths):
+        raise ValueError(
+            f"`max_native_side` must be at least the longest of `longer_side_lengths`, got {side} and {max(lengths)}."
+        )
+
+
 def check_lengths(lengths: Sequence[int], patch_size: int) -> None:
     """Raise a ValueError unless the longer sides of resized copies are ones that can be read.
 

@@ -22,7 +22,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .checks_musiq import LARGEST, check_lengths, check_size, check_types, reading_json, shorten
+from .checks_musiq import LARGEST, check_lengths, check_native_side, check_size, check_types, reading_json, shorten
 from .publishing_musiq import PublishedConfig
 
 LARGEST_SCORE = 10**6  # MOS points, of any sign
@@ -295,6 +295,7 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
                 f"`max_native_side={self.max_native_side}` has no effect without the native picture. "
                 "Set it to None or set `use_native_resolution=True`."
             )
+        check_native_side(self.max_native_side, self.longer_side_lengths)
         if self.spatial_embedding == "fixed" and self.use_native_resolution and self.max_native_patches is None:
             raise ValueError(
                 '`spatial_embedding="fixed"` learns one vector per slot, so the number of native patches must be '

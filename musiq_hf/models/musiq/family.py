@@ -144,10 +144,12 @@ def card(config: MusiqConfig) -> CardText:
     """Write the sentences of a model card that follow from a configuration."""
     is_classifier = "MusiqForImageClassification" in (config.architectures or [])
     kind = "an ImageNet classifier" if is_classifier else "a no-reference model of image quality"
+    side = config.max_native_side
+    size = "their own size" if side is None else f"their own size, up to a longer side of {side:,} pixels,"
     return CardText(
         summary=(
             f"MUSIQ, the multi-scale image quality Transformer (Ke et al., ICCV 2021, arXiv:2108.05997): {kind} that "
-            "reads pictures at their own size and aspect ratio. For Hugging Face Transformers, with `musiq_hf`."
+            f"reads pictures at {size} and aspect ratio. For Hugging Face Transformers, with `musiq_hf`."
         ),
         preprocessing=_describe_preprocessing(config),
         score=_describe_classes(config) if is_classifier else describe_score(config),
@@ -179,8 +181,9 @@ def _describe_preprocessing(config: MusiqConfig) -> str:
     scales = [f"resized to a longer side of {length} pixels" for length in config.longer_side_lengths]
     if config.use_native_resolution:
         limit = "" if config.max_native_patches is None else f" (the first {config.max_native_patches} patches)"
-        bound = "" if config.max_native_side is None else f", up to a longer side of {config.max_native_side} pixels"
+        bound = "" if config.max_native_side is None else f", up to a longer side of {config.max_native_side:,} pixels"
         scales.append(f"at its own resolution{bound}{limit}")
+    shrinking = "" if config.max_native_side is None else "; larger pictures are shrunk by an antialiased cubic filter"
     grid = f"hashed to a grid of {config.hash_grid_size} x {config.hash_grid_size} cells"
     positions = {
         "hash": grid,
@@ -191,8 +194,8 @@ def _describe_preprocessing(config: MusiqConfig) -> str:
     return (
         f"By `MusiqImageProcessor`, from preprocessor_config.json: RGB values to [-1, 1]; the picture "
         f"{', and '.join(scales)}, always with its aspect ratio (Gaussian resize as in the published code, not "
-        f"antialiased); patches of {config.patch_size} x {config.patch_size} pixels, the last ones zero-padded; "
-        f"positions {positions}. EXIF orientation is applied, gray repeated, alpha composited on white."
+        f"antialiased{shrinking}); patches of {config.patch_size} x {config.patch_size} pixels, the last ones "
+        f"zero-padded; positions {positions}. EXIF orientation is applied, gray repeated, alpha composited on white."
     )
 
 

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 SizeCheck = Callable[[tuple[int, int], str], None]  # function of width and height, and of a name, that raises or not
-# The embedded checkpoint takes under two minutes on two cores for as many. The time grows with their square.
+# The small embedded checkpoint takes under two minutes on two cores for as many. The time grows with their square.
 MAX_MEGAPIXELS = 35.0
 PIXELS_OF_TOKEN = 32**2  # of a patch of the published models, for which the limit in megapixels is meant
 SPARE_TOKENS = 1.25  # for patches that a picture fills in part, and for resized copies

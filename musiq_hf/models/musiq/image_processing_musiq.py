@@ -18,7 +18,7 @@ from huggingface_hub.dataclasses import validate_typed_dict
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
-from .checks_musiq import check_lengths, check_size, check_types, reading_json, shorten
+from .checks_musiq import check_lengths, check_native_side, check_size, check_types, reading_json, shorten
 from .configuration_musiq import MusiqConfig
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
 from .patching_musiq import (
@@ -118,7 +118,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         max_native_patches: Number l of native patches that are kept, the first in raster order as in the released
             code; None = all.
         max_native_side: Longer side, in pixels, to which a larger native picture is shrunk, antialiased; None = never,
-            as in the released code.
+            as in the released code. No resized copy may be larger.
         resize_mode: "arp" keeps the aspect ratio (eq. 1); "square" does not (Table 5).
         padding: "longest" pads to the longest sequence of the batch, "max_length" to the longest possible one (needs
             `max_native_patches`), "do_not_pad" returns lists.
@@ -280,6 +280,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         check_lengths(lengths, kwargs["patch_size"])
         if not lengths and not kwargs["use_native_resolution"]:
             raise ValueError("No scale is left: give `longer_side_lengths` or set `use_native_resolution=True`.")
+        check_native_side(kwargs["max_native_side"], lengths)
         bounded = not kwargs["use_native_resolution"] or kwargs["max_native_patches"] is not None
         if not bounded and (kwargs["padding"] == "max_length" or kwargs["spatial_embedding"] == "fixed"):
             raise ValueError(

@@ -210,7 +210,7 @@ class MusiqPreTrainedModel(PublishedModel, CheckedPreTrainedModel):
     supports_gradient_checkpointing = True
     # The Trainer would otherwise rescale our mean-reduced loss by the number of processes or accumulation steps.
     accepts_loss_kwargs = False
-    # bfloat16 keeps too little of the pixels: a stem in it moves scores of the embedded checkpoint 10 times as far.
+    # bfloat16 keeps too little of the pixels: a stem in it moves scores of musiq-tiny-biq2021 10 times as far.
     _keep_in_fp32_modules_strict = {"stem_conv", "stem_norm"}
     _no_split_modules = ["MusiqEmbeddings", "MusiqLayer"]
     _supports_sdpa = True

@@ -208,24 +208,26 @@ def gaussian_resize(image: torch.Tensor, height: int, width: int) -> torch.Tenso
 
 
 def shrink(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Shrink a picture with an antialiased triangle filter; the result is differentiable in the pixels.
+    """Shrink a picture with an antialiased cubic filter; the result is differentiable in the pixels.
 
-    The Gaussian of the released code would skip most lines of a large picture, and leave it sharper than it is.
+    The Gaussian of the released code would skip most lines of a large picture, and leave it sharper than it is. A
+    triangle would make it softer.
 
     Args:
-        image: float32 or uint8, shape (in_height, in_width, channels).
+        image: float32 in [-1, 1] or uint8, shape (in_height, in_width, channels).
         height: Output rows, in pixels, >= 1.
         width: Output columns, in pixels, >= 1.
 
     Returns:
-        float32, shape (height, width, channels), in the units and on the device of `image`, not rounded.
+        float32, shape (height, width, channels), in the units and range and on the device of `image`, not rounded.
     """
+    lowest, highest = (0, 255) if image.dtype == torch.uint8 else (-1, 1)  # a cubic filter overshoots at edges
     # Channel by channel, so that only one is held as float32: a byte becomes four.
     planes = [
-        F.interpolate(plane[None, None].float(), (height, width), mode="bilinear", antialias=True)[0, 0]
+        F.interpolate(plane[None, None].float(), (height, width), mode="bicubic", antialias=True)[0, 0]
         for plane in image.unbind(-1)
     ]
-    return torch.stack(planes, dim=-1)
+    return torch.stack(planes, dim=-1).clamp(lowest, highest)
 
 
 def extract_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:

@@ -31,6 +31,7 @@ def test_defaults_are_the_published_three_scale_model():
         ({"patch_encoder_width": 0}, "`patch_encoder_width` must be at least 1, got 0"),
         ({"patch_encoder_groups": 0}, "`patch_encoder_groups` must be at least 1, got 0"),
         ({"max_native_patches": 0}, "`max_native_patches` must be at least 1, got 0"),
+        ({"max_native_side": 300}, "must be at least the longest of `longer_side_lengths`, got 300 and 384"),
         ({"max_native_side": 0}, "`max_native_side` must be at least 1, got 0"),
         (
             {"max_native_side": 9, "use_native_resolution": False},
