@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..common.checks import check_choice, check_counts
+from ..data.columns import TableOptions
 from ..models.protocol import Family, TrainingView
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -195,8 +196,12 @@ class ScoredRunSettings(RunSettings):
     """Settings of `finetune` and `distill`, which read pictures with opinion scores."""
 
     data: str = needed(
-        "CSV (`image,mos[,split][,group]`), imagefolder, parquet, WebDataset or Hub id, or what `dataset` needs."
+        "CSV or .xlsx (`image,mos[,split][,group]`), imagefolder, parquet, WebDataset or Hub id, or what `dataset` "
+        "needs."
     )
+    image_column: str | None = setting(None, "Column of a table with the pictures; None = `image`.")
+    score_column: str | None = setting(None, "Column of a table with the scores; None = `mos` or `distribution`.")
+    split_column: str | None = setting(None, "Column of a table with the splits; None = `split` if there is one.")
     dataset: str = setting(
         "scores",
         'Reader of `data`: "scores" for the above, or a name in `musiq_hf.data.DATA_SETS` ("koniq", say).',
@@ -244,8 +249,8 @@ class ScoredRunSettings(RunSettings):
     )
     skip_bad_images: bool = setting(
         False,
-        "Leave out pictures that cannot be decoded, or are too long and thin to be cut, and name them; otherwise the "
-        "first one is an error.",
+        "Leave out pictures that are missing, cannot be decoded, or are too long and thin to be cut, and name them; "
+        "otherwise the first one is an error, and so are all missing ones.",
     )
     holdout_fraction: float | None = setting(
         None,
@@ -258,11 +263,21 @@ class ScoredRunSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.table_options()
         check_not_negative(self, "plcc_weight")
         check_counts(self, "shorter_side")
         for name in ("fault_pairs", "view_pairs"):
             if not 0 <= getattr(self, name) <= self.batch_size:
                 raise ValueError(f"`{name}` must lie between 0 and `batch_size`, got {getattr(self, name)}.")
+
+    def table_options(self) -> TableOptions:
+        """Return how the table is read; raise a ValueError if one column is to have two meanings."""
+        return TableOptions(
+            image_column=self.image_column,
+            score_column=self.score_column,
+            split_column=self.split_column,
+            skip_missing=self.skip_bad_images,
+        )
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ from scored import NAMES, write, write_csv, write_parquet, write_shard
 from musiq_hf.data.loading import READERS, load_data, load_pictures, load_scored_images
 from musiq_hf.pictures.finding import find_pictures
 from musiq_hf.pictures.opening import open_picture
-from musiq_hf.training.finetuning import _load_parts
+from musiq_hf.training.finetuning import load_splits
 from musiq_hf.training.settings import FinetuneSettings
 
 
@@ -78,7 +78,7 @@ def test_training_checks_the_range_of_its_settings(folder):
         data=csv, model="scratch:musiq-tiny", output_dir="", image_root=str(folder / "photos"), score_range=(0, 100)
     )
     with pytest.raises(ValueError, match="line 3: `mos` must be a number in 0..100, got 500"):
-        _load_parts(settings)
+        load_splits(settings, score_range=settings.score_range)
 
 
 def test_data_sets_are_read_by_their_names(koniq):
@@ -133,5 +133,6 @@ def test_arguments_of_other_formats_are_refused_and_those_of_a_format_are_its_ow
     own = {
         name: set(inspect.signature(reader).parameters) - {"data", "score_range"} for name, reader in READERS.items()
     }
-    assert own["csv"] == {"image_root"} and own["parquet"] == {"image_root", "streaming"}
-    assert own["webdataset"] == own["hub"] == {"streaming"} and own["imagefolder"] == set()
+    assert own["table"] == {"image_root", "options"} and own["parquet"] == {"image_root", "streaming", "options"}
+    assert own["webdataset"] == {"streaming"} and own["hub"] == {"streaming", "options"}
+    assert own["imagefolder"] == {"options"}
