@@ -23,6 +23,7 @@ from ..data.loading import load_data
 from ..data.splits import choose_groups, identify_pictures, split_data
 from ..hub.checkpoints import save_checkpoint
 from ..hub.model_card import CheckpointCard
+from ..hub.publishing import check_upload, upload
 from ..metrics.correlation import MIN_PICTURES, quality_metrics
 from ..metrics.distributions import opinion_scores
 from ..metrics.report_files import StoredMetrics, write_metrics
@@ -214,7 +215,7 @@ def write_card(
     recipe = flatten_settings(settings) | {"schedule": "cosine", "augmentation": "flips"}
     recipe |= {"processes": num_processes()} if num_processes() > 1 else {}
     unsaid = {"data", "output_dir", "model", "teacher", "image_root", "data_description", "resume", "num_workers"}
-    unsaid |= {"image_column", "score_column", "split_column"}
+    unsaid |= {"image_column", "score_column", "split_column", "save_steps", "push_to_hub"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     said = {
         key: value for key, value in recipe.items() if key not in unsaid and not _is_off(type(settings), key, value)
@@ -443,12 +444,15 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
         that chose the epoch; "validation" and "test" follow if the data have them and they did not choose it.
 
     Raises:
-        ValueError: If data, model or settings are wrong; nothing has been trained then.
+        ValueError: If data, model or settings are wrong; nothing has been trained then. Also if the upload fails; then
+            the checkpoint is saved.
     """
     require("scipy.stats", extra="train")
     set_seed(settings.seed)
     checkpoint = find_last_checkpoint(settings)
     check_start(settings)
+    if settings.push_to_hub is not None:
+        check_upload(settings.push_to_hub)
     parts = part_pictures(settings, load_splits(settings, score_range=settings.score_range))
     trainer = _make_trainer(settings, parts.train, parts.measured["selection"])
     train_to_end(trainer, settings, checkpoint)
@@ -456,4 +460,7 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     weights = trainer.trained_weights() if settings.lora_rank is None else model.state_dict()
     save_trained(trainer, settings, model, weights=weights)
     _calibrate(trainer, settings, parts.measured["selection"])
-    return measure_saved(trainer, settings, parts, command=command)
+    report = measure_saved(trainer, settings, parts, command=command)
+    if settings.push_to_hub is not None and trainer.is_world_process_zero():
+        upload(load_quality(settings.output_dir)[0], settings.push_to_hub, settings.output_dir)
+    return report

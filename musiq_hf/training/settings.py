@@ -164,7 +164,16 @@ class RunSettings:
     report_to: str = setting(
         "none", "Tracker that the losses are reported to.", choices=("none", "tensorboard", "trackio")
     )
-    resume: bool = setting(False, "Continue from the last checkpoint in `output_dir`.")
+    save_steps: int | None = setting(
+        None,
+        "Save a checkpoint every so many steps, for runs whose epochs take long; None saves at the end of each epoch. "
+        "Ctrl-C and SIGTERM save one in any case.",
+    )
+    resume: bool = setting(
+        False,
+        "Continue from the last checkpoint in `output_dir`, or start where there is none yet, so that one command may "
+        "be repeated until the run is done.",
+    )
 
     def __post_init__(self) -> None:
         """Raise a ValueError for wrong values, some of which would otherwise fail after hours."""
@@ -173,6 +182,7 @@ class RunSettings:
         check_counts(
             self, "max_steps", "batch_size", "gradient_accumulation_steps", "eval_batch_size", "early_stopping"
         )
+        check_counts(self, "save_steps")
         check_not_negative(self, "learning_rate", "weight_decay", "num_workers", "max_grad_norm")
         check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction", "ema_decay")
         if self.compile and not self.fixed_shapes:
@@ -310,6 +320,9 @@ class FinetuneSettings(ScoredRunSettings):
     group_by_length: bool = setting(False, "Put pictures with about as many patches into one batch, for less padding.")
     score_range: tuple[float, float] | None = setting(
         None, "Lowest and highest possible score, noted in the configuration.", metavar=("LOW", "HIGH")
+    )
+    push_to_hub: str | None = setting(
+        None, "Repository on the Hub to which the finished checkpoint is uploaded.", metavar="OWNER/NAME"
     )
 
     def __post_init__(self) -> None:
