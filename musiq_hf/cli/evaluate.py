@@ -33,7 +33,8 @@ accelerate launch -m musiq_hf.cli evaluate --runs 10 --recipe koniq --data koniq
 # Arguments of measuring alone, of repeated training alone, and of both. None marks those that were not given.
 MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble", "write_calibration")
 REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
-SHARED = ("dataset", "image_root", "group_by", "shorter_side", "num_workers")
+COLUMNS = ("image_column", "score_column", "split_column")
+SHARED = ("dataset", "image_root", *COLUMNS, "group_by", "shorter_side", "num_workers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", nargs="+", help=texts["data"])
     add("--dataset", help=texts["dataset"])
     add("--image_root", help=texts["image_root"])
+    for name in COLUMNS:
+        add(f"--{name}", help=texts[name])
     add("--model", nargs="+", help=texts["models"])
     add("--shorter_side", type=int, help=texts["shorter_side"])
     add("--num_workers", type=int, help=texts["num_workers"])

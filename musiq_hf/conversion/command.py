@@ -65,7 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("output", help="new directory; with --to_original the new file")
     add("--name", help="in the card; a published one adds what is known (default: the published name, or the file's)")
     add("--push_to_hub", metavar="REPO_ID", help="upload the directory")
-    add("--to_original", action="store_true", help="the other way: a Hugging Face directory to the original's file")
+    add(
+        "--to_original", action="store_true", help="the other way: a Hugging Face directory to a file as its name ends"
+    )
     for converter in CONVERTERS.values():
         converter.add_arguments(parser)
 

@@ -14,7 +14,7 @@ from .infer_config import Flags
 from .key_mapping import ORIGINAL, ORIGINAL_PREFIX, to_ours
 from .original import to_original
 from .protocol import Conversion
-from .published import PREFIX, PUBLISHED, dataset_of, download, published_name
+from .published import PREFIX, PUBLISHED, check_name, dataset_of, download, published_name
 from .weights import build_model, check_back, infer_checked
 
 PYIQA_PREFIX = "transformer_encoder."  # most names in pyiqa's state dict begin so
@@ -85,6 +85,7 @@ def convert(path: Path, output: Path, *, name: str | None = None, flags: Flags |
     check_free(output)
     checkpoint = read_checkpoint(path)
     config = infer_checked(checkpoint, flags or Flags(), score_range=dataset.score_range if dataset else None)
+    check_name(name, num_labels=config.num_labels, num_scales=config.num_scales)
     ours, _ = to_ours(checkpoint.arrays, source=checkpoint.source)
     difference = write_checkpoint(
         build_model(config, ours),
@@ -143,7 +144,7 @@ class MusiqConverter:
         return convert(path, output, name=name, flags=Flags(use_native_resolution=native, **values))
 
     def to_original(self, directory: Path, output: Path) -> int:
-        """Write the original's `.npz`, by `to_original` of the module `original`."""
+        """Write the original's `.npz` or pyiqa's `.pth`, by `to_original` of the module `original`."""
         return to_original(directory, output)
 
 

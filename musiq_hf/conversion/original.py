@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion back of MUSIQ, from a Hugging Face directory to the `.npz` that the original's program reads."""
+"""Conversion back of MUSIQ, from a Hugging Face directory to the original's `.npz` or pyiqa's `.pth`."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
 
 from ..common.files import replace_file
 from ..models.musiq.configuration_musiq import MusiqConfig
 from ..scoring.loading import check_checkpoint, find_weight_files, load_config
 from .directories import check_directory
-from .key_mapping import ours_to_original
+from .key_mapping import PYIQA, from_ours, ours_to_original
 from .protocol import Array
 from .weights import MODELS
 
@@ -50,22 +51,49 @@ def _check_expressible(config: MusiqConfig) -> None:
         )
 
 
+def _write_npz(path: Path, state: dict[str, Array], num_attention_heads: int) -> int:
+    arrays, _ = ours_to_original(state, num_attention_heads=num_attention_heads)
+    with replace_file(path) as temporary, temporary.open("xb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    return len(arrays)
+
+
+def _write_pth(path: Path, state: dict[str, Array], num_attention_heads: int) -> int:
+    arrays, _ = from_ours(state, target=PYIQA, num_attention_heads=num_attention_heads)
+    has_softmax = len(arrays["head.bias"]) > 1  # beside the layer, in pyiqa's head for several labels
+    tensors = {
+        name.replace("head.", "head.0.") if has_softmax else name: torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in arrays.items()
+    }
+    with replace_file(path) as temporary, temporary.open("xb") as file:
+        torch.save(tensors, file)
+    return len(tensors)
+
+
+WRITERS = {".npz": _write_npz, ".pth": _write_pth}  # by the end of the name
+
+
 def to_original(directory: Path, output: Path) -> int:
-    """Write the original's `.npz` from a Hugging Face directory.
+    """Write the original's `.npz` or pyiqa's `.pth` from a Hugging Face directory, as the name of the file ends.
 
     The original knows no `score_offset` and `score_scale`, so the weights of the head absorb them.
 
     Args:
         directory: Directory that holds config.json and weights.
-        output: File to write, which must not exist.
+        output: File to write, which must not exist; its name ends in .npz or .pth.
 
     Returns:
         The number of arrays in the file.
 
     Raises:
         ValueError: If there is no such directory, the weights do not fit, the original cannot express the model, or
-            the output exists.
+            the output exists or ends otherwise.
     """
+    write = WRITERS.get(output.suffix.lower())
+    if write is None:
+        raise ValueError(
+            f"The original's file ends in .npz, and pyiqa's in .pth, got {output}. Change the end of the name."
+        )
     if output.exists():
         raise ValueError(f"{output} exists. Choose another name, or remove it first.")
     config, state = _load_strictly(directory)
@@ -74,8 +102,5 @@ def to_original(directory: Path, output: Path) -> int:
         weight, bias = (state[f"head.classifier.{name}"].astype(np.float64) for name in ("weight", "bias"))
         state["head.classifier.weight"] = (weight * config.score_scale).astype(np.float32)
         state["head.classifier.bias"] = (bias * config.score_scale + config.score_offset).astype(np.float32)
-    arrays, _ = ours_to_original(state, num_attention_heads=config.num_attention_heads)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(output) as temporary, temporary.open("xb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    return len(arrays)
+    return write(output, state, config.num_attention_heads)

@@ -27,6 +27,7 @@ class Dataset:
 
     Attributes:
         file: Name of the checkpoint's file.
+        num_labels: Number of outputs of its head.
         training_data: One or two sentences about the data.
         recipe: Sentences about the training, as the paper states it (section 4.2).
         score_range: Lowest and highest opinion score. None if the head predicts no opinion score, or a distribution,
@@ -37,6 +38,7 @@ class Dataset:
     file: str
     training_data: str
     recipe: str
+    num_labels: int = 1
     score_range: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
 
@@ -89,6 +91,7 @@ DATASETS = {
         recipe=_describe_fine_tuning(
             "0.12", 20, 512, "the earth mover's distance (r = 2) between score distributions"
         ),
+        num_labels=10,
         notes=(
             "The score is an aesthetic one: how much the raters of a photography contest liked a picture, not how "
             "technically sound it is.",
@@ -98,6 +101,7 @@ DATASETS = {
         file="imagenet_pretrain.npz",
         training_data="ImageNet: classification of 1,000 classes, as a start for fine-tuning on opinion scores.",
         recipe=f"{_PRETRAINING}, random crops, RandAugment and mixup. As the paper states it.",
+        num_labels=1000,
         notes=("This checkpoint classifies and predicts no quality. Fine-tune it before you score pictures.",),
     ),
 }
@@ -114,6 +118,26 @@ def dataset_of(name: str) -> Dataset | None:
     """Return the data set behind a published checkpoint, by its name; None if the name is not a published one."""
     short = published_name(name)
     return None if short is None else DATASETS[short.removesuffix(SINGLE_SUFFIX)]
+
+
+def check_name(name: str, *, num_labels: int, num_scales: int) -> None:
+    """Raise a ValueError if a name is that of a published checkpoint which cannot be this one.
+
+    Args:
+        name: Name for the card, on which a published one adds what is known of it.
+        num_labels: Number of outputs of the head.
+        num_scales: Number of scales, the native resolution included.
+    """
+    dataset, short = dataset_of(name), published_name(name)
+    if dataset is None or short is None:
+        return
+    is_single = short.endswith(SINGLE_SUFFIX)
+    if dataset.num_labels != num_labels or is_single != (num_scales == 1):
+        scales = "one scale" if is_single else "several scales"
+        raise ValueError(
+            f"{name!r} is a published checkpoint with {dataset.num_labels} label(s) and {scales}, but this file has "
+            f"{num_labels} and {num_scales}. Give another name with `--name`, or the card would say what is wrong."
+        )
 
 
 def url_of(name: str, *, location: str = LOCATION) -> str:

@@ -2,6 +2,7 @@
 """Pictures with opinion scores: one's own tables, shards and folders, data of the Hub, and the public data sets."""
 
 from .batches import open_row
+from .columns import TableOptions
 from .loading import load_data, load_pictures, load_scored_images
 from .public_sets import (
     DATA_SETS,
@@ -18,6 +19,7 @@ from .splits import SPLITS, draw_strata, read_listed_parts, split_at_random
 __all__ = [
     "DATA_SETS",
     "SPLITS",
+    "TableOptions",
     "draw_strata",
     "load_ava",
     "load_biq2021",

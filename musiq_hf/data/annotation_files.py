@@ -4,6 +4,7 @@
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,35 @@ from ..common.extras import require
 from ..pictures.csv_rows import CsvRow, open_csv
 
 Range = tuple[float, float] | None  # lowest and highest possible score
+NUM_NAMED = 10  # missing pictures that a message names
+
+
+@dataclass
+class MissingPictures:
+    """Pictures that a table names and that are not there, gathered so that one message names them all.
+
+    Attributes:
+        is_allowed: Whether nothing is gathered, because `readable_rows` leaves such pictures out later.
+        found: File, line and path of each one.
+    """
+
+    is_allowed: bool = False
+    found: list[str] = field(default_factory=list)
+
+    def note(self, path: str, where: str) -> None:
+        """Note the path of a missing picture, and the file and line that name it."""
+        if not self.is_allowed:
+            self.found.append(f"{where}: picture {path} does not exist")
+
+    def check(self) -> None:
+        """Raise a ValueError that names the missing pictures, if there are any: ten of them, and the number."""
+        if not self.found:
+            return
+        advice = "Check `--image_root`; training goes on without them with `--skip_bad_images`."
+        if len(self.found) == 1:
+            raise ValueError(f"{self.found[0]}. {advice.replace('them', 'it')}")
+        named = "; ".join(self.found[:NUM_NAMED]) + ("; ..." if len(self.found) > NUM_NAMED else "")
+        raise ValueError(f"{named}. {len(self.found):,} pictures are missing. {advice}")
 
 
 def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, high: float = math.inf) -> float:
@@ -115,20 +145,33 @@ def check_row(row: CsvRow, path: Path) -> str:
     return where
 
 
-def read_excel(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the rows of the first sheet of an Excel file (.xlsx) as `read_table` does."""
+def read_sheet(path: Path) -> tuple[list[Any], list[tuple[str, list[Any]]]]:
+    """Read the first sheet of an Excel file (.xlsx).
+
+    Returns:
+        The cells of the first row, and (file and line, cells) of each other row that is not empty.
+
+    Raises:
+        ValueError: If it is no such file.
+        ImportError: If openpyxl is missing.
+    """
     openpyxl = require("openpyxl", extra="train")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        lines = list(book.worksheets[0].iter_rows(values_only=True))
+        lines = [list(cells) for cells in book.worksheets[0].iter_rows(values_only=True)]
         book.close()
     except Exception as error:  # zip, XML and format errors of openpyxl share no base class
         raise ValueError(f"{path}: an Excel file (.xlsx) was expected, but it is none ({error}).") from error
-    header = lines[0] if lines else ()
+    rows = [(f"{path}, line {number}", cells) for number, cells in enumerate(lines[1:], start=2)]
+    return lines[0] if lines else [], [(where, cells) for where, cells in rows if any(c is not None for c in cells)]
+
+
+def read_excel(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the rows of the first sheet of an Excel file (.xlsx) as `read_table` does."""
+    header, rows = read_sheet(path)
     check_columns(header, needed, source=str(path), expected=", ".join(needed))
-    for number, cells in enumerate(lines[1:], start=2):
-        if any(cell is not None for cell in cells):  # a row is as long as its last filled cell
-            yield f"{path}, line {number}", dict.fromkeys(header) | dict(zip(header, cells, strict=False))
+    for where, cells in rows:  # a row is as long as its last filled cell
+        yield where, dict.fromkeys(header) | dict(zip(header, cells, strict=False))
 
 
 def read_fields(path: Path, count: int, expected: str) -> Iterator[tuple[str, list[str]]]:
@@ -172,15 +215,17 @@ class Pictures:
         image_root: Folder that the names start from. None takes the first of `usual` that is beside the annotations,
             or the folder of the annotations.
         usual: Names of folders that hold the pictures as published.
+        skip_missing: Whether pictures that are not there are no error here, because they are left out later.
     """
 
-    def __init__(self, annotations: Path, image_root: str | None, *, usual: Sequence[str]):
+    def __init__(self, annotations: Path, image_root: str | None, *, usual: Sequence[str], skip_missing: bool = False):
         if image_root is not None and not Path(image_root).is_dir():
             raise ValueError(f"`--image_root` {image_root}: no such folder. Give the one that holds the pictures.")
         folders = [Path(os.path.normpath(annotations.parent / name)) for name in usual]
         found = [folder for folder in folders if folder.is_dir()] or [annotations.parent]
         self.root = found[0] if image_root is None else Path(image_root)
         self.listings: dict[Path, dict[str, str]] = {}
+        self.missing = MissingPictures(is_allowed=skip_missing)
 
     def find(self, name: str) -> str | None:
         """Find the path of a picture; None if it is not there."""
@@ -193,12 +238,17 @@ class Pictures:
         return None if listed is None else str(path.parent / listed)
 
     def require(self, name: Any, where: str) -> str:
-        """Find the path of a picture; raise a ValueError that starts with `where` if it is not there."""
+        """Find the path of a picture, and note in `missing` if it is not there.
+
+        Raises:
+            ValueError: If there is no name; the message starts with `where`.
+        """
         if not name:
             raise ValueError(f"{where}: the name of a picture was expected, but there is none.")
         found = self.find(str(name))
         if found is None:
-            raise ValueError(f"{where}: picture {self.root / str(name)} does not exist. Check `--image_root`.")
+            found = str(self.root / str(name))
+            self.missing.note(found, where)
         return found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with opinion scores: CSV, imagefolder, parquet, WebDataset and Hub data, and the public data sets."""
+"""Pictures with opinion scores: tables, imagefolder, parquet, WebDataset and Hub data, and the public data sets."""
 
 import glob
 import inspect
@@ -7,18 +7,21 @@ import itertools
 import os
 import tarfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pictures.finding import find_pictures
 from ..pictures.lazy import check_path
-from .annotation_files import Range, check_range, check_score, check_unit
+from .annotation_files import MissingPictures, Range, check_range, check_score, check_unit
+from .columns import TableOptions
 from .image_folders import METADATA, read_image_folder
 from .public_sets import DATA_SETS
 from .shards import make_shard_features, read_shards
 from .split_files import find_split_files
 from .splits import PROTOCOL, check_split_name, find_reference_column, split_at_random
 from .tables import (
+    EXCEL_SUFFIXES,
     EXPECTED,
     check_rows,
     check_scored_columns,
@@ -26,7 +29,8 @@ from .tables import (
     check_stream,
     has_paths,
     make_table_features,
-    read_scores_csv,
+    read_score_table,
+    rename_columns,
     split_by_column,
 )
 
@@ -34,12 +38,20 @@ if TYPE_CHECKING:
     import datasets
 
 PATTERNS = {"parquet": "*.parquet", "webdataset": "*.tar"}
+TABLE_SUFFIXES = (".csv", ".tsv", *EXCEL_SUFFIXES)
+OTHER_SHEETS = (".xls", ".xlsb", ".ods", ".numbers")
 OWNED = "`--image_root` belongs to a CSV, or to parquet files with paths, but {} is none. Leave it out."
+UNNAMED = (
+    "`--image_column`, `--score_column` and `--split_column` name columns of one's own tables, but {} is none. Leave "
+    "them out."
+)
 # Error messages for arguments that a format does not take.
 REFUSALS = {
     "image_root": OWNED,
+    "options": UNNAMED,
     "streaming": "{}: parquet files, WebDataset shards and Hub data can be streamed. Leave it out.",
 }
+USUAL = TableOptions()
 HUB_OR_FOLDER = "an imagefolder or a data set of the Hub"
 Splits = dict[str, Any]  # data sets or streams by the names of their splits
 
@@ -54,9 +66,11 @@ def _find_format(data: str) -> str:
         return next(found, "imagefolder")
     suffix = path.suffix.lower()
     name = {Path(pattern).suffix: name for name, pattern in PATTERNS.items()}.get(suffix)
+    if suffix in OTHER_SHEETS:
+        raise ValueError(f"{data}: of spreadsheets, .xlsx files are read. Save it as one, or as CSV.")
     if path.is_file():
-        return name or "csv"
-    if suffix == ".csv" or (name and not glob.glob(data)):
+        return name or "table"
+    if suffix in TABLE_SUFFIXES or (name and not glob.glob(data)):
         raise ValueError(f"{data}: no such file. Give a table with {EXPECTED}.")
     return name or "hub"
 
@@ -117,27 +131,36 @@ def _check_filled(splits: Splits, data: str) -> None:
 
 def _check_splits(splits: Splits, data: str, check: Callable[..., Any], *arguments: Any) -> Splits:
     """Check the names of splits, and apply a check to the rows of each one."""
-    checked = {}
-    for split, rows in splits.items():
-        check_split_name(split, where=data)
-        checked[split] = check(rows, f"{data}, split {split}", *arguments)
+    checked: Splits = {}
+    for name, rows in splits.items():
+        split = check_split_name(name, where=data)
+        if split in checked:
+            raise ValueError(f"{data}: {name!r} is another name of a split that it has already ({split}). Join them.")
+        checked[split] = check(rows, f"{data}, split {name}", *arguments)
     return checked
 
 
-def _read_csv(data: str, *, image_root: str | None, score_range: Range) -> Splits:
+def _read_table(data: str, *, image_root: str | None, options: TableOptions, score_range: Range) -> Splits:
     root = Path(data).parent if image_root is None else Path(image_root)
-    rows = read_scores_csv(Path(data), root, score_range)
+    missing = MissingPictures(is_allowed=options.skip_missing)
+    rows = read_score_table(Path(data), root, score_range, options=options, missing=missing)
     _check_filled({"train": rows}, data)
+    missing.check()
     return _check_splits(split_by_column(rows, data), data, check_scores, score_range)
 
 
-def _read_parquet(data: str, *, image_root: str | None, streaming: bool, score_range: Range) -> Splits:
+def _read_parquet(
+    data: str, *, image_root: str | None, streaming: bool, options: TableOptions, score_range: Range
+) -> Splits:
     kind, files = "parquet files", _locate_files(data, PATTERNS["parquet"])
     first = next(iter(files.values()))[0]
     folder = Path(data) if Path(data).is_dir() else Path(first).parent
     root = folder if image_root is None else Path(image_root)
-    features = make_table_features(_read_schema(first, data, kind))
+    schema = _read_schema(first, data, kind)
+    features = make_table_features(schema, options.rename(schema.names, source=data))
     splits = _load_files("parquet", files, data=data, kind=kind, streaming=streaming, features=features)
+    splits = {split: rename_columns(rows, options, data) for split, rows in splits.items()}
+    missing = MissingPictures(is_allowed=options.skip_missing)
     if not streaming:
         _check_filled(splits, data)
         if list(splits) == ["train"]:
@@ -147,9 +170,11 @@ def _read_parquet(data: str, *, image_root: str | None, streaming: bool, score_r
         check_scored_columns(list(rows.features), source)
         if image_root is not None and not has_paths(rows):
             raise ValueError(OWNED.format(data))
-        return (check_stream if streaming else check_rows)(rows, source, root, score_range)
+        return (check_stream if streaming else check_rows)(rows, source, root, score_range, missing)
 
-    return _check_splits(splits, data, check)
+    checked = _check_splits(splits, data, check)
+    missing.check()
+    return checked
 
 
 def _read_webdataset(data: str, *, streaming: bool, score_range: Range) -> Splits:
@@ -162,20 +187,30 @@ def _read_webdataset(data: str, *, streaming: bool, score_range: Range) -> Split
     return _check_splits(splits, data, read_shards, score_range)
 
 
-def _read_imagefolder(data: str, *, score_range: Range) -> Splits:
-    return read_image_folder(Path(data), score_range)
+def _read_imagefolder(data: str, *, options: TableOptions, score_range: Range) -> Splits:
+    return read_image_folder(Path(data), score_range, options)
 
 
-def _read_hub(data: str, *, streaming: bool, score_range: Range) -> Splits:
+def _read_hub(data: str, *, streaming: bool, options: TableOptions, score_range: Range) -> Splits:
     splits = _load(data, data=data, kind=HUB_OR_FOLDER, streaming=streaming)
+    missing = MissingPictures(is_allowed=options.skip_missing)
     if not streaming:
         _check_filled(splits, data)
-    return _check_splits(splits, data, check_stream if streaming else check_rows, Path(data), score_range)
+
+    def check(rows: Any, source: str) -> Any:
+        if rows.features is None:
+            rows = rows._resolve_features()  # a stream of JSON lines, say, tells its columns only when read
+        rows = rename_columns(rows, options, source)
+        return (check_stream if streaming else check_rows)(rows, source, Path(data), score_range, missing)
+
+    checked = _check_splits(splits, data, check)
+    missing.check()
+    return checked
 
 
 # Readers by format. A reader takes the data, `score_range`, and those arguments of `REFUSALS` that its format knows.
 READERS: Mapping[str, Callable[..., Splits]] = {
-    "csv": _read_csv,
+    "table": _read_table,
     "parquet": _read_parquet,
     "webdataset": _read_webdataset,
     "imagefolder": _read_imagefolder,
@@ -184,7 +219,12 @@ READERS: Mapping[str, Callable[..., Splits]] = {
 
 
 def load_scored_images(
-    data: str, *, image_root: str | None = None, streaming: bool = False, score_range: Range = None
+    data: str,
+    *,
+    image_root: str | None = None,
+    streaming: bool = False,
+    score_range: Range = None,
+    options: TableOptions = USUAL,
 ) -> "datasets.DatasetDict | datasets.IterableDatasetDict":
     """Read pictures and their mean opinion scores, or score distributions.
 
@@ -192,7 +232,9 @@ def load_scored_images(
         data: Name of the data. Parquet files and shards may be one file, a pattern (`"data/*.tar"`), or a folder whose
             file names tell the splits. The forms are:
             - A CSV file with columns `image` and `mos`, and perhaps `split`, `group` and `reference`. The counts
-              `c1`..`cn` of the scores 1..n may stand in place of `mos`.
+              `c1`..`cn` of the scores 1..n may stand in place of `mos`. Semicolons or tabs may stand between cells,
+              and numbers may then have a decimal comma.
+            - An Excel file (.xlsx) whose first sheet has such columns (needs openpyxl).
             - Parquet files with such columns. `image` is a picture or a path, and a list `distribution` may stand in
               place of `mos`.
             - WebDataset shards (.tar). A sample is a picture and a json with `mos` or `distribution`, or a picture and
@@ -203,6 +245,7 @@ def load_scored_images(
         image_root: Folder that paths in a CSV or in parquet files start from; None takes the folder of the file.
         streaming: Whether rows are read and checked one by one, as they are used (parquet, shards, Hub).
         score_range: Lowest and highest possible `mos`; None allows any number.
+        options: Names of the columns, and what is done about missing pictures.
 
     Returns:
         A `datasets.DatasetDict` (`IterableDatasetDict` if `streaming`) of the splits, "train" if the data name none.
@@ -218,10 +261,12 @@ def load_scored_images(
 
     check_range(score_range)
     reader = READERS[_find_format(data)]
-    arguments: dict[str, Any] = {"image_root": image_root, "streaming": streaming}
+    arguments: dict[str, Any] = {"image_root": image_root, "streaming": streaming, "options": options}
     known = inspect.signature(reader).parameters
+    # Shards hold their pictures: none is missing, whatever is done about it.
+    unset = (None, False, USUAL, replace(USUAL, skip_missing=True))
     for name in [name for name in arguments if name not in known]:
-        if arguments.pop(name) not in (None, False):
+        if arguments.pop(name) not in unset:
             raise ValueError(REFUSALS[name].format(data))
     splits = reader(data, score_range=score_range, **arguments)
     return (datasets.IterableDatasetDict if streaming else datasets.DatasetDict)(splits)
@@ -243,6 +288,7 @@ def load_data(
     image_root: str | None = None,
     split_seed: int | None = None,
     score_range: Range = None,
+    options: TableOptions = USUAL,
 ) -> "datasets.DatasetDict":
     """Read one's own scores or a public data set by its name, as the command line does.
 
@@ -255,6 +301,7 @@ def load_data(
             that the data name, or the official ones, or seed 0 where a public data set has none.
         score_range: Lowest and highest possible `mos`, of a public data set in the unit of its reader. None allows any
             number, or the data set's own range.
+        options: Names of the columns of one's own table, and what is done about missing pictures.
 
     Returns:
         The splits.
@@ -264,12 +311,16 @@ def load_data(
     """
     check_range(score_range)
     if dataset in DATA_SETS:
-        known = DATA_SETS[dataset](data, image_root=image_root, split_seed=split_seed)
+        if options.list_given():
+            raise ValueError(UNNAMED.format(f"`--dataset {dataset}`"))
+        # AVA's reader leaves out missing pictures in any case.
+        skipping = {"skip_missing": True} if options.skip_missing and dataset != "ava" else {}
+        known = DATA_SETS[dataset](data, image_root=image_root, split_seed=split_seed, **skipping)
         _check_known(known, data, score_range)
         return known
     if dataset != "scores":
         raise ValueError(f"`dataset` must be scores, {', '.join(DATA_SETS)}, got {dataset!r}.")
-    splits = load_scored_images(data, image_root=image_root, score_range=score_range)
+    splits = load_scored_images(data, image_root=image_root, score_range=score_range, options=options)
     if split_seed is None:
         return splits
     import datasets
@@ -278,12 +329,13 @@ def load_data(
     return split_at_random(rows, fractions=PROTOCOL, seed=split_seed, by=find_reference_column(rows))
 
 
-def load_pictures(data: str, *, image_root: str | None = None) -> "datasets.Dataset":
+def load_pictures(data: str, *, image_root: str | None = None, options: TableOptions = USUAL) -> "datasets.Dataset":
     """Read pictures without scores: all files below a folder, or the train pictures of scored data.
 
     Args:
         data: Folder, see `find_pictures`, or data that `load_scored_images` reads.
         image_root: Folder that paths in a CSV or in parquet files start from; None takes the folder of the file.
+        options: Names of the columns, and what is done about missing pictures.
 
     Returns:
         Rows with the column `image` (undecoded), those of a folder in the order of their names.
@@ -294,11 +346,13 @@ def load_pictures(data: str, *, image_root: str | None = None) -> "datasets.Data
     import datasets
 
     if not Path(data).is_dir():
-        splits = load_scored_images(data, image_root=image_root)
+        splits = load_scored_images(data, image_root=image_root, options=options)
         if "train" not in splits:
             raise ValueError(f"{data}: a `train` split is needed, got {sorted(splits)}. Rename one.")
         return splits["train"].select_columns("image")
     if image_root is not None:
         raise ValueError(OWNED.format(data))
+    if options.list_given():
+        raise ValueError(UNNAMED.format(data))
     files = [str(path) for path in find_pictures(data)]
     return datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image(decode=False))

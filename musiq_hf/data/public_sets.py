@@ -2,12 +2,14 @@
 """Readers of the public data sets of image quality: annotation files in, pictures with scores and splits out.
 
 The paper describes most of them in section 4.1. Users import from `musiq_hf.data`. Every reader takes the annotation
-file, or the folder in which it has its usual name, and two more arguments:
+file, or the folder in which it has its usual name, and three more arguments:
 
 - `image_root` is the folder that the names of the pictures start from. None takes a folder with the usual name beside
   the annotations, or the folder of the annotations. Names are matched without regard to case.
 - `split_seed` is the seed of the random protocol split, 80 % `train` and 20 % `test`. None takes the official split
   where there is one, and else seed 0.
+- `skip_missing` keeps rows whose picture does not exist; fine-tuning leaves them out (`--skip_bad_images`). `load_ava`
+  leaves them out itself.
 
 It returns columns `image` (undecoded) and `mos`, or `distribution` (fractions that sum to 1). A row that is a
 distorted copy or a patch of a picture has that picture's name as `reference`. All rows of one reference belong to one
@@ -55,7 +57,12 @@ logger = logging.get_logger(__name__)
 
 
 def load_koniq(
-    annotations: str, *, image_root: str | None = None, split_seed: int | None = None, distribution: bool = False
+    annotations: str,
+    *,
+    image_root: str | None = None,
+    split_seed: int | None = None,
+    skip_missing: bool = False,
+    distribution: bool = False,
 ) -> "datasets.DatasetDict":
     """Read KonIQ-10k: 10,073 photographs, scores 0..100.
 
@@ -64,6 +71,7 @@ def load_koniq(
             or `koniq10k_scores_and_distributions.csv`, which names none (and keeps the 0..100 scores in `MOS_zscore`).
         image_root: Folder of the pictures, see the module; usually `1024x768`, the pictures that the paper uses.
         split_seed: Seed of the split, see the module; the paper draws ten random splits.
+        skip_missing: Whether missing pictures are no error, see the module.
         distribution: Whether rows hold the distribution over the scores 1..5 instead of `mos`.
 
     Returns:
@@ -75,7 +83,7 @@ def load_koniq(
     path = find_annotation_file(
         annotations, ("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv")
     )
-    pictures = Pictures(path, image_root, usual=("1024x768",))
+    pictures = Pictures(path, image_root, usual=("1024x768",), skip_missing=skip_missing)
     counts = [f"c{score}" for score in range(1, 6)]
     rows = []
     for where, cells in read_table(path, ["image_name", *(counts if distribution else ["MOS"])]):
@@ -86,13 +94,13 @@ def load_koniq(
             name = "MOS_zscore" if "MOS_zscore" in cells else "MOS"
             row["mos"] = check_number(cells[name], name=name, where=where, low=0, high=100)
         if "set" in cells:
-            row["split"] = check_split_name({"training": "train"}.get(cells["set"], cells["set"]), where=where)
+            row["split"] = check_split_name(cells["set"], where=where)
         rows.append(row)
-    return make_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed, missing=pictures.missing)
 
 
 def load_spaq(
-    annotations: str, *, image_root: str | None = None, split_seed: int | None = None
+    annotations: str, *, image_root: str | None = None, split_seed: int | None = None, skip_missing: bool = False
 ) -> "datasets.DatasetDict":
     """Read SPAQ: 11,125 photographs of smartphones, scores 0..100, no official split.
 
@@ -101,6 +109,7 @@ def load_spaq(
             name, MOS and standard deviation.
         image_root: Folder of the pictures, see the module; usually `TestImage`.
         split_seed: Seed of the split, see the module.
+        skip_missing: Whether missing pictures are no error, see the module.
 
     Returns:
         The splits.
@@ -110,7 +119,7 @@ def load_spaq(
     """
     excel = "MOS and Image attribute scores.xlsx"
     path = find_annotation_file(annotations, (excel, f"Annotations/{excel}", "SPAQ_mos_std.txt"))
-    pictures = Pictures(path, image_root, usual=("TestImage", "../TestImage"))
+    pictures = Pictures(path, image_root, usual=("TestImage", "../TestImage"), skip_missing=skip_missing)
     if path.suffix.lower() == ".xlsx":
         pairs = (
             (where, cells["Image name"], cells["MOS"]) for where, cells in read_excel(path, ["Image name", "MOS"])
@@ -125,7 +134,7 @@ def load_spaq(
         }
         for where, name, mos in pairs
     ]
-    return make_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed, missing=pictures.missing)
 
 
 def _read_paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str, Any]]]]:
@@ -154,7 +163,7 @@ def _read_paq2piq_patches(path: Path) -> Iterator[tuple[str, bool, list[dict[str
 
 
 def load_paq2piq(
-    annotations: str, *, image_root: str | None = None, split_seed: int | None = None
+    annotations: str, *, image_root: str | None = None, split_seed: int | None = None, skip_missing: bool = False
 ) -> "datasets.DatasetDict":
     """Read PaQ-2-PiQ (FLIVE, LIVE-FB): 39,810 pictures and three patches of each, scores 0..100.
 
@@ -174,6 +183,7 @@ def load_paq2piq(
         split_seed: Seed with which a fifth of the pictures outside of the test set is drawn for validation. With a
             seed, `labels=640_padded.csv` may be missing, and then there are no training patches. None takes the
             validation pictures that `is_valid` marks.
+        skip_missing: Whether missing pictures are no error, see the module.
 
     Returns:
         The splits, with columns `image`, `reference` (the full picture), `mos` and `box`.
@@ -182,7 +192,7 @@ def load_paq2piq(
         ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     path = find_annotation_file(annotations, ("labels_image.csv",))
-    pictures = Pictures(path, image_root, usual=("database",))
+    pictures = Pictures(path, image_root, usual=("database",), skip_missing=skip_missing)
     test_file = find_annotation_file(str(path.parent), PAQ2PIQ_TEST)
     test = {name for name, _, _ in _read_paq2piq_patches(test_file)}
     train_file = next((path.parent / name for name in PAQ2PIQ_TRAIN if (path.parent / name).is_file()), None)
@@ -211,7 +221,7 @@ def load_paq2piq(
         rows.append({**common, "mos": mos, "box": None})
         if split == "train" and name in boxed:
             rows += ({**common, **patch} for patch in boxed[name][1])
-    return make_splits(rows, source=path, seed=None)
+    return make_splits(rows, source=path, seed=None, missing=pictures.missing)
 
 
 def _read_ava_counts(path: Path) -> Iterator[tuple[str, str, Any]]:
@@ -331,6 +341,7 @@ def load_biq2021(
     *,
     image_root: str | None = None,
     split_seed: int | None = None,
+    skip_missing: bool = False,
     validation_part: str = "validation",
 ) -> "datasets.DatasetDict":
     """Read BIQ2021: 12,000 photographs in three subsets; scores 0..100 (the files hold 0..1), `group` is the subset.
@@ -347,6 +358,7 @@ def load_biq2021(
         image_root: Folder of the pictures, see the module; usually `Images`. Extensions there differ in case from the
             files', and names hold blanks and parentheses. One file is an MPO, of which the first picture is taken.
         split_seed: Seed of the split, see the module; it splits all pictures, listed or not.
+        skip_missing: Whether missing pictures are no error, see the module.
         validation_part: Listed part of the official training pictures that is `validation`: "validation" (the 1,000)
             or "second" (the 542). "none" leaves all pictures in `train`.
 
@@ -362,7 +374,7 @@ def load_biq2021(
     folder = Path(annotations)
     files = [folder / name for name in BIQ2021_FILES if (folder / name).is_file()]
     files = files or [find_annotation_file(annotations, (*BIQ2021_FILES, "labels.csv"))]
-    pictures = Pictures(files[0], image_root, usual=("Images", "images"))
+    pictures = Pictures(files[0], image_root, usual=("Images", "images"), skip_missing=skip_missing)
     rows = []
     for file in files:
         split = BIQ2021_FILES.get(file.name)
@@ -382,11 +394,11 @@ def load_biq2021(
             )
     if any(row["group"] is None for row in rows):  # pictures were renamed
         rows = [{name: value for name, value in row.items() if name != "group"} for row in rows]
-    return make_splits(rows, source=files[0], seed=split_seed)
+    return make_splits(rows, source=files[0], seed=split_seed, missing=pictures.missing)
 
 
 def load_tid2013(
-    annotations: str, *, image_root: str | None = None, split_seed: int | None = None
+    annotations: str, *, image_root: str | None = None, split_seed: int | None = None, skip_missing: bool = False
 ) -> "datasets.DatasetDict":
     """Read TID2013: 3,000 distorted copies of 25 pictures, scores 0..9.
 
@@ -397,6 +409,7 @@ def load_tid2013(
         image_root: Folder of the pictures, see the module; usually `distorted_images`. The case of names
             differs between list and files.
         split_seed: Seed of the split, see the module.
+        skip_missing: Whether missing pictures are no error, see the module.
 
     Returns:
         The splits, with columns `image`, `mos` and `reference`.
@@ -405,18 +418,18 @@ def load_tid2013(
         ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     path = find_annotation_file(annotations, ("mos_with_names.txt",))
-    pictures = Pictures(path, image_root, usual=("distorted_images",))
+    pictures = Pictures(path, image_root, usual=("distorted_images",), skip_missing=skip_missing)
     rows = []
     for where, (mos, name) in read_fields(path, 2, "a MOS and a name"):
         if not re.fullmatch(r"i\d\d_\d\d_\d\.bmp", name, flags=re.IGNORECASE):
             raise ValueError(f"{where}: a name such as I01_01_1.bmp was expected, got {name!r}.")
         score = check_number(mos, name="MOS", where=where, low=0, high=9)
         rows.append({"image": pictures.require(name, where), "mos": score, "reference": name[:3].upper()})
-    return make_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed, missing=pictures.missing)
 
 
 def load_kadid10k(
-    annotations: str, *, image_root: str | None = None, split_seed: int | None = None
+    annotations: str, *, image_root: str | None = None, split_seed: int | None = None, skip_missing: bool = False
 ) -> "datasets.DatasetDict":
     """Read KADID-10k: 10,125 distorted copies of 81 pictures, scores 1..5; higher is better, also where called DMOS.
 
@@ -427,6 +440,7 @@ def load_kadid10k(
             distorted picture, MOS and standard deviation.
         image_root: Folder of the pictures, see the module; usually `images`.
         split_seed: Seed of the split, see the module.
+        skip_missing: Whether missing pictures are no error, see the module.
 
     Returns:
         The splits, with columns `image`, `mos` and `reference`.
@@ -435,7 +449,7 @@ def load_kadid10k(
         ValueError: If a column, a picture or a score is missing or wrong; the message names file and line.
     """
     path = find_annotation_file(annotations, ("dmos.csv", "FR_KADID_mos_std.txt"))
-    pictures = Pictures(path, image_root, usual=("images",))
+    pictures = Pictures(path, image_root, usual=("images",), skip_missing=skip_missing)
     if path.suffix.lower() == ".csv":
         columns = ["ref_img", "dist_img", "dmos"]
         lines: Iterable[tuple[str, list[str]]] = (
@@ -451,7 +465,7 @@ def load_kadid10k(
         }
         for where, fields in lines
     ]
-    return make_splits(rows, source=path, seed=split_seed)
+    return make_splits(rows, source=path, seed=split_seed, missing=pictures.missing)
 
 
 DATA_SETS: dict[str, Callable[..., "datasets.DatasetDict"]] = {

@@ -4,21 +4,7 @@
 import re
 from pathlib import Path
 
-from .splits import SPLITS
-
-# Words for the splits, as `datasets` knows them.
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
-}
+from .splits import SPLIT_WORDS, SPLITS
 
 
 def _find_split(path: Path) -> str | None:

@@ -1,21 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """Splits of scored pictures: names, random parts, and rows that are held out."""
 
+import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..common.files import data_directory
-from .annotation_files import list_column_kinds, read_table
+from ..pictures.opening import resolve_cell
+from .annotation_files import MissingPictures, list_column_kinds, read_table
 
 if TYPE_CHECKING:
     import datasets
 
 NO_GROUPS = "none"
 SPLITS = ("train", "validation", "test")
+# Words for the splits, as `datasets` knows them.
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
 PROTOCOL = {"train": 0.8, "test": 0.2}  # random splits of KonIQ-10k and SPAQ in the paper
 
 
@@ -91,23 +108,34 @@ def split_data(
             raise ValueError("`holdout_fraction=0` chooses the best epoch on a `validation` split, but there is none.")
         return splits["train"], splits["validation"]
     train = splits["train"]
-    if "reference" in train.column_names:  # no copy or patch of a held-out picture is trained on
-        parts = split_at_random(train, fractions={"train": 1 - fraction, "test": fraction}, seed=seed, by="reference")
+    if len(train) < 2:
+        raise ValueError("At least 2 training pictures are needed: one to train on, one to hold out. Give more data.")
+    by, firsts = find_reference_column(train), find_first_rows(train)
+    # No copy, patch or other row of a held-out picture is trained on.
+    if by is not None or len(set(firsts)) < len(firsts):
+        parts = split_at_random(train, fractions={"train": 1 - fraction, "test": fraction}, seed=seed, by=by)
     else:
         parts = train.train_test_split(test_size=fraction, seed=seed)
     return parts["train"], parts["test"]
 
 
 def check_split_name(name: Any, *, where: str) -> str:
-    """Return the name of a split; raise a ValueError that lists them all for any other name."""
-    if name not in SPLITS:
-        raise ValueError(f"{where}: splits are {', '.join(SPLITS)}, got {name!r}. Rename it.")
-    return str(name)
+    """Return the split that a word of `SPLIT_WORDS` stands for, in whatever case it is written.
+
+    Raises:
+        ValueError: If it is no such word; the message lists them all.
+    """
+    split = SPLIT_WORDS.get(str(name).strip().lower())
+    if split is None:
+        others = ", ".join(word for word in SPLIT_WORDS if word not in SPLITS)
+        got = "nothing" if name is None else repr(name)
+        raise ValueError(f"{where}: splits are {', '.join(SPLITS)}, also named {others}, got {got}. Rename it.")
+    return split
 
 
 def read_split_names(rows: "datasets.Dataset", *, where: str) -> list[str]:
-    """Read the column `split`; raise a ValueError for a name that is none of `SPLITS`."""
-    return [check_split_name(str(name).strip(), where=where) for name in rows["split"]]
+    """Read the splits in the column `split`; raise a ValueError for a name that stands for none."""
+    return [check_split_name(name, where=where) for name in rows["split"]]
 
 
 def part_rows(rows: "datasets.Dataset", names: Sequence[str]) -> dict[str, "datasets.Dataset"]:
@@ -183,6 +211,31 @@ def find_reference_column(rows: "datasets.Dataset") -> str | None:
     return "reference" if "reference" in rows.column_names else None
 
 
+def identify_pictures(rows: "datasets.Dataset") -> list[str | bytes]:
+    """Return for each row what only rows with the same picture share: its file, or a hash of its bytes."""
+    import datasets
+
+    if isinstance(rows.features["image"], datasets.Image):
+        rows = rows.cast_column("image", datasets.Image(decode=False))
+    return [_identify(cell) for cell in rows["image"]]
+
+
+def find_first_rows(rows: "datasets.Dataset") -> list[int]:
+    """Return for each row the number of the first row with the same picture."""
+    if "image" not in rows.column_names:
+        return list(range(len(rows)))
+    first: dict[str | bytes, int] = {}
+    return [first.setdefault(picture, row) for row, picture in enumerate(identify_pictures(rows))]
+
+
+def _identify(cell: Any) -> str | bytes:
+    """Return what two cells with the same picture share."""
+    found = resolve_cell(cell)
+    if isinstance(found, BytesIO):
+        return hashlib.sha256(found.getbuffer()).digest()
+    return os.path.realpath(found or "")
+
+
 def split_at_random(
     rows: "datasets.Dataset", *, fractions: Mapping[str, float], seed: int, by: str | None = None
 ) -> "datasets.DatasetDict":
@@ -192,7 +245,8 @@ def split_at_random(
         rows: Rows to split.
         fractions: Part of the rows (with `by`: of the groups) in each split, by its name; they sum to 1.
         seed: Seed of the order in which rows are drawn.
-        by: Column whose equal values stay together (the reference picture of a distorted one); None draws single rows.
+        by: Column whose equal values stay together (the reference picture of a distorted one); None draws single
+            pictures, and all rows of a picture stay together.
 
     Returns:
         A split for each name, rows in their old order.
@@ -206,13 +260,14 @@ def split_at_random(
         raise ValueError(f"`fractions` must be positive and sum to 1, got {dict(fractions)}.")
     if by is not None and by not in rows.column_names:
         raise ValueError(f"`by` must be one of the columns {rows.column_names}, got {by!r}.")
-    keys = list(range(len(rows))) if by is None else rows[by][:]
+    keys: list[Any] = find_first_rows(rows) if by is None else rows[by][:]
     if None in keys:
         raise ValueError(f"Row {keys.index(None)} has no `{by}`. Name it in every row, or leave out the column.")
     units = sorted(set(keys))
     parts = draw_parts(len(units), list(fractions.values()), seed)
     if not all(len(part) for part in parts):
-        raise ValueError(f"{len(units)} {by or 'row'}s are too few for the splits {dict(fractions)}. Give more data.")
+        kind = by or "picture"
+        raise ValueError(f"{len(units)} {kind}s are too few for the splits {dict(fractions)}. Give more data.")
     home = {units[unit]: name for name, part in zip(fractions, parts, strict=True) for unit in part}
     indices: dict[str, list[int]] = {name: [] for name in fractions}
     for index, key in enumerate(keys):
@@ -220,7 +275,9 @@ def split_at_random(
     return datasets.DatasetDict({name: rows.select(chosen) for name, chosen in indices.items()})
 
 
-def make_splits(rows: list[dict[str, Any]], *, source: Path, seed: int | None) -> "datasets.DatasetDict":
+def make_splits(
+    rows: list[dict[str, Any]], *, source: Path, seed: int | None, missing: MissingPictures | None = None
+) -> "datasets.DatasetDict":
     """Make splits of the rows of a public data set.
 
     Args:
@@ -228,12 +285,15 @@ def make_splits(rows: list[dict[str, Any]], *, source: Path, seed: int | None) -
         source: Annotation file, for the error message.
         seed: Seed of the protocol split, which keeps rows of one `reference` together. None splits by `split` where
             rows have one, and else takes seed 0.
+        missing: Pictures that were looked for and are missing; None if none was.
 
     Raises:
-        ValueError: If there are no rows.
+        ValueError: If there are no rows, or pictures are missing.
     """
     import datasets
 
+    if missing is not None:
+        missing.check()
     if not rows:
         raise ValueError(f"{source}: no rows. Give the whole annotation file.")
     names = [row.pop("split", None) for row in rows]

@@ -17,6 +17,7 @@ from ..common.checks import check_counts
 from ..common.devices import without_accelerator
 from ..common.extras import require
 from ..data.batches import RowPicture, lazy_row
+from ..data.columns import TableOptions
 from ..data.loading import load_data
 from ..data.splits import choose_groups, choose_split
 from ..hub.card_updates import check_card_directory, renew_card
@@ -54,6 +55,13 @@ class EvaluationSettings:
     image_root: str | None = _setting(
         "directory that the paths of a table start from (default: the table's own)", default=None
     )
+    image_column: str | None = _setting("column of a table with the pictures (default: image)", default=None)
+    score_column: str | None = _setting(
+        "column of a table with the scores (default: mos or distribution)", default=None
+    )
+    split_column: str | None = _setting(
+        "column of a table with the splits (default: split, if there is one)", default=None
+    )
     split: str | None = _setting("split to measure on (default: test if there is one, else validation)", default=None)
     split_seed: int | None = _setting("seed of a random split (default: the data's own split)", default=None)
     group_by: str | None = _setting(
@@ -79,12 +87,19 @@ class EvaluationSettings:
         """Raise a ValueError for wrong values, some of which would otherwise fail late."""
         check_counts(self, "batch_size", "num_resamples", "shorter_side")
         check_preset(self.preset)
+        self.table_options()
         if self.num_workers < 0:
             raise ValueError(f"`num_workers` must be at least 0, got {self.num_workers}.")
         if self.ensemble and len(self.models) < 2:
             raise ValueError(f"`ensemble` is the mean of several checkpoints, got {len(self.models)}. Name more.")
         if self.write_calibration and len(self.data) > 1:
             raise ValueError(f"`write_calibration` needs one data set, got {len(self.data)}. Leave out the others.")
+
+    def table_options(self) -> TableOptions:
+        """Return the names of the columns; raise a ValueError if one column is to have two meanings."""
+        return TableOptions(
+            image_column=self.image_column, score_column=self.score_column, split_column=self.split_column
+        )
 
     def scoring_options(self) -> ScoringOptions:
         """Return the keywords of `score_pictures`."""
@@ -220,7 +235,11 @@ def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
     measured = []
     for title, data in zip(_shorten_names(settings.data), settings.data, strict=True):
         splits = load_data(
-            data, dataset=settings.dataset, image_root=settings.image_root, split_seed=settings.split_seed
+            data,
+            dataset=settings.dataset,
+            image_root=settings.image_root,
+            split_seed=settings.split_seed,
+            options=settings.table_options(),
         )
         split = choose_split(list(splits), settings.split, source=data)
         rows = splits[split]

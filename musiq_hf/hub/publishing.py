@@ -8,6 +8,9 @@ version. Where `musiq_hf` is imported, its own classes are used instead.
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
+from huggingface_hub.utils import httpx, validate_repo_id
+
 from ..common.files import read_json
 from ..models import FAMILIES
 from ..models.protocol import Family
@@ -22,6 +25,43 @@ def _find_family(architecture: str | None, config_file: Path) -> Family:
             "Save the model with `save_pretrained`."
         )
     return known[architecture]
+
+
+def check_upload(repository: str) -> None:
+    """Raise a ValueError if nothing can be uploaded to a repository: its name is none, or nobody is logged in.
+
+    Commands call it before they begin hours of work.
+    """
+    try:
+        validate_repo_id(repository)
+        if "/" not in repository:
+            raise ValueError("it names no owner")
+    except ValueError as error:
+        raise ValueError(f"`push_to_hub` must be OWNER/NAME, got {repository!r} ({error}).") from error
+    try:
+        HfApi().whoami()
+    except (OSError, httpx.HTTPError) as error:  # those of the Hub, and those of the network
+        raise ValueError(f"`push_to_hub`: the Hub does not know you ({error}). Run `hf auth login` first.") from error
+
+
+def upload(model: Any, repository: str, directory: str | Path) -> None:
+    """Upload a model with all that goes with it.
+
+    Args:
+        model: Model as loaded from `directory`.
+        repository: OWNER/NAME on the Hub; it is made if there is none.
+        directory: Folder of the checkpoint, for the error message.
+
+    Raises:
+        ValueError: If the Hub cannot be reached, or refuses it.
+    """
+    try:
+        model.push_to_hub(repository)
+    except (OSError, httpx.HTTPError) as error:
+        raise ValueError(
+            f"The checkpoint is saved in {directory}, but was not uploaded ({error}). Upload it with: "
+            f'hf upload {repository} {directory} . --exclude "checkpoint-*" --exclude "runs/*"'
+        ) from error
 
 
 def has_pipeline(family: Family) -> bool:

@@ -3,6 +3,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TextIO
@@ -12,6 +13,7 @@ from .lazy import check_path, escape_name
 LONGEST_CELL = 131_072  # characters; the usual limit of the module csv
 UNCLOSED = "unexpected end of data"  # as the module csv says it
 LONGEST_LINE = 32 * LONGEST_CELL  # no more than this is held of any line
+DELIMITERS = (",", ";", "\t")  # spreadsheets write the second where a comma begins the decimals of a number
 
 
 class CsvRow(NamedTuple):
@@ -69,23 +71,42 @@ class _Lines:
         return line
 
 
-@contextmanager
-def open_csv(path: str | os.PathLike[str]) -> Iterator[Iterator[CsvRow]]:
-    """Open a CSV table in UTF-8, with or without a byte order mark, as an iterator over its rows.
+def _open_text(path: str | os.PathLike[str]) -> TextIO:
+    check_path(os.fspath(path), os.fspath(path))
+    return open(path, newline="", encoding="utf-8-sig", errors="surrogateescape")
 
-    Empty rows are left out.
+
+def find_delimiter(path: str | os.PathLike[str]) -> str:
+    """Return the sign between the cells of a CSV table: that of `DELIMITERS` of which its header has most.
 
     Raises:
         ValueError: If the path leads to no regular file.
     """
-    check_path(os.fspath(path), os.fspath(path))
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        yield _read_rows(file)
+    header = ""
+    with _open_text(path) as file:
+        while not header.strip() and (line := file.readline(LONGEST_LINE)):
+            header = re.sub(r'"[^"]*"?', "", line)  # no sign within quotes stands between cells
+    return max(DELIMITERS, key=header.count)
 
 
-def _read_rows(file: TextIO) -> Iterator[CsvRow]:
+@contextmanager
+def open_csv(path: str | os.PathLike[str]) -> Iterator[Iterator[CsvRow]]:
+    """Open a CSV table in UTF-8, with or without a byte order mark, as an iterator over its rows.
+
+    Empty rows are left out. `find_delimiter` finds what stands between the cells.
+
+    Raises:
+        ValueError: If the path leads to no regular file.
+    """
+    delimiter = find_delimiter(path)
+    with _open_text(path) as file:
+        yield _read_rows(file, delimiter)
+
+
+def _read_rows(file: TextIO, delimiter: str) -> Iterator[CsvRow]:
     lines = _Lines(file)
-    reader = csv.reader(lines, strict=True)  # strict, because a quote that is never closed swallows all rows below it
+    # Strict, because a quote that is never closed swallows all rows below it.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         lines.begin_row()
         line, cells, problem = lines.count + 1, list[str](), None

@@ -244,7 +244,7 @@ def _load_splits(settings: DistillSettings) -> "datasets.DatasetDict":
     import datasets
 
     if settings.dataset == PICTURES:
-        pictures = load_pictures(settings.data, image_root=settings.image_root)
+        pictures = load_pictures(settings.data, image_root=settings.image_root, options=settings.table_options())
         return datasets.DatasetDict({"train": pictures.add_column("mos", [float("nan")] * len(pictures))})
     splits = load_splits(settings)
     for name, rows in splits.items():

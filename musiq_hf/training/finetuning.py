@@ -20,9 +20,10 @@ from ..common.extras import require
 from ..data.batches import QualityCollator
 from ..data.checks import count_tokens_of_rows, readable_rows
 from ..data.loading import load_data
-from ..data.splits import choose_groups, split_data
+from ..data.splits import choose_groups, identify_pictures, split_data
 from ..hub.checkpoints import save_checkpoint
 from ..hub.model_card import CheckpointCard
+from ..hub.publishing import check_upload, upload
 from ..metrics.correlation import MIN_PICTURES, quality_metrics
 from ..metrics.distributions import opinion_scores
 from ..metrics.report_files import StoredMetrics, write_metrics
@@ -214,6 +215,7 @@ def write_card(
     recipe = flatten_settings(settings) | {"schedule": "cosine", "augmentation": "flips"}
     recipe |= {"processes": num_processes()} if num_processes() > 1 else {}
     unsaid = {"data", "output_dir", "model", "teacher", "image_root", "data_description", "resume", "num_workers"}
+    unsaid |= {"image_column", "score_column", "split_column", "save_steps", "push_to_hub"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     said = {
         key: value for key, value in recipe.items() if key not in unsaid and not _is_off(type(settings), key, value)
@@ -278,7 +280,31 @@ def load_splits(
         image_root=settings.image_root,
         split_seed=settings.split_seed,
         score_range=score_range,
+        options=settings.table_options(),
     )
+
+
+def _check_scores_differ(name: str, rows: "datasets.Dataset") -> None:
+    """Raise a ValueError if all pictures have one score: nothing can be learnt from it, and no order measured."""
+    _, scores = _read_labels(rows)
+    if min(scores) == max(scores):
+        raise ValueError(
+            f"The {name} pictures ({len(rows)}) all have the score {scores[0]:g}, and scores that differ are needed. "
+            "Check the column (`score_column`), or give more data."
+        )
+
+
+def _warn_of_shared(train: "datasets.Dataset", measured: "dict[str, datasets.Dataset]") -> None:
+    """Warn if the data name a picture both for training and for measuring."""
+    seen = set(identify_pictures(train))
+    for name, rows in measured.items():
+        count = sum(picture in seen for picture in identify_pictures(rows))
+        if count:
+            logger.warning(
+                "%d %s pictures are trained on too, so what is measured on them says too much. Check the splits.",
+                count,
+                name,
+            )
 
 
 def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict") -> Parts:
@@ -289,7 +315,8 @@ def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict") -
         splits: Splits of the data, without those pictures that `skip_bad_images` leaves out afterwards.
 
     Raises:
-        ValueError: If there are too few pictures to measure, or no `train` split.
+        ValueError: If there are too few pictures to measure or train on, all have one score, or there is no `train`
+            split.
     """
     if settings.skip_bad_images:
         processor = load_processor(settings.model, None, architecture=settings.architecture)
@@ -308,6 +335,9 @@ def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict") -
                 f"The {name} pictures must be at least {MIN_PICTURES}, got {len(rows)}. Give more data, "
                 "or hold out more of them (`holdout_fraction`)."
             )
+        _check_scores_differ(name, rows)
+    _check_scores_differ("train", train)
+    _warn_of_shared(train, measured)
     if len(selection) < TRUSTWORTHY_PICTURES:
         error = 1 / np.sqrt(max(len(selection) - 3, 1))
         logger.warning(
@@ -414,12 +444,15 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
         that chose the epoch; "validation" and "test" follow if the data have them and they did not choose it.
 
     Raises:
-        ValueError: If data, model or settings are wrong; nothing has been trained then.
+        ValueError: If data, model or settings are wrong; nothing has been trained then. Also if the upload fails; then
+            the checkpoint is saved.
     """
     require("scipy.stats", extra="train")
     set_seed(settings.seed)
     checkpoint = find_last_checkpoint(settings)
     check_start(settings)
+    if settings.push_to_hub is not None:
+        check_upload(settings.push_to_hub)
     parts = part_pictures(settings, load_splits(settings, score_range=settings.score_range))
     trainer = _make_trainer(settings, parts.train, parts.measured["selection"])
     train_to_end(trainer, settings, checkpoint)
@@ -427,4 +460,7 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     weights = trainer.trained_weights() if settings.lora_rank is None else model.state_dict()
     save_trained(trainer, settings, model, weights=weights)
     _calibrate(trainer, settings, parts.measured["selection"])
-    return measure_saved(trainer, settings, parts, command=command)
+    report = measure_saved(trainer, settings, parts, command=command)
+    if settings.push_to_hub is not None and trainer.is_world_process_zero():
+        upload(load_quality(settings.output_dir)[0], settings.push_to_hub, settings.output_dir)
+    return report

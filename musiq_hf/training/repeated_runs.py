@@ -27,7 +27,7 @@ _RUNS_FILE = "runs.json"
 # Splits that training measures. Other entries of a run's metrics.json were added to its card later.
 _SPLITS = ("selection", "validation", "test")
 # Settings that may differ between the runs of one protocol.
-_OWN_TO_A_RUN = ("output_dir", "seed", "split_seed", "resume", "num_workers", "eval_batch_size")
+_OWN_TO_A_RUN = ("output_dir", "seed", "split_seed", "resume", "num_workers", "eval_batch_size", "save_steps")
 
 
 _train = partial(finetune, command="musiq_hf.training.repeat_runs")
@@ -67,6 +67,8 @@ def repeat_runs(
     """
     if runs < 1:
         raise ValueError(f"`runs` must be at least 1, got {runs}.")
+    if settings.push_to_hub is not None:
+        raise ValueError("`push_to_hub` uploads one checkpoint, but several runs make several. Leave it out.")
     output = Path(output_dir)
     common = {key: value for key, value in flatten_settings(settings).items() if key not in _OWN_TO_A_RUN}
     common["repeat_splits"] = repeat_splits

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..common.checks import check_choice, check_counts
+from ..data.columns import TableOptions
 from ..models.protocol import Family, TrainingView
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -163,7 +164,16 @@ class RunSettings:
     report_to: str = setting(
         "none", "Tracker that the losses are reported to.", choices=("none", "tensorboard", "trackio")
     )
-    resume: bool = setting(False, "Continue from the last checkpoint in `output_dir`.")
+    save_steps: int | None = setting(
+        None,
+        "Save a checkpoint every so many steps, for runs whose epochs take long; None saves at the end of each epoch. "
+        "Ctrl-C and SIGTERM save one in any case.",
+    )
+    resume: bool = setting(
+        False,
+        "Continue from the last checkpoint in `output_dir`, or start where there is none yet, so that one command may "
+        "be repeated until the run is done.",
+    )
 
     def __post_init__(self) -> None:
         """Raise a ValueError for wrong values, some of which would otherwise fail after hours."""
@@ -172,6 +182,7 @@ class RunSettings:
         check_counts(
             self, "max_steps", "batch_size", "gradient_accumulation_steps", "eval_batch_size", "early_stopping"
         )
+        check_counts(self, "save_steps")
         check_not_negative(self, "learning_rate", "weight_decay", "num_workers", "max_grad_norm")
         check_fractions(self, "warmup_fraction", "momentum", "holdout_fraction", "ema_decay")
         if self.compile and not self.fixed_shapes:
@@ -195,8 +206,12 @@ class ScoredRunSettings(RunSettings):
     """Settings of `finetune` and `distill`, which read pictures with opinion scores."""
 
     data: str = needed(
-        "CSV (`image,mos[,split][,group]`), imagefolder, parquet, WebDataset or Hub id, or what `dataset` needs."
+        "CSV or .xlsx (`image,mos[,split][,group]`), imagefolder, parquet, WebDataset or Hub id, or what `dataset` "
+        "needs."
     )
+    image_column: str | None = setting(None, "Column of a table with the pictures; None = `image`.")
+    score_column: str | None = setting(None, "Column of a table with the scores; None = `mos` or `distribution`.")
+    split_column: str | None = setting(None, "Column of a table with the splits; None = `split` if there is one.")
     dataset: str = setting(
         "scores",
         'Reader of `data`: "scores" for the above, or a name in `musiq_hf.data.DATA_SETS` ("koniq", say).',
@@ -244,8 +259,8 @@ class ScoredRunSettings(RunSettings):
     )
     skip_bad_images: bool = setting(
         False,
-        "Leave out pictures that cannot be decoded, or are too long and thin to be cut, and name them; otherwise the "
-        "first one is an error.",
+        "Leave out pictures that are missing, cannot be decoded, or are too long and thin to be cut, and name them; "
+        "otherwise the first one is an error, and so are all missing ones.",
     )
     holdout_fraction: float | None = setting(
         None,
@@ -258,11 +273,21 @@ class ScoredRunSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.table_options()
         check_not_negative(self, "plcc_weight")
         check_counts(self, "shorter_side")
         for name in ("fault_pairs", "view_pairs"):
             if not 0 <= getattr(self, name) <= self.batch_size:
                 raise ValueError(f"`{name}` must lie between 0 and `batch_size`, got {getattr(self, name)}.")
+
+    def table_options(self) -> TableOptions:
+        """Return how the table is read; raise a ValueError if one column is to have two meanings."""
+        return TableOptions(
+            image_column=self.image_column,
+            score_column=self.score_column,
+            split_column=self.split_column,
+            skip_missing=self.skip_bad_images,
+        )
 
 
 @dataclass(kw_only=True)
@@ -296,6 +321,9 @@ class FinetuneSettings(ScoredRunSettings):
     group_by_length: bool = setting(False, "Put pictures with about as many patches into one batch, for less padding.")
     score_range: tuple[float, float] | None = setting(
         None, "Lowest and highest possible score, noted in the configuration.", metavar=("LOW", "HIGH")
+    )
+    push_to_hub: str | None = setting(
+        None, "Repository on the Hub to which the finished checkpoint is uploaded.", metavar="OWNER/NAME"
     )
 
     def __post_init__(self) -> None:

@@ -16,19 +16,28 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
-from transformers import DataCollator, EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    DataCollator,
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_callback import TrainerState
 from transformers.utils import logging
 
 from ..common.devices import without_accelerator
 from ..common.extras import require
 from ..common.files import read_json, write_json
+from ..metrics.training_curves import CURVES_FILE, write_training_curves
 from ..models.protocol import QualityProcessor, TrainingView
 from ..scoring.loading import resolve_model
 from .averaging import MovingAverage
+from .callbacks import Progress, Saving, ShelteredCollator, WorkerSeeds
 from .settings import RunSettings
 from .starting import flatten_settings
-from .worker_seeds import WorkerSeeds
 
 logger = logging.get_logger(__name__)
 LOGGING_STEPS = 20
@@ -45,7 +54,7 @@ FREE = {
     "num_workers",
     "report_to",
 }
-FREE |= {"eval_batch_size", "save_dtype"}
+FREE |= {"eval_batch_size", "save_dtype", "save_steps", "push_to_hub"}
 
 
 class _OwnRandomNumbers(TrainerCallback):
@@ -70,6 +79,7 @@ class QualityTrainer(Trainer):
         pair_losses: Further losses by the entry of the batch that they are computed on: from its scores, shape
             (2 * num_pairs,), added while training.
         average: Moving average of the weights, which is evaluated and saved; None evaluates and saves the weights.
+        saving: Callback that saves within epochs, and before a signal ends the run; None saves no more than Trainer.
         rates: Factors of the learning rate by the names of parameters; those that are left out have the full rate.
         **kwargs: Keyword arguments of `Trainer`.
     """
@@ -81,19 +91,24 @@ class QualityTrainer(Trainer):
         extra_loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
         pair_losses: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
         average: MovingAverage | None = None,
+        saving: Saving | None = None,
         rates: Mapping[str, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.saving = saving
+        if saving is not None:
+            self.add_callback(saving)
         self.average = average
         if average is not None:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError("`ema_decay` needs all weights in every process. Train without FSDP and DeepSpeed.")
             self.add_callback(average)
-        self.eval_collator = eval_collator
+        self.eval_collator = ShelteredCollator(eval_collator)
         arguments: TrainingArguments = self.args  # type: ignore[has-type]
         if arguments.dataloader_persistent_workers:
-            seeds = WorkerSeeds(self.data_collator, seed=arguments.seed, rank=arguments.process_index)  # type: ignore[has-type]
+            sheltered = ShelteredCollator(self.data_collator)  # type: ignore[has-type]
+            seeds: Any = WorkerSeeds(sheltered, seed=arguments.seed, rank=arguments.process_index)
             self.data_collator = seeds
             self.add_callback(seeds)
         self.extra_loss = extra_loss
@@ -183,10 +198,21 @@ class QualityTrainer(Trainer):
         return [name for name in super().get_decay_parameter_names(model) if "norm" not in name]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().train(*args, **kwargs)
+        with nullcontext() if self.saving is None else self.saving.catch_signals():
+            output = super().train(*args, **kwargs)
         if self.average is not None and self.state.best_model_checkpoint is None:
             self.average.copy_to(self.model)  # no epoch was better than others, so that none was loaded
+        if self.is_world_process_zero():
+            self._draw_curves()
         return output
+
+    def _draw_curves(self) -> None:
+        """Draw loss and metric of the run so far, if matplotlib is there."""
+        path, metric = Path(self.args.output_dir) / CURVES_FILE, str(self.args.metric_for_best_model)
+        try:
+            write_training_curves(path, self.state.log_history, metric=metric)
+        except ImportError as error:
+            logger.warning("%s is not drawn: %s", path, error)
 
     def _use_average(self) -> Any:
         """Return a context in which the model has the averaged weights; after training it has them anyway."""
@@ -297,7 +323,7 @@ def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> Qu
         best_metric: Name of a metric; the checkpoint with its highest value is kept.
         **parts: Model, data, collators and metrics, as for `QualityTrainer`.
     """
-    callbacks: list[TrainerCallback] = [_OwnRandomNumbers()]
+    callbacks: list[TrainerCallback] = [_OwnRandomNumbers(), Progress()]
     if settings.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping))
     trainer = QualityTrainer(
@@ -305,8 +331,11 @@ def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> Qu
         callbacks=callbacks,
         optimizer_cls_and_kwargs=_choose_optimizer(settings),
         average=None if settings.ema_decay is None else MovingAverage(settings.ema_decay),
+        saving=Saving(settings.save_steps),
         **parts,
     )
+    for kind in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(kind)
     if trainer.is_world_process_zero():
         write_json(Path(settings.output_dir) / SETTINGS_FILE, _collect_fixed_settings(settings))
     return trainer
@@ -359,17 +388,14 @@ def _find_finished_checkpoint(output: Path) -> Path | None:
 
 
 def find_last_checkpoint(settings: RunSettings) -> str | None:
-    """Find the checkpoint to continue from; None starts anew.
+    """Find the checkpoint to continue from; None starts anew, with `resume` too where there is none yet.
 
     Raises:
-        ValueError: If there is nothing to resume, the run to resume had other settings, or a new run would mix its
-            files with those of another.
+        ValueError: If the run to resume had other settings, or a new run would mix its files with those of another.
     """
     output = Path(settings.output_dir)
     checkpoint = _find_finished_checkpoint(output) if settings.resume else next(output.glob("checkpoint-*"), None)
-    if settings.resume and checkpoint is None:
-        raise ValueError(f"`--resume`: {output} holds no checkpoint yet. Start without it.")
-    if settings.resume and (output / SETTINGS_FILE).exists():
+    if settings.resume and checkpoint is not None and (output / SETTINGS_FILE).exists():
         begun, asked = read_json(output / SETTINGS_FILE), _collect_fixed_settings(settings)
         for name in asked:
             if asked[name] != begun.get(name):

@@ -225,6 +225,52 @@ def test_to_original_is_bit_identical(converted, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["back.npz"]
 
 
+@pytest.mark.parametrize("name", ["tiny10", "small1_single", "sinusoid1"])
+def test_the_way_back_to_pyiqa_is_bit_identical(converted, tmp_path, name):
+    state, back = pyiqa_state(name), tmp_path / "back.pth"
+    assert to_original(converted(name).directory, back) == len(state)
+    found = torch.load(back, weights_only=True)
+    assert sorted(found) == sorted(state)
+    assert all(torch.equal(found[key], value) and found[key].shape == value.shape for key, value in state.items())
+    heads = musiq_golden_ckpt.get(name)["heads"]
+    flags = Flags(num_attention_heads=heads, longer_side_lengths=converted(name).config.longer_side_lengths)
+    again = convert(back, tmp_path / "again", flags=flags)
+    weights = [(one.directory / "model.safetensors").read_bytes() for one in (again, converted(name))]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("name", ["back", "back.pt", "back.safetensors", "back.npz.gz"])
+def test_the_way_back_writes_no_other_kind_of_file(converted, tmp_path, name):
+    with pytest.raises(ValueError, match=f"The original's file ends in .npz, and pyiqa's in .pth, got .*{name}"):
+        to_original(converted("tiny10").directory, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "message"),
+    [
+        (
+            "small1_single",
+            "musiq-ava",
+            "'musiq-ava' is a published .* 10 label.* several scales, but this file has 1 and",
+        ),
+        (
+            "tiny10",
+            "you/musiq-koniq",
+            r"with 1 label\(s\) and several scales, but this file has 10 and 3. Give another",
+        ),
+        ("small1_single", "koniq", r"with 1 label\(s\) and several scales, but this file has 1 and 1."),
+        ("tiny10", "imagenet", r"with 1000 label\(s\) and several scales, but this file has 10 and 3."),
+        ("tiny10", "musiq-ava-single", r"with 10 label\(s\) and one scale, but this file has 10 and 3."),
+    ],
+)
+def test_a_published_name_needs_a_checkpoint_of_its_kind(tmp_path, file, name, message):
+    path = save_npz(tmp_path / "own.npz", golden.checkpoint_arrays(file))
+    with pytest.raises(ValueError, match=message):
+        convert(path, tmp_path / "out", name=name)
+    assert not (tmp_path / "out").exists()
+
+
 def test_to_original_works_the_scale_of_scores_into_the_head(tmp_path, tiny_model, tiny_config):
     sizes = {"patch_encoder_width": 32, "patch_encoder_groups": 32, "score_offset": 40, "score_scale": 7.5}
     model = tiny_model(**sizes)

@@ -15,7 +15,7 @@ from musiq_hf.data.annotation_files import read_fields, read_table
         ("2.jpg", "9.jpg", r"sets.csv, line 4: picture .*9.jpg does not exist. Check `--image_root`"),
         (",62,", ",620,", r"sets.csv, line 4: `MOS` must be a number in 0..100, got 620"),
         (",62,", ",high,", r"sets.csv, line 4: `MOS` must be a number in 0..100, got high"),
-        ("validation", "holdout", r"line 4: splits are train, validation, test, got 'holdout'"),
+        ("validation", "holdout", r"line 4: splits are train, validation, test, also named .*, got 'holdout'"),
     ],
 )
 def test_mistakes_in_a_table_name_file_and_line(koniq, old, new, message):

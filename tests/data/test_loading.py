@@ -133,5 +133,6 @@ def test_arguments_of_other_formats_are_refused_and_those_of_a_format_are_its_ow
     own = {
         name: set(inspect.signature(reader).parameters) - {"data", "score_range"} for name, reader in READERS.items()
     }
-    assert own["csv"] == {"image_root"} and own["parquet"] == {"image_root", "streaming"}
-    assert own["webdataset"] == own["hub"] == {"streaming"} and own["imagefolder"] == set()
+    assert own["table"] == {"image_root", "options"} and own["parquet"] == {"image_root", "streaming", "options"}
+    assert own["webdataset"] == {"streaming"} and own["hub"] == {"streaming", "options"}
+    assert own["imagefolder"] == {"options"}

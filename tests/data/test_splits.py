@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+
 import numpy as np
 import pytest
-from scored import draw, names_of, reference_of, table, write
+from scored import draw, names_of, reference_of, table, write, write_csv, write_parquet
 
-from musiq_hf.data import load_paq2piq, load_tid2013, split_at_random
+from musiq_hf.data import load_data, load_paq2piq, load_scored_images, load_tid2013, split_at_random
 from musiq_hf.data.splits import choose_groups, choose_split, draw_strata, split_data
 
 
@@ -58,7 +60,7 @@ def test_rows_without_their_group_cannot_be_kept_with_it():
     [
         ({"fractions": {"train": 0.8, "test": 0.3}}, "`fractions` must be positive and sum to 1"),
         ({"fractions": {"train": 0.5, "test": 0.5}, "by": "scene"}, r"`by` must be one of the columns \['mos'\]"),
-        ({"fractions": {"train": 0.9, "test": 0.1}}, "2 rows are too few for the splits"),
+        ({"fractions": {"train": 0.9, "test": 0.1}}, "2 pictures are too few for the splits"),
     ],
 )
 def test_impossible_splits_are_refused(arguments, message):
@@ -116,3 +118,50 @@ def test_strata_sum_to_the_count_and_refuse_what_cannot_be_drawn():
         draw_strata(groups, scores, count=12, seed=0)
     with pytest.raises(ValueError, match="`excluded` leaves nothing to draw near score 10.0 of 'c'"):
         draw_strata(groups, scores, count=11, seed=0, excluded=frozenset({10}))
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [
+        ("val", "validation"),
+        ("valid", "validation"),
+        ("dev", "validation"),
+        ("training", "train"),
+        ("testing", "test"),
+    ],
+)
+def test_splits_have_other_names_in_any_case(folder, word, split):
+    for name in (word, word.upper(), f" {word.title()} "):
+        text = f"image,mos,split\n0.png,1,{name}\n1.png,2,{split}\n"
+        splits = load_scored_images(write_csv(folder, text), image_root=str(folder / "photos"))
+        assert splits.num_rows == {split: 2}
+
+
+def test_a_row_without_its_split_is_an_error(folder):
+    csv = write_csv(folder, "image,mos,split\n0.png,1,train\n1.png,2,\n")
+    with pytest.raises(ValueError, match="splits are train, validation, test, also named training, .*, got nothing"):
+        load_scored_images(csv, image_root=str(folder / "photos"))
+
+
+def paths(rows) -> set[str]:
+    return {os.path.basename(cell["path"]) for cell in rows["image"]}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_rows_of_a_picture_are_on_one_side(folder, cache, seed):
+    lines = "".join(f"{['', './', '../photos/'][row % 3]}{row // 3}.png,{row}\n" for row in range(12))
+    csv = write_csv(folder, "image,mos\n" + lines)
+    whole = load_data(csv, image_root=str(folder / "photos"))
+    drawn = load_data(csv, image_root=str(folder / "photos"), split_seed=seed)
+    assert drawn.num_rows == {"train": 9, "test": 3} and not paths(drawn["train"]) & paths(drawn["test"])
+    train, held = split_data(whole, holdout_fraction=0.25, seed=seed)
+    assert (len(train), len(held)) == (9, 3) and not paths(train) & paths(held)
+    parquet = write_parquet(folder, "a.parquet", image=[f"{row // 3}.png" for row in range(12)], mos=list(range(12)))
+    drawn = load_data(parquet, split_seed=seed)  # the pictures are bytes
+    assert len({mos // 3 for mos in drawn["test"]["mos"]}) == 1 and len(drawn["test"]) == 3
+
+
+def test_one_row_cannot_be_parted(folder):
+    splits = load_data(write_csv(folder, "image,mos\nphotos/0.png,1\n"))
+    with pytest.raises(ValueError, match="At least 2 training pictures are needed"):
+        split_data(splits, holdout_fraction=None, seed=0)

@@ -37,7 +37,7 @@ def test_csv_without_split_is_all_train_and_starts_from_its_own_directory(folder
         ("image,mos\n,1\n", "line 2: a picture or the name of one was expected, but there is none"),
         ("image,mos\n", "scores.csv, split train: no rows. Give at least one picture"),
         ("image,mos,split\n", "scores.csv, split train: no rows. Give at least one picture"),
-        ("image,mos\n0.png,3,5\n", "line 2: the row has 3 cells for 2 columns. Quote texts that hold a comma"),
+        ("image,mos\n0.png,3,5\n", "line 2: the row has 3 cells for 2 columns. Quote texts that hold what stands"),
         ("", r"scores.csv: columns \['image', 'mos'\] are missing, got \[\]"),
     ],
 )

@@ -84,6 +84,16 @@ def test_report_is_that_of_the_models_own_scores(checkpoints, scores_csv):
     assert sorted(report.intervals) == [MEAN_OF_GROUPS, "overall"]
 
 
+def test_a_table_with_names_of_ones_own_is_measured(checkpoints, scores_csv, tmp_path):
+    lines = Path(scores_csv).read_text().split("\n")
+    names = {"image": "photo", "mos": "quality", "split": "set"}
+    own = [",".join(names.get(name, name) for name in lines[0].split(",")), *lines[1:]]
+    (tmp_path / "scores.csv").write_text("\n".join(own).replace(",", ";"))
+    used = {"image_column": "photo", "score_column": "quality", "split_column": "set"}
+    used["image_root"] = str(Path(scores_csv).parent)
+    assert measure(checkpoints[:1], [str(tmp_path / "scores.csv")], **used) == measure(checkpoints[:1], [scores_csv])
+
+
 def test_predictions_keep_the_order_of_the_rows_and_need_no_fitting_labels(checkpoints, scores_csv):
     rows = load_data(scores_csv)["test"]
     scorer = load_quality(checkpoints[1])  # ten bins: one opinion score could not be its label

@@ -3,7 +3,9 @@ import pytest
 
 from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.files import read_json
-from musiq_hf.hub.publishing import add_remote_code
+from musiq_hf.hub.checkpoints import save_checkpoint
+from musiq_hf.hub.publishing import add_remote_code, check_upload, upload
+from musiq_hf.scoring import load_quality
 
 
 @pytest.fixture
@@ -61,3 +63,32 @@ def test_remote_code_needs_a_saved_model(tmp_path):
     with pytest.raises(ValueError, match=r"`architectures` in .* must name one of .*, got None"):
         add_remote_code(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def make_pushed(tiny_model, folder):
+    model = tiny_model()
+    save_checkpoint(model, MusiqImageProcessor.from_config(model.config), folder, dtype="float32")
+    return load_quality(str(folder))[0]
+
+
+def test_uploads_are_checked_before_the_work(monkeypatch):
+    for name in ("name", "a/b/c", "owner/na me", ""):
+        with pytest.raises(ValueError, match="`push_to_hub` must be OWNER/NAME, got "):
+            check_upload(name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="the Hub does not know you .* Run `hf auth login` first"):
+        check_upload("owner/name")
+
+
+def test_a_failed_upload_tells_that_the_checkpoint_is_saved(tiny_model, tmp_path, monkeypatch):
+    model, pushed = make_pushed(tiny_model, tmp_path), []
+    monkeypatch.setattr(type(model), "push_to_hub", lambda model, repository: pushed.append(repository))
+    upload(model, "owner/name", tmp_path)
+    assert pushed == ["owner/name"]
+
+    def fail(model, repository):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(type(model), "push_to_hub", fail)
+    with pytest.raises(ValueError, match="is saved in .*, but was not uploaded .no network.. .*hf upload owner/name"):
+        upload(model, "owner/name", tmp_path)

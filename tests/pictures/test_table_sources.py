@@ -153,3 +153,11 @@ def test_a_column_of_paths_is_read_where_no_column_has_pictures(place):
     pyarrow.parquet.write_table(pyarrow.table({"mine": ["a.png"]}), "t.parquet")
     with pytest.raises(ValueError, match="One column of pictures .bytes. is needed .columns of pictures: none"):
         check_sources(["t.parquet"])
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_semicolons_and_tabs_stand_between_cells_where_the_header_has_them(place, delimiter):
+    write(place / "a.png")
+    text = f'note{delimiter}image\n"x{delimiter}y, z"{delimiter}a.png\n'
+    (place / "a.csv").write_text(text)
+    assert keys("a.csv") == ["a.png"]

@@ -2,6 +2,7 @@
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +22,12 @@ from musiq_hf.data.splits import split_data
 from musiq_hf.hub.checkpoints import save_checkpoint
 from musiq_hf.metrics.report_files import read_metrics
 from musiq_hf.scoring import load_calibration, load_quality, score_pictures
+from musiq_hf.training.collators import TrainingCollator
 from musiq_hf.training.finetuning import finetune, write_card
 from musiq_hf.training.repeated_runs import repeat_runs
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import load_model, normalize_scores
-from musiq_hf.training.trainer import find_last_checkpoint
+from musiq_hf.training.trainer import QualityTrainer, find_last_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +171,6 @@ def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, tmp_path, m
             raise Interrupted
         return original(trainer, *args, **kwargs)
 
-    from musiq_hf.training.trainer import QualityTrainer
-
     original = QualityTrainer.training_step
     monkeypatch.setattr(QualityTrainer, "training_step", interrupt)
     with pytest.raises(Interrupted):
@@ -273,9 +273,90 @@ def test_checkpoint_without_native_scale_trains_with_the_defaults(scores_csv, ti
     assert report["selection"].num_pictures == 10
 
 
-def test_resume_without_a_checkpoint_is_refused(scores_csv, blank, tmp_path):
-    with pytest.raises(ValueError, match="holds no checkpoint yet"):
-        finetune(settings(scores_csv, blank, tmp_path, resume=True))
+def interrupt_at(step: int, monkeypatch, send) -> None:
+    """Let a step of training be followed by what `send` does."""
+    original = QualityTrainer.training_step
+
+    def training_step(trainer, *args, **kwargs):
+        loss = original(trainer, *args, **kwargs)
+        if trainer.state.global_step + 1 == step:
+            monkeypatch.setattr(QualityTrainer, "training_step", original)
+            send()
+        return loss
+
+    monkeypatch.setattr(QualityTrainer, "training_step", training_step)
+
+
+def test_one_command_is_repeated_until_the_run_is_done(scores_csv, blank, tmp_path, monkeypatch, caplog):
+    """Ctrl-C within the first epoch, SIGTERM at the end of the second, then to the end, and once more."""
+    monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run side by side ignore it
+    used = settings(scores_csv, blank, tmp_path, epochs=3, resume=True)
+    interrupt_at(2, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        finetune(used)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert "Step 2 of 12 is saved in" in caplog.text
+    interrupt_at(8, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit, match="143"):
+        finetune(used)
+    assert (tmp_path / "checkpoint-8").is_dir() and not (tmp_path / "metrics.json").exists()
+    report = finetune(used)
+    log = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in log if "loss" in entry] == list(range(1, 13))
+    assert [entry["epoch"] for entry in log if "eval_srcc" in entry] == [1, 2, 3]
+    assert finetune(used) == report
+
+
+def test_checkpoints_within_an_epoch_continue_with_its_other_pictures(scores_csv, blank, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    seen: list[str] = []
+    original = TrainingCollator.__call__
+
+    def note(collator, rows):
+        seen.extend(Path(row["image"]["path"]).name for row in rows)
+        return original(collator, rows)
+
+    monkeypatch.setattr(TrainingCollator, "__call__", note)
+    used = settings(scores_csv, blank, tmp_path, epochs=1, save_steps=1, resume=True)
+    interrupt_at(3, monkeypatch, kill)
+    with pytest.raises(Killed):
+        finetune(used)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    first = seen[:10]
+    seen.clear()
+    finetune(used)
+    assert len(seen) == 10 and sorted(first + seen) == sorted(f"{index}.png" for index in range(20))
+
+
+def test_the_finished_checkpoint_is_uploaded(scores_csv, blank, tmp_path, monkeypatch):
+    done: list[tuple[str, ...]] = []
+    monkeypatch.setattr("musiq_hf.training.finetuning.check_upload", lambda name: done.append(("check", name)))
+    monkeypatch.setattr(
+        "musiq_hf.training.finetuning.upload",
+        lambda model, name, folder: done.append(("upload", name, folder, (tmp_path / "metrics.json").is_file())),
+    )
+    used = settings(scores_csv, blank, tmp_path, epochs=1, push_to_hub="owner/name")
+    finetune(used)
+    assert done == [("check", "owner/name"), ("upload", "owner/name", str(tmp_path), True)]
+    assert "owner/name" not in (tmp_path / "README.md").read_text()
+    with pytest.raises(ValueError, match="`push_to_hub` uploads one checkpoint, but several runs make several"):
+        repeat_runs(used, runs=2, output_dir=tmp_path / "runs")
+
+
+def test_loss_and_choice_of_the_epoch_are_drawn(scores_csv, blank, tmp_path, monkeypatch, caplog):
+    finetune(settings(scores_csv, blank, tmp_path / "drawn", epochs=1))
+    with Image.open(tmp_path / "drawn" / "training.png") as image:
+        assert image.size[0] > 1000 and len(image.convert("RGB").getcolors(1 << 20) or ()) > 10
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    finetune(settings(scores_csv, blank, tmp_path / "undrawn", epochs=1))
+    assert not (tmp_path / "undrawn" / "training.png").exists()
+    assert 'training.png is not drawn: matplotlib is needed here. Install it with: pip install "mu' in caplog.text
 
 
 def test_resume_with_other_settings_is_refused(scores_csv, blank, tmp_path):

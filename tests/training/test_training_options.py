@@ -3,6 +3,7 @@
 
 import json
 import logging
+import re
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from musiq_hf.data.checks import count_tokens_of_rows, readable_rows
 from musiq_hf.data.loading import load_scored_images
 from musiq_hf.models.musiq.family import MusiqTrainingView
 from musiq_hf.training.collators import Augmentation, TrainingCollator
-from musiq_hf.training.finetuning import _make_pair_losses, finetune
+from musiq_hf.training.finetuning import _make_pair_losses, finetune, load_splits, part_pictures
 from musiq_hf.training.settings import FinetuneSettings
 from musiq_hf.training.starting import add_lora, find_rates, freeze, load_model, merge_lora
 from musiq_hf.training.trainer import QualityTrainer, _collect_fixed_settings, _OwnRandomNumbers
@@ -185,6 +186,49 @@ def test_bad_pictures_stop_the_run_or_are_left_out_and_counted(photos, blank, ca
     for name in ("4.png", "5.png, 3000x1 pixels", "6.tif, 30x30 pixels"):
         assert any(name in message for message in caplog.messages)
     assert any("3 of 12 pictures cannot be used" in message for message in caplog.messages)
+
+
+def test_missing_pictures_stop_the_run_or_are_left_out(photos, blank, caplog):
+    for name in ("4.png", "7.png"):
+        (photos / name).unlink()
+    with pytest.raises(ValueError, match="4.png does not exist; .*7.png does not exist. 2 pictures are missing"):
+        finetune(settings(photos, blank))
+    with caplog.at_level(logging.WARNING):
+        finetune(settings(photos, blank, skip_bad_images=True))
+    assert "11 pictures." in (photos / "out/README.md").read_text()
+    for text in ("Left out: .*4.png", "Left out: .*7.png", "1 of 12 pictures", "1 of 4 pictures"):
+        assert any(re.search(text, message) for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("image,mos\n0.png,5\n", "At least 2 training pictures are needed"),
+        ("0.png,5,train\n1.png,5,train\n2.png,1,dev\n3.png,2,dev\n4.png,3,dev\n", r"train pictures \(2\) all have"),
+        ("0.png,5,train\n2.png,1,dev\n3.png,2,dev\n4.png,3,dev\n", r"train pictures \(1\) all have the score 5,"),
+        ("0.png,5,train\n1.png,4,train\n2.png,1,dev\n3.png,1,dev\n4.png,1,dev\n", r"selection pictures \(3\) all"),
+        ("image,c1,c2\n" + "".join(f"{index}.png,1,1\n" for index in range(16)), r"\(3\) all have the score 1.5,"),
+    ],
+)
+def test_scores_that_do_not_differ_are_refused(photos, blank, table, message):
+    (photos / "scores.csv").write_text(table if table.startswith("image") else "image,mos,split\n" + table)
+    with pytest.raises(ValueError, match=message):
+        finetune(settings(photos, blank, holdout_fraction=0.15 if "c1" in table else None))
+
+
+def test_a_picture_on_both_sides_is_warned_of(photos, blank, caplog):
+    table = (photos / "scores.csv").read_text()
+    (photos / "scores.csv").write_text(table + "./0.png,7,val\n")
+    part_pictures(settings(photos, blank), load_splits(settings(photos, blank)))
+    assert "1 selection pictures are trained on too" in caplog.text
+
+
+def test_a_table_with_names_of_ones_own_trains(photos, blank):
+    table = (photos / "scores.csv").read_text().replace("image,mos,split", "photo,quality,set").replace(",", ";")
+    (photos / "scores.csv").write_text(table)
+    used = {"image_column": "photo", "score_column": "quality", "split_column": "set", "max_steps": 1}
+    assert finetune(settings(photos, blank, **used))["selection"].num_pictures == 4
+    assert "column" not in (photos / "out/README.md").read_text()
 
 
 def test_nothing_readable_is_an_error(photos):
