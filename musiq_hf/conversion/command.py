@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..common.arguments import CommandParser, parse_arguments, run_command
 from ..common.terminal import print_line, print_text
-from ..scoring.loading import load_config
+from ..scoring.loading import load_config, resolve_model
 from . import CONVERTERS, converter_of_config, converter_of_file
 from .directories import check_directory
 from .protocol import Converter
@@ -172,7 +172,7 @@ def _run_back(job: ConversionJob) -> None:
     given = [*(name for name in generic if getattr(job, name) is not None), *job.arguments]
     if given:
         raise ValueError(f"`--to_original` takes no other argument, got --{', --'.join(given)}. Leave them out.")
-    directory = Path(job.checkpoint)
+    directory = Path(resolve_model(str(job.checkpoint)))
     check_directory(directory)
     converter = converter_of_config(load_config(str(directory)))
     count = converter.to_original(directory, job.output)

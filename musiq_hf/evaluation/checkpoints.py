@@ -28,7 +28,7 @@ from ..models.protocol import QualityModel, QualityProcessor
 from ..pictures.opening import Preset, check_preset
 from ..scoring.calibration import check_count, write_calibration
 from ..scoring.engine import PictureScore, ScoringOptions, score_pictures
-from ..scoring.loading import load_config, load_quality
+from ..scoring.loading import load_config, load_quality, resolve_model
 from ..scoring.signature import make_signature
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class EvaluationSettings:
     )
 
     def __post_init__(self) -> None:
-        """Raise a ValueError for wrong values, some of which would otherwise fail late."""
+        """Raise a ValueError for wrong values, some of which would otherwise fail late; find embedded checkpoints."""
+        self.models = [resolve_model(name) for name in self.models]
         check_counts(self, "batch_size", "num_resamples", "shorter_side")
         check_preset(self.preset)
         if self.num_workers < 0:

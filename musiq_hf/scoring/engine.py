@@ -20,6 +20,7 @@ from ..common.devices import is_out_of_memory
 from ..models.protocol import Feature, QualityModel, QualityProcessor
 from ..pictures.decoding import TOO_LARGE, Decoder, decode_ahead
 from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset, check_tokens
+from .loading import load_quality
 
 # Largest number of tokens in a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for
 # each other.
@@ -145,21 +146,29 @@ class ScoringOptions(TypedDict, total=False):
 def score_pictures(
     pictures: Iterable[Any],
     *,
-    model: QualityModel,
-    processor: QualityProcessor,
+    model: QualityModel | None = None,
+    processor: QualityProcessor | None = None,
     **options: Unpack[ScoringOptions],
 ) -> Iterator[PictureScore]:
     """Score pictures as they come, in their order: `score_with_several` with one model.
 
     Args:
         pictures: Paths, URLs, base64 texts, PIL images, arrays or tensors, or pairs (key, picture).
-        model: Model in evaluation mode, on its device.
-        processor: Processor that agrees with the model.
+        model: Model in evaluation mode, on its device; None = the default checkpoint, loaded on the CPU.
+        processor: Processor that agrees with the model; None, as the model, for the default checkpoint.
         **options: Keywords of `score_with_several`, which describes them and the errors.
 
     Yields:
         One `PictureScore` for each picture, with `error` in place of `score` if it cannot be read or scored.
     """
+    if model is None and processor is None:
+        default: Any = load_quality()
+        return (row for (row,) in score_with_several(pictures, [default], **options))
+    if model is None or processor is None:
+        missing = "model" if model is None else "processor"
+        raise ValueError(
+            f"Model and processor belong together, but `{missing}` is missing. Load both by `load_quality`."
+        )
     return (row for (row,) in score_with_several(pictures, [(model, processor)], **options))
 
 

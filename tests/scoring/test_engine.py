@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor
+from musiq_hf import MusiqImageProcessor, load_quality
 from musiq_hf.pictures.opening import MAX_MEGAPIXELS, check_tokens
 from musiq_hf.pictures.sources import find_sources
 from musiq_hf.scoring.engine import PictureScore, score_pictures
@@ -262,6 +262,20 @@ def test_a_buffer_that_is_filled_anew_gives_every_frame_its_score(score):
     for own in (lambda array: array, torch.from_numpy):
         rows = list(score(frames(own), num_workers=3))
         assert [row.score for row in rows] == [row.score for row in score(picture(20, 30, i) for i in range(6))]
+
+
+def test_without_a_model_the_default_checkpoint_scores():
+    model, processor = load_quality()
+    named = list(score_pictures([picture(30, 41)], model=model, processor=processor))
+    assert list(score_pictures([picture(30, 41)])) == named
+
+
+@pytest.mark.parametrize(("given", "missing"), [("model", "processor"), ("processor", "model")])
+def test_half_of_a_pair_is_refused(tiny_model, given, missing):
+    model = tiny_model()
+    half = {"model": model, "processor": MusiqImageProcessor.from_config(model.config)}[given]
+    with pytest.raises(ValueError, match=f"belong together, but `{missing}` is missing. Load both by `load_quality`"):
+        score_pictures([picture(30, 41)], **{given: half})
 
 
 def test_settings_of_the_processor_are_kept(tiny_model):
