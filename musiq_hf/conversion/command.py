@@ -16,7 +16,9 @@ from huggingface_hub.utils import httpx
 from transformers.utils import logging
 
 from ..common.arguments import CommandParser, parse_arguments, run_command
+from ..common.files import write_text
 from ..common.terminal import print_line, print_text
+from ..hub.model_card import name_repository
 from ..scoring.loading import load_config, resolve_model
 from . import CONVERTERS, converter_of_config, converter_of_file
 from .directories import check_directory
@@ -131,7 +133,7 @@ def check_arguments(job: ConversionJob, path: Path, converter: Converter) -> Non
 
 
 def push(directory: Path, repo_id: str) -> str:
-    """Upload a converted directory to the Hub.
+    """Upload a converted directory to the Hub; the snippet of its card then names the repository.
 
     Args:
         directory: Directory to upload.
@@ -146,6 +148,8 @@ def push(directory: Path, repo_id: str) -> str:
     api = HfApi()
     try:
         url = api.create_repo(repo_id, exist_ok=True)
+        card = directory / "README.md"
+        write_text(card, name_repository(card.read_text(encoding="utf-8"), url.repo_id))
         api.upload_folder(repo_id=url.repo_id, folder_path=directory)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
