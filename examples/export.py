@@ -80,11 +80,13 @@ def make_random_batch(config: MusiqConfig, *, batch_size: int, length: int) -> B
     generator = torch.Generator().manual_seed(batch_size + length)
     shape = (batch_size, length)
     lengths = torch.linspace(length, 1, batch_size).long()
+    scales = torch.randint(config.num_scales, shape, generator=generator)
+    scales[:, -1] = config.num_scales - 1  # the last scale of a picture is never missing
     return {
         "pixel_values": torch.rand((*shape, config.patch_size**2 * 3), generator=generator) * 2 - 1,
         "pixel_attention_mask": (torch.arange(length) < lengths[:, None]).long(),
         "spatial_position_ids": torch.randint(config.num_spatial_positions, shape, generator=generator),
-        "scale_position_ids": torch.randint(config.num_scales, shape, generator=generator),
+        "scale_position_ids": scales,
     }
 
 

@@ -54,6 +54,7 @@ if TYPE_CHECKING or not _is_command():
         MusiqModel,
         MusiqPreTrainedModel,
     )
+    from .scoring.loading import load_quality
 
     register()
 else:
@@ -63,9 +64,10 @@ else:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from .models import auto, musiq
+        from .scoring import loading
 
         auto.register()
-        return getattr(auto if hasattr(auto, name) else musiq, name)
+        return next(getattr(module, name) for module in (auto, musiq, loading) if hasattr(module, name))
 
 
 __all__ = [
@@ -81,4 +83,5 @@ __all__ = [
     "MusiqModel",
     "MusiqPreTrainedModel",
     "__version__",
+    "load_quality",
 ]

@@ -84,8 +84,8 @@ def _select_given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
 def measure_checkpoints(arguments: argparse.Namespace) -> ComparisonReport:
     """Measure existing checkpoints, and fill their cards if that is wanted."""
     models = arguments.model or [str(DEFAULT_CHECKPOINT)]
-    directories = [check_card_directory(name) for name in models] if arguments.update_card else []
     settings = EvaluationSettings(models=models, **_select_given(arguments, "data", *SHARED, *MEASURING))
+    directories = [check_card_directory(name) for name in settings.models] if arguments.update_card else []
     reports = evaluate_checkpoints(settings)
     if PartialState().is_main_process:
         # Not strict: the reports of an ensemble come last, and it has no card.

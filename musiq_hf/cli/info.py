@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from ..common.terminal import print_line
 from ..models import family_of
+from ..models.auto import DEFAULT_CHECKPOINT
 from ..scoring.loading import find_file, load_with_head
 from ..scoring.signature import make_signature
 from ..scoring.verification import SELF_TEST
@@ -16,6 +17,7 @@ from ..scoring.verification import SELF_TEST
 DESCRIPTION = """\
 Print what a checkpoint is: kind, size, scales, range of its scores, and the signature of scores made with it.
 
+musiq info
 musiq info musiq-koniq
 """
 CARD = "README.md"
@@ -26,7 +28,12 @@ def add_parser(subparsers: Any, summary: str) -> None:
     parser = subparsers.add_parser(
         "info", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", help="folder, or id on the Hub")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        default=str(DEFAULT_CHECKPOINT),
+        help=f"folder, id on the Hub or name of an embedded one (default: {DEFAULT_CHECKPOINT.name})",
+    )
     parser.set_defaults(run=run)
 
 

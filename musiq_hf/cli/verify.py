@@ -11,6 +11,7 @@ from transformers.utils import logging
 from ..common.markdown import markdown_table
 from ..common.terminal import print_line, print_text
 from ..conversion.published import published_name
+from ..models.auto import DEFAULT_CHECKPOINT
 from ..models.protocol import QualityProcessor
 from ..scoring.loading import find_file, load_with_head
 from ..scoring.signature import make_signature
@@ -35,6 +36,7 @@ for five pictures, {", ".join(OFFICIAL_PICTURES)} of ResultsCalibra/dist_dir of 
 {OFFICIAL_TOLERANCE:g} of the range. Files become pixels as in that program (JPEG with the fast inverse cosine
 transform where simplejpeg is installed); what the official scores were decoded with is not known.
 
+musiq verify
 musiq verify musiq-koniq
 musiq verify musiq-koniq --images dist_dir
 
@@ -47,7 +49,12 @@ def add_parser(subparsers: Any, summary: str) -> None:
     parser = subparsers.add_parser(
         "verify", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", help="folder, or id on the Hub")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        default=str(DEFAULT_CHECKPOINT),
+        help=f"folder, id on the Hub or name of an embedded one (default: {DEFAULT_CHECKPOINT.name})",
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the five pictures")
     parser.add_argument(
         "--name", choices=tuple(OFFICIAL_SCORES), help="published name, where that of the checkpoint does not tell it"

@@ -16,8 +16,10 @@ from huggingface_hub.utils import httpx
 from transformers.utils import logging
 
 from ..common.arguments import CommandParser, parse_arguments, run_command
+from ..common.files import write_text
 from ..common.terminal import print_line, print_text
-from ..scoring.loading import load_config
+from ..hub.model_card import name_repository
+from ..scoring.loading import load_config, resolve_model
 from . import CONVERTERS, converter_of_config, converter_of_file
 from .directories import check_directory
 from .protocol import Converter
@@ -133,7 +135,7 @@ def check_arguments(job: ConversionJob, path: Path, converter: Converter) -> Non
 
 
 def push(directory: Path, repo_id: str) -> str:
-    """Upload a converted directory to the Hub.
+    """Upload a converted directory to the Hub; the snippet of its card then names the repository.
 
     Args:
         directory: Directory to upload.
@@ -148,6 +150,8 @@ def push(directory: Path, repo_id: str) -> str:
     api = HfApi()
     try:
         url = api.create_repo(repo_id, exist_ok=True)
+        card = directory / "README.md"
+        write_text(card, name_repository(card.read_text(encoding="utf-8"), url.repo_id))
         api.upload_folder(repo_id=url.repo_id, folder_path=directory)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -174,7 +178,7 @@ def _run_back(job: ConversionJob) -> None:
     given = [*(name for name in generic if getattr(job, name) is not None), *job.arguments]
     if given:
         raise ValueError(f"`--to_original` takes no other argument, got --{', --'.join(given)}. Leave them out.")
-    directory = Path(job.checkpoint)
+    directory = Path(resolve_model(str(job.checkpoint)))
     check_directory(directory)
     converter = converter_of_config(load_config(str(directory)))
     count = converter.to_original(directory, job.output)

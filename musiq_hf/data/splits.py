@@ -36,21 +36,28 @@ SPLIT_WORDS = {
 PROTOCOL = {"train": 0.8, "test": 0.2}  # random splits of KonIQ-10k and SPAQ in the paper
 
 
-def choose_split(names: Sequence[str], split: str | None, *, source: str) -> str:
+def is_whole(splits: Mapping[str, "datasets.Dataset"]) -> bool:
+    """Return whether data name no splits, so that all rows are in one."""
+    return list(splits) == ["train"] and "split" not in splits["train"].column_names
+
+
+def choose_split(splits: Mapping[str, "datasets.Dataset"], split: str | None, *, source: str) -> str:
     """Choose the split to measure on.
 
     Args:
-        names: Names of the splits that there are.
-        split: Name of the wanted split; None takes "test", or "validation" if there is no "test".
+        splits: Rows by the names of their splits.
+        split: Name of the wanted split; None takes "test", or "validation" if there is no "test", or all rows of data
+            that name no splits.
         source: Name of the data in the error message.
 
     Raises:
         ValueError: If there is no such split.
     """
+    names = list(splits)
     if split is not None and split in names:
         return split
     if split is None:
-        for default in ("test", "validation"):
+        for default in ("test", "validation", *(names if is_whole(splits) else ())):
             if default in names:
                 return default
     wanted = "no `test` or `validation` split" if split is None else f"no split {split!r}"

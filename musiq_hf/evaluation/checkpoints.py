@@ -19,7 +19,7 @@ from ..common.extras import require
 from ..data.batches import RowPicture, lazy_row
 from ..data.columns import TableOptions
 from ..data.loading import load_data
-from ..data.splits import choose_groups, choose_split
+from ..data.splits import choose_groups, choose_split, is_whole
 from ..hub.card_updates import check_card_directory, renew_card
 from ..metrics.correlation import MIN_PICTURES
 from ..metrics.distributions import AVA_THRESHOLD, distribution_metrics, opinion_scores
@@ -29,11 +29,13 @@ from ..models.protocol import QualityModel, QualityProcessor
 from ..pictures.opening import Preset, check_preset
 from ..scoring.calibration import check_count, write_calibration
 from ..scoring.engine import PictureScore, ScoringOptions, score_pictures
-from ..scoring.loading import load_config, load_quality
+from ..scoring.loading import load_config, load_quality, resolve_model
 from ..scoring.signature import make_signature
 
 if TYPE_CHECKING:
     import datasets
+
+ALL_ROWS = "all rows"  # name of the only split of data that name none
 
 
 def _setting(text: str, **default: Any) -> Any:
@@ -62,7 +64,10 @@ class EvaluationSettings:
     split_column: str | None = _setting(
         "column of a table with the splits (default: split, if there is one)", default=None
     )
-    split: str | None = _setting("split to measure on (default: test if there is one, else validation)", default=None)
+    split: str | None = _setting(
+        "split to measure on (default: test if there is one, else validation, or all of a table without splits)",
+        default=None,
+    )
     split_seed: int | None = _setting("seed of a random split (default: the data's own split)", default=None)
     group_by: str | None = _setting(
         'column whose values are measured on their own too, or "none" (default: group)', default=None
@@ -84,7 +89,8 @@ class EvaluationSettings:
     )
 
     def __post_init__(self) -> None:
-        """Raise a ValueError for wrong values, some of which would otherwise fail late."""
+        """Raise a ValueError for wrong values, some of which would otherwise fail late; find embedded checkpoints."""
+        self.models = [resolve_model(name) for name in self.models]
         check_counts(self, "batch_size", "num_resamples", "shorter_side")
         check_preset(self.preset)
         self.table_options()
@@ -213,7 +219,7 @@ class _Measured:
 
     Attributes:
         title: Name of the data set in tables.
-        split: Name of the split.
+        split: Name of the split; `ALL_ROWS` of data that name none.
         rows: Rows of the split.
         groups: Group of each row; None if there are no groups.
     """
@@ -241,12 +247,13 @@ def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
             split_seed=settings.split_seed,
             options=settings.table_options(),
         )
-        split = choose_split(list(splits), settings.split, source=data)
+        split = choose_split(splits, settings.split, source=data)
         rows = splits[split]
         if len(rows) < MIN_PICTURES:
             raise ValueError(f"{data}, split {split}: at least {MIN_PICTURES} pictures are needed, got {len(rows)}.")
         groups = choose_groups(rows, settings.group_by, source=data)
-        measured.append(_Measured(title=title, split=split, rows=rows, groups=groups))
+        label = ALL_ROWS if settings.split is None and is_whole(splits) else split
+        measured.append(_Measured(title=title, split=label, rows=rows, groups=groups))
     return measured
 
 

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from ..common.files import write_text
 from ..metrics.report_files import read_metrics, write_metrics
 from ..metrics.reports import QualityReport, Report
+from ..models.auto import find_embedded
 from ..models.calibration import CALIBRATION, Calibration
 from .model_card import PERCENTILES, CheckpointCard
 
@@ -25,14 +26,15 @@ def check_card_directory(directory: str | Path) -> Path:
 
     Commands call this before they measure anything.
     """
-    if not (Path(directory) / "config.json").is_file():
+    directory = Path(find_embedded(directory))
+    if not (directory / "config.json").is_file():
         raise ValueError(
             f"The card of {directory} cannot be updated: that needs a local directory with a config.json. "
             "Download the checkpoint first."
         )
     read_metrics(directory)  # says what is wrong with it
-    _read_calibration(Path(directory))
-    return Path(directory)
+    _read_calibration(directory)
+    return directory
 
 
 def _read_calibration(directory: Path) -> Calibration | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model cards, written from a configuration and from measured results: no number in them is typed by hand."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,14 @@ from transformers import pipeline
 classifier = pipeline("image-classification", model="{name}")
 print(classifier("photo.jpg"))
 ```"""
+
+
+_LOCAL_NAME = re.compile(r'(?<=\bmodel=)"[^"/\n]+"')
+
+
+def name_repository(card: str, repository: str) -> str:
+    """Return a card whose snippet loads a repository, its owner named, in place of a folder."""
+    return _LOCAL_NAME.sub(f'"{repository}"', card)
 
 
 @dataclass(frozen=True, kw_only=True)

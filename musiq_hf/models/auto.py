@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration with Transformers: Auto classes and the pipeline task."""
+"""Registration with Transformers: Auto classes, the pipeline task, and the names of the embedded checkpoints."""
 
+import os
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipelines
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -19,6 +23,9 @@ STANDARD_TASK = "image-classification"  # of the tasks that the Hub knows, the o
 # one is for those who need its speed.
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 DEFAULT_CHECKPOINT, TINY_CHECKPOINT = _EMBEDDED / "musiq-lite-biq2021", _EMBEDDED / "musiq-tiny-biq2021"
+EMBEDDED = {path.name: path for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT)}  # they are loaded by these names too
+# Functions that `pipeline` calls with the name of a model, beside those that load.
+_ASKED = ("find_adapter_config_file", "resolve_revision")
 
 
 class AutoModelForImageQualityAssessment(_BaseAutoModelClass):
@@ -42,10 +49,79 @@ def register_family(family: Family) -> None:
     AutoImageProcessor.register(family.config, image_processor_classes=backends, exist_ok=True)
 
 
+def find_embedded(name: Any) -> Any:
+    """Return the folder of an embedded checkpoint by its name; any other name, or one of a local folder, as it is."""
+    folder = EMBEDDED.get(str(name))
+    return name if folder is None or os.path.isdir(name) else str(folder)
+
+
+def describe_unknown(name: str) -> str:
+    """Write the sentence about a name that is neither a folder, nor an embedded checkpoint, nor an id on the Hub."""
+    embedded = " and ".join(EMBEDDED)
+    return f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}); embedded are {embedded}."
+
+
+def _find_by_name(function: Callable[..., Any], name: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call a function of Transformers with a checkpoint; a misspelt name is one sentence about the right ones."""
+    try:
+        return function(find_embedded(name), *args, **kwargs)
+    except OSError as error:
+        is_ours = isinstance(name, str) and name.startswith("musiq") and "/" not in name
+        if not is_ours or os.path.exists(name):
+            raise
+        raise OSError(describe_unknown(name)) from error
+
+
+def _teach_class(kind: Any) -> None:
+    """Make the `from_pretrained` of a class know the embedded checkpoints by their names."""
+    load = kind.from_pretrained.__func__
+
+    @wraps(load)
+    def from_pretrained(cls: Any, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        return _find_by_name(load.__get__(cls), pretrained_model_name_or_path, *args, **kwargs)
+
+    kind.from_pretrained = classmethod(from_pretrained)
+
+
+def _teach_function(name: str) -> None:
+    """Make a function that `pipeline` calls with the name of a model know the embedded checkpoints."""
+    ask = getattr(pipelines, name)
+
+    @wraps(ask)
+    def asked(model: Any, *args: Any, **kwargs: Any) -> Any:
+        return _find_by_name(ask, model, *args, **kwargs)
+
+    setattr(pipelines, name, asked)
+
+
+@cache
+def _teach_names() -> None:
+    """Make Transformers know the embedded checkpoints by their names, once per process.
+
+    It has no place to register a name, so what it loads checkpoints with is told where they are. Which of these was
+    imported first, and how, makes no difference.
+    """
+    for kind in (AutoConfig, AutoImageProcessor, _BaseAutoModelClass):
+        _teach_class(kind)
+    for family in FAMILIES.values():
+        for kind in (family.config, family.processor, *family.models):
+            _teach_class(kind)
+    for name in _ASKED:
+        _teach_function(name)
+    ask = pipelines.get_task
+
+    @wraps(ask)
+    def get_task(model: str, *args: Any, **kwargs: Any) -> str:
+        return ask(model, *args, **kwargs) if find_embedded(model) == model else TASK
+
+    pipelines.get_task = get_task
+
+
 def register() -> None:
     """Make all families known to the Auto classes, and the tasks to `pipeline`; doing it twice does no harm."""
     for family in FAMILIES.values():
         register_family(family)
+    _teach_names()
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(
             TASK,

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFile
 
+from .finding import find_pictures
 from .lazy import LazyPicture
 from .opening import (
     MAX_MEGAPIXELS,
@@ -28,6 +29,7 @@ from .opening import (
     compute_shrunk_size,
     describe,
     open_picture,
+    read_bytes,
     shrink_shorter_side,
     to_rgb_tensor,
 )
@@ -107,6 +109,20 @@ class _Waiting(NamedTuple):
     future: Future[Any]
 
 
+def list_pictures(pictures: Any) -> Iterable[Any]:
+    """Return an iterable of pictures: of one picture itself, of a folder those below it, and else what was given.
+
+    Raises:
+        ValueError: If a folder holds no picture.
+    """
+    if isinstance(pictures, str | os.PathLike) and os.path.isdir(pictures):
+        return find_pictures(pictures)
+    if isinstance(pictures, np.ndarray | torch.Tensor):
+        return [pictures] if pictures.ndim in (2, 3) else pictures
+    is_file = isinstance(pictures, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(pictures, "seekable")
+    return [pictures] if is_file or isinstance(pictures, Image.Image | LazyPicture | Mapping) else pictures
+
+
 def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     """Return key and source of every picture; without a key it gets its path, or its number in the stream."""
     for index, picture in enumerate(pictures):
@@ -119,13 +135,19 @@ def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _copy_pixels(source: Any) -> Any:
-    """Return the source, or a copy of an array or a cell, which its owner may fill anew while it waits here."""
+    """Return the source, or a copy of what its owner may fill anew while it waits here; a file is read."""
     if isinstance(source, torch.Tensor):
         return source.detach().clone()
     if isinstance(source, Mapping):
         content = source.get("bytes")
         return {**source, "bytes": bytes(content)} if isinstance(content, bytearray | memoryview) else dict(source)
-    return source.copy() if isinstance(source, np.ndarray) else source
+    if isinstance(source, np.ndarray):
+        return source.copy()
+    try:
+        content = read_bytes(source)
+    except (OSError, ValueError):  # of a file that is closed, say; decoding meets it again, and makes it an error
+        return source
+    return source if content is None else content
 
 
 def _start_worker(max_pixels: int | None, load_truncated: bool) -> None:

@@ -40,6 +40,7 @@ from ..models.musiq.image_loading_musiq import (
     download,
     drop_orientation,
     load_image,
+    read_bytes,
     read_header,
     to_plain_mode,
     to_rgb_tensor,
@@ -68,6 +69,7 @@ __all__ = [
     "has_fast_decoder",
     "load_image",
     "open_picture",
+    "read_bytes",
     "read_header",
     "resolve_cell",
     "shrink_shorter_side",
@@ -114,7 +116,7 @@ def choose_decoder(preset: Preset) -> Callable[..., Image.Image]:
 
 
 def open_picture(
-    source: str | os.PathLike[str] | Image.Image | Mapping[str, Any] | None,
+    source: Any,
     preset: Preset = "default",
     *,
     check_size: SizeCheck = accept_size,
@@ -122,8 +124,8 @@ def open_picture(
     """Open a picture by a preset.
 
     Args:
-        source: Path, http(s) URL, base64 text, PIL image, or undecoded cell of a data set ({"bytes", "path"}). A PIL
-            image has been decoded already, and the preset only decides whether it is turned.
+        source: Path, http(s) URL, base64 text, bytes, binary file, PIL image, or undecoded cell of a data set
+            ({"bytes", "path"}). A PIL image has been decoded already; the preset only decides whether it is turned.
         preset: Way in which files become pixels.
         check_size: Function of width and height, and of a name, called before pixels are decoded. It raises for a
             picture that is not wanted.

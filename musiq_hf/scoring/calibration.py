@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from ..common.files import write_json
-from ..models.calibration import CALIBRATION, Calibration, load_calibration
+from ..models.calibration import CALIBRATION, Calibration
+from ..models.calibration import load_calibration as load_stored_calibration
 from ..models.protocol import QualityModel, QualityProcessor
 from ..models.weights import identify_scores
 from ..pictures.opening import Preset
+from .loading import resolve_model
 
 MIN_PICTURES = 100  # a quantile for each percent
 DIGITS = 6  # significant digits of a quantile, far more than scores agree to from one machine to another
@@ -23,6 +25,31 @@ def check_count(num_pictures: int) -> None:
     """Raise a ValueError if pictures are too few to calibrate scores with."""
     if num_pictures < MIN_PICTURES:
         raise ValueError(f"At least {MIN_PICTURES} pictures are needed for percentiles, got {num_pictures}.")
+
+
+def load_calibration(
+    checkpoint: str,
+    model: QualityModel,
+    processor: QualityProcessor,
+    *,
+    shorter_side: int | None = None,
+    preset: Preset = "default",
+) -> Calibration:
+    """Load the calibration of a checkpoint, if it holds for scores that are made in some way.
+
+    Args:
+        checkpoint: Directory, Hub id or name of an embedded checkpoint, from which the model was loaded.
+        model: Model with a quality head.
+        processor: Processor of the model.
+        shorter_side: Shorter side to which pictures are shrunk first, in pixels; None if they are not.
+        preset: Way in which files become pixels.
+
+    Raises:
+        ValueError: If the checkpoint has no calibration, a damaged one or one of other scores.
+    """
+    return load_stored_calibration(
+        resolve_model(checkpoint), model, processor, shorter_side=shorter_side, preset=preset
+    )
 
 
 def write_calibration(

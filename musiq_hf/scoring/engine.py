@@ -6,7 +6,7 @@ A picture that cannot be read or scored becomes a row with its error, and the st
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 from ..common.checks import require_evaluation_mode
 from ..common.devices import is_out_of_memory
 from ..models.protocol import Feature, QualityModel, QualityProcessor
-from ..pictures.decoding import TOO_LARGE, Decoder, decode_ahead
+from ..pictures.decoding import TOO_LARGE, Decoder, decode_ahead, list_pictures
 from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset, check_tokens
+from .loading import load_quality
 
 # Largest number of tokens in a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for
 # each other.
@@ -143,28 +144,37 @@ class ScoringOptions(TypedDict, total=False):
 
 
 def score_pictures(
-    pictures: Iterable[Any],
+    pictures: Any,
     *,
-    model: QualityModel,
-    processor: QualityProcessor,
+    model: QualityModel | None = None,
+    processor: QualityProcessor | None = None,
     **options: Unpack[ScoringOptions],
 ) -> Iterator[PictureScore]:
     """Score pictures as they come, in their order: `score_with_several` with one model.
 
     Args:
-        pictures: Paths, URLs, base64 texts, PIL images, arrays or tensors, or pairs (key, picture).
-        model: Model in evaluation mode, on its device.
-        processor: Processor that agrees with the model.
+        pictures: Paths, URLs, base64 texts, bytes, binary files, PIL images, arrays or tensors, or pairs (key,
+            picture). Also one of these alone, a batch of arrays, or a folder.
+        model: Model in evaluation mode, on its device; None = the default checkpoint, loaded on the CPU.
+        processor: Processor that agrees with the model; None, as the model, for the default checkpoint.
         **options: Keywords of `score_with_several`, which describes them and the errors.
 
     Yields:
         One `PictureScore` for each picture, with `error` in place of `score` if it cannot be read or scored.
     """
+    if model is None and processor is None:
+        default: Any = load_quality()
+        return (row for (row,) in score_with_several(pictures, [default], **options))
+    if model is None or processor is None:
+        missing = "model" if model is None else "processor"
+        raise ValueError(
+            f"Model and processor belong together, but `{missing}` is missing. Load both by `load_quality`."
+        )
     return (row for (row,) in score_with_several(pictures, [(model, processor)], **options))
 
 
 def score_with_several(
-    pictures: Iterable[Any],
+    pictures: Any,
     scorers: Sequence[tuple[QualityModel, QualityProcessor]],
     *,
     max_tokens: int | None = None,
@@ -181,8 +191,9 @@ def score_with_several(
     is bounded by `max_tokens` (or the largest picture) and by two decoded pictures for each worker.
 
     Args:
-        pictures: Paths, URLs, base64 texts, PIL images, arrays or tensors, or pairs (key, picture). Without a key a
-            path is its own key, and anything else has its number in the stream, from 0.
+        pictures: Paths, URLs, base64 texts, bytes, binary files, PIL images, arrays or tensors, or pairs (key,
+            picture). Without a key a path is its own key, and anything else has its number in the stream, from 0. One
+            picture alone is a stream of one. A batch of arrays (NCHW or NHWC) or a folder is that of its pictures.
         scorers: Models in evaluation mode, on their devices, and a processor that agrees with each.
         max_tokens: Tokens (patches) of a batch, padding counted; a longer picture goes alone. None: one picture at a
             time on a CPU, 65,536 tokens elsewhere.
@@ -224,7 +235,7 @@ def score_with_several(
             "One or more models whose processors agree in `do_convert_rgb` and `input_data_format` are needed, got "
             f"{len(decoders)} kinds of processors. Score with them one by one."
         )
-    decoded = decode_ahead(pictures, decoders.pop(), num_workers=num_workers, in_processes=in_processes)
+    decoded = decode_ahead(list_pictures(pictures), decoders.pop(), num_workers=num_workers, in_processes=in_processes)
     return _score_in_order(
         decoded, [_Batch(model, processor, max_tokens, max_pictures, max_megapixels) for model, processor in scorers]
     )

@@ -88,7 +88,7 @@ class ScoreJob:
         columns: Columns of tables and data sets that hold the pictures and the keys.
         share: Part of the pictures that is scored. The default is all of them, or, in a process of a launch, its part.
         overwrite: Whether the output is replaced if it exists.
-        models: Checkpoints, folders or Hub ids; all of them score what is decoded once.
+        models: Checkpoints: folders, Hub ids or names of embedded ones; all of them score what is decoded once.
         weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
         percentile: Whether rows have percentile and stars, by the calibration of each checkpoint.
         preset: Way in which files become pixels; see `pictures.opening`.

@@ -21,6 +21,7 @@ from transformers.utils import (
 from ..common.devices import is_out_of_memory
 from ..common.files import data_directory, read_json
 from ..models import family_of
+from ..models.auto import DEFAULT_CHECKPOINT, describe_unknown, find_embedded
 from ..models.weights import check_index, check_weight_files
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"  # of peft
@@ -28,11 +29,13 @@ FROM_SCRATCH = "scratch:"
 CONFIGURATIONS = data_directory("checkpoints")
 
 
-def load_quality(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, BaseImageProcessor]:
+def load_quality(
+    name: str = str(DEFAULT_CHECKPOINT), *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Load model and processor of a checkpoint that predicts quality.
 
     Args:
-        name: Directory or Hub id.
+        name: Directory, Hub id or name of an embedded checkpoint; without one the default checkpoint is loaded.
         dtype: Type of the weights; layers that a model keeps in float32 stay in it.
 
     Returns:
@@ -52,7 +55,7 @@ def load_with_head(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Load model (in float32) and processor of a checkpoint that predicts quality or classifies.
 
     Args:
-        name: Directory or Hub id.
+        name: Directory, Hub id or name of an embedded checkpoint.
 
     Returns:
         The model, in evaluation mode on the CPU, and its processor.
@@ -90,7 +93,7 @@ def load_config(name: str) -> PreTrainedConfig:
     """Load the configuration of a checkpoint of any family; code in the checkpoint is neither run nor offered.
 
     Args:
-        name: Directory or Hub id.
+        name: Directory, Hub id or name of an embedded checkpoint.
 
     Raises:
         ValueError: If there is no such checkpoint, it belongs to none of the families, or its configuration is
@@ -117,7 +120,7 @@ def _check_name(name: str) -> None:
     except UnicodeEncodeError as error:
         raise ValueError(f"{name}: the name is not UTF-8, so no weights are read there. Rename it.") from error
     if "/" not in str(name) and not Path(name).exists():
-        raise ValueError(f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}).")
+        raise ValueError(describe_unknown(name))
 
 
 @contextmanager
@@ -139,7 +142,7 @@ def _reading(name: str) -> Iterator[None]:
 def find_file(checkpoint: str, name: str) -> Path | None:
     """Find a file of a checkpoint, in its folder or on the Hub; return None if it has no such file."""
     path = cached_file(
-        checkpoint,
+        resolve_model(checkpoint),
         name,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
@@ -168,7 +171,7 @@ def check_checkpoint(name: str) -> PreTrainedConfig:
     """Check that the weights of a checkpoint are those of the model in its configuration, before any is loaded.
 
     Args:
-        name: Directory or Hub id.
+        name: Directory, Hub id or name of an embedded checkpoint.
 
     Returns:
         The configuration.
@@ -193,14 +196,14 @@ def _load_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
     config = check_checkpoint(name)
     choices = {"config": config, "dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     with _reading(name):
-        return AutoModel.from_pretrained(name, **choices).eval()
+        return AutoModel.from_pretrained(resolve_model(name), **choices).eval()
 
 
 def load_processor(name: str, config: PreTrainedConfig, **changes: Any) -> BaseImageProcessor:
     """Load the image processor of a checkpoint, which must be that of its family; code in the checkpoint never runs.
 
     Args:
-        name: Directory or Hub id.
+        name: Directory, Hub id or name of an embedded checkpoint.
         config: Configuration of the checkpoint.
         **changes: Settings to change.
 
@@ -230,15 +233,16 @@ def _load_processor(name: str, model: PreTrainedModel) -> BaseImageProcessor:
 
 
 def resolve_model(name: str) -> str:
-    """Return the directory of a packaged configuration ("scratch:musiq-tiny", say), and any other name as it is.
+    """Return the directory of an embedded checkpoint or of a packaged configuration, and any other name as it is.
 
-    The prefix says aloud that training starts from random weights, though published weights of that name may exist.
+    A configuration is named "scratch:musiq-tiny", say. The prefix says aloud that training starts from random weights,
+    though published weights of that name may exist.
 
     Raises:
         ValueError: If there is no such configuration.
     """
     if not str(name).startswith(FROM_SCRATCH):
-        return name
+        return find_embedded(name)
     known = sorted(path.name for path in CONFIGURATIONS.iterdir())
     if name.removeprefix(FROM_SCRATCH) not in known:
         raise ValueError(f"There is no configuration for {name!r}. Choose {FROM_SCRATCH} with {', '.join(known)}.")

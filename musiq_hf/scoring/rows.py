@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Unpack
 
 import torch
 
-from ..models.auto import DEFAULT_CHECKPOINT, TINY_CHECKPOINT
+from ..models.auto import EMBEDDED
 from ..pictures.lazy import escape_name
 from .calibration import Calibration, hash_calibration, load_calibration
 from .engine import PictureScore, ScoringOptions, score_with_several
@@ -53,7 +53,7 @@ class Scorers:
     """Checkpoints on one device, all of which score a picture that is decoded once.
 
     Args:
-        checkpoints: Folders or Hub ids.
+        checkpoints: Folders, Hub ids or names of embedded checkpoints.
         device: Device on which the checkpoints score.
         dtype: Type of the weights of the models.
         weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
@@ -122,7 +122,7 @@ class Scorers:
 
 def name_checkpoint(checkpoint: str) -> str:
     """Return the name of a checkpoint in a table: as it was given, or the short name of an embedded one."""
-    embedded = {str(path): path.name for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT)}
+    embedded = {str(path): name for name, path in EMBEDDED.items()}
     return embedded.get(checkpoint) or escape_name(checkpoint)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from places import ROOT
 
 import musiq_hf
-from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor, cli
+from musiq_hf import DEFAULT_CHECKPOINT, TINY_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor, cli
 from musiq_hf.cli import build_parser, main
 from musiq_hf.common.arguments import parse_arguments
 from musiq_hf.hub.model_card import CheckpointCard
@@ -323,6 +323,22 @@ def test_the_embedded_checkpoint_verifies_and_has_its_card(capsys):
     code, printed, _ = musiq(capsys, "info", DEFAULT_CHECKPOINT)
     assert code == 0 and f"\nsignature    {DEFAULT_CHECKPOINT.name}|weights:" in printed
     assert printed.startswith("card         ") and not printed.startswith("card         none")
+
+
+@pytest.mark.parametrize("words", [(), (DEFAULT_CHECKPOINT.name,), (TINY_CHECKPOINT.name,)], ids=str)
+def test_verify_and_info_take_names_and_know_the_default(capsys, words):
+    name = words[0] if words else DEFAULT_CHECKPOINT.name
+    code, printed, _ = musiq(capsys, "verify", *words)
+    assert code == 0 and printed.startswith(f"{name}|weights:")
+    code, printed, _ = musiq(capsys, "info", *words)
+    assert code == 0 and f"\nsignature    {name}|weights:" in printed
+
+
+def test_score_takes_the_name_of_an_embedded_checkpoint(tmp_path, capsys):
+    Image.new("RGB", (40, 30), (90, 120, 60)).save(tmp_path / "a.png")
+    _, by_name, told = musiq(capsys, "score", tmp_path / "a.png", "-m", TINY_CHECKPOINT.name)
+    _, by_path, same = musiq(capsys, "score", tmp_path / "a.png", "-m", TINY_CHECKPOINT)
+    assert by_name == by_path and told == same and f"made with {TINY_CHECKPOINT.name}, " in told
 
 
 def test_convert_there_and_back(tmp_path, capsys):

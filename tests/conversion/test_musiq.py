@@ -448,6 +448,7 @@ def test_push_uploads_the_directory(converted, monkeypatch, capsys):
     assert {name: pushed[name] for name in pushed if name != ".gitattributes"} == {
         path.name: path.read_bytes() for path in directory.iterdir()
     }
+    assert b'model="someone/musiq-mine"' in pushed["README.md"]
 
 
 @pytest.mark.parametrize("repo_id", ["someone/musiq-mine", "not a/repository/id"])

@@ -6,7 +6,7 @@ import pytest
 from scored import draw, names_of, reference_of, table, write, write_csv, write_parquet
 
 from musiq_hf.data import load_data, load_paq2piq, load_scored_images, load_tid2013, split_at_random
-from musiq_hf.data.splits import choose_groups, choose_split, draw_strata, split_data
+from musiq_hf.data.splits import choose_groups, choose_split, draw_strata, is_whole, split_data
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -77,14 +77,21 @@ def test_impossible_splits_are_refused(arguments, message):
     ],
 )
 def test_split_is_the_wanted_one_else_test_else_validation(names, split, chosen):
-    assert choose_split(names, split, source="a.csv") == chosen
+    splits = {name: table(mos=[1.0], split=[name]) for name in names}
+    assert choose_split(splits, split, source="a.csv") == chosen
+
+
+def test_all_rows_are_chosen_where_the_data_name_no_splits():
+    splits = {"train": table(mos=[1.0])}
+    assert is_whole(splits) and choose_split(splits, None, source="a.csv") == "train"
+    assert not is_whole({**splits, "test": splits["train"]})
 
 
 def test_missing_splits_and_columns_are_named():
     with pytest.raises(ValueError, match="a.csv has no `test` or `validation` split, only train. Name one of them"):
-        choose_split(["train"], None, source="a.csv")
+        choose_split({"train": table(mos=[1.0], split=["train"])}, None, source="a.csv")
     with pytest.raises(ValueError, match="a.csv has no split 'dev', only test, train"):
-        choose_split(["train", "test"], "dev", source="a.csv")
+        choose_split(dict.fromkeys(("train", "test"), table(mos=[1.0])), "dev", source="a.csv")
     rows = table(mos=[1, 2], lens=[35, 50])
     assert choose_groups(rows, None, source="a.csv") is None
     assert choose_groups(rows, "lens", source="a.csv") == ["35", "50"]

@@ -69,6 +69,15 @@ def predict(scorer, rows, **options):
     return score_rows(rows, model=model, processor=processor, **options)
 
 
+def test_a_table_without_splits_is_measured_whole(checkpoints, scores_csv, tmp_path):
+    image_root, lines = str(Path(scores_csv).parent), Path(scores_csv).read_text().splitlines()
+    (tmp_path / "plain.csv").write_text("\n".join(",".join(line.split(",")[:2]) for line in lines) + "\n")
+    (report,) = measure(checkpoints[:1], [str(tmp_path / "plain.csv")], image_root=image_root)
+    assert (report.split, report.num_pictures) == ("all rows", len(MOS))
+    (named,) = measure(checkpoints[:1], [str(tmp_path / "plain.csv")], image_root=image_root, split="train")
+    assert (named.split, named.overall) == ("train", report.overall)
+
+
 def test_report_is_that_of_the_models_own_scores(checkpoints, scores_csv):
     (report,) = measure(checkpoints[:1], [scores_csv], batch_size=4)
     model, processor = load_quality(checkpoints[0])

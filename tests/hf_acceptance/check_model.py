@@ -81,11 +81,13 @@ class MusiqModelTester:
         # 0 to 2 rows of padding, none in the first picture.
         lengths = self.sequence_length - torch.arange(self.batch_size, device=torch_device) % 3
         mask = torch.arange(self.sequence_length, device=torch_device) < lengths[:, None]
+        scales = ids_tensor(shape, config.num_scales)
+        scales[:, -1] = config.num_scales - 1  # the last scale of a picture is never missing
         return config, {
             "pixel_values": floats_tensor((*shape, config.patch_size**2 * 3)) * 2 - 1,
             "pixel_attention_mask": mask.long(),
             "spatial_position_ids": ids_tensor(shape, config.num_spatial_positions),
-            "scale_position_ids": ids_tensor(shape, config.num_scales),
+            "scale_position_ids": scales,
         }
 
 

@@ -32,6 +32,10 @@ def test_card_gets_the_results_and_keeps_the_rest(tiny_config, tmp_path):
     assert "0.1250" in text and "0.2500" not in text and "0.7500" in text
 
 
+def test_the_name_of_an_embedded_checkpoint_stands_for_its_folder():
+    assert check_card_directory(TINY_CHECKPOINT.name) == TINY_CHECKPOINT
+
+
 def test_card_without_evaluation_or_without_a_file_is_completed(tiny_config, tmp_path):
     tiny_config(architectures=["MusiqForImageQualityAssessment"]).save_pretrained(tmp_path)
     (tmp_path / "README.md").write_text("# Mine\n")

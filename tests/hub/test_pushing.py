@@ -2,6 +2,7 @@
 """What an upload leaves in a repository that holds something already: nothing that holds no longer."""
 
 import json
+import re
 
 import pytest
 from fake_hub import TOKEN, FakeHub, check_card
@@ -142,6 +143,11 @@ def test_a_repository_holds_the_layout_of_weights_that_was_written_last(pushed):
     sharded, whole = (set(pushed[0].files(f"someone/{name}")) for name in ("sharded", "whole"))
     assert "model.safetensors.index.json" in sharded and "model.safetensors" not in sharded and RESULTS <= sharded
     assert {name for name in whole if "safetensors" in name} == {"model.safetensors"} and RESULTS <= whole
+
+
+def test_the_snippet_of_a_card_names_the_owner(pushed):
+    for name in ("whole", "sharded", "weights"):
+        assert re.findall(r'model="(.*?)"', read_card(pushed[0], name)) == [f"someone/{name}"]
 
 
 def test_a_card_that_was_edited_on_the_hub_stays(pushed):

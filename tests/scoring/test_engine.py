@@ -4,6 +4,7 @@
 import base64
 import io
 import math
+import os
 import struct
 import tarfile
 import threading
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor
+from musiq_hf import MusiqImageProcessor, load_quality
 from musiq_hf.pictures.opening import MAX_MEGAPIXELS, check_tokens
 from musiq_hf.pictures.sources import find_sources
 from musiq_hf.scoring.engine import PictureScore, score_pictures
@@ -61,6 +62,47 @@ def test_files_arrays_and_tensors_are_one_picture(score, expected, tmp_path):
     rows = list(score([*sources, torch.from_numpy(pixels).permute(2, 0, 1)]))
     assert [row.key for row in rows] == [str(tmp_path / "a.png")] * 2 + ["mine", 3, 4]
     assert [row.score for row in rows] == pytest.approx([expected[0]] * 5, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_one_picture_alone_is_a_stream_of_one(score, expected, tmp_path, num_workers):
+    pixels, path = picture(*SIZES[0]), tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    content = path.read_bytes()
+    with open(path, "rb") as file:
+        alone = [path, str(path), pixels, torch.from_numpy(pixels).permute(2, 0, 1), Image.fromarray(pixels), file]
+        alone += [content, bytearray(content), io.BytesIO(content), {"bytes": content, "path": "a.png"}]
+        for source in alone:
+            (row,) = score(source, num_workers=num_workers)
+            assert row.score == pytest.approx(expected[0], abs=1e-5)
+            assert row.key == (str(path) if isinstance(source, str | os.PathLike) else 0)
+    (row,) = score(str(tmp_path / "missing.png"))
+    assert row.score is None and "missing.png: no such file" in row.error
+
+
+def test_a_folder_and_a_batch_are_streams_of_their_pictures(score, expected, tmp_path):
+    pixels = picture(*SIZES[0])
+    for name in ("b.png", "a.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    assert [row.key for row in score(str(tmp_path))] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    batch = torch.from_numpy(np.stack([pixels, pixels])).permute(0, 3, 1, 2)
+    for several in (batch, batch.numpy(), batch.permute(0, 2, 3, 1)):
+        assert [row.score for row in score(several)] == pytest.approx([expected[0]] * 2, abs=1e-5)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no picture"):
+        score(tmp_path / "empty")
+
+
+def test_a_buffer_that_is_filled_anew_is_scored_as_it_was_given(score, expected):
+    def stream():
+        file = io.BytesIO()
+        for index, size in enumerate(SIZES):
+            file.seek(0)
+            Image.fromarray(picture(*size, index)).save(file, "PNG")
+            file.truncate()
+            yield file
+
+    assert [row.score for row in score(stream(), num_workers=3)] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 10_000])
@@ -262,6 +304,20 @@ def test_a_buffer_that_is_filled_anew_gives_every_frame_its_score(score):
     for own in (lambda array: array, torch.from_numpy):
         rows = list(score(frames(own), num_workers=3))
         assert [row.score for row in rows] == [row.score for row in score(picture(20, 30, i) for i in range(6))]
+
+
+def test_without_a_model_the_default_checkpoint_scores():
+    model, processor = load_quality()
+    named = list(score_pictures([picture(30, 41)], model=model, processor=processor))
+    assert list(score_pictures([picture(30, 41)])) == named
+
+
+@pytest.mark.parametrize(("given", "missing"), [("model", "processor"), ("processor", "model")])
+def test_half_of_a_pair_is_refused(tiny_model, given, missing):
+    model = tiny_model()
+    half = {"model": model, "processor": MusiqImageProcessor.from_config(model.config)}[given]
+    with pytest.raises(ValueError, match=f"belong together, but `{missing}` is missing. Load both by `load_quality`"):
+        score_pictures([picture(30, 41)], **{given: half})
 
 
 def test_settings_of_the_processor_are_kept(tiny_model):

@@ -216,8 +216,26 @@ def download(url: str, *, timeout: float | None = None) -> BytesIO:
     return BytesIO(response.content)
 
 
+def read_bytes(source: Any) -> bytes | None:
+    """Return the bytes of a picture in memory, or of an open file from its start; None for any other source.
+
+    Raises:
+        TypeError: If a file was opened as text.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if not (hasattr(source, "read") and hasattr(source, "seekable")):
+        return None
+    if source.seekable():
+        source.seek(0)
+    content = source.read()
+    if not isinstance(content, bytes):
+        raise TypeError(f"A picture file must be opened in binary mode, got one that reads {type(content).__name__}.")
+    return content
+
+
 def load_image(
-    source: str | os.PathLike[str] | Image.Image,
+    source: Any,
     *,
     timeout: float | None = None,
     decode: Callable[..., Image.Image] = decode_image,
@@ -227,7 +245,8 @@ def load_image(
     """Open a picture, upright, in its own colour mode.
 
     Args:
-        source: Path, http(s) URL, base64 text (with or without a `data:` header), or a PIL image.
+        source: Path, http(s) URL, base64 text (with or without a `data:` header), bytes of a file, file opened in
+            binary mode (`BytesIO`, say), or PIL image.
         timeout: Seconds to wait for a URL; None waits forever.
         decode: Function like `decode_image`, from a path or bytes, and a name for them, to a picture.
         upright: Whether to apply the EXIF orientation of a PIL image; for other sources `decode` decides that.
@@ -243,8 +262,11 @@ def load_image(
     """
     if isinstance(source, Image.Image):
         return _load_pil(source, upright=upright, check_size=check_size)
+    if (content := read_bytes(source)) is not None:
+        return decode(BytesIO(content), _name_file(source), check_size=check_size)
     if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"A picture must be a path, URL, base64 text or PIL image, got {type(source).__name__}.")
+        kind = type(source).__name__
+        raise TypeError(f"A picture must be a path, URL, base64 text, bytes, binary file or PIL image, got {kind}.")
     name = os.fspath(source)
     if name.startswith(URL_PREFIXES):
         return decode(download(name, timeout=timeout), name, check_size=check_size)
@@ -255,6 +277,12 @@ def load_image(
     if os.path.exists(name):
         return decode(name, name, check_size=check_size)
     return _load_base64(name, partial(decode, check_size=check_size))
+
+
+def _name_file(source: Any) -> str:
+    """Return the name of an open file for error messages; what is in memory has none."""
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "picture in memory"
 
 
 def _load_pil(image: Any, *, upright: bool, check_size: SizeCheck) -> Image.Image:

@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .checks_musiq import CheckedPreTrainedModel
+from .checks_musiq import CheckedPreTrainedModel, check_inputs
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
 from .cpu_kernels_musiq import MusiqLinear, as_input, choose_size, keep_freed_memory, needs_one_graph
 from .efficientnet_lite_musiq import MusiqConvolution, MusiqEfficientNetLite
@@ -252,32 +252,6 @@ class MusiqModel(MusiqPreTrainedModel):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def _validate_inputs(
-        self,
-        pixel_values: torch.Tensor | None,
-        spatial_position_ids: torch.Tensor | None,
-        scale_position_ids: torch.Tensor | None,
-    ) -> None:
-        expected = self.embeddings.patch_values
-        if pixel_values is None:
-            raise ValueError("`pixel_values` is required: pass the output of `MusiqImageProcessor`.")
-        if pixel_values.dim() != 3 or pixel_values.shape[-1] != expected:
-            raise ValueError(
-                f"`pixel_values` must have shape (batch_size, sequence_length, {expected}), got "
-                f"{tuple(pixel_values.shape)}. Did you skip `MusiqImageProcessor`?"
-            )
-        needed = {
-            "spatial_position_ids": (spatial_position_ids, self.config.spatial_embedding != "none"),
-            "scale_position_ids": (scale_position_ids, self.config.use_scale_embedding),
-        }
-        for name, (ids, is_needed) in needed.items():
-            if is_needed and (ids is None or ids.shape != pixel_values.shape[:2]):
-                got, wanted = None if ids is None else tuple(ids.shape), tuple(pixel_values.shape[:2])
-                raise ValueError(
-                    f"`{name}` is required by this configuration, with shape {wanted}, got {got}. "
-                    "Pass all that the processor returns."
-                )
-
     def _encode_packed(
         self,
         hidden_states: torch.Tensor,
@@ -360,7 +334,7 @@ class MusiqModel(MusiqPreTrainedModel):
         Raises:
             ValueError: If a tensor that the configuration needs is missing, or the patches have a wrong shape.
         """
-        self._validate_inputs(pixel_values, spatial_position_ids, scale_position_ids)
+        check_inputs(self.config, pixel_values, spatial_position_ids, scale_position_ids)
         hidden_states = self.embeddings(pixel_values, spatial_position_ids, scale_position_ids, pixel_attention_mask)
         if pixel_attention_mask is not None:
             pixel_attention_mask = nn.functional.pad(pixel_attention_mask, (1, 0), value=1)  # CLS is always real

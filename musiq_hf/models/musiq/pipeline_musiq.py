@@ -24,7 +24,14 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.utils import ModelOutput, cached_file
 
 from .checks_musiq import check_types, identify_scores
-from .image_formats_musiq import MAX_MEGAPIXELS, check_limit, check_megapixels, check_tokens
+from .image_formats_musiq import (
+    MAX_MEGAPIXELS,
+    PICTURE_SUFFIXES,
+    check_limit,
+    check_megapixels,
+    check_tokens,
+    find_suffix,
+)
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
 from .publishing_musiq import Uploaded
 
@@ -160,6 +167,25 @@ def _read_picture(image: Any, processor: Any, *, timeout: float | None, max_mega
         raise ValueError(f"Picture ({describe(image)}): {error}") from error
 
 
+def _list_pictures(inputs: Any) -> Any:
+    """Return the pictures of a batch array, or those below a folder by their names, as a list; other inputs as given.
+
+    Raises:
+        ValueError: If a folder holds no picture.
+    """
+    if isinstance(inputs, np.ndarray | torch.Tensor) and inputs.ndim == 4:
+        return list(inputs)
+    if not isinstance(inputs, str | os.PathLike) or not os.path.isdir(inputs):
+        return inputs
+    below = [path.relative_to(inputs) for path in Path(inputs).rglob("*")]
+    seen = [path for path in below if not any(part.startswith(".") for part in path.parts)]
+    files = [Path(inputs, path) for path in sorted(seen) if find_suffix(path.name) in PICTURE_SUFFIXES]
+    found = [str(path) for path in files if path.is_file()]
+    if not found:
+        raise ValueError(f"{inputs} holds no picture. Give a folder of PNG, JPEG or other pictures.")
+    return found
+
+
 def _name_settings(timeout: float | None, max_megapixels: float | None) -> dict[str, Any]:
     """Return the keywords of `_read_picture` that the caller of a pipeline has given."""
     given = {"timeout": timeout, "max_megapixels": max_megapixels}
@@ -191,11 +217,20 @@ class QualityClassificationPipeline(_SavedAsCheckpoint, ImageClassificationPipel
         settings, forward, answer = super()._sanitize_parameters(**kwargs)
         return settings | _name_settings(None, max_megapixels), forward, answer
 
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Answer one picture or many, as the base class does; folders and batch arrays are lists of their pictures."""
+        return super().__call__(_list_pictures(inputs) if self._is_ours else inputs, **kwargs)
+
+    @property
+    def _is_ours(self) -> bool:
+        """True if the model is one of this package's families, whose processors cut pictures."""
+        return hasattr(self.image_processor, "cut")
+
     def preprocess(
         self, image: Any, timeout: float | None = None, max_megapixels: float = MAX_MEGAPIXELS
     ) -> BatchFeature:
         """Turn one picture into a batch of one."""
-        if not hasattr(self.image_processor, "cut"):
+        if not self._is_ours:
             return super().preprocess(image, timeout=timeout)
         return _read_picture(image, self.image_processor, timeout=timeout, max_megapixels=max_megapixels)
 
@@ -221,10 +256,11 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
     `percentile=True`, here or in a call, adds "percentile", the place of the score among those of the validation
     pictures, and "stars", 1 to 5. The checkpoint must have a calibration.json.
 
-    A picture is a path, an http(s) URL, base64 text, a PIL image or an array. Several pictures are a list, a generator
-    or a `KeyDataset`. With `batch_size` above 1 pictures of different sizes are padded and masked: the partners in a
-    batch do not change a score. A checkpoint that predicts a score distribution adds "distribution", the probabilities
-    of the score values 1..n, and "std", the standard deviation of that distribution.
+    A picture is a path, an http(s) URL, base64 text, bytes, a binary file, a PIL image or an array. Several pictures
+    are a list, a generator, a `KeyDataset`, a batch of arrays (NCHW or NHWC) or a folder. With `batch_size` above 1
+    pictures of different sizes are padded and masked: the partners in a batch do not change a score. A checkpoint that
+    predicts a score distribution adds "distribution", the probabilities of the score values 1..n, and "std", the
+    standard deviation of that distribution.
     """
 
     _load_processor = False
@@ -256,22 +292,25 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
         """Score one picture or many.
 
         Args:
-            inputs: One picture, or a list, generator, dataset column or `KeyDataset` of pictures.
+            inputs: One picture, or a list, generator, dataset column, `KeyDataset`, batch array or folder of pictures;
+                those of a folder, and of the folders in it, come in the order of their names.
             **kwargs: `batch_size`, `num_workers`, `timeout` in seconds for URLs, `percentile`, and `max_megapixels`,
                 the largest size of a picture in millions of pixels. A larger one is refused before it is decoded;
                 `math.inf` sets no limit.
 
         Returns:
-            `{"score": ...}` in MOS points for one picture, a list of these for a list or a column, an iterator for a
-            generator or a `KeyDataset`.
+            `{"score": ...}` in MOS points for one picture, a list of these for a list, a column, a batch or a folder,
+            an iterator for a generator or a `KeyDataset`.
 
         Raises:
             ValueError: If a picture cannot be used; the message names it. Also if percentiles are wanted, and the
                 checkpoint has no calibration, or one of other weights.
             FileNotFoundError: If a path does not exist.
         """
+        inputs = _list_pictures(inputs)
         is_list = isinstance(inputs, list) and len(inputs) > 0
-        if isinstance(inputs, Sequence) and not isinstance(inputs, str) and not is_list:
+        is_picture = isinstance(inputs, str | bytes | bytearray | memoryview)
+        if isinstance(inputs, Sequence) and not is_picture and not is_list:
             # Tuples, columns of `datasets` and empty lists are read one by one, and the answer is a list.
             return list(super().__call__((image for image in inputs), **kwargs))
         return super().__call__(inputs, **kwargs)

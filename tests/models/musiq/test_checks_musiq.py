@@ -12,6 +12,7 @@ from musiq_hf import (
     MusiqForImageQualityAssessment,
     MusiqImageProcessor,
     MusiqModel,
+    load_quality,
 )
 
 HEAD, NORM = "head.classifier.weight", "musiq.layernorm.weight"
@@ -168,3 +169,30 @@ def test_the_weights_below_an_adapter_are_checked(tiny_model, tmp_path):
     change(folder, DAMAGES["a head is lost"][0])
     with pytest.raises(ValueError, match=f"missing {HEAD}"):
         AutoModel.from_pretrained(tmp_path / "adapter")
+
+
+OTHERS = [
+    ({"patch_size": 16}, "`pixel_values` are patches of 16 pixels, but the model reads patches of 8"),
+    ({"patch_size": 4}, "`pixel_values` are patches of 4 pixels, but the model reads patches of 8"),
+    ({"longer_side_lengths": [16]}, "`scale_position_ids` go up to 1, but the model has 3 scales, 0 to 2"),
+    ({"longer_side_lengths": [16, 24, 32]}, "`scale_position_ids` go up to 3, but the model has 3 scales, 0 to 2"),
+    ({"use_native_resolution": False}, "`scale_position_ids` go up to 1, but the model has 3 scales, 0 to 2"),
+    ({"hash_grid_size": 9}, "`spatial_position_ids` go up to .*, but the model has 16 positions, 0 to 15"),
+]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), OTHERS, ids=[str(settings) for settings, _ in OTHERS])
+def test_pictures_of_a_processor_of_another_layout_are_refused(tiny_model, tiny_config, pictures, settings, sentence):
+    model, processor = tiny_model(), MusiqImageProcessor.from_config(tiny_config(**settings))
+    advice = "Build the processor with `MusiqImageProcessor.from_config\\(model.config\\)`"
+    with pytest.raises(ValueError, match=f"have different layouts: {sentence}. {advice}"):
+        model(**processor(pictures[0]))
+
+
+def test_embedded_checkpoints_refuse_each_others_pictures(pictures):
+    (default, large), (tiny, small) = load_quality(), load_quality("musiq-tiny-biq2021")
+    for model, processor, sizes in ((default, small, (32, 64)), (tiny, large, (64, 32))):
+        with pytest.raises(
+            ValueError, match="are patches of {} pixels, but the model reads patches of {}".format(*sizes)
+        ):
+            model(**processor(pictures[0]))

@@ -101,10 +101,26 @@ def test_picture_beyond_pillows_limit_names_the_limit(png, monkeypatch):
         load_image(png)
 
 
-@pytest.mark.parametrize("source", [3, None, b"bytes", {"image": 1}])
+@pytest.mark.parametrize("source", [3, None, {"image": 1}])
 def test_other_types_raise(source):
-    with pytest.raises(TypeError, match=f"must be a path, URL, base64 text or PIL image, got {type(source).__name__}"):
+    expected = "must be a path, URL, base64 text, bytes, binary file or PIL image"
+    with pytest.raises(TypeError, match=f"{expected}, got {type(source).__name__}"):
         load_image(source)
+
+
+def test_bytes_and_open_files_are_pictures(png):
+    content, expected = png.read_bytes(), np.array(load_image(png))
+    with open(png, "rb") as file, open(png, "rb") as read:
+        read.seek(20)  # its start counts
+        for source in (content, bytearray(content), memoryview(content), io.BytesIO(content), file, read, read):
+            np.testing.assert_array_equal(load_image(source), expected)
+    with pytest.raises(ValueError, match="^picture in memory: not a picture"):
+        load_image(b"bytes")
+    with pytest.raises(TypeError, match="opened in binary mode, got one that reads str"):
+        load_image(io.StringIO("text"))
+    (damaged := png.with_name("damaged.png")).write_bytes(content[:-30])
+    with open(damaged, "rb") as file, pytest.raises(ValueError, match="damaged.png: cannot be decoded"):
+        load_image(file)
 
 
 def test_decoding_a_buffer_uses_the_given_name(png):

@@ -258,7 +258,7 @@ def test_no_picture_raises(processor):
 
 
 def test_other_objects_raise(processor):
-    with pytest.raises(TypeError, match="must be a path, URL, base64 text or PIL image, got int"):
+    with pytest.raises(TypeError, match="must be a path, URL, base64 text, bytes, binary file or PIL image, got int"):
         processor(3)
 
 

@@ -4,6 +4,7 @@ import http.server
 import math
 import threading
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,38 @@ def test_mistakes_get_one_sentence_that_names_the_picture(scorer, files, tmp_pat
     with pytest.raises(FileNotFoundError, match="absent.png: no such file"):
         scorer("absent.png")
     with pytest.raises(ValueError, match="One picture was expected"):
-        scorer(np.zeros((2, 8, 8, 3), dtype=np.uint8))
+        scorer([np.zeros((2, 8, 8, 3), dtype=np.uint8)])
+
+
+@pytest.mark.parametrize("task", ["image-quality-assessment", "image-classification"])
+def test_bytes_files_batches_and_folders_are_pictures(scorer, files, singles, tmp_path, task):
+    other = pipeline(task, model=scorer.model, image_processor=scorer.image_processor)
+
+    def score(inputs):
+        answers = other(inputs)
+        answers = answers if isinstance(answers, list) else [answers]
+        return [(answer[0] if isinstance(answer, list) else answer)["score"] for answer in answers]
+
+    content = Path(files[0]).read_bytes()
+    for source in (content, bytearray(content), BytesIO(content)):
+        assert score(source) == pytest.approx(singles[:1], abs=1e-5)
+    assert score([content, BytesIO(Path(files[1]).read_bytes())]) == pytest.approx(singles[:2], abs=1e-5)
+    pixels = np.array(Image.open(files[0]))
+    batch = np.stack([pixels, pixels[::-1]])
+    expected = score(list(batch))
+    for array in (batch, batch.transpose(0, 3, 1, 2), torch.tensor(batch).permute(0, 3, 1, 2) / 255):
+        assert score(array) == pytest.approx(expected, abs=1e-3)
+    (tmp_path / "b").mkdir()
+    for place, file in (("b/1.png", files[0]), ("a.PNG", files[1]), ("c.png", files[2])):
+        (tmp_path / place).write_bytes(Path(file).read_bytes())
+    for name in ("notes.txt", ".hidden.png"):
+        (tmp_path / name).write_text("no picture")
+    for folder in (tmp_path, str(tmp_path)):
+        found = score(folder)
+        assert found == pytest.approx([singles[1], singles[0], singles[2]], abs=1e-3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no picture"):
+        other(str(tmp_path / "empty"))
 
 
 def test_the_standard_task_answers_in_mos_points(tiny_model, files, tmp_path):
