@@ -107,6 +107,7 @@ quality: $(VENV)/.quality
 	$(BIN)/mypy
 
 style: $(VENV)/.quality
+	$(BIN)/python -m musiq_hf.cli.recording
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

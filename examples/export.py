@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.common.arguments import parse_arguments, print_report, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, print_report, run_command
 from musiq_hf.common.extras import require
 from musiq_hf.scoring import load_quality
 
@@ -225,7 +225,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """Export and print the report; return 1 if the scores are not the model's, 2 for a mistake in the arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})"
     )

@@ -21,13 +21,9 @@ musiq info musiq-koniq
 CARD = "README.md"
 
 
-def add_parser(subparsers: Any, summary: str) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "info", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: Any) -> None:
+    """Add the arguments."""
     parser.add_argument("checkpoint", help="folder, or id on the Hub")
-    parser.set_defaults(run=run)
 
 
 def read_card_title(checkpoint: str) -> str | None:

@@ -3,7 +3,6 @@
 
 import argparse
 import multiprocessing
-import re
 import sys
 import warnings
 from typing import Any
@@ -17,9 +16,10 @@ from ..pictures import decoding
 from ..pictures.opening import MAX_MEGAPIXELS, PRESETS
 from ..pictures.table_sources import Columns
 from ..scoring.calibration import CALIBRATION
-from ..scoring.job import DTYPES, ScoreJob, Share, are_weights, find_launched_share
+from ..scoring.job import DTYPES, ScoreJob, Share, find_launched_share
 from ..scoring.journal import COLUMNS, ENSEMBLE, PLACES
 from .score_output import print_scores, show_warnings, write_scores
+from .words import read_shard, read_weights
 
 DESCRIPTION = f"""\
 Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
@@ -51,6 +51,7 @@ scores in their ranges, not clipped, stands in all of its rows; it is missing wh
 
 While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
 run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or --max_tokens) the last digits can differ.
+If OUT is there with the same pictures and settings, nothing is done; if it has others, the command says which.
 """
 EPILOG = """\
 examples:
@@ -66,41 +67,13 @@ signatures must agree. Processes
 of a launch must see one file system; the last of them makes OUT, with the rows in the order of the inputs. On CPUs
 accelerate starts a single process; `torchrun --nproc_per_node 4 -m musiq_hf.cli score ...` starts several.
 
-exit code: 0 all scored, 1 some rows are errors, 2 a mistake in the command, 130 interrupted
+exit code: 0 all scored or OUT was finished before, 1 some rows are errors, 2 a mistake in the command,
+130 interrupted
 """
-SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
-def read_shard(text: str) -> Share:
-    """Read `i/n`, the number of a shard and that of all shards."""
-    match = SHARD.fullmatch(text)
-    index, count = map(int, match.groups()) if match else (1, 0)
-    try:
-        return Share(index, count)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be i/n with i from 1 to n, as 3/8, got {text}") from None
-
-
-def read_weights(text: str) -> tuple[float, ...]:
-    """Read weights that are separated by commas."""
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not are_weights(values):
-        raise argparse.ArgumentTypeError(f"must be numbers from 0 on, not all 0, as 0.7,0.3, got {text}")
-    return values
-
-
-def add_parser(subparsers: Any, summary: str) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "score",
-        help=summary,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: Any) -> None:
+    """Add the arguments."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="what to score, see above")
     parser.add_argument(
         "-o", "--output", metavar="OUT", help=".csv, .jsonl or .parquet file (default: a table on the terminal)"
@@ -142,7 +115,7 @@ def add_parser(subparsers: Any, summary: str) -> None:
     parser.add_argument(
         "--shard", type=read_shard, metavar="i/n", help="score only every n-th input, from the i-th on"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT, and what an unfinished run has left")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the model (float32)")
     parser.add_argument("--max_tokens", type=positive, metavar="N", help="patches of a batch, padding counted")
@@ -154,7 +127,6 @@ def add_parser(subparsers: Any, summary: str) -> None:
         "to 8; for a CPU two threads of this process, which are faster but crash with it)",
     )
     parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
-    parser.set_defaults(run=run)
 
 
 def make_job(arguments: argparse.Namespace) -> ScoreJob:
@@ -163,7 +135,7 @@ def make_job(arguments: argparse.Namespace) -> ScoreJob:
         arguments.paths,
         output=arguments.output,
         columns=Columns(picture=arguments.column, key=arguments.key),
-        share=arguments.shard or find_launched_share(),
+        share=find_launched_share() if arguments.shard is None else Share(*arguments.shard),
         overwrite=arguments.overwrite,
         models=arguments.model or [str(DEFAULT_CHECKPOINT)],
         weights=arguments.weights,

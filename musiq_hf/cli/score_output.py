@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..common.arguments import INTERRUPTED
 from ..common.terminal import print_line, print_text
 from ..pictures.opening import has_fast_decoder
-from ..scoring.job import MADE_ALREADY, JobResult, ScoreJob, count_pictures, run_job, score_rows
+from ..scoring.job import JobResult, ScoreJob, count_pictures, run_job, score_rows
 from ..scoring.journal import PLACES, Totals
 from ..scoring.rows import Entry
 
@@ -77,7 +77,7 @@ def write_scores(job: ScoreJob, *, show_progress: bool) -> int:
             print_text(message, file=sys.stderr)
             return INTERRUPTED
     print_line(_describe_result(job, result), file=sys.stderr)
-    return 1 if result.errors else 0
+    return 1 if result.errors and result.state == "written" else 0
 
 
 class JobProgress:
@@ -171,9 +171,8 @@ def _format_entry(heads: Sequence[str], entry: Entry, models: Sequence[str], *, 
 
 
 def _describe_result(job: ScoreJob, result: JobResult) -> str:
-    if result.state == "found":
-        return MADE_ALREADY.format(job.table)
     if result.state == "waiting" or result.pictures is None:
         return f"{job.journal}: done; the last process makes {job.table} of all parts."
     failed = f", {result.errors} of them with an error instead of a score (column `error`)" if result.errors else ""
-    return f"{job.table}: {_format_count(result.pictures)}{failed}."
+    again = " It was finished before, with the same pictures and settings: nothing to do."
+    return f"{job.table}: {_format_count(result.pictures)}{failed}.{again if result.state == 'found' else ''}"

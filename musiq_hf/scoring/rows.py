@@ -63,6 +63,8 @@ class Scorers:
     Attributes:
         names: Names of the checkpoints, as a table calls them.
         signatures: Signatures of their scores, in the same order.
+        weights: Weight of each checkpoint in the ensemble, or None.
+        has_percentiles: Whether rows have percentiles.
 
     Raises:
         ValueError: If a checkpoint cannot be used or has no calibration that is wanted, or an ensemble cannot be made
@@ -80,7 +82,7 @@ class Scorers:
         **options: Unpack[ScoringOptions],
     ):
         self.names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
-        self._weights = weights
+        self.weights, self.has_percentiles = weights, has_percentiles
         self._scorers = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
         self._ranges: list[Range | None] = [model.config.answer_range for model, _ in self._scorers]
         if weights is not None and None in self._ranges:
@@ -115,9 +117,13 @@ class Scorers:
             Rows of one picture, in the order of the checkpoints.
         """
         for results in score_with_several(sources, self._scorers, **self._options):
-            rows = [make_row(*parts) for parts in zip(results, self._ranges, self._calibrations, strict=True)]
-            ensemble = None if self._weights is None else average_positions(rows, self._ranges, self._weights)
-            yield tuple(row._replace(ensemble=ensemble) for row in rows)
+            yield self.place(tuple(map(make_row, results)))
+
+    def place(self, entry: Entry) -> Entry:
+        """Return the rows of a picture with all that follows from their scores: positions, percentiles, ensemble."""
+        rows = [place_row(*parts) for parts in zip(entry, self._ranges, self._calibrations, strict=True)]
+        ensemble = None if self.weights is None else average_positions(rows, self._ranges, self.weights)
+        return tuple(row._replace(ensemble=ensemble) for row in rows)
 
 
 def name_checkpoint(checkpoint: str) -> str:
@@ -126,24 +132,28 @@ def name_checkpoint(checkpoint: str) -> str:
     return embedded.get(checkpoint) or escape_name(checkpoint)
 
 
-def make_row(result: PictureScore, score_range: Range | None, calibration: Calibration | None = None) -> ScoreRow:
-    """Make the row of a result.
+def make_row(result: PictureScore) -> ScoreRow:
+    """Make the row of a score of a picture, or of its error, without what `place_row` adds."""
+    if result.score is not None and not math.isfinite(result.score):
+        return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
+    error = None if result.error is None else " ".join(escape_name(result.error).split())
+    return ScoreRow(result.key, result.width, result.height, result.score, std=result.std, error=error)
+
+
+def place_row(row: ScoreRow, score_range: Range | None, calibration: Calibration | None = None) -> ScoreRow:
+    """Return a row with the place of its score in the range, and among the scores of the validation pictures.
 
     Args:
-        result: Score of a picture, or its error.
+        row: Row of a picture and a checkpoint.
         score_range: Lowest and highest score of the checkpoint, in MOS points; None if they are unknown.
         calibration: Calibration of the checkpoint; None makes no percentile.
     """
-    if result.score is not None and not math.isfinite(result.score):
-        return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
-    position = None
-    if result.score is not None and score_range is not None:
-        position = min(max(_find_position(result.score, score_range), 0.0), 1.0)
-    error = None if result.error is None else " ".join(escape_name(result.error).split())
-    row = ScoreRow(result.key, result.width, result.height, result.score, position, result.std, error)
-    if result.score is None or calibration is None:
-        return row
-    return row._replace(percentile=calibration.percentile(result.score), stars=calibration.stars(result.score))
+    position = percentile = stars = None
+    if row.score is not None and score_range is not None:
+        position = min(max(_find_position(row.score, score_range), 0.0), 1.0)
+    if row.score is not None and calibration is not None:
+        percentile, stars = calibration.percentile(row.score), calibration.stars(row.score)
+    return row._replace(score_0_1=position, percentile=percentile, stars=stars)
 
 
 def _find_position(score: float, score_range: Range) -> float:

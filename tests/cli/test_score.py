@@ -236,7 +236,12 @@ def test_a_finished_table_is_only_replaced_on_request(run, photos, capsys):
     assert run("photos/0.png", "-o", "scores.csv") == 0
     before = Path("scores.csv").read_bytes()
     assert run("photos", "-o", "scores.csv") == 2
-    assert "scores.csv exists already. Add --overwrite" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "scores.csv exists already, with other pictures (nothing is there for photos/1.png). Add --overw" in said
+    assert run("photos/0.png", "-o", "scores.csv") == 0
+    assert capsys.readouterr().err == (
+        "scores.csv: 1 picture. It was finished before, with the same pictures and settings: nothing to do.\n"
+    )
     assert Path("scores.csv").read_bytes() == before
     assert run("photos", "-o", "scores.csv", "--overwrite") == 0
     assert len(read_csv("scores.csv")) == 7
@@ -269,7 +274,8 @@ def test_processes_of_a_launch_write_the_file_of_one(run, photos, monkeypatch, o
             Path("scores.parquet.1-of-3.part").touch()
             monkeypatch.setenv("RANK", "0")
         assert run("photos", "-o", "scores.parquet") == 0
-        assert "scores.parquet exists already" in capsys.readouterr().err
+        assert "scores.parquet: 7 pictures, 1 of them with an error" in (said := capsys.readouterr().err)
+        assert "It was finished before, with the same pictures and settings: nothing to do." in said
     assert sorted(os.listdir()) == ["one.parquet", "photos", "scores.parquet"]
     Path("new.csv.1-of-2.part").touch()
     assert run("photos", "-o", "new.csv") == 2

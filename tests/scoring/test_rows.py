@@ -16,7 +16,7 @@ from musiq_hf.pictures import opening
 from musiq_hf.pictures.lazy import LazyPicture
 from musiq_hf.scoring.engine import PictureScore, score_with_several
 from musiq_hf.scoring.job import _choose_workers
-from musiq_hf.scoring.rows import ScoreRow, Scorers, average_positions, make_row, name_checkpoint
+from musiq_hf.scoring.rows import ScoreRow, Scorers, average_positions, make_row, name_checkpoint, place_row
 
 
 @pytest.fixture
@@ -178,10 +178,10 @@ def test_processes_give_the_same_table(checkpoints):
 
 
 def test_scores_that_are_no_numbers_are_errors():
-    row = make_row(PictureScore("a", 2, 3, float("nan")), (0, 100))
+    row = make_row(PictureScore("a", 2, 3, float("nan")))
     assert (row.score, row.score_0_1, row.error) == (None, None, "a: the score is nan.")
-    assert make_row(PictureScore("a", 2, 3, 120.0), (0, 100)).score_0_1 == 1
-    assert make_row(PictureScore("a", 2, 3, 25.0), (20, 40)).score_0_1 == 0.25
+    assert place_row(ScoreRow("a", 2, 3, 120.0), (0, 100)).score_0_1 == 1
+    assert place_row(ScoreRow("a", 2, 3, 25.0), (20, 40)).score_0_1 == 0.25
 
 
 def test_scorers_can_be_used_without_the_command(checkpoints):
