@@ -136,8 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.check(arguments)
         module = command.load()
         from ..models.auto import register  # it loads Transformers and PyTorch
+        from ..pictures.decoding import silence_decoders
 
         register()
+        silence_decoders()
         return int(module.run(arguments))
 
     return run_command(f"musiq {arguments.command}", run, example=command.example)

@@ -4,10 +4,8 @@
 import argparse
 import multiprocessing
 import sys
-import warnings
 from typing import Any
 
-from PIL import Image
 from transformers.utils import logging
 
 from ..common.arguments import positive
@@ -43,7 +41,7 @@ with --percentile also {" and ".join(PLACES)}.
 The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it;
 --key takes it from a column of tables and data sets instead.
 A row has an error, or a score in MOS points, which is not clipped; score_0_1 is its position in the checkpoint's
-range, clipped to 0..1; std is the standard deviation of the predicted distribution, of checkpoints that predict one.
+range, clipped to 0..1; std, of checkpoints that predict a distribution, is its standard deviation.
 percentile, 0 to 100, is the place of a score among those of the checkpoint's validation pictures; stars, 1 to 5, are
 the fifth of them that it lies in. They need {CALIBRATION} beside the weights, see musiq evaluate --write_calibration.
 Several checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the positions of its
@@ -152,7 +150,6 @@ def make_job(arguments: argparse.Namespace) -> ScoreJob:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score the pictures, and return the exit code."""
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only pictures of twice that size are an error
     logging.disable_progress_bar()
     if sys.platform != "win32":  # imports what decoding needs once, for all processes that decode
         multiprocessing.set_forkserver_preload(["__main__", decoding.__name__])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration with Transformers: Auto classes and the pipeline task."""
 
+import logging
 from collections import OrderedDict
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def register_family(family: Family) -> None:
     AutoImageProcessor.register(family.config, image_processor_classes=backends, exist_ok=True)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a message of `pipeline` says more than that our task has taken its own checkpoint."""
+    default = PIPELINE_REGISTRY.supported_tasks[TASK]["default"]["model"][0]
+    return not record.getMessage().startswith(f"No model was supplied, defaulted to {default} ")
+
+
 def register() -> None:
     """Make all families known to the Auto classes, and the tasks to `pipeline`; doing it twice does no harm."""
     for family in FAMILIES.values():
@@ -55,5 +62,6 @@ def register() -> None:
             default={"model": (str(DEFAULT_CHECKPOINT), None)},
             type="image",
         )
+    logging.getLogger("transformers.pipelines").addFilter(_is_news)
     # For models of other families it answers as before.
     PIPELINE_REGISTRY.supported_tasks[STANDARD_TASK]["impl"] = QualityClassificationPipeline

@@ -53,7 +53,9 @@ def check_finished(table: Path, job_sources: Iterator[tuple[str, Any]], scorers:
 
 def _compare(rows: Iterator[dict[str, Any]], sources: Iterator[tuple[str, Any]], scorers: Scorers) -> Totals:
     pictures = errors = 0
-    _check_columns(next(rows), name_columns(weights=scorers.weights, percentile=scorers.has_percentiles))
+    _check_columns(
+        next(rows), name_columns(std=scorers.has_std, weights=scorers.weights, percentile=scorers.has_percentiles)
+    )
     while found := list(itertools.islice(rows, len(scorers.names))):
         for name, expected in (("model", scorers.names), ("signature", scorers.signatures)):
             there = [row[name] for row in found]
@@ -109,7 +111,7 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
 def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         rows = map(json.loads, file)
-        first = next(rows, {})
+        first: dict[str, Any] = next(rows, {})
         yield dict.fromkeys(first)
         yield from itertools.chain([first] if first else [], rows)
 

@@ -204,11 +204,13 @@ class RowStream:
     Attributes:
         models: Names of the checkpoints, in the order of the rows.
         signatures: Signatures of their scores, in the same order.
+        has_std: Whether a checkpoint predicts a distribution, so that its rows have a standard deviation.
         rows: The rows; closing this generator ends the threads or processes that decode.
     """
 
     models: Sequence[str]
     signatures: Sequence[str]
+    has_std: bool
     rows: Generator[Entry]
 
     def __iter__(self) -> Iterator[Entry]:
@@ -250,7 +252,7 @@ def score_rows(job: ScoreJob) -> RowStream:
         raise ValueError(f"`score_rows` writes no file, but the job has the output {job.output}. Use `run_job`.")
     check_sources(job.paths, columns=job.columns)
     scorers = _load_scorers(job)
-    return RowStream(scorers.names, scorers.signatures, scorers.score(_find_pictures(job)))
+    return RowStream(scorers.names, scorers.signatures, scorers.has_std, scorers.score(_find_pictures(job)))
 
 
 def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = None) -> JobResult:
@@ -336,6 +338,7 @@ def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:
         "preset": job.preset,
         "dtype": job.dtype,
         "models": scorers.names,
+        "std": scorers.has_std,
         "signatures": scorers.signatures,
         "weights": job.weights,
         "percentile": job.percentile,

@@ -25,7 +25,8 @@ try:
 except ImportError:  # Windows has no fcntl: two runs at once on one output go unnoticed there
     fcntl = None  # type: ignore[assignment]
 
-COLUMNS = ("key", "width", "height", "score", "score_0_1", "std", "model", "signature", "error")
+STD = "std"  # column of checkpoints that predict a distribution
+COLUMNS = ("key", "width", "height", "score", "score_0_1", STD, "model", "signature", "error")
 ENSEMBLE = "ensemble"  # additional column, for several checkpoints with weights
 PLACES = ("percentile", "stars")  # additional columns, for checkpoints with a calibration
 MAGIC = '{"journal_of": "musiq score"'
@@ -65,9 +66,10 @@ def name_journals(output: Path, count: int) -> list[Path]:
     return [output.with_name(f"{name}.{index}-of-{count}.part") for index in range(1, count + 1)]
 
 
-def name_columns(*, weights: Sequence[float] | None, percentile: bool) -> tuple[str, ...]:
-    """Return the columns of a table, with or without an ensemble and percentiles."""
-    return (*COLUMNS, *((ENSEMBLE,) if weights else ()), *(PLACES if percentile else ()))
+def name_columns(*, std: bool, weights: Sequence[float] | None, percentile: bool) -> tuple[str, ...]:
+    """Return the columns of a table, with or without standard deviations, an ensemble and percentiles."""
+    columns = (name for name in COLUMNS if std or name != STD)
+    return (*columns, *((ENSEMBLE,) if weights else ()), *(PLACES if percentile else ()))
 
 
 def check_no_other_journal(output: Path, journals: Sequence[Path], *, remove: bool = False) -> None:
@@ -111,8 +113,8 @@ class Journal:
 
     Args:
         path: File of the journal, made with its folder if missing. A torn last line is cut off.
-        settings: Settings that the run was started with; "models", "signatures", "weights" and "percentile" shape the
-            output.
+        settings: Settings that the run was started with; "models", "signatures", "std", "weights" and
+            "percentile" shape the output.
         renew: Whether a journal of a run with other settings is emptied, so that no ValueError is raised for it.
 
     Attributes:
@@ -341,7 +343,7 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
             files[0].seek(0)
             entries = _count_out(_take_turns([_read_entries(file) for file in files]), result.pictures, journals)
             rows = _complete_rows(entries, head)
-            columns = name_columns(weights=head["weights"], percentile=head["percentile"])
+            columns = name_columns(std=head[STD], weights=head["weights"], percentile=head["percentile"])
             WRITERS[output.suffix.lower()](temporary, columns, (tuple(map(row.get, columns)) for row in rows))
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # it must be on the disk before the journals are removed

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Unpack
 
 import torch
+from transformers.utils import logging
 
 from ..models.auto import DEFAULT_CHECKPOINT, TINY_CHECKPOINT
 from ..pictures.lazy import escape_name
@@ -14,6 +15,7 @@ from .engine import PictureScore, ScoringOptions, score_with_several
 from .loading import load_quality
 from .signature import make_signature
 
+logger = logging.get_logger(__name__)
 Range = tuple[float, float]  # lowest and highest score, in MOS points
 
 
@@ -65,6 +67,7 @@ class Scorers:
         signatures: Signatures of their scores, in the same order.
         weights: Weight of each checkpoint in the ensemble, or None.
         has_percentiles: Whether rows have percentiles.
+        has_std: Whether a checkpoint predicts a distribution, so that its rows have a standard deviation.
 
     Raises:
         ValueError: If a checkpoint cannot be used or has no calibration that is wanted, or an ensemble cannot be made
@@ -85,6 +88,7 @@ class Scorers:
         self.weights, self.has_percentiles = weights, has_percentiles
         self._scorers = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
         self._ranges: list[Range | None] = [model.config.answer_range for model, _ in self._scorers]
+        self.has_std = any(model.config.num_labels > 1 for model, _ in self._scorers)
         if weights is not None and None in self._ranges:
             name = self.names[self._ranges.index(None)]
             raise ValueError(
@@ -116,8 +120,20 @@ class Scorers:
         Yields:
             Rows of one picture, in the order of the checkpoints.
         """
+        num_pictures, num_beyond = 0, [0] * len(self.names)
         for results in score_with_several(sources, self._scorers, **self._options):
-            yield self.place(tuple(map(make_row, results)))
+            entry = self.place(tuple(map(make_row, results)))
+            num_pictures += 1
+            for index, (row, score_range) in enumerate(zip(entry, self._ranges, strict=True)):
+                num_beyond[index] += is_beyond(row.score, score_range)
+            yield entry
+        for name, count, score_range in zip(self.names, num_beyond, self._ranges, strict=True):
+            if count and score_range is not None:
+                logger.warning(
+                    "%s: %d of %d scores lie outside of its range, that of the opinion scores, %g to %g. They are not "
+                    "clipped; score_0_1 is.",
+                    *(name, count, num_pictures, *score_range),
+                )
 
     def place(self, entry: Entry) -> Entry:
         """Return the rows of a picture with all that follows from their scores: positions, percentiles, ensemble."""
@@ -154,6 +170,11 @@ def place_row(row: ScoreRow, score_range: Range | None, calibration: Calibration
     if row.score is not None and calibration is not None:
         percentile, stars = calibration.percentile(row.score), calibration.stars(row.score)
     return row._replace(score_0_1=position, percentile=percentile, stars=stars)
+
+
+def is_beyond(score: float | None, score_range: Range | None) -> bool:
+    """Return whether a score lies outside of a range; one that does not exist, or has no range, does not."""
+    return score is not None and score_range is not None and not score_range[0] <= score <= score_range[1]
 
 
 def _find_position(score: float, score_range: Range) -> float:

@@ -80,7 +80,7 @@ def test_a_folder_becomes_a_table(run, photos, tiny_model, checkpoint, capsys):
         assert (int(row["width"]), int(row["height"])) == (own.width, own.height)
         assert float(row["score"]) == pytest.approx(own.score, abs=1e-5)
         assert float(row["score_0_1"]) == pytest.approx((own.score + 10) / 20, abs=1e-6)
-        assert row["std"] == row["error"] == ""
+        assert "std" not in row and row["error"] == ""
         assert row["model"] == checkpoint
     assert len({row["signature"] for row in rows}) == 1 and rows[0]["signature"]
     assert os.listdir(photos.parent).count("scores.csv.part") == 0
@@ -117,7 +117,7 @@ def test_without_an_output_a_table_is_printed(run, photos, capsys):
     (photos / "2.png").write_bytes(b"no picture")
     assert run("photos") == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["score", "in", "0..1", "std", "size", "key"]
+    assert lines[0].split() == ["score", "in", "0..1", "size", "key"]
     assert len(lines) == 8
     assert re.fullmatch(r" +-?\d+\.\d\d +\d\.\d\d +41x30  photos/0\.png", lines[1])
     assert lines[3].split(maxsplit=1) == [
@@ -132,7 +132,7 @@ def test_without_an_output_a_table_is_printed(run, photos, capsys):
     assert sorted(os.listdir()) == ["empty", "photos"]
 
 
-def test_a_distribution_has_a_deviation_and_a_range_and_what_has_none_no_place_in_it(tiny_model, photos, tmp_path):
+def test_a_distribution_has_a_deviation_and_a_range_and_what_has_none_no_place_in_it(tiny_model, photos, capsys):
     model = tiny_model(num_labels=5)
     model.save_pretrained("distribution")
     MusiqImageProcessor.from_config(model.config).save_pretrained("distribution")
@@ -144,7 +144,36 @@ def test_a_distribution_has_a_deviation_and_a_range_and_what_has_none_no_place_i
     MusiqImageProcessor.from_config(model.config).save_pretrained("no range")
     assert main(["score", "photos/0.png", "-o", "n.csv", "-m", "no range", "--device", "cpu"]) == 0
     (row,) = read_csv("n.csv")
-    assert (row["std"], row["score_0_1"]) == ("", "") and row["score"]
+    assert row["score_0_1"] == "" and row["score"] and "std" not in row
+    assert (
+        main(["score", "photos/0.png", "-o", "b.csv", "-m", "no range", "-m", "distribution", "--device", "cpu"]) == 0
+    )
+    assert [bool(row["std"]) for row in read_csv("b.csv")] == [False, True]
+    capsys.readouterr()
+    for name, expected in (("no range", False), ("distribution", True)):
+        assert main(["score", "photos/0.png", "-m", name, "--device", "cpu"]) == 0
+        assert ("std" in capsys.readouterr().out.splitlines()[0]) is expected
+
+
+@pytest.mark.parametrize("words", [[], ["-o", "s.csv"]])
+def test_scores_that_leave_the_range_are_noted(tiny_model, photos, words, capsys):
+    model = tiny_model()
+    processor = MusiqImageProcessor.from_config(model.config)
+    scores = [row.score for row in score_pictures(sorted(photos.iterdir()), model=model, processor=processor)]
+    low, high = min(scores) - 1, sorted(scores)[4] + 1e-3
+    model.config.score_range = (low, high)
+    model.save_pretrained("narrow")
+    MusiqImageProcessor.from_config(model.config).save_pretrained("narrow")
+    assert main(["score", "photos", "-m", "narrow", "--device", "cpu", *words]) == 0
+    note = (
+        f"narrow: 2 of 7 scores lie outside of its range, that of the opinion scores, {low:g} to {high:g}. They are "
+    )
+    assert note + "not clipped; score_0_1 is.\n" in capsys.readouterr().err
+
+
+def test_scores_within_the_range_need_no_note(run, photos, capsys):
+    assert run("photos") == 0
+    assert "outside" not in capsys.readouterr().err
 
 
 def test_errors_are_rows_and_the_exit_code_tells(run, photos, capsys):
