@@ -13,7 +13,7 @@ from typing import Any
 
 from ..common.arguments import CommandParser, parse_arguments, run_command
 from ..version import __version__
-from .words import add_words, check_evaluate, check_finetune, check_verify, read_words
+from .words import add_words, check_evaluate, check_export, check_finetune, check_score, check_verify, read_words
 
 DESCRIPTION = "Score the quality of pictures with MUSIQ, and see what the scores are made of."
 EPILOG = """\
@@ -54,6 +54,12 @@ def _load_convert() -> ModuleType:
     return convert
 
 
+def _load_export() -> ModuleType:
+    from . import export
+
+    return export
+
+
 def _load_evaluate() -> ModuleType:
     from . import evaluate
 
@@ -85,12 +91,18 @@ class Command:
 
 # The help lists them in this order.
 COMMANDS = {
-    "score": Command("score pictures, folders, archives, tables and data sets", _load_score),
+    "score": Command("score pictures, folders, archives, tables and data sets", _load_score, check=check_score),
     "explain": Command("why a picture has its score: one page of HTML with figures", _load_explain),
     "info": Command("what a checkpoint is, and its signature", _load_info),
     "verify": Command("whether a checkpoint gives the numbers that it should", _load_verify, check=check_verify),
     "convert": Command(
         "convert a published checkpoint, and back", _load_convert, "musiq convert koniq_ckpt.npz musiq-koniq"
+    ),
+    "export": Command(
+        "write a checkpoint as ONNX, or for torch.export",
+        _load_export,
+        "musiq export musiq-koniq musiq-koniq.onnx",
+        check_export,
     ),
     "evaluate": Command(
         "measure checkpoints on scored pictures",

@@ -3,6 +3,7 @@
 
 import argparse
 import multiprocessing
+import os
 import sys
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..scoring.calibration import CALIBRATION
 from ..scoring.job import DTYPES, ScoreJob, Share, find_launched_share
 from ..scoring.journal import COLUMNS, ENSEMBLE, PLACES
 from .score_output import print_scores, show_warnings, write_scores
-from .words import read_shard, read_weights
+from .words import STDIN, read_shard, read_weights
 
 DESCRIPTION = f"""\
 Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
@@ -35,6 +36,7 @@ PATH is one of
   a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:
                           hf://datasets/owner/name, with /configuration, @revision and :split as needed (shards
                           and continued runs read past the rows of others and those that are done)
+  -                       all of these, named on standard input, one a line; with --null each ends in a zero byte
 
 Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE};
 with --percentile also {" and ".join(PLACES)}.
@@ -57,6 +59,7 @@ examples:
   musiq score photos -o scores.csv
   musiq score 'shards/*.tar' -o scores.parquet -m musiq-koniq
   musiq score photos -o scores.csv -m musiq-koniq -m musiq-spaq --weights 0.6,0.4
+  find photos -name '*.jpg' -print0 | musiq score - --null -o scores.csv
   musiq score photos -o scores.parquet --shard 3/8                    one of 8 jobs: scores.3-of-8.parquet
   accelerate launch -m musiq_hf.cli score photos -o scores.parquet    all processes write one file
 
@@ -113,6 +116,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--shard", type=read_shard, metavar="i/n", help="score only every n-th input, from the i-th on"
     )
+    parser.add_argument("--null", action="store_true", help="names on standard input end in zero bytes, not lines")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT, and what an unfinished run has left")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the model (float32)")
@@ -127,10 +131,33 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
 
 
+def read_names(*, null: bool) -> list[str]:
+    """Read names of pictures from standard input.
+
+    Args:
+        null: Whether names end in zero bytes, as `find -print0` writes them; else each line is one.
+
+    Raises:
+        ValueError: If there is no name, or several processes of a launch would share the input.
+    """
+    if find_launched_share().is_launched:
+        raise ValueError("- cannot be used by the processes of one launch, which share no input. Name a CSV file.")
+    content = sys.stdin.buffer.read()
+    parts = content.split(b"\0") if null else content.splitlines()
+    names = [os.fsdecode(part) for part in parts if part]
+    if not names:
+        raise ValueError("- stands for the names on standard input, which holds none. Write a name on each line.")
+    return names
+
+
 def make_job(arguments: argparse.Namespace) -> ScoreJob:
     """Make the job that the parsed command line asks for."""
+    paths = list(arguments.paths)
+    if STDIN in paths:
+        place = paths.index(STDIN)
+        paths[place : place + 1] = read_names(null=arguments.null)
     return ScoreJob(
-        arguments.paths,
+        paths,
         output=arguments.output,
         columns=Columns(picture=arguments.column, key=arguments.key),
         share=find_launched_share() if arguments.shard is None else Share(*arguments.shard),

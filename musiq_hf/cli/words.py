@@ -16,6 +16,8 @@ from ..common.files import read_json
 
 FILE = Path(__file__).with_name("words.json")
 SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
+STDIN = "-"  # path that stands for the names on standard input
+EXPORTED = (".onnx", ".pt2")
 # Arguments of `musiq evaluate`: of measuring alone, and of repeated training alone. None marks those not given.
 MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble", "write_calibration")
 REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
@@ -80,6 +82,21 @@ def check_evaluate(arguments: argparse.Namespace) -> None:
             raise ValueError(f"`--{name}` {hint}.")
     if arguments.card_title is not None and not (arguments.update_card and len(arguments.data) == 1):
         raise ValueError("`--card_title` names the results on one data set and needs `--update_card`.")
+
+
+def check_export(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if the file of `musiq export` has another format."""
+    if arguments.output.suffix not in EXPORTED:
+        raise ValueError(f"OUT must end in {' or '.join(EXPORTED)}, got {arguments.output}. Rename it.")
+
+
+def check_score(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq score` is to read standard input in a way that it cannot."""
+    num_lists = arguments.paths.count(STDIN)
+    if num_lists > 1:
+        raise ValueError(f"{STDIN} stands for the names on standard input. Give it once, not {num_lists} times.")
+    if arguments.null and not num_lists:
+        raise ValueError(f"`--null` says how names on standard input end, and needs the path {STDIN}.")
 
 
 def check_finetune(arguments: argparse.Namespace) -> None:

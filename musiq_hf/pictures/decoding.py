@@ -132,7 +132,7 @@ def _copy_pixels(source: Any) -> Any:
 
 
 def silence_decoders() -> None:
-    """Silence Pillow's warnings and libtiff's lines on stderr, for a program whose rows say which file is damaged.
+    """Stop Pillow's warnings and libtiff's lines on stderr, for a program whose rows say which file is damaged.
 
     Neither names the file. libtiff has no door in Python, so its library is looked for among Pillow's own.
     """

@@ -191,7 +191,7 @@ class Journal:
         self.pictures, self.errors, self.is_finished = 0, 0, False
 
     def clear(self, settings: Mapping[str, Any]) -> None:
-        """Throw all rows away, and begin anew with some settings."""
+        """Remove all rows, and begin anew with some settings."""
         self._forget()
         self._file.truncate(0)
         self._size = 0

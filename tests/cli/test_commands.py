@@ -24,7 +24,7 @@ from musiq_hf.hub.model_card import CheckpointCard
 from musiq_hf.scoring.signature import make_signature
 from musiq_hf.scoring.verification import OFFICIAL_PICTURES, SELF_TEST, write_self_test
 
-COMMANDS = ("verify", "info", "convert", "evaluate", "finetune")
+COMMANDS = ("verify", "info", "convert", "export", "evaluate", "finetune")
 SCRIPTS = sysconfig.get_path("scripts")
 
 
@@ -105,6 +105,8 @@ def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(com
         (["evaluate"], 2, "musiq evaluate: --data is needed: pictures with opinion scores."),
         (["evaluate", "--data", "a.csv", "--recipe", "koniq"], 2, "`--recipe` needs `--runs`."),
         (["finetune", "--epochs", "2"], 2, "musiq finetune: --data is needed"),
+        (["export", "a", "b.pth"], 2, "musiq export: OUT must end in .onnx or .pt2, got b.pth"),
+        (["score", "a.png", "--null"], 2, "`--null` says how names on standard input end"),
         (["verify", "a", "--name", "koniq"], 2, "`--name` says which official scores"),
     ],
 )
@@ -138,7 +140,13 @@ def test_every_command_takes_its_own_flags_as_its_module_does(capsys):
 @pytest.mark.parametrize("word", ["--modell", "--mod", "--work", "--max"])
 @pytest.mark.parametrize("command", [*COMMANDS, "score", "explain"])
 def test_flags_that_are_mistyped_or_cut_short_show_the_usage_of_their_command(command, word, capsys):
-    needed = {"convert": ["a", "b"], "explain": ["a", "-o", "b"], "evaluate": [], "finetune": []}
+    needed = {
+        "convert": ["a", "b"],
+        "export": ["a", "b.onnx"],
+        "explain": ["a", "-o", "b"],
+        "evaluate": [],
+        "finetune": [],
+    }
     with pytest.raises(SystemExit) as stop:
         main([command, *needed.get(command, ["a"]), word, "1"])
     printed = capsys.readouterr().err
@@ -258,7 +266,8 @@ def test_memory_that_runs_out_while_loading_is_one_sentence_and_the_journal_stay
         with monkeypatch.context() as patch:
             patch.setattr(f"musiq_hf.{place}", fail)
             code, errors = mistake(capsys, *words)
-        assert code == 2 and errors.startswith("musiq score: the memory ran out. Give the program more"), errors
+        said = errors.splitlines()[-1]  # below a note about scores beyond the range
+        assert code == 2 and said.startswith("musiq score: the memory ran out. Give the program more"), errors
     assert (tmp_path / "s.csv.part").read_bytes().count(b"\n") == 2
     assert mistake(capsys, *words)[0] == 0 and not (tmp_path / "s.csv.part").exists()
 

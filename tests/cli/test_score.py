@@ -150,30 +150,8 @@ def test_a_distribution_has_a_deviation_and_a_range_and_what_has_none_no_place_i
     )
     assert [bool(row["std"]) for row in read_csv("b.csv")] == [False, True]
     capsys.readouterr()
-    for name, expected in (("no range", False), ("distribution", True)):
-        assert main(["score", "photos/0.png", "-m", name, "--device", "cpu"]) == 0
-        assert ("std" in capsys.readouterr().out.splitlines()[0]) is expected
-
-
-@pytest.mark.parametrize("words", [[], ["-o", "s.csv"]])
-def test_scores_that_leave_the_range_are_noted(tiny_model, photos, words, capsys):
-    model = tiny_model()
-    processor = MusiqImageProcessor.from_config(model.config)
-    scores = [row.score for row in score_pictures(sorted(photos.iterdir()), model=model, processor=processor)]
-    low, high = min(scores) - 1, sorted(scores)[4] + 1e-3
-    model.config.score_range = (low, high)
-    model.save_pretrained("narrow")
-    MusiqImageProcessor.from_config(model.config).save_pretrained("narrow")
-    assert main(["score", "photos", "-m", "narrow", "--device", "cpu", *words]) == 0
-    note = (
-        f"narrow: 2 of 7 scores lie outside of its range, that of the opinion scores, {low:g} to {high:g}. They are "
-    )
-    assert note + "not clipped; score_0_1 is.\n" in capsys.readouterr().err
-
-
-def test_scores_within_the_range_need_no_note(run, photos, capsys):
-    assert run("photos") == 0
-    assert "outside" not in capsys.readouterr().err
+    assert main(["score", "photos/0.png", "-m", "distribution", "--device", "cpu"]) == 0
+    assert "std" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_errors_are_rows_and_the_exit_code_tells(run, photos, capsys):
