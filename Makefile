@@ -8,7 +8,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 MANIFEST := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-hf bench bench-check quality style clean default default-numbers \
+.PHONY: demo test test-slow test-hf bench bench-check quality style clean release default default-numbers \
 	numbers-validation numbers-second numbers-robustness numbers-speed numbers-documents
 .DELETE_ON_ERROR:
 
@@ -108,8 +108,19 @@ quality: $(VENV)/.quality
 	$(BIN)/mypy
 
 style: $(VENV)/.quality
+	$(BIN)/python -m musiq_hf.cli.recording
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+$(VENV)/.release: $(VENV)/.core
+	$(PIP_INSTALL) -e '.[release]'
+	@touch $@
+
+# Builds wheel and sdist, installs them in an empty environment and runs README's commands there.
+release: $(VENV)/.release
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL="$(TORCH_INDEX)") $(BIN)/python tests/release/run.py dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.cpu_sizes import HUGE, PYIQA_LARGEST
 from benchmarks.results import find_row, read_all, section_rows
-from musiq_hf.common.arguments import parse_arguments
+from musiq_hf.common.arguments import CommandParser, parse_arguments
 
 Results = dict[str, Any]
 # How many times as fast as pyiqa in float32 with the same weights, by type and size.
@@ -183,7 +183,7 @@ def _judge_targets(results: Results) -> list[list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the verdicts, and return the exit code: 1 if a target is missed, 2 for a mistake in the arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", help="JSON files of benchmarks.cpu and benchmarks.gpu")
     arguments = parse_arguments(parser, argv)
     try:

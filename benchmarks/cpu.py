@@ -20,7 +20,7 @@ from benchmarks.measure import DTYPES, describe_machine
 from benchmarks.point import point
 from benchmarks.results import add_section
 from benchmarks.training_step import VARIANTS, TrainingSpec
-from musiq_hf.common.arguments import one_sentence, parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, one_sentence, parse_arguments, run_command
 
 EXAMPLE = "python -m benchmarks.cpu --output runs/bench.json --pictures photos"
 QUICK_VARIANTS = 2
@@ -55,7 +55,7 @@ HUGE_SECTIONS = {f"huge {dtype}": partial(measure_huge, dtype=dtype) for dtype i
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="JSON file; sections measured before stay in it")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--quick", action="store_true", help="the small sizes alone: a check that everything runs")

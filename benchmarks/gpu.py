@@ -38,7 +38,7 @@ from benchmarks.point import MARK, run_module
 from benchmarks.results import add_section
 from benchmarks.training_step import TrainingSpec, measure_training
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.common.arguments import one_sentence, parse_arguments
+from musiq_hf.common.arguments import CommandParser, one_sentence, parse_arguments
 
 TOTAL_SECONDS = 460.0
 LEAST_SECONDS = 20.0  # with less left a part is not begun, because importing alone would take as long
@@ -312,7 +312,7 @@ def run_parts(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the parts, and return the exit code: 1 if a part failed, 2 without a CUDA device."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/gpu.json"), help="JSON file")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--part", choices=PARTS, help="measure one part in this process and print it")

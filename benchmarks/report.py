@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.check import TARGETS
 from benchmarks.measure import DTYPES
 from benchmarks.results import read_all, section_rows
-from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
 from musiq_hf.common.extras import require
 from musiq_hf.common.files import write_text
 from musiq_hf.common.markdown import markdown_table
@@ -260,7 +260,7 @@ def write_report(results: Results, output: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", help="JSON files of benchmarks.cpu and benchmarks.gpu")
     parser.add_argument("--output", type=Path, default=Path("docs/performance.md"), help="the page; .png beside it")
     arguments = parse_arguments(parser, argv)

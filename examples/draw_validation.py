@@ -11,7 +11,7 @@ import csv
 import sys
 from pathlib import Path
 
-from musiq_hf.common.arguments import parse_arguments
+from musiq_hf.common.arguments import CommandParser, parse_arguments
 from musiq_hf.data import draw_strata, load_biq2021, read_listed_parts
 
 COUNT = 1000
@@ -19,7 +19,7 @@ COUNT = 1000
 
 def main() -> None:
     """Write the list: names of pictures as in the official file, and their part."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of the official files of BIQ2021")
     data: str = parse_arguments(parser).data
     rows = load_biq2021(data, validation_part="none")["train"]

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
 from musiq_hf.evaluation import (
     make_scorer,
     measure_common_sense,
@@ -31,7 +31,7 @@ EXAMPLE = "python examples/evaluate_robustness.py --pictures kodak --model runs/
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--pictures", metavar="DIR", help="folder of pristine pictures, without losses of compression if possible")
     add("--half_size", metavar="DIR", help="folder of large pictures to score at full and half size too")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
 from musiq_hf.explain import plot_attention, plot_degradations, plot_quality_map, quality_map
 from musiq_hf.pictures import open_picture
 from musiq_hf.scoring import load_quality
@@ -46,7 +46,7 @@ def draw(folder: Path) -> list[Path]:
 
 def main() -> int:
     """Draw the figures, and print their paths."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse_arguments(parser)  # none but --help: whatever else is given is refused
     logging.disable_progress_bar()
     return run_command("make_figures", lambda: print(*draw(FOLDER), sep="\n"))

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
 from musiq_hf.common.extras import require
 from musiq_hf.pictures import degrade
 
@@ -34,7 +34,7 @@ def make(output_dir: Path) -> None:
 
 def main() -> int:
     """Make the pictures; return 2 if a package is missing or a folder cannot be written."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "pictures")
     arguments = parse_arguments(parser)
     return run_command("make_pictures", lambda: make(arguments.output_dir))

@@ -8,7 +8,7 @@ import argparse
 import sys
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.common.arguments import parse_arguments, positive, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, positive, run_command
 from musiq_hf.evaluation import measure_speed
 from musiq_hf.hub import check_card_directory, update_card
 from musiq_hf.metrics import render
@@ -22,7 +22,7 @@ CARD_TITLE = "Speed of `musiq score`"
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})")
     add("--num_pictures", type=positive, default=64, help="files, made for this (%(default)s)")

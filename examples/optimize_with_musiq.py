@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.common.arguments import parse_arguments, print_report, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, print_report, run_command
 from musiq_hf.common.files import replace_file
 from musiq_hf.pictures import open_picture, shrink_shorter_side, to_rgb_tensor
 from musiq_hf.scoring import load_quality, score_pixels
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("photo", help="picture to start from")
     add("--output", type=Path, required=True, help="after.png; after_comparison.png beside it shows both")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
 from musiq_hf.common.files import read_json, replace_file, write_json
 from musiq_hf.data import load_data
 from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, read_metrics
@@ -89,7 +89,7 @@ def render(results: dict[str, list[tuple[float, float]]]) -> str:
 
 def main() -> int:
     """Train every variant that is not trained yet, one seed after the other; print and store the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="labels of BIQ2021")
     parser.add_argument("--image_root", help="folder of its pictures")
     parser.add_argument("--pretrained", required=True, help="result of stage 1, examples/pretrain_quality.py")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
 from musiq_hf.pictures import find_pictures, open_picture, shrink_shorter_side
 
 # The package comes first: from there on Ctrl-C is a sentence.
@@ -41,7 +41,7 @@ def run(pictures: list[Path], model: str, shorter_side: int | None) -> int:
 
 def main() -> int:
     """Score pictures; return 1 if one could not be scored, 2 for a wrong checkpoint or an empty folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="pictures, or folders of pictures")
     parser.add_argument(
         "--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from musiq_hf import DEFAULT_CHECKPOINT, TINY_CHECKPOINT
-from musiq_hf.common.arguments import parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
 from musiq_hf.common.files import write_text
 from musiq_hf.common.markdown import markdown_table
 from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, Report, RobustnessReport, SpeedReport, read_metrics
@@ -180,7 +180,7 @@ def run() -> None:
 
 def main() -> int:
     """Write the documents; return 2 if a number or its place is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse_arguments(parser)  # none but --help: whatever else is given is refused
     logging.disable_progress_bar()
     return run_command("update_documents", run)

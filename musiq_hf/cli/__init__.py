@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `musiq` command: one module of this package for each subcommand, imported only if that subcommand is called.
+"""The `musiq` command: one module of this package for each subcommand, imported only if that subcommand runs.
 
-Each module has `add_parser(subparsers, summary)`, which sets the default `run`. Its `run(arguments)` returns the exit
-code: 0 done, 1 some pictures failed, 2 a mistake.
+Each module has a `DESCRIPTION`, perhaps an `EPILOG`, and `add_arguments(parser)`, all of which `words` repeats without
+the module. Its `run(arguments)` returns the exit code: 0 done, 1 some pictures failed, 2 a mistake.
 """
 
 import argparse
-import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from ..common.arguments import CommandParser, parse_arguments, run_command
 from ..version import __version__
+from .words import add_words, check_evaluate, check_export, check_finetune, check_score, check_verify, read_words
 
 DESCRIPTION = "Score the quality of pictures with MUSIQ, and see what the scores are made of."
 EPILOG = """\
@@ -21,49 +22,54 @@ examples:
   musiq score photos -o scores.csv           score a folder; killed, the same command continues
   musiq score --help                         all about one command
 """
-AddParser = Callable[[Any, str], None]
 
 
-def _load_score() -> AddParser:
-    from .score import add_parser
+def _load_score() -> ModuleType:
+    from . import score
 
-    return add_parser
-
-
-def _load_explain() -> AddParser:
-    from .explain import add_parser
-
-    return add_parser
+    return score
 
 
-def _load_info() -> AddParser:
-    from .info import add_parser
+def _load_explain() -> ModuleType:
+    from . import explain
 
-    return add_parser
-
-
-def _load_verify() -> AddParser:
-    from .verify import add_parser
-
-    return add_parser
+    return explain
 
 
-def _load_convert() -> AddParser:
-    from .convert import add_parser
+def _load_info() -> ModuleType:
+    from . import info
 
-    return add_parser
-
-
-def _load_evaluate() -> AddParser:
-    from .evaluate import add_parser
-
-    return add_parser
+    return info
 
 
-def _load_finetune() -> AddParser:
-    from .finetune import add_parser
+def _load_verify() -> ModuleType:
+    from . import verify
 
-    return add_parser
+    return verify
+
+
+def _load_convert() -> ModuleType:
+    from . import convert
+
+    return convert
+
+
+def _load_export() -> ModuleType:
+    from . import export
+
+    return export
+
+
+def _load_evaluate() -> ModuleType:
+    from . import evaluate
+
+    return evaluate
+
+
+def _load_finetune() -> ModuleType:
+    from . import finetune
+
+    return finetune
 
 
 @dataclass(frozen=True)
@@ -72,60 +78,56 @@ class Command:
 
     Attributes:
         summary: Line about it in the help of `musiq`.
-        load: Function that imports its module, and returns the `add_parser` of that module.
+        load: Function that imports its module.
         example: Command line that would work, shown below a mistake; None shows none.
+        check: Function that raises a ValueError if arguments contradict each other; None checks nothing.
     """
 
     summary: str
-    load: Callable[[], AddParser]
+    load: Callable[[], ModuleType]
     example: str | None = None
+    check: Callable[[argparse.Namespace], None] | None = None
 
 
 # The help lists them in this order.
 COMMANDS = {
-    "score": Command("score pictures, folders, archives, tables and data sets", _load_score),
+    "score": Command("score pictures, folders, archives, tables and data sets", _load_score, check=check_score),
     "explain": Command("why a picture has its score: one page of HTML with figures", _load_explain),
     "info": Command("what a checkpoint is, and its signature", _load_info),
-    "verify": Command("whether a checkpoint gives the numbers that it should", _load_verify),
+    "verify": Command("whether a checkpoint gives the numbers that it should", _load_verify, check=check_verify),
     "convert": Command(
         "convert a published checkpoint, and back", _load_convert, "musiq convert koniq_ckpt.npz musiq-koniq"
+    ),
+    "export": Command(
+        "write a checkpoint as ONNX, or for torch.export",
+        _load_export,
+        "musiq export musiq-koniq musiq-koniq.onnx",
+        check_export,
     ),
     "evaluate": Command(
         "measure checkpoints on scored pictures",
         _load_evaluate,
         "musiq evaluate --data scores.csv --image_root photos --output report.json",
+        check_evaluate,
     ),
     "finetune": Command(
         "train on your own opinion scores",
         _load_finetune,
         "musiq finetune --data scores.csv --image_root photos --output_dir runs/mine",
+        check_finetune,
     ),
 }
 
 
-def build_parser(commands: Collection[str] | None = None) -> argparse.ArgumentParser:
-    """Build the command line.
-
-    Args:
-        commands: Names of the subcommands that get their arguments, for which their modules are imported. The others
-            have a name and a line of help. None = all subcommands get their arguments.
-
-    Raises:
-        ImportError: If something that one of these modules needs is not installed.
-    """
-    parser = CommandParser(
-        prog="musiq",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def build_parser() -> argparse.ArgumentParser:
+    """Build the command line, without importing the modules of the subcommands."""
+    options: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = CommandParser(prog="musiq", description=DESCRIPTION, epilog=EPILOG, **options)
     parser.add_argument("--version", action="version", version=f"musiq_hf {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
-        if commands is None or name in commands:
-            command.load()(subparsers, command.summary)
-        else:
-            subparsers.add_parser(name, help=command.summary)
+    for name, words in read_words().items():
+        texts = {"description": words["description"], "epilog": words["epilog"], "help": COMMANDS[name].summary}
+        add_words(subparsers.add_parser(name, **texts, **options), words["groups"])
     return parser
 
 
@@ -138,16 +140,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: If argparse prints the help (exit code 0), or does not understand the words (exit code 2).
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    # No option before the subcommand takes a value, so the first other word names it.
-    first = next((word for word in words if not word.startswith("-")), "")
-    chosen = [first] if first in COMMANDS else []
+    arguments = parse_arguments(build_parser(), argv)
+    command = COMMANDS[arguments.command]
 
     def run() -> int:
-        arguments = parse_arguments(build_parser(chosen), words)
-        from ..models.auto import register  # it loads Transformers and PyTorch, which the help does not need
+        if command.check is not None:
+            command.check(arguments)
+        module = command.load()
+        from ..models.auto import register  # it loads Transformers and PyTorch
+        from ..pictures.decoding import silence_decoders
 
         register()
-        return int(arguments.run(arguments))
+        silence_decoders()
+        return int(module.run(arguments))
 
-    return run_command(" ".join(["musiq", *chosen]), run, example=COMMANDS[first].example if chosen else None)
+    return run_command(f"musiq {arguments.command}", run, example=command.example)

@@ -4,19 +4,14 @@
 import argparse
 from typing import Any
 
-from ..conversion.command import add_arguments, describe, read_job, run_job
+from ..conversion import command
+
+DESCRIPTION = command.describe("musiq convert")
 
 
-def add_parser(subparsers: Any, summary: str) -> None:
-    """Add the subcommand, with the options of all converters."""
-    parser = subparsers.add_parser(
-        "convert",
-        help=summary,
-        description=describe("musiq convert"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    parser.set_defaults(run=run)
+def add_arguments(parser: Any) -> None:
+    """Add the arguments, with the options of all converters."""
+    command.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,5 +20,5 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: If the arguments or the file are wrong.
     """
-    run_job(read_job(vars(arguments)))
+    command.run_job(command.read_job(vars(arguments)))
     return 0

@@ -22,6 +22,7 @@ from ..training.finetuning import finetune
 from ..training.recipes import load_settings
 from ..training.repeated_runs import repeat_runs, update_cards
 from ..training.settings import FinetuneSettings
+from .words import MEASURING
 
 DESCRIPTION = """\
 Measure checkpoints, and the mean of their scores, on scored pictures, or repeat training over seeds and splits.
@@ -30,10 +31,8 @@ musiq evaluate --data scores.csv --image_root photos --output report.json
 musiq evaluate --model musiq-koniq musiq-spaq --data koniq.csv mine.csv --ensemble
 accelerate launch -m musiq_hf.cli evaluate --runs 10 --recipe koniq --data koniq10k --output_dir runs/koniq
 """
-# Arguments of measuring alone, of repeated training alone, and of both. None marks those that were not given.
-MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble", "write_calibration")
-REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
 COLUMNS = ("image_column", "score_column", "split_column")
+# Arguments of both ways of use.
 SHARED = ("dataset", "image_root", *COLUMNS, "group_by", "shorter_side", "num_workers")
 
 
@@ -66,15 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     repeat("--set", action="append", metavar="NAME=VALUE", help="override a setting or the configuration")
     repeat("--fixed_splits", action="store_true", default=None, help="repeat the seed alone, on the data's own split")
     repeat("--output_dir", help="where the runs go; finished ones are kept (default: runs/repeated)")
-
-
-def add_parser(subparsers: Any, summary: str) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "evaluate", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    parser.set_defaults(run=run)
 
 
 def _select_given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -122,24 +112,10 @@ def repeat_training(arguments: argparse.Namespace) -> RunsReport:
     return report
 
 
-def check_arguments(arguments: argparse.Namespace) -> None:
-    """Refuse arguments of the other way of use, and a wrong file name before it costs hours of work."""
-    if arguments.data is None:
-        raise ValueError("--data is needed: pictures with opinion scores.")
-    foreign = MEASURING if arguments.runs is not None else REPEATING
-    for name in foreign:
-        if getattr(arguments, name) is not None:
-            hint = "cannot be combined with `--runs`" if arguments.runs is not None else "needs `--runs`"
-            raise ValueError(f"`--{name}` {hint}.")
-    if arguments.card_title is not None and not (arguments.update_card and len(arguments.data) == 1):
-        raise ValueError("`--card_title` names the results on one data set and needs `--update_card`.")
-    if arguments.output is not None:
-        check_report_path(arguments.output)
-
-
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Check every argument, measure, print and write the tables."""
-    check_arguments(arguments)
+    """Measure, print and write the tables."""
+    if arguments.output is not None:
+        check_report_path(arguments.output)  # before it costs hours of work
     report = (measure_checkpoints if arguments.runs is None else repeat_training)(arguments)
     if PartialState().is_main_process:
         print_text(render(report))

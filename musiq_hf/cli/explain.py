@@ -32,20 +32,16 @@ A large picture is scored dozens of times: --shorter_side saves time, and change
 """
 
 
-def add_parser(subparsers: Any, summary: str) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "explain", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: Any) -> None:
+    """Add the arguments."""
     parser.add_argument("picture", help="picture file, or URL")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT.html", help="page to write; replaced")
     parser.add_argument(
-        "-m", "--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})"
+        "-m", "--model", default=DEFAULT_CHECKPOINT.name, help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})"
     )
     parser.add_argument(
         "--shorter_side", type=positive, metavar="N", help="shrink the picture to this shorter side, in pixels, first"
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

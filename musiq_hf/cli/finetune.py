@@ -10,7 +10,7 @@ from accelerate import PartialState
 from ..common.arguments import print_report
 from ..common.terminal import print_line
 from ..models.auto import DEFAULT_CHECKPOINT
-from ..training.recipes import settings_from_arguments, settings_parser
+from ..training.recipes import add_settings, settings_from_arguments
 from ..training.settings import FinetuneSettings
 
 DESCRIPTION = """\
@@ -21,16 +21,9 @@ accelerate launch -m musiq_hf.cli finetune --recipe koniq --data koniq10k --outp
 """
 
 
-def add_parser(subparsers: Any, summary: str) -> None:
-    """Add the subcommand, with one argument for each setting."""
-    parser = subparsers.add_parser(
-        "finetune",
-        help=summary,
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[settings_parser(FinetuneSettings, add_help=False)],
-    )
-    parser.set_defaults(run=run)
+def add_arguments(parser: Any) -> None:
+    """Add one argument for each setting."""
+    add_settings(parser, FinetuneSettings)
 
 
 def run(arguments: argparse.Namespace) -> int:

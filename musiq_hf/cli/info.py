@@ -23,18 +23,14 @@ musiq info musiq-koniq
 CARD = "README.md"
 
 
-def add_parser(subparsers: Any, summary: str) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "info", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: Any) -> None:
+    """Add the arguments."""
     parser.add_argument(
         "checkpoint",
         nargs="?",
-        default=str(DEFAULT_CHECKPOINT),
+        default=DEFAULT_CHECKPOINT.name,
         help=f"folder, id on the Hub or name of an embedded one (default: {DEFAULT_CHECKPOINT.name})",
     )
-    parser.set_defaults(run=run)
 
 
 def read_card_title(checkpoint: str) -> str | None:

@@ -3,12 +3,10 @@
 
 import argparse
 import multiprocessing
-import re
+import os
 import sys
-import warnings
 from typing import Any
 
-from PIL import Image
 from transformers.utils import logging
 
 from ..common.arguments import positive
@@ -17,9 +15,10 @@ from ..pictures import decoding
 from ..pictures.opening import MAX_MEGAPIXELS, PRESETS
 from ..pictures.table_sources import Columns
 from ..scoring.calibration import CALIBRATION
-from ..scoring.job import DTYPES, ScoreJob, Share, are_weights, find_launched_share
+from ..scoring.job import DTYPES, ScoreJob, Share, find_launched_share
 from ..scoring.journal import COLUMNS, ENSEMBLE, PLACES
 from .score_output import print_scores, show_warnings, write_scores
+from .words import STDIN, read_shard, read_weights
 
 DESCRIPTION = f"""\
 Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
@@ -37,13 +36,14 @@ PATH is one of
   a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:
                           hf://datasets/owner/name, with /configuration, @revision and :split as needed (shards
                           and continued runs read past the rows of others and those that are done)
+  -                       all of these, named on standard input, one a line; with --null each ends in a zero byte
 
 Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE};
 with --percentile also {" and ".join(PLACES)}.
 The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it;
 --key takes it from a column of tables and data sets instead.
 A row has an error, or a score in MOS points, which is not clipped; score_0_1 is its position in the checkpoint's
-range, clipped to 0..1; std is the standard deviation of the predicted distribution, of checkpoints that predict one.
+range, clipped to 0..1; std, of checkpoints that predict a distribution, is its standard deviation.
 percentile, 0 to 100, is the place of a score among those of the checkpoint's validation pictures; stars, 1 to 5, are
 the fifth of them that it lies in. They need {CALIBRATION} beside the weights, see musiq evaluate --write_calibration.
 Several checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the positions of its
@@ -51,6 +51,7 @@ scores in their ranges, not clipped, stands in all of its rows; it is missing wh
 
 While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
 run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or --max_tokens) the last digits can differ.
+If OUT is there with the same pictures and settings, nothing is done; if it has others, the command says which.
 """
 EPILOG = """\
 examples:
@@ -58,6 +59,7 @@ examples:
   musiq score photos -o scores.csv
   musiq score 'shards/*.tar' -o scores.parquet -m musiq-koniq
   musiq score photos -o scores.csv -m musiq-koniq -m musiq-spaq --weights 0.6,0.4
+  find photos -name '*.jpg' -print0 | musiq score - --null -o scores.csv
   musiq score photos -o scores.parquet --shard 3/8                    one of 8 jobs: scores.3-of-8.parquet
   accelerate launch -m musiq_hf.cli score photos -o scores.parquet    all processes write one file
 
@@ -66,41 +68,13 @@ signatures must agree. Processes
 of a launch must see one file system; the last of them makes OUT, with the rows in the order of the inputs. On CPUs
 accelerate starts a single process; `torchrun --nproc_per_node 4 -m musiq_hf.cli score ...` starts several.
 
-exit code: 0 all scored, 1 some rows are errors, 2 a mistake in the command, 130 interrupted
+exit code: 0 all scored or OUT was finished before, 1 some rows are errors, 2 a mistake in the command,
+130 interrupted
 """
-SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
-def read_shard(text: str) -> Share:
-    """Read `i/n`, the number of a shard and that of all shards."""
-    match = SHARD.fullmatch(text)
-    index, count = map(int, match.groups()) if match else (1, 0)
-    try:
-        return Share(index, count)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be i/n with i from 1 to n, as 3/8, got {text}") from None
-
-
-def read_weights(text: str) -> tuple[float, ...]:
-    """Read weights that are separated by commas."""
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not are_weights(values):
-        raise argparse.ArgumentTypeError(f"must be numbers from 0 on, not all 0, as 0.7,0.3, got {text}")
-    return values
-
-
-def add_parser(subparsers: Any, summary: str) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "score",
-        help=summary,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: Any) -> None:
+    """Add the arguments."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="what to score, see above")
     parser.add_argument(
         "-o", "--output", metavar="OUT", help=".csv, .jsonl or .parquet file (default: a table on the terminal)"
@@ -142,7 +116,8 @@ def add_parser(subparsers: Any, summary: str) -> None:
     parser.add_argument(
         "--shard", type=read_shard, metavar="i/n", help="score only every n-th input, from the i-th on"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--null", action="store_true", help="names on standard input end in zero bytes, not lines")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT, and what an unfinished run has left")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the model (float32)")
     parser.add_argument("--max_tokens", type=positive, metavar="N", help="patches of a batch, padding counted")
@@ -154,16 +129,38 @@ def add_parser(subparsers: Any, summary: str) -> None:
         "to 8; for a CPU two threads of this process, which are faster but crash with it)",
     )
     parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
-    parser.set_defaults(run=run)
+
+
+def read_names(*, null: bool) -> list[str]:
+    """Read names of pictures from standard input.
+
+    Args:
+        null: Whether names end in zero bytes, as `find -print0` writes them; else each line is one.
+
+    Raises:
+        ValueError: If there is no name, or several processes of a launch would share the input.
+    """
+    if find_launched_share().is_launched:
+        raise ValueError("- cannot be used by the processes of one launch, which share no input. Name a CSV file.")
+    content = sys.stdin.buffer.read()
+    parts = content.split(b"\0") if null else content.splitlines()
+    names = [os.fsdecode(part) for part in parts if part]
+    if not names:
+        raise ValueError("- stands for the names on standard input, which holds none. Write a name on each line.")
+    return names
 
 
 def make_job(arguments: argparse.Namespace) -> ScoreJob:
     """Make the job that the parsed command line asks for."""
+    paths = list(arguments.paths)
+    if STDIN in paths:
+        place = paths.index(STDIN)
+        paths[place : place + 1] = read_names(null=arguments.null)
     return ScoreJob(
-        arguments.paths,
+        paths,
         output=arguments.output,
         columns=Columns(picture=arguments.column, key=arguments.key),
-        share=arguments.shard or find_launched_share(),
+        share=find_launched_share() if arguments.shard is None else Share(*arguments.shard),
         overwrite=arguments.overwrite,
         models=arguments.model or [str(DEFAULT_CHECKPOINT)],
         weights=arguments.weights,
@@ -180,7 +177,6 @@ def make_job(arguments: argparse.Namespace) -> ScoreJob:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score the pictures, and return the exit code."""
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only pictures of twice that size are an error
     logging.disable_progress_bar()
     if sys.platform != "win32":  # imports what decoding needs once, for all processes that decode
         multiprocessing.set_forkserver_preload(["__main__", decoding.__name__])

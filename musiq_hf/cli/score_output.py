@@ -13,11 +13,11 @@ from tqdm import tqdm
 from ..common.arguments import INTERRUPTED
 from ..common.terminal import print_line, print_text
 from ..pictures.opening import has_fast_decoder
-from ..scoring.job import MADE_ALREADY, JobResult, ScoreJob, count_pictures, run_job, score_rows
-from ..scoring.journal import PLACES, Totals
+from ..scoring.job import JobResult, ScoreJob, count_pictures, run_job, score_rows
+from ..scoring.journal import PLACES, STD, Totals, name_columns
 from ..scoring.rows import Entry
 
-# Columns of the table before the key, and their widths; those of `PLACES` are shown on request.
+# Columns of the table before the key, and their widths; some are shown only where there is something to show.
 WIDTHS = {"score": 8, "in 0..1": 7, "std": 7, "percentile": 10, "stars": 5, "size": 11}
 
 
@@ -44,8 +44,9 @@ def show_warnings() -> Iterator[None]:
 def print_scores(job: ScoreJob, *, show_progress: bool) -> int:
     """Print a job's rows as a table, line by line, and return the exit code."""
     num_pictures = num_errors = 0
-    heads = [head for head in WIDTHS if job.percentile or head not in PLACES]
     with closing(score_rows(job)) as stream, start_bar(job, 0, show=show_progress) as bar:
+        columns = name_columns(std=stream.has_std, weights=job.weights, percentile=job.percentile)
+        heads = [head for head in WIDTHS if head in columns or head not in (STD, *PLACES)]
         for entry in stream:
             bar.clear()
             if not num_pictures:
@@ -77,7 +78,7 @@ def write_scores(job: ScoreJob, *, show_progress: bool) -> int:
             print_text(message, file=sys.stderr)
             return INTERRUPTED
     print_line(_describe_result(job, result), file=sys.stderr)
-    return 1 if result.errors else 0
+    return 1 if result.errors and result.state == "written" else 0
 
 
 class JobProgress:
@@ -171,9 +172,8 @@ def _format_entry(heads: Sequence[str], entry: Entry, models: Sequence[str], *, 
 
 
 def _describe_result(job: ScoreJob, result: JobResult) -> str:
-    if result.state == "found":
-        return MADE_ALREADY.format(job.table)
     if result.state == "waiting" or result.pictures is None:
         return f"{job.journal}: done; the last process makes {job.table} of all parts."
     failed = f", {result.errors} of them with an error instead of a score (column `error`)" if result.errors else ""
-    return f"{job.table}: {_format_count(result.pictures)}{failed}."
+    again = " It was finished before, with the same pictures and settings: nothing to do."
+    return f"{job.table}: {_format_count(result.pictures)}{failed}.{again if result.state == 'found' else ''}"

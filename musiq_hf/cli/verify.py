@@ -44,22 +44,18 @@ exit code: 0 all within the tolerance, 1 a difference above it, 2 a mistake
 """
 
 
-def add_parser(subparsers: Any, summary: str) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "verify", help=summary, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: Any) -> None:
+    """Add the arguments."""
     parser.add_argument(
         "checkpoint",
         nargs="?",
-        default=str(DEFAULT_CHECKPOINT),
+        default=DEFAULT_CHECKPOINT.name,
         help=f"folder, id on the Hub or name of an embedded one (default: {DEFAULT_CHECKPOINT.name})",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the five pictures")
     parser.add_argument(
         "--name", choices=tuple(OFFICIAL_SCORES), help="published name, where that of the checkpoint does not tell it"
     )
-    parser.set_defaults(run=run)
 
 
 def find_official_name(checkpoint: str, name: str | None) -> str:
@@ -122,8 +118,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: If there is no such checkpoint or nothing to check, or pictures are missing.
     """
-    if arguments.name is not None and arguments.images is None:
-        raise ValueError("`--name` says which official scores to compare with and needs `--images`.")
     logging.disable_progress_bar()
     checkpoint = arguments.checkpoint
     model, processor = load_with_head(checkpoint)

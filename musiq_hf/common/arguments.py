@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .interrupts import stop_reporting_interrupts
 from .terminal import escape_controls, print_text
@@ -22,11 +22,24 @@ OUT_OF_MEMORY = (
     "--max_tokens the batches of `musiq score`. In training, lower --batch_size or --native_patches and raise "
     "--gradient_accumulation_steps; lower --eval_batch_size if it fails while measuring."
 )
+FLAGS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
 WORKER_ERROR = re.compile(r"^Caught (\w+) in DataLoader worker process \d+\.\n", re.MULTILINE)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parser whose mistakes, which repeat words of the command line, are shown with escapes."""
+    """Parser that takes whole names of flags only, and shows mistakes, which repeat words, with escapes.
+
+    A flag that a subcommand does not have is a mistake in the words of the subcommand, and its usage is shown.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, strange = super().parse_known_args(args, namespace)
+        if strange:
+            self.error(f"unrecognized arguments: {' '.join(strange)}")
+        return found, strange
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         super().exit(status, None if message is None else escape_controls(message))
@@ -61,6 +74,13 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return value
+
+
+def read_flag(text: str) -> bool:
+    """Read true or false, as the type of an argument."""
+    if text.lower() not in FLAGS:
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text}")
+    return FLAGS[text.lower()]
 
 
 def one_sentence(error: BaseException) -> str:

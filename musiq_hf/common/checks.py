@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of arguments that several layers share, each with one wording."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -22,3 +24,8 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise a ValueError if a setting is none of its choices."""
     if value not in choices:
         raise ValueError(f"`{name}` must be {' or '.join(repr(choice) for choice in choices)}, got {value!r}.")
+
+
+def are_weights(values: Sequence[float]) -> bool:
+    """Return whether numbers can be the weights of an ensemble: finite, not negative, and not all 0."""
+    return all(math.isfinite(value) and value >= 0 for value in values) and any(values)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration with Transformers: Auto classes, the pipeline task, and the names of the embedded checkpoints."""
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -117,6 +118,12 @@ def _teach_names() -> None:
     pipelines.get_task = get_task
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a message of `pipeline` says more than that our task has taken its own checkpoint."""
+    default = PIPELINE_REGISTRY.supported_tasks[TASK]["default"]["model"][0]
+    return not record.getMessage().startswith(f"No model was supplied, defaulted to {default} ")
+
+
 def register() -> None:
     """Make all families known to the Auto classes, and the tasks to `pipeline`; doing it twice does no harm."""
     for family in FAMILIES.values():
@@ -131,5 +138,6 @@ def register() -> None:
             default={"model": (str(DEFAULT_CHECKPOINT), None)},
             type="image",
         )
+    logging.getLogger("transformers.pipelines").addFilter(_is_news)
     # For models of other families it answers as before.
     PIPELINE_REGISTRY.supported_tasks[STANDARD_TASK]["impl"] = QualityClassificationPipeline

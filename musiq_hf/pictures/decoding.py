@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures decoded ahead of their scoring, in threads or in processes, in order and few at a time."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,9 +15,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageFile
 
@@ -150,10 +153,25 @@ def _copy_pixels(source: Any) -> Any:
     return source if content is None else content
 
 
+def silence_decoders() -> None:
+    """Stop Pillow's warnings and libtiff's lines on stderr, for a program whose rows say which file is damaged.
+
+    Neither names the file. libtiff has no door in Python, so its library is looked for among Pillow's own.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\b")
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error anyway
+    package = Path(PIL.__file__).parent
+    for path in (*package.parent.glob("pillow.libs/libtiff*"), *package.glob(".dylibs/libtiff*")):
+        library = ctypes.CDLL(str(path))
+        for setter in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
+
+
 def _start_worker(max_pixels: int | None, load_truncated: bool) -> None:
     """Take over Pillow's settings, leave Ctrl-C to the process that started this one, and end when it ends."""
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, load_truncated
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error anyway
+    silence_decoders()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

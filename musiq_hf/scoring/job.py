@@ -6,7 +6,6 @@ share the pictures. Without an output the rows come as a stream. Both use the sa
 """
 
 import itertools
-import math
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -16,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ..common.checks import check_choice, check_counts
+from ..common.checks import are_weights, check_choice, check_counts
 from ..common.devices import find_device
 from ..common.files import check_output_file
 from ..models.auto import DEFAULT_CHECKPOINT
@@ -24,6 +23,7 @@ from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset
 from ..pictures.sources import check_sources, count_sources, find_sources
 from ..pictures.table_sources import Columns
 from .engine import ScoringOptions
+from .finished import check_finished
 from .journal import (
     Journal,
     Totals,
@@ -37,7 +37,6 @@ from .rows import Entry, Scorers
 
 DTYPES = ("float32", "bfloat16")
 DECODING_PROCESSES = 8  # largest number of them, for an accelerator
-MADE_ALREADY = "{} exists already. Add --overwrite, choose another name, or delete it."
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,6 @@ def find_launched_share() -> Share:
     """Return the share of this process, from what `accelerate launch` and `torchrun` tell it; all if it is alone."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     return Share() if count == 1 else Share(int(os.environ.get("RANK", "0")) + 1, count, is_launched=True)
-
-
-def are_weights(values: Sequence[float]) -> bool:
-    """Return whether numbers can be the weights of an ensemble: finite, not negative, and not all 0."""
-    return all(math.isfinite(value) and value >= 0 for value in values) and any(values)
 
 
 @dataclass(frozen=True)
@@ -193,8 +187,8 @@ class JobResult(NamedTuple):
 
     Attributes:
         state: "written": the table is there. "waiting": this process of a launch is done, and the last one makes the
-            table. "found": when this process of a launch began, the table was there already.
-        pictures: Number of pictures in the table; None unless this process has written it.
+            table. "found": the table of this job was there already, and nothing was scored.
+        pictures: Number of pictures in the table; None while the state is "waiting".
         errors: Number of these pictures with an error in one of their rows; None unless `pictures` is known.
     """
 
@@ -210,11 +204,13 @@ class RowStream:
     Attributes:
         models: Names of the checkpoints, in the order of the rows.
         signatures: Signatures of their scores, in the same order.
+        has_std: Whether a checkpoint predicts a distribution, so that its rows have a standard deviation.
         rows: The rows; closing this generator ends the threads or processes that decode.
     """
 
     models: Sequence[str]
     signatures: Sequence[str]
+    has_std: bool
     rows: Generator[Entry]
 
     def __iter__(self) -> Iterator[Entry]:
@@ -256,7 +252,7 @@ def score_rows(job: ScoreJob) -> RowStream:
         raise ValueError(f"`score_rows` writes no file, but the job has the output {job.output}. Use `run_job`.")
     check_sources(job.paths, columns=job.columns)
     scorers = _load_scorers(job)
-    return RowStream(scorers.names, scorers.signatures, scorers.score(_find_pictures(job)))
+    return RowStream(scorers.names, scorers.signatures, scorers.has_std, scorers.score(_find_pictures(job)))
 
 
 def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = None) -> JobResult:
@@ -275,22 +271,25 @@ def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = Non
         State and numbers. A picture that cannot be read or scored has a row with its error, and counts.
 
     Raises:
-        ValueError: If the job has no output, the output exists or is a folder, or an unfinished run had other settings
-            or pictures. Also if a path, a checkpoint or the device cannot be used.
+        ValueError: If the job has no output, or the output is a folder. If the output exists, or a run of it is
+            unfinished, with other settings or pictures, unless the job may overwrite. Also if a path, a checkpoint or
+            the device cannot be used.
     """
     table, path = job.table, job.journal
     if table is None or path is None:
         raise ValueError("`run_job` writes a file, but the job has no `output`. Give one, or use `score_rows`.")
     check_output_file(table)
     check_sources(job.paths, columns=job.columns)
-    if not path.exists() and _is_made(table, job):
-        return JobResult("found")
-    check_no_other_journal(table, job.journals)
+    check_no_other_journal(table, job.journals, remove=job.overwrite)
     scorers = _load_scorers(job)
-    with closing(Journal(path, _list_settings(job, scorers))) as journal:
+    settings = _list_settings(job, scorers)
+    with closing(Journal(path, settings, renew=job.overwrite)) as journal:
+        if job.overwrite and journal.find_change(_find_pictures(job)) is not None:
+            journal.clear(settings)
         if not journal.is_finished:
-            if _is_made(table, job):
-                return JobResult("found")
+            if table.exists() and not job.overwrite:
+                whole = Share() if job.share.is_launched else job.share  # processes of a launch share one table
+                return JobResult("found", *check_finished(table, _find_pictures(job, whole), scorers))
             _score_missing(journal, job, scorers, on_progress or (lambda totals: None))
     totals = write_output(table, job.journals, temporary=path.with_name(f"{path.name}.tmp"))
     return JobResult("waiting") if totals is None else JobResult("written", *totals)
@@ -323,10 +322,10 @@ def _choose_workers(num_workers: int | None, device: torch.device) -> ScoringOpt
     return {"num_workers": num_workers, "in_processes": True}
 
 
-def _find_pictures(job: ScoreJob) -> Iterator[tuple[str, Any]]:
-    """Yield the pictures of a job's share."""
-    sources = find_sources(job.paths, columns=job.columns)
-    return itertools.islice(sources, job.share.index - 1, None, job.share.count)
+def _find_pictures(job: ScoreJob, share: Share | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield the pictures of a job's share, or of another one."""
+    share = share or job.share
+    return itertools.islice(find_sources(job.paths, columns=job.columns), share.index - 1, None, share.count)
 
 
 def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:
@@ -339,21 +338,13 @@ def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:
         "preset": job.preset,
         "dtype": job.dtype,
         "models": scorers.names,
+        "std": scorers.has_std,
         "signatures": scorers.signatures,
         "weights": job.weights,
         "percentile": job.percentile,
         "calibrations": scorers.calibrations,
         "share": f"{job.share.index}/{job.share.count}",
     }
-
-
-def _is_made(table: Path, job: ScoreJob) -> bool:
-    """Return whether the table of a launch is made already; raise a ValueError if that of a single process is."""
-    if job.overwrite or not table.exists():
-        return False
-    if not job.share.is_launched:
-        raise ValueError(MADE_ALREADY.format(table))
-    return True  # after a restart of the launch another process has made it from the finished journals
 
 
 def _score_missing(journal: Journal, job: ScoreJob, scorers: Scorers, on_progress: Callable[[Totals], None]) -> None:

@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -25,12 +25,13 @@ try:
 except ImportError:  # Windows has no fcntl: two runs at once on one output go unnoticed there
     fcntl = None  # type: ignore[assignment]
 
-COLUMNS = ("key", "width", "height", "score", "score_0_1", "std", "model", "signature", "error")
+STD = "std"  # column of checkpoints that predict a distribution
+COLUMNS = ("key", "width", "height", "score", "score_0_1", STD, "model", "signature", "error")
 ENSEMBLE = "ensemble"  # additional column, for several checkpoints with weights
 PLACES = ("percentile", "stars")  # additional columns, for checkpoints with a calibration
 MAGIC = '{"journal_of": "musiq score"'
 ROWS_OF_GROUP = 10_000  # rows in a row group of a parquet file
-START_ANEW = "or, if no run is at work on it, delete the file to start anew."
+START_ANEW = "or, if no run is at work on it, delete the file, or add --overwrite, to start anew."
 
 
 class Totals(NamedTuple):
@@ -65,11 +66,28 @@ def name_journals(output: Path, count: int) -> list[Path]:
     return [output.with_name(f"{name}.{index}-of-{count}.part") for index in range(1, count + 1)]
 
 
-def check_no_other_journal(output: Path, journals: Sequence[Path]) -> None:
-    """Raise a ValueError if an unfinished run with another number of processes writes the same output."""
+def name_columns(*, std: bool, weights: Sequence[float] | None, percentile: bool) -> tuple[str, ...]:
+    """Return the columns of a table, with or without standard deviations, an ensemble and percentiles."""
+    columns = (name for name in COLUMNS if std or name != STD)
+    return (*columns, *((ENSEMBLE,) if weights else ()), *(PLACES if percentile else ()))
+
+
+def check_no_other_journal(output: Path, journals: Sequence[Path], *, remove: bool = False) -> None:
+    """Raise a ValueError if an unfinished run with another number of processes writes the same output.
+
+    Args:
+        output: Output of the run.
+        journals: Journals of this run.
+        remove: Whether the journals of another run are removed, unless it is at work.
+    """
     name = re.compile(re.escape(shorten_name(output.name)) + r"(\.\d+-of-\d+)?\.part")
     for path in sorted(output.parent.glob("*.part")):
-        if name.fullmatch(path.name) and path not in journals:
+        if not name.fullmatch(path.name) or path in journals:
+            continue
+        if remove:
+            with closing(Journal(path, {}, renew=True)):
+                path.unlink()
+        else:
             raise ValueError(
                 f"{path} is of an unfinished run with another number of processes. Repeat its command to continue it, "
                 f"{START_ANEW}"
@@ -95,8 +113,9 @@ class Journal:
 
     Args:
         path: File of the journal, made with its folder if missing. A torn last line is cut off.
-        settings: Settings that the run was started with; "models", "signatures", "weights" and "percentile" shape the
-            output.
+        settings: Settings that the run was started with; "models", "signatures", "std", "weights" and
+            "percentile" shape the output.
+        renew: Whether a journal of a run with other settings is emptied, so that no ValueError is raised for it.
 
     Attributes:
         pictures: Number of pictures that are scored.
@@ -108,8 +127,8 @@ class Journal:
             the path is a link or a folder.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]):
-        self.path = path
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, renew: bool = False):
+        self.path, self._renew = path, renew
         self.pictures, self.errors, self.is_finished = 0, 0, False
         self._file = _open_journal(path)
         try:
@@ -153,12 +172,13 @@ class Journal:
             self.errors += _has_error(entry)
         begun = json.loads(head)
         changed = [name for name in settings if begun.get(name) != settings[name]]
-        if changed and not self.pictures and not self.is_finished:
+        if changed and (self._renew or not self.pictures and not self.is_finished):
+            self._forget()
             return 0
         if changed:
             raise ValueError(
                 f"{self.path} is of an unfinished run with other settings ({changed[0]}: "
-                f"{_describe_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to "
+                f"{describe_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to "
                 f"continue it, {START_ANEW}"
             )
         return end
@@ -167,21 +187,41 @@ class Journal:
         self._size += self._file.write(json.dumps(entry).encode() + b"\n")
         self._file.flush()  # the system keeps it even if this process is killed
 
+    def _forget(self) -> None:
+        self.pictures, self.errors, self.is_finished = 0, 0, False
+
+    def clear(self, settings: Mapping[str, Any]) -> None:
+        """Remove all rows, and begin anew with some settings."""
+        self._forget()
+        self._file.truncate(0)
+        self._size = 0
+        self._write({"journal_of": "musiq score", **settings})
+
+    def find_change(self, sources: Iterator[tuple[str, Any]]) -> tuple[str, str] | None:
+        """Take as many sources as there are pictures with rows, and compare their keys.
+
+        Returns:
+            The first key that is expected and the one that is there; None if all are the same.
+        """
+        self._file.seek(0)
+        for entry in itertools.islice(_read_entries(self._file), self.pictures):
+            key = next(sources, ("nothing", None))[0]
+            if key != entry[0].key:
+                return entry[0].key, key
+        return None
+
     def skip_done(self, sources: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         """Yield the sources that have no row yet.
 
         Raises:
             ValueError: If the sources at the start are not the pictures that the rows are about.
         """
-        self._file.seek(0)
-        for entry in itertools.islice(_read_entries(self._file), self.pictures):
-            key, done = next(sources, (None, None))[0], entry[0].key
-            if key != done:
-                now = "nothing" if key is None else key
-                raise ValueError(
-                    f"{self.path}: the pictures have changed since the run began ({done} was expected, {now} "
-                    f"is there). Restore them to continue it, {START_ANEW}"
-                )
+        change = self.find_change(sources)
+        if change is not None:
+            raise ValueError(
+                f"{self.path}: the pictures have changed since the run began ({change[0]} was expected, {change[1]} "
+                f"is there). Restore them to continue it, {START_ANEW}"
+            )
         yield from sources
 
     def append(self, entry: Entry) -> None:
@@ -227,7 +267,7 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
 
-def _describe_difference(old: Any, new: Any) -> str:
+def describe_difference(old: Any, new: Any) -> str:
     """Describe how two values of a setting differ; of signatures, name only the parts that do."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         old, new = next(pair for pair in zip(old, new, strict=True) if pair[0] != pair[1])
@@ -303,11 +343,7 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
             files[0].seek(0)
             entries = _count_out(_take_turns([_read_entries(file) for file in files]), result.pictures, journals)
             rows = _complete_rows(entries, head)
-            columns = (
-                *COLUMNS,
-                *((ENSEMBLE,) if head["weights"] else ()),
-                *(PLACES if head.get("percentile") else ()),
-            )
+            columns = name_columns(std=head[STD], weights=head["weights"], percentile=bool(head.get("percentile")))
             WRITERS[output.suffix.lower()](temporary, columns, (tuple(map(row.get, columns)) for row in rows))
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # it must be on the disk before the journals are removed

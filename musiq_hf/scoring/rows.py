@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Unpack
 
 import torch
+from transformers.utils import logging
 
 from ..models.auto import EMBEDDED
 from ..pictures.lazy import escape_name
@@ -14,6 +15,7 @@ from .engine import PictureScore, ScoringOptions, score_with_several
 from .loading import load_quality
 from .signature import make_signature
 
+logger = logging.get_logger(__name__)
 Range = tuple[float, float]  # lowest and highest score, in MOS points
 
 
@@ -63,6 +65,9 @@ class Scorers:
     Attributes:
         names: Names of the checkpoints, as a table calls them.
         signatures: Signatures of their scores, in the same order.
+        weights: Weight of each checkpoint in the ensemble, or None.
+        has_percentiles: Whether rows have percentiles.
+        has_std: Whether a checkpoint predicts a distribution, so that its rows have a standard deviation.
 
     Raises:
         ValueError: If a checkpoint cannot be used or has no calibration that is wanted, or an ensemble cannot be made
@@ -80,9 +85,10 @@ class Scorers:
         **options: Unpack[ScoringOptions],
     ):
         self.names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
-        self._weights = weights
+        self.weights, self.has_percentiles = weights, has_percentiles
         self._scorers = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
         self._ranges: list[Range | None] = [model.config.answer_range for model, _ in self._scorers]
+        self.has_std = any(model.config.num_labels > 1 for model, _ in self._scorers)
         if weights is not None and None in self._ranges:
             name = self.names[self._ranges.index(None)]
             raise ValueError(
@@ -114,10 +120,26 @@ class Scorers:
         Yields:
             Rows of one picture, in the order of the checkpoints.
         """
+        num_pictures, num_beyond = 0, [0] * len(self.names)
         for results in score_with_several(sources, self._scorers, **self._options):
-            rows = [make_row(*parts) for parts in zip(results, self._ranges, self._calibrations, strict=True)]
-            ensemble = None if self._weights is None else average_positions(rows, self._ranges, self._weights)
-            yield tuple(row._replace(ensemble=ensemble) for row in rows)
+            entry = self.place(tuple(map(make_row, results)))
+            num_pictures += 1
+            for index, (row, score_range) in enumerate(zip(entry, self._ranges, strict=True)):
+                num_beyond[index] += is_beyond(row.score, score_range)
+            yield entry
+        for name, count, score_range in zip(self.names, num_beyond, self._ranges, strict=True):
+            if count and score_range is not None:
+                logger.warning(
+                    "%s: %d of %d scores lie outside of its range, that of the opinion scores, %g to %g. They are not "
+                    "clipped; score_0_1 is.",
+                    *(name, count, num_pictures, *score_range),
+                )
+
+    def place(self, entry: Entry) -> Entry:
+        """Return the rows of a picture with all that follows from their scores: positions, percentiles, ensemble."""
+        rows = [place_row(*parts) for parts in zip(entry, self._ranges, self._calibrations, strict=True)]
+        ensemble = None if self.weights is None else average_positions(rows, self._ranges, self.weights)
+        return tuple(row._replace(ensemble=ensemble) for row in rows)
 
 
 def name_checkpoint(checkpoint: str) -> str:
@@ -126,24 +148,33 @@ def name_checkpoint(checkpoint: str) -> str:
     return embedded.get(checkpoint) or escape_name(checkpoint)
 
 
-def make_row(result: PictureScore, score_range: Range | None, calibration: Calibration | None = None) -> ScoreRow:
-    """Make the row of a result.
+def make_row(result: PictureScore) -> ScoreRow:
+    """Make the row of a score of a picture, or of its error, without what `place_row` adds."""
+    if result.score is not None and not math.isfinite(result.score):
+        return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
+    error = None if result.error is None else " ".join(escape_name(result.error).split())
+    return ScoreRow(result.key, result.width, result.height, result.score, std=result.std, error=error)
+
+
+def place_row(row: ScoreRow, score_range: Range | None, calibration: Calibration | None = None) -> ScoreRow:
+    """Return a row with the place of its score in the range, and among the scores of the validation pictures.
 
     Args:
-        result: Score of a picture, or its error.
+        row: Row of a picture and a checkpoint.
         score_range: Lowest and highest score of the checkpoint, in MOS points; None if they are unknown.
         calibration: Calibration of the checkpoint; None makes no percentile.
     """
-    if result.score is not None and not math.isfinite(result.score):
-        return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
-    position = None
-    if result.score is not None and score_range is not None:
-        position = min(max(_find_position(result.score, score_range), 0.0), 1.0)
-    error = None if result.error is None else " ".join(escape_name(result.error).split())
-    row = ScoreRow(result.key, result.width, result.height, result.score, position, result.std, error)
-    if result.score is None or calibration is None:
-        return row
-    return row._replace(percentile=calibration.percentile(result.score), stars=calibration.stars(result.score))
+    position = percentile = stars = None
+    if row.score is not None and score_range is not None:
+        position = min(max(_find_position(row.score, score_range), 0.0), 1.0)
+    if row.score is not None and calibration is not None:
+        percentile, stars = calibration.percentile(row.score), calibration.stars(row.score)
+    return row._replace(score_0_1=position, percentile=percentile, stars=stars)
+
+
+def is_beyond(score: float | None, score_range: Range | None) -> bool:
+    """Return whether a score lies outside of a range; one that does not exist, or has no range, does not."""
+    return score is not None and score_range is not None and not score_range[0] <= score <= score_range[1]
 
 
 def _find_position(score: float, score_range: Range) -> float:

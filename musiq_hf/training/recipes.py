@@ -8,15 +8,14 @@ them beside the settings, and they are gathered in `RunSettings.view`.
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, field, fields, make_dataclass
+from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
 
-from ..common.arguments import parse_arguments, print_report, run_command
+from ..common.arguments import CommandParser, parse_arguments, print_report, read_flag, run_command
 from ..common.files import data_directory
 from ..models import FAMILIES
 from .settings import RunSettings
@@ -186,8 +185,8 @@ def load_settings(
     return kind(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
 
 
-def _make_argument(item: Field[Any], annotation: Any) -> tuple[str, Any, Any]:
-    """Make name, type and field of an argument for `HfArgumentParser`; an argument not given is absent."""
+def _add_argument(parser: Any, item: Field[Any], annotation: Any) -> None:
+    """Add the argument of a setting; one that is not given is absent from the result."""
     kind, options = _split_union(annotation)[0], dict(item.metadata)
     default = "" if item.default is MISSING or item.default is None else f" (default: {item.default})"
     options["help"] = (options["help"] + default).replace("%", "%%")
@@ -195,9 +194,12 @@ def _make_argument(item: Field[Any], annotation: Any) -> tuple[str, Any, Any]:
         options["metavar"] = f"{{{','.join(options.pop('choices'))}}}"
     if get_origin(kind) is tuple:
         options["nargs"], kind = len(get_args(kind)), get_args(kind)[0]
-    if kind in METAVARS:
-        options.setdefault("metavar", METAVARS[kind])
-    return item.name, kind, field(default=argparse.SUPPRESS, metadata=options)
+    options.setdefault("metavar", METAVARS[kind])
+    if kind is bool:
+        options |= {"type": read_flag, "nargs": "?", "const": True}
+    else:
+        options["type"] = kind
+    parser.add_argument(f"--{item.name}", default=argparse.SUPPRESS, **options)
 
 
 def _collect_view_fields() -> dict[str, Field[Any]]:
@@ -215,34 +217,40 @@ def _collect_view_fields() -> dict[str, Field[Any]]:
     return collected
 
 
-def settings_parser(kind: type[RunSettings], **options: Any) -> argparse.ArgumentParser:
-    """Make a parser with `--recipe`, `--set` and one argument for each setting and each field of a family's view.
+def add_settings(parser: Any, kind: type[RunSettings]) -> None:
+    """Add `--recipe`, `--set` and one argument for each setting and each field of a family's view.
 
     Settings that are mappings have no argument of their own, but `--set` takes them.
 
     Arguments that are not given are absent from the result, so that recipes and defaults can fill their places.
 
     Args:
+        parser: Parser that gets the arguments.
         kind: Class of the settings.
-        **options: Further arguments of the parser, `description` say.
     """
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--recipe", help="YAML file with settings, or the name of one in configuration/recipes")
-    first.add_argument(
+    parser.add_argument("--recipe", help="YAML file with settings, or the name of one in configuration/recipes")
+    parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting or the configuration"
     )
     hints, view_hints = get_type_hints(kind), _collect_family_fields()["view"]
-    of_views = _collect_view_fields()
-    flat = [item for item in fields(kind) if get_origin(hints[item.name]) is not Mapping]
-    settings = [_make_argument(item, hints[item.name]) for item in flat]
-    views = [_make_argument(item, view_hints[name]) for name, item in of_views.items()]
-    group = {"_argument_group_name": "what a training step sees, by the family of the model"}
-    return HfArgumentParser(
-        [make_dataclass("Arguments", settings), make_dataclass("ViewArguments", views, namespace=group)],
-        parents=[first],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        **options,
-    )
+    for item in fields(kind):
+        if get_origin(hints[item.name]) is not Mapping:
+            _add_argument(parser, item, hints[item.name])
+    group = parser.add_argument_group("what a training step sees, by the family of the model")
+    for name, item in _collect_view_fields().items():
+        _add_argument(group, item, view_hints[name])
+
+
+def settings_parser(kind: type[RunSettings], *, description: str | None = None) -> argparse.ArgumentParser:
+    """Make a parser with the arguments of `add_settings`.
+
+    Args:
+        kind: Class of the settings.
+        description: Text above the arguments in its help.
+    """
+    parser = CommandParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_settings(parser, kind)
+    return parser
 
 
 def settings_from_arguments(arguments: Mapping[str, Any], kind: type[Settings], **defaults: Any) -> Settings:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`musiq explain`: one whole page, or one sentence."""
 
-import argparse
 import base64
 import os
 import re
@@ -16,7 +15,7 @@ import torch
 from PIL import Image
 
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor
-from musiq_hf.cli import explain
+from musiq_hf.cli import build_parser, explain
 from musiq_hf.common.files import write_text
 from musiq_hf.explain.report import _describe_range, _make_sections, check_report_path, make_report
 
@@ -40,10 +39,7 @@ def checkpoint(tmp_path_factory, tiny_model):
 
 
 def run(*words):
-    parser = argparse.ArgumentParser(prog="musiq")
-    explain.add_parser(parser.add_subparsers(), "")
-    arguments = parser.parse_args(["explain", *map(str, words)])
-    return arguments.run(arguments)
+    return explain.run(build_parser().parse_args(["explain", *map(str, words)]))
 
 
 class Page(HTMLParser):

@@ -80,7 +80,7 @@ def test_a_folder_becomes_a_table(run, photos, tiny_model, checkpoint, capsys):
         assert (int(row["width"]), int(row["height"])) == (own.width, own.height)
         assert float(row["score"]) == pytest.approx(own.score, abs=1e-5)
         assert float(row["score_0_1"]) == pytest.approx((own.score + 10) / 20, abs=1e-6)
-        assert row["std"] == row["error"] == ""
+        assert "std" not in row and row["error"] == ""
         assert row["model"] == checkpoint
     assert len({row["signature"] for row in rows}) == 1 and rows[0]["signature"]
     assert os.listdir(photos.parent).count("scores.csv.part") == 0
@@ -117,7 +117,7 @@ def test_without_an_output_a_table_is_printed(run, photos, capsys):
     (photos / "2.png").write_bytes(b"no picture")
     assert run("photos") == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["score", "in", "0..1", "std", "size", "key"]
+    assert lines[0].split() == ["score", "in", "0..1", "size", "key"]
     assert len(lines) == 8
     assert re.fullmatch(r" +-?\d+\.\d\d +\d\.\d\d +41x30  photos/0\.png", lines[1])
     assert lines[3].split(maxsplit=1) == [
@@ -132,7 +132,7 @@ def test_without_an_output_a_table_is_printed(run, photos, capsys):
     assert sorted(os.listdir()) == ["empty", "photos"]
 
 
-def test_a_distribution_has_a_deviation_and_a_range_and_what_has_none_no_place_in_it(tiny_model, photos, tmp_path):
+def test_a_distribution_has_a_deviation_and_a_range_and_what_has_none_no_place_in_it(tiny_model, photos, capsys):
     model = tiny_model(num_labels=5)
     model.save_pretrained("distribution")
     MusiqImageProcessor.from_config(model.config).save_pretrained("distribution")
@@ -144,7 +144,14 @@ def test_a_distribution_has_a_deviation_and_a_range_and_what_has_none_no_place_i
     MusiqImageProcessor.from_config(model.config).save_pretrained("no range")
     assert main(["score", "photos/0.png", "-o", "n.csv", "-m", "no range", "--device", "cpu"]) == 0
     (row,) = read_csv("n.csv")
-    assert (row["std"], row["score_0_1"]) == ("", "") and row["score"]
+    assert row["score_0_1"] == "" and row["score"] and "std" not in row
+    assert (
+        main(["score", "photos/0.png", "-o", "b.csv", "-m", "no range", "-m", "distribution", "--device", "cpu"]) == 0
+    )
+    assert [bool(row["std"]) for row in read_csv("b.csv")] == [False, True]
+    capsys.readouterr()
+    assert main(["score", "photos/0.png", "-m", "distribution", "--device", "cpu"]) == 0
+    assert "std" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_errors_are_rows_and_the_exit_code_tells(run, photos, capsys):
@@ -236,7 +243,12 @@ def test_a_finished_table_is_only_replaced_on_request(run, photos, capsys):
     assert run("photos/0.png", "-o", "scores.csv") == 0
     before = Path("scores.csv").read_bytes()
     assert run("photos", "-o", "scores.csv") == 2
-    assert "scores.csv exists already. Add --overwrite" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "scores.csv exists already, with other pictures (nothing is there for photos/1.png). Add --overw" in said
+    assert run("photos/0.png", "-o", "scores.csv") == 0
+    assert capsys.readouterr().err == (
+        "scores.csv: 1 picture. It was finished before, with the same pictures and settings: nothing to do.\n"
+    )
     assert Path("scores.csv").read_bytes() == before
     assert run("photos", "-o", "scores.csv", "--overwrite") == 0
     assert len(read_csv("scores.csv")) == 7
@@ -269,7 +281,8 @@ def test_processes_of_a_launch_write_the_file_of_one(run, photos, monkeypatch, o
             Path("scores.parquet.1-of-3.part").touch()
             monkeypatch.setenv("RANK", "0")
         assert run("photos", "-o", "scores.parquet") == 0
-        assert "scores.parquet exists already" in capsys.readouterr().err
+        assert "scores.parquet: 7 pictures, 1 of them with an error" in (said := capsys.readouterr().err)
+        assert "It was finished before, with the same pictures and settings: nothing to do." in said
     assert sorted(os.listdir()) == ["one.parquet", "photos", "scores.parquet"]
     Path("new.csv.1-of-2.part").touch()
     assert run("photos", "-o", "new.csv") == 2

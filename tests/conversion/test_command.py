@@ -11,7 +11,9 @@ import torch
 from toy_family.configuration_toy import ToyConfig
 from toy_family.family import TOY
 
+from musiq_hf.cli import convert, words
 from musiq_hf.cli import main as musiq
+from musiq_hf.cli.recording import record_words
 from musiq_hf.conversion import CONVERTERS, Checkpoint, Conversion, command, converter_of_config, converter_of_file
 from musiq_hf.conversion.checkpoints import hash_file, read_names, read_state_dict
 from musiq_hf.conversion.directories import measure_difference
@@ -59,10 +61,13 @@ class ToyConverter:
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """Toy converter in the table, and the file that it publishes."""
+    """Toy converter in the table and in the words of the command line, and the file that it publishes."""
     torch.save({"brightness": torch.ones(1)}, tmp_path / "small.pth")
     converter = ToyConverter(tmp_path)
     monkeypatch.setitem(CONVERTERS, "toy", converter)
+    monkeypatch.setattr(convert, "DESCRIPTION", command.describe("musiq convert"))
+    (tmp_path / "words.json").write_text(record_words())
+    monkeypatch.setattr(words, "FILE", tmp_path / "words.json")
     return converter
 
 

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import logging
+import os
+
 import pytest
 import torch
 from isolated import fill_cache, run_isolated, save_checkpoints, save_picture
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
+from transformers.utils import logging as transformers_logging
 
 import musiq_hf
 from musiq_hf import (
@@ -13,6 +17,7 @@ from musiq_hf import (
     MusiqImageProcessor,
     MusiqModel,
 )
+from musiq_hf.hub import save_checkpoint
 
 QUALITY = "MusiqForImageQualityAssessment"
 AUTOS = ("AutoModel", "AutoModelForImageClassification")
@@ -170,3 +175,40 @@ def test_image_classification_pipeline_gives_probabilities_for_a_classifier(chec
     answers = pipeline("image-classification", model=str(checkpoints["classifier"]))(str(picture), top_k=7)
     assert len(answers) == 7
     assert sum(answer["score"] for answer in answers) == pytest.approx(1)
+
+
+def test_the_pipeline_takes_its_own_checkpoint_without_a_warning_and_others_keep_theirs(monkeypatch):
+    said = []
+    logger = logging.getLogger("transformers.pipelines")
+    monkeypatch.setattr(logger, "handlers", [handler := logging.Handler(logging.WARNING)])
+    monkeypatch.setattr(handler, "emit", lambda record: said.append(record.getMessage()))
+    pipeline("image-quality-assessment")
+    assert said == []
+    logger.warning("No model was supplied, defaulted to someone/else and revision 1.")
+    assert len(said) == 1
+
+
+def test_loading_shows_no_bar_and_leaves_others_alone(checkpoints, capfd):
+    transformers_logging.enable_progress_bar()
+    AutoModel.from_pretrained(checkpoints["plain"])
+    assert capfd.readouterr().err == "" and transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    AutoModel.from_pretrained(checkpoints["plain"])
+    assert not transformers_logging.is_progress_bar_enabled()
+    transformers_logging.enable_progress_bar()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_weights_may_be_read_by_whom_the_umask_lets(tiny_model, tmp_path, mask, expected):
+    model = tiny_model()
+    before = os.umask(mask)
+    try:
+        model.save_pretrained(tmp_path / "whole")
+        model.save_pretrained(tmp_path / "parts", max_shard_size="10kB")
+        save_checkpoint(model, MusiqImageProcessor.from_config(model.config), tmp_path / "saved", dtype="float16")
+    finally:
+        os.umask(before)
+    files = [path for folder in tmp_path.iterdir() for path in folder.iterdir()]
+    assert sum(path.suffix == ".safetensors" for path in files) > 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {expected}

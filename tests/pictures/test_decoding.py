@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from functools import partial
+from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
+from places import ROOT
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.pictures import decoding
@@ -145,3 +147,43 @@ def _session(pid):
             return int(file.read().rpartition(")")[2].split()[3])
     except OSError:
         return None
+
+
+def damaged_tiff(compression):
+    """A TIFF file of which the middle of the pixels is changed, so that libtiff has something to say."""
+    file = BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "TIFF", compression=compression)
+    content = bytearray(file.getvalue())
+    third = len(content) // 3
+    content[third : third + 200] = bytes(byte ^ 0x5A for byte in content[third : third + 200])
+    return bytes(content)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere libtiff may be a part of Pillow's own library")
+def test_libtiff_and_pillow_say_nothing_of_their_own_in_our_programs(tmp_path):
+    for compression in ("tiff_deflate", "tiff_lzw", "jpeg"):
+        (tmp_path / f"{compression}.tif").write_bytes(damaged_tiff(compression))
+    (tmp_path / "cut.tif").write_bytes(damaged_tiff("tiff_deflate")[:5000])
+    script = """
+import sys
+from pathlib import Path
+from musiq_hf.pictures.decoding import silence_decoders
+from musiq_hf.pictures import open_picture
+if sys.argv[1] == "silent":
+    silence_decoders()
+for path in sorted(Path().glob("*.tif")):
+    try:
+        open_picture(path)
+    except ValueError as error:
+        print(error)
+"""
+    said = {}
+    for mode in ("loud", "silent"):
+        words = [sys.executable, "-c", script, mode]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.stdout.count("tif: ") == 3, done.stderr
+        said[mode] = done.stderr
+    assert said["silent"] == ""
+    assert "ZIPDecode" in said["loud"] and "UserWarning" in said["loud"]

@@ -71,7 +71,7 @@ HANDLE_WORDS = {
     "conversion/": "a converter adds its own options, and each door is a command of its own",
 }
 
-FOLDERS = ("musiq_hf", "conversion", "configuration", "examples", "benchmarks", "tests", "docs", ".ci")
+FOLDERS = ("musiq_hf", "conversion", "configuration", "examples", "benchmarks", "tests", "docs", ".ci", ".github")
 TEXT = {".py", ".md", ".toml", ".json", ".yaml", ".yml", ".txt", ".cfg", ".ini", ".sh", ".csv", ""}
 
 

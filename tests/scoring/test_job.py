@@ -4,6 +4,7 @@
 import csv
 import dataclasses
 import os
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_the_stream_has_the_rows_of_the_table(photos):
     for entry, rows in zip(entries, zip(*[iter(read("scores.csv"))] * 2, strict=True), strict=True):
         for row, known, signature in zip(entry, rows, stream.signatures, strict=True):
             values = {name: "" if value is None else str(value) for name, value in row._asdict().items()}
-            assert values.pop("percentile") == values.pop("stars") == ""
+            assert values.pop("percentile") == values.pop("stars") == values.pop("std") == ""
             assert known == values | {"model": known["model"], "signature": signature}
 
 
@@ -129,10 +130,89 @@ def test_a_table_of_pictures_is_read_by_its_columns(photos):
 
 
 def test_an_output_that_exists_is_only_replaced_on_request(photos):
-    Path("scores.csv").write_text("another file")
-    with pytest.raises(ValueError, match="scores.csv exists already. Add --overwrite"):
-        run_job(make_job("scores.csv"))
+    for suffix in ("csv", "jsonl", "parquet"):
+        for text in ("another file", "key,score\na,1\n", '{"key": "a"}\n', ""):
+            Path(f"scores.{suffix}").write_text(text)
+            with pytest.raises(ValueError, match=f"scores.{suffix} exists already, and is no whole table"):
+                run_job(make_job(f"scores.{suffix}"))
     assert run_job(make_job("scores.csv", overwrite=True)).pictures == NUM_PICTURES
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_finished_job_has_nothing_to_do(photos, suffix, monkeypatch):
+    settings = {"models": ["a", "b"], "weights": (3, 1)}
+    output = f"scores.{suffix}"
+    assert run_job(make_job(output, **settings)) == ("written", NUM_PICTURES, 1)
+    before = Path(output).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("musiq_hf.scoring.rows.Scorers.score", lambda *_: pytest.fail("it scores"))
+        assert run_job(make_job(output, **settings)) == ("found", NUM_PICTURES, 1)
+        for changes, difference in (
+            ({"weights": (1, 1)}, r"other settings, --weights \(ensemble of photos/0.png: "),
+            ({"weights": None}, r"other settings \(it has the column ensemble\)"),
+            ({"models": ["b", "a"]}, r"other settings \(model: a, now b\)"),
+            ({"shorter_side": 10}, r"other settings \(signature: preprocessing:\w+, now preprocessing:\w+\) \(pre"),
+            ({"dtype": "bfloat16"}, r"other settings \(signature: weights:.*; dtype:float32, now dtype:bfloat16"),
+            ({"preset": "google"}, "other settings .signature: preset:default, now preset:google"),
+        ):
+            with pytest.raises(ValueError, match=f"{output} exists already, with {difference}.*Add --overwrite"):
+                run_job(make_job(output, **{**settings, **changes}))
+        os.rename("photos/5.png", "photos/9.png")
+        with pytest.raises(ValueError, match="other pictures .photos/5.png is there, photos/9.png is to be scored"):
+            run_job(make_job(output, **settings))
+        os.rename("photos/9.png", "photos/5.png")
+        shutil.copy("photos/5.png", "photos/9.png")
+        with pytest.raises(ValueError, match="other pictures .nothing is there for photos/9.png"):
+            run_job(make_job(output, **settings))
+        os.remove("photos/9.png")
+        os.rename("photos/5.png", "5.png")
+        with pytest.raises(ValueError, match="other pictures .photos/5.png is there, nothing is to be scored"):
+            run_job(make_job(output, **settings))
+    assert Path(output).read_bytes() == before and not list(Path().glob("*.part"))
+
+
+def test_a_table_that_was_cut_off_is_not_finished(photos):
+    run_job(make_job("scores.csv"))
+    text = Path("scores.csv").read_text()
+    Path("scores.csv").write_text(text[:-40])
+    with pytest.raises(ValueError, match="is no whole table of `musiq score`. Add --overwrite"):
+        run_job(make_job("scores.csv"))
+
+
+def test_a_finished_shard_has_nothing_to_do(photos):
+    assert run_job(make_job("scores.csv", share=Share(2, 4))).state == "written"
+    assert run_job(make_job("scores.csv", share=Share(2, 4))) == ("found", 2, 0)
+
+
+def test_overwrite_clears_what_a_run_with_other_settings_or_pictures_has_left(photos):
+    run_job(make_job("other.csv", shorter_side=10))
+    for changes in ({"shorter_side": 10}, {"share": Share(), "models": ["b"]}):
+        with pytest.raises(KeyboardInterrupt):
+            run_job(make_job("scores.csv"), on_progress=interrupt_at(2))
+        result = run_job(make_job("scores.csv", overwrite=True, **changes))
+        assert result == ("written", NUM_PICTURES, 1) and not list(Path().glob("*.part"))
+        os.remove("scores.csv")
+    with pytest.raises(KeyboardInterrupt):
+        run_job(make_job("scores.csv"), on_progress=interrupt_at(2))
+    os.rename("photos/0.png", "photos/00.png")
+    Path("scores.csv.1-of-2.part").write_bytes(Path("scores.csv.part").read_bytes())
+    with pytest.raises(ValueError, match="with another number of processes"):
+        run_job(make_job("scores.csv"))
+    seen = []
+    job = make_job("scores.csv", overwrite=True, shorter_side=10)
+    assert run_job(job, on_progress=lambda totals: seen.append(totals.pictures)).pictures == NUM_PICTURES
+    assert seen[0] == 0 and not list(Path().glob("*.part"))
+    assert [row["key"] for row in read("scores.csv")][0] == "photos/00.png"
+    assert read("scores.csv")[1:] == read("other.csv")[1:]
+
+
+def test_an_interrupted_overwrite_is_continued(photos):
+    Path("scores.csv").write_text("another file")
+    job, seen = make_job("scores.csv", overwrite=True), []
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job, on_progress=interrupt_at(2))
+    run_job(job, on_progress=lambda totals: seen.append(totals.pictures))
+    assert seen[0] == 2
 
 
 def test_a_journal_that_is_deleted_during_the_run_costs_nothing(photos):

@@ -24,6 +24,7 @@ from musiq_hf.scoring.rows import ScoreRow
 SETTINGS = {
     "models": ["musiq-test"],
     "signatures": ["sig|1"],
+    "std": True,
     "weights": None,
     "percentile": False,
     "paths": ("photos",),

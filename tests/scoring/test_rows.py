@@ -14,9 +14,9 @@ from musiq_hf import DEFAULT_CHECKPOINT, TINY_CHECKPOINT, MusiqImageProcessor
 from musiq_hf.cli import main
 from musiq_hf.pictures import opening
 from musiq_hf.pictures.lazy import LazyPicture
-from musiq_hf.scoring.engine import PictureScore, score_with_several
+from musiq_hf.scoring.engine import PictureScore, score_pictures, score_with_several
 from musiq_hf.scoring.job import _choose_workers
-from musiq_hf.scoring.rows import ScoreRow, Scorers, average_positions, make_row, name_checkpoint
+from musiq_hf.scoring.rows import ScoreRow, Scorers, average_positions, make_row, name_checkpoint, place_row
 
 
 @pytest.fixture
@@ -178,10 +178,10 @@ def test_processes_give_the_same_table(checkpoints):
 
 
 def test_scores_that_are_no_numbers_are_errors():
-    row = make_row(PictureScore("a", 2, 3, float("nan")), (0, 100))
+    row = make_row(PictureScore("a", 2, 3, float("nan")))
     assert (row.score, row.score_0_1, row.error) == (None, None, "a: the score is nan.")
-    assert make_row(PictureScore("a", 2, 3, 120.0), (0, 100)).score_0_1 == 1
-    assert make_row(PictureScore("a", 2, 3, 25.0), (20, 40)).score_0_1 == 0.25
+    assert place_row(ScoreRow("a", 2, 3, 120.0), (0, 100)).score_0_1 == 1
+    assert place_row(ScoreRow("a", 2, 3, 25.0), (20, 40)).score_0_1 == 0.25
 
 
 def test_scorers_can_be_used_without_the_command(checkpoints):
@@ -189,3 +189,21 @@ def test_scorers_can_be_used_without_the_command(checkpoints):
     ((first, second),) = both.score(iter([("mine", Image.open("photos/0.png"))]))
     assert (first.key, second.key, first.ensemble) == ("mine", "mine", None)
     assert both.names == ["a", "b"] and both.signatures[0].startswith("a|weights:")
+
+
+@pytest.mark.parametrize("words", [[], ["-o", "s.csv"]])
+def test_scores_that_leave_the_range_are_noted(tiny_model, checkpoints, words, capsys):
+    model = tiny_model(score_range=(-10, 10))
+    processor = MusiqImageProcessor.from_config(model.config)
+    found = score_pictures(sorted(Path("photos").iterdir()), model=model, processor=processor)
+    scores = sorted(row.score for row in found)
+    low, high = scores[0] - 1, scores[2] + 1e-3
+    model.config.score_range = (low, high)
+    model.save_pretrained("narrow")
+    processor.save_pretrained("narrow")
+    assert run("photos", "-m", "a", "-m", "narrow", *words) == 0
+    said = capsys.readouterr().err
+    note = (
+        f"narrow: 2 of 5 scores lie outside of its range, that of the opinion scores, {low:g} to {high:g}. They are "
+    )
+    assert note + "not clipped; score_0_1 is.\n" in said and said.count("outside") == 1

@@ -15,6 +15,7 @@ import os
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -22,7 +23,7 @@ import torch
 from huggingface_hub.dataclasses import type_validator
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel, load_state_dict
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 # Far above every model that was trained. A damaged file names sizes that fill any memory, or take hours.
 LARGEST = {
@@ -384,6 +385,18 @@ def _refuse_layout(name: str, given: str, wanted: str) -> NoReturn:
     )
 
 
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Hide bars of progress for a moment: of files that are here, weights are read in less than a second."""
+    is_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if is_shown:
+            logging.enable_progress_bar()
+
+
 class CheckedPreTrainedModel(PreTrainedModel):
     """Base of models whose `from_pretrained` refuses weights that are missing, unexpected or not floating-point.
 
@@ -428,6 +441,14 @@ class CheckedPreTrainedModel(PreTrainedModel):
             cls._check_class(config, pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Save the model as the base class does, with files of weights that may be read by whom config.json may."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        config = Path(save_directory) / CONFIG_NAME
+        if config.is_file():
+            for file in config.parent.glob("*.safetensors"):  # safetensors writes them for their owner alone
+                file.chmod(config.stat().st_mode)
+
     def _check_found(self, found: Mapping[str, Any], load_config: Any) -> None:
         """Raise a ValueError unless weights are those of this model, or such as it may be trained from."""
         source, is_anew = load_config.pretrained_model_name_or_path, load_config.ignore_mismatched_sizes
@@ -448,9 +469,10 @@ class CheckedPreTrainedModel(PreTrainedModel):
         is_adapter = model._hf_peft_config_loaded  # what peft adds to the weights, by `load_adapter`
         if not (is_initial or is_adapter):
             model._check_found(found, load_config)
-        return PreTrainedModel._load_pretrained_model(
-            model, state_dict, checkpoint_files, load_config, *args, **kwargs
-        )
+        with _without_bar():
+            return PreTrainedModel._load_pretrained_model(
+                model, state_dict, checkpoint_files, load_config, *args, **kwargs
+            )
 
 
 __all__ = [

@@ -9,6 +9,7 @@ The list has every raster format with an ending of its own that Pillow decodes b
 """
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -66,10 +67,19 @@ RAW_SUFFIXES = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc", ".mef"),
     *(".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 )
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
 RAW = "a camera's RAW file, whose pixels are not developed yet. Develop it to TIFF, PNG or JPEG"
 HEIF = 'a HEIF picture, which needs pillow-heif. Install it with: pip install "musiq_hf[heic]"'
+JPEG_XL = "a JPEG XL picture, which Pillow does not read. Convert it to PNG or JPEG"
 POSTSCRIPT = "a PostScript program, which is never run. Convert it to PNG or JPEG"
 ARCHIVE = "a compressed archive, not a picture. Unpack it"
+VIDEO = "a video, not a picture. Save the frames to score as PNG"
+HTML = "a web page, not a picture. Open it in a browser: it may say why there is no picture"
+SVG = "an SVG drawing, which has no pixels of its own. Draw it to PNG in the size that you want"
+POINTER = "a pointer of Git LFS, not the picture. Run: git lfs pull"
+DAMAGED = "a picture that is damaged or cut short. Copy or download it again"
+EMPTY = "an empty file. Copy or download it again"
+UNKNOWN = "not a picture that Pillow can read. Convert it to PNG or JPEG"
 STRANGERS = {
     b"%!PS": POSTSCRIPT,
     b"\xc5\xd0\xd3\xc6": POSTSCRIPT,
@@ -80,13 +90,27 @@ STRANGERS = {
     b"FOVb": RAW,
     b"\x1f\x8b": ARCHIVE,
     b"PK\x03\x04": ARCHIVE,
+    b"Rar!": ARCHIVE,
+    b"7z\xbc\xaf": ARCHIVE,
+    b"\x1aE\xdf\xa3": VIDEO,
+    b"\0\0\x01\xba": VIDEO,
+    b"\xff\x0a": JPEG_XL,
+    b"\0\0\0\x0cJXL ": JPEG_XL,
+    b"version https://git-lfs": POINTER,
+    **dict.fromkeys((b"\xff\xd8\xff", PNG_MARK, b"GIF8", b"II*\0", b"MM\0*", b"8BPS"), DAMAGED),
 }  # what files that no format fits are, by their first bytes
+TAGS = {b"svg": SVG, b"html": HTML, b"head": HTML, b"body": HTML}  # first tags of documents
+# Behind declarations and comments; atomic groups never look back, so no file takes long.
+FIRST_TAG = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*+(?:(?><\?.*?\?>|<!--.*?-->|<!doctype[^>\[]*+(?:\[.*?\])?\s*+>)\s*+)*+<(\w++)",
+    re.IGNORECASE | re.DOTALL,
+)
+HEAD_BYTES = 4096  # of a file, to tell what it is; an SVG drawing may begin with comments
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # Tags of TIFF files.
 NEW_SUBFILE_TYPE, COMPRESSION, MAKE, SUB_IFDS, DNG_VERSION = 254, 259, 271, 330, 50706
 OLD_JPEG = 6  # value of COMPRESSION, which Canon's RAW files have and no TIFF file of a camera
 REDUCED = 1  # bit of the first of them: a smaller copy of another picture of the file
-PNG_MARK = b"\x89PNG\r\n\x1a\n"
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 TURNING_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # keywords of texts that may hold an orientation
 LONGEST_TEXT = 64 << 20  # bytes that such a text may have when it is unpacked
@@ -214,9 +238,9 @@ def check_developed(opened: Any, name: str) -> None:
 
 def _read_head(file: str | os.PathLike[str] | BytesIO) -> bytes:
     if isinstance(file, BytesIO):
-        return file.getvalue()[:16]
+        return file.getvalue()[:HEAD_BYTES]
     with open(file, "rb") as opened:
-        return opened.read(16)
+        return opened.read(HEAD_BYTES)
 
 
 def _read_opened_head(opened: Any) -> bytes:
@@ -231,14 +255,35 @@ def _read_opened_head(opened: Any) -> bytes:
 
 
 def _recognize(head: bytes, suffix: str) -> str:
-    """Say what a file is that no format fits, and what to do."""
-    is_heif = suffix in HEIF_SUFFIXES or (head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS)
-    if is_heif and "HEIF" not in list_formats():
+    """Say what a file is that no format fits, and what to do; its content tells more than its ending."""
+    found = _recognize_content(head)
+    if found is not None:
+        return found
+    if suffix in HEIF_SUFFIXES and "HEIF" not in list_formats():
         return HEIF
-    if suffix in RAW_SUFFIXES or head[4:12] == b"ftypcrx ":
-        return RAW
+    return RAW if suffix in RAW_SUFFIXES else UNKNOWN
+
+
+def _recognize_content(head: bytes) -> str | None:
+    """Say what a file is by its first bytes; None if they do not tell it."""
+    if not head:
+        return EMPTY
+    if head[4:8] == b"ftyp":
+        return _recognize_brand(head[8:12])
+    if head[:4] == b"RIFF":
+        return DAMAGED if head[8:12] == b"WEBP" else VIDEO
     known = (reason for mark, reason in STRANGERS.items() if head.startswith(mark))
-    return next(known, "not a picture that Pillow can read. Convert it to PNG or JPEG")
+    tag = FIRST_TAG.match(head)
+    return next(known, None) or (None if tag is None else TAGS.get(tag[1].lower()))
+
+
+def _recognize_brand(brand: bytes) -> str:
+    """Say what a file of the family of MP4 is."""
+    if brand in HEIF_BRANDS:
+        return DAMAGED if "HEIF" in list_formats() else HEIF
+    if brand == b"crx ":
+        return RAW
+    return DAMAGED if brand in (b"avif", b"avis") else VIDEO
 
 
 def _is_reduced(opened: Any) -> bool:

@@ -69,6 +69,8 @@ def _name_failures(name: str) -> Iterator[None]:
             f"{name}: more pixels than Pillow's safety limit allows ({error}). If you trust the file, raise "
             "`PIL.Image.MAX_IMAGE_PIXELS`."
         ) from error
+    except PermissionError as error:
+        raise ValueError(f"{name}: may not be read. Change the permissions of the file, or leave it out.") from error
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{name}: cannot be decoded, the file is truncated or damaged ({reason}).") from error

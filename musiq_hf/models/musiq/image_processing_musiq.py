@@ -10,7 +10,7 @@ largest possible length. Here padding stands only at the end of a sequence, and 
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -267,6 +267,25 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         if self.use_native_resolution and self.max_native_patches is not None:
             counts[-1] = min(counts[-1], self.max_native_patches)
         return counts
+
+    def __call__(self, images: Any, **kwargs: Unpack[MusiqImageProcessorKwargs]) -> BatchFeature:
+        """Turn one picture or many into the sequences that the model reads; see `preprocess`."""
+        return self.preprocess(images, **kwargs)
+
+    def preprocess(self, images: Any, **kwargs: Unpack[MusiqImageProcessorKwargs]) -> BatchFeature:
+        """Turn one picture or many into the sequences that the model reads.
+
+        Args:
+            images: Picture, batch array, or lists of them; the docstring of the class says of which kinds.
+            **kwargs: Settings of the class, for this call alone.
+
+        Returns:
+            Tensors of `model_input_names`, each of shape (batch_size, sequence_length, ...).
+
+        Raises:
+            ValueError: If a picture cannot be used, or settings contradict each other.
+        """
+        return super().preprocess(images, **kwargs)
 
     def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
         kwargs["longer_side_lengths"] = sorted(kwargs["longer_side_lengths"])

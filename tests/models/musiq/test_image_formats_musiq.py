@@ -183,3 +183,56 @@ def test_what_looks_like_tga_is_read_as_tga_only_by_its_name():
     assert (np.array(decode_image(io.BytesIO(content), "picture in the data set")) == RGB).all()
     with pytest.raises(ValueError, match="a.ico: not a picture that Pillow can read"):
         decode_image(io.BytesIO(content), "a.ico")
+
+
+SVG = b"<?xml version='1.0'?>\n<!-- made by <b>hand</b> -->\n<!DOCTYPE svg PUBLIC 'a' \"b\">\n<svg width='9'></svg>"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.heic", "a.nef", "a"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file. Copy or download it again"),
+        (b"<!DOCTYPE html>\n<html><body>404</body></html>", "a web page, not a picture. Open it in a browser"),
+        (b"\xef\xbb\xbf \n<HTML lang=de>", "a web page, not a picture"),
+        (SVG, "an SVG drawing, which has no pixels of its own. Draw it to PNG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
+        (b"%PDF-1.7\n", "a PDF document, not a picture. Convert its pages to PNG"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "a pointer of Git LFS, not the picture. Run: git lfs pull",
+        ),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video, not a picture"),
+        (b"RIFF\0\0\0\0AVI LIST", "a video, not a picture"),
+        (b"\xff\x0a" + bytes(9), "a JPEG XL picture, which Pillow does not read"),
+        (
+            encoded(Image.fromarray(RGB), "PNG")[:12],
+            "a picture that is damaged or cut short. Copy or download it again",
+        ),
+        (encoded(Image.fromarray(RGB), "JPEG")[:3], "a picture that is damaged or cut short"),
+        (b"\0\0\0\x1cftypavif", "a picture that is damaged or cut short"),
+    ],
+)
+def test_the_message_fits_the_content_whatever_the_ending(content, reason, name, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    for source in (tmp_path / name, io.BytesIO(content)):
+        with pytest.raises(ValueError) as caught:
+            decode_image(source, name)
+        assert str(caught.value).startswith(f"{name}: {reason}")
+
+
+@pytest.mark.parametrize("part", [b"<?a?>", b"<!---->", b"<!doctype a>", b"<!doctype [", b"<!doctype []"])
+def test_no_document_takes_long_to_recognize(part):
+    """Alternatives that look back would try each way to part these, of which there are more than 2 to the 300."""
+    assert image_formats_musiq._recognize_content(part * 300) is None
+
+
+def test_a_file_that_may_not_be_read_has_its_own_sentence(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(RGB), "PNG"))
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(ValueError, match="a.png: may not be read. Change the permissions of the file"):
+        load_image(path)

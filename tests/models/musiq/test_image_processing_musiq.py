@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import pydoc
+
 import golden
 import numpy as np
 import pytest
@@ -469,3 +471,12 @@ def test_torchs_default_dtype_changes_nothing(tiny_model, dtype, overrides):
         }
         assert all(torch.equal(inputs[name], other_inputs[name]) for name in inputs)
         assert scores.dtype == other_scores.dtype and torch.equal(scores, other_scores)
+
+
+def test_help_names_the_settings_that_the_processor_takes_and_no_others():
+    for method in (MusiqImageProcessor.preprocess, MusiqImageProcessor.__call__):
+        text = pydoc.render_doc(method, renderer=pydoc.plaintext)
+        assert "MusiqImageProcessorKwargs" in text and "the sequences that the model reads" in text
+        assert not [
+            name for name in ("do_resize", "do_rescale", "crop_size", "image_mean", "resample") if name in text
+        ]

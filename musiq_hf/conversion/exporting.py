@@ -1,44 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export of a checkpoint to ONNX, or to the archive of torch.export, for batches and pictures of any size.
-
-python examples/export.py --model musiq-koniq --output model.onnx
-python examples/export.py --model musiq-koniq --output model.pt2
+"""Export of a MUSIQ checkpoint to ONNX or to the archive of torch.export, for batches and pictures of any size.
 
 Before the file gets its name it is run on several batches, and its scores are compared with the model's. It reads the
-outputs of the checkpoint's image processor. With onnxruntime:
-
-    inputs = MusiqImageProcessor.from_pretrained("musiq-koniq")(["photo.jpg", "scan.png"], return_tensors="np")
-    session = onnxruntime.InferenceSession("model.onnx")
-    logits, scores = session.run(["logits", "scores"], dict(inputs))
-
-With PyTorch, and `return_tensors="pt"`: `torch.export.load("model.pt2").module()(**inputs)["scores"]`.
+outputs of the checkpoint's image processor.
 """
 
-import argparse
-import importlib.util
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from musiq_hf import DEFAULT_CHECKPOINT, MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.common.arguments import parse_arguments, print_report, run_command
-from musiq_hf.common.extras import require
-from musiq_hf.scoring import load_quality
-
-# The package comes first: from there on Ctrl-C is a sentence.
-# isort: split
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
-from transformers.utils import logging as transformers_logging
 
-EXAMPLE = "python examples/export.py --model musiq-koniq --output model.onnx"
-SUFFIXES = (".onnx", ".pt2")
+from ..common.extras import require
+from ..common.files import check_output_file
+from ..models.musiq import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
+from ..scoring.loading import load_quality
+
 # The first version with attention and group norm as one operator each, for which runtimes have kernels.
 OPSET = 23
 OUTPUTS = ["logits", "scores"]
@@ -163,7 +146,7 @@ def write_file(program: ExportedProgram, path: Path) -> dict[str, Runner]:
         return {"torch.export": make_program_runner(torch.export.load(path))}
     save_onnx(program, path)
     runners = {"torch.export": make_program_runner(program)}
-    if importlib.util.find_spec("onnxruntime") is not None:
+    with suppress(ImportError):  # without it the graph alone is run
         runners["onnxruntime"] = make_onnx_runner(path)
     return runners
 
@@ -211,37 +194,19 @@ def export(model: MusiqForImageQualityAssessment, output: Path) -> dict[str, Any
     return {"output": str(output), "largest_deviation": deviations}
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Check that the libraries of the format are installed, then export the checkpoint."""
-    if arguments.output.suffix == ".onnx":
+def export_checkpoint(checkpoint: str, output: Path) -> dict[str, Any]:
+    """Check that the libraries of the format are installed, then export a checkpoint, as `export` does its model.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or it predicts no quality.
+        ImportError: If a library is missing.
+        DeviationError: If the scores are not the model's.
+    """
+    check_output_file(output)
+    if output.suffix == ".onnx":
         for module in ("onnx", "onnxscript"):
             require(module, extra="export")
-    model, _ = load_quality(arguments.model)
+    model, _ = load_quality(checkpoint)
     if not isinstance(model, MusiqForImageQualityAssessment):
-        raise ValueError(f"A MUSIQ checkpoint can be exported, got {type(model).__name__}. Choose another --model.")
-    report = export(model, arguments.output)
-    if arguments.output.suffix == ".onnx" and "onnxruntime" not in report["largest_deviation"]:
-        print("onnxruntime is not installed: the graph was run, the file was not.", file=sys.stderr)
-    return report
-
-
-def main() -> int:
-    """Export and print the report; return 1 if the scores are not the model's, 2 for a mistake in the arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model", default=str(DEFAULT_CHECKPOINT), help=f"checkpoint (default: {DEFAULT_CHECKPOINT.name})"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="model.onnx, or model.pt2 for torch.export's own")
-    arguments = parse_arguments(parser)
-    if arguments.output.suffix not in SUFFIXES:
-        parser.error(f"--output must end in .onnx or .pt2, got {arguments.output}")
-    transformers_logging.disable_progress_bar()
-    try:
-        return run_command("export", lambda: print_report(run(arguments)), example=EXAMPLE)
-    except DeviationError as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise ValueError(f"A MUSIQ checkpoint can be exported, got {type(model).__name__}. Choose another one.")
+    return export(model, output)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import pipeline
 
-from examples import export as script
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor
+from musiq_hf.cli import main
+from musiq_hf.conversion import exporting as script
 from musiq_hf.models.musiq.configuration_musiq import RESNET_FIELDS
 
 # Every field that changes the graph, first several of them at once.
@@ -56,15 +57,9 @@ def program(checkpoint):
     return script.export_program(script.load_quality(str(checkpoint))[0])
 
 
-@pytest.fixture
-def command(monkeypatch):
-    """Run the script with arguments; returns its exit code."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, words)])
-        return script.main()
-
-    return run
+def command(*words):
+    """Run `musiq export` with arguments; returns its exit code."""
+    return main(["export", *map(str, words)])
 
 
 @pytest.fixture(scope="module")
@@ -159,19 +154,19 @@ def test_onnx_file_of_every_variant(variant, tiny_model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", script.SUFFIXES)
-def test_command_exports_the_embedded_checkpoint(suffix, command, tmp_path, capsys):
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_command_exports_the_embedded_checkpoint(suffix, tmp_path, capsys):
     path = tmp_path / f"model{suffix}"
-    assert command("--output", path) == 0
+    assert command(DEFAULT_CHECKPOINT, path) == 0
     assert max(json.loads(capsys.readouterr().out)["largest_deviation"].values()) < 1e-2
     run = script.make_onnx_runner(path) if suffix == ".onnx" else script.make_program_runner(torch.export.load(path))
     model, _ = script.load_quality(str(DEFAULT_CHECKPOINT))
     assert deviations(model, {"file": run}, shapes=((2, 234), (1, 810)))["file"] < 1e-2
 
 
-def test_command_writes_an_archive_and_reports(checkpoint, command, tmp_path, capsys):
+def test_command_writes_an_archive_and_reports(checkpoint, tmp_path, capsys):
     path = tmp_path / "new" / "model.pt2"
-    assert command("--model", checkpoint, "--output", path) == 0
+    assert command(checkpoint, path) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["output"] == str(path) and list(report["largest_deviation"]) == ["torch.export"]
     assert [file.name for file in path.parent.iterdir()] == ["model.pt2"]
@@ -181,9 +176,7 @@ def test_command_writes_an_archive_and_reports(checkpoint, command, tmp_path, ca
 
 
 @pytest.mark.parametrize("wrong", [4.5e-4, float("nan")])
-def test_a_file_with_other_scores_never_gets_its_name(
-    wrong, checkpoint, program, command, tmp_path, capsys, monkeypatch
-):
+def test_a_file_with_other_scores_never_gets_its_name(wrong, checkpoint, program, tmp_path, capsys, monkeypatch):
     def write_file(program, path):
         path.write_bytes(b"new")
         right = script.make_program_runner(program)
@@ -193,31 +186,33 @@ def test_a_file_with_other_scores_never_gets_its_name(
     monkeypatch.setattr(script, "write_file", write_file)
     (tmp_path / "old.onnx").write_bytes(b"old")
     for name in ("model.onnx", "old.onnx"):
-        assert command("--model", checkpoint, "--output", tmp_path / name) == 1
+        assert command(checkpoint, tmp_path / name) == 1
         error = capsys.readouterr().err
-        assert error.startswith(f"export: {tmp_path / name} was not written: scores of onnxruntime are off by up to")
+        assert error.startswith(
+            f"musiq export: {tmp_path / name} was not written: scores of onnxruntime are off by up to"
+        )
         assert "more than 0.0001 of their range 1..5." in error and len(error.splitlines()) == 1
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
 
 
-def test_another_suffix_is_refused(command, tmp_path, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        command("--output", tmp_path / "model.pth")
-    assert f"--output must end in .onnx or .pt2, got {tmp_path / 'model.pth'}" in capsys.readouterr().err
+def test_another_suffix_is_refused(tmp_path, capsys):
+    assert command("musiq-koniq", tmp_path / "model.pth") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"musiq export: OUT must end in .onnx or .pt2, got {tmp_path / 'model.pth'}. Rename it.")
 
 
-def test_a_missing_extra_is_named(command, tmp_path, capsys, monkeypatch):
+def test_a_missing_extra_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    assert command("--output", tmp_path / "model.onnx") == 2
+    assert command(DEFAULT_CHECKPOINT, tmp_path / "model.onnx") == 2
     assert 'onnxscript is needed here. Install it with: pip install "musiq_hf[export]"' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_without_onnxruntime_the_graph_alone_is_run(checkpoint, program, command, tmp_path, capsys, monkeypatch):
+def test_without_onnxruntime_the_graph_alone_is_run(checkpoint, program, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(script, "export_program", lambda model: program)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr(script, "save_onnx", lambda program, path: path.write_bytes(b"onnx"))
-    assert command("--model", checkpoint, "--output", tmp_path / "model.onnx") == 0
+    assert command(checkpoint, tmp_path / "model.onnx") == 0
     output = capsys.readouterr()
     assert list(json.loads(output.out)["largest_deviation"]) == ["torch.export"]
     assert output.err == "onnxruntime is not installed: the graph was run, the file was not.\n"
@@ -225,7 +220,7 @@ def test_without_onnxruntime_the_graph_alone_is_run(checkpoint, program, command
         script.make_onnx_runner(tmp_path / "model.onnx")
 
 
-def test_checkpoints_that_score_nothing_are_refused(blank, tiny_config, command, tmp_path, capsys):
+def test_checkpoints_that_score_nothing_are_refused(blank, tiny_config, tmp_path, capsys):
     classifier = MusiqForImageClassification(tiny_config(num_labels=3))
     classifier.save_pretrained(tmp_path / "classifier")
     MusiqImageProcessor.from_config(classifier.config).save_pretrained(tmp_path / "classifier")
@@ -235,6 +230,6 @@ def test_checkpoints_that_score_nothing_are_refused(blank, tiny_config, command,
         tmp_path / "none": "neither a directory with a config.json nor an id on the Hub",
     }
     for name, sentence in sentences.items():
-        assert command("--model", name, "--output", tmp_path / "model.pt2") == 2
+        assert command(name, tmp_path / "model.pt2") == 2
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "model.pt2").exists()

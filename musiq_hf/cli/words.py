@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words of the subcommands: their arguments, read from a file, and checks that need nothing but the words.
+
+The modules of the subcommands import PyTorch and Transformers, which takes seconds: too long for a help text, or for a
+word that is refused. So words.json holds what their `add_arguments` add, see `recording`.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from ..common.arguments import positive, read_flag
+from ..common.checks import are_weights
+from ..common.files import read_json
+
+FILE = Path(__file__).with_name("words.json")
+SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
+STDIN = "-"  # path that stands for the names on standard input
+EXPORTED = (".onnx", ".pt2")
+# Arguments of `musiq evaluate`: of measuring alone, and of repeated training alone. None marks those not given.
+MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble", "write_calibration")
+REPEATING = ("recipe", "set", "fixed_splits", "output_dir")
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Read `i/n`, the number of a shard and that of all shards."""
+    match = SHARD.fullmatch(text)
+    index, count = map(int, match.groups()) if match else (1, 0)
+    if index > count:
+        raise argparse.ArgumentTypeError(f"must be i/n with i from 1 to n, as 3/8, got {text}")
+    return index, count
+
+
+def read_weights(text: str) -> tuple[float, ...]:
+    """Read weights that are separated by commas."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not are_weights(values):
+        raise argparse.ArgumentTypeError(f"must be numbers from 0 on, not all 0, as 0.7,0.3, got {text}")
+    return values
+
+
+# Types of arguments by the names that the file has for them.
+TYPES = {kind.__name__: kind for kind in (int, float, str, Path, positive, read_flag, read_shard, read_weights)}
+
+
+def read_words() -> dict[str, Any]:
+    """Read the words of all subcommands, by their names: description, epilog and groups of arguments."""
+    return read_json(FILE)
+
+
+def add_words(parser: argparse.ArgumentParser, groups: list[dict[str, Any]]) -> None:
+    """Add arguments to a parser.
+
+    Args:
+        parser: Parser of a subcommand.
+        groups: Groups of arguments as the file has them; the title of the first one is None.
+    """
+    for group in groups:
+        place = parser if group["title"] is None else parser.add_argument_group(group["title"])
+        for names, options in group["arguments"]:
+            if "type" in options:
+                options["type"] = TYPES[options["type"]]
+            if isinstance(options.get("metavar"), list):
+                options["metavar"] = tuple(options["metavar"])
+            if options.get("default") == argparse.SUPPRESS:
+                options["default"] = argparse.SUPPRESS  # argparse knows it by identity
+            place.add_argument(*names, **options)
+
+
+def check_evaluate(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq evaluate` lacks data, or has arguments of its other way of use."""
+    if arguments.data is None:
+        raise ValueError("--data is needed: pictures with opinion scores.")
+    foreign = MEASURING if arguments.runs is not None else REPEATING
+    for name in foreign:
+        if getattr(arguments, name) is not None:
+            hint = "cannot be combined with `--runs`" if arguments.runs is not None else "needs `--runs`"
+            raise ValueError(f"`--{name}` {hint}.")
+    if arguments.card_title is not None and not (arguments.update_card and len(arguments.data) == 1):
+        raise ValueError("`--card_title` names the results on one data set and needs `--update_card`.")
+
+
+def check_export(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if the file of `musiq export` has another format."""
+    if arguments.output.suffix not in EXPORTED:
+        raise ValueError(f"OUT must end in {' or '.join(EXPORTED)}, got {arguments.output}. Rename it.")
+
+
+def check_score(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq score` is to read standard input in a way that it cannot."""
+    num_lists = arguments.paths.count(STDIN)
+    if num_lists > 1:
+        raise ValueError(f"{STDIN} stands for the names on standard input. Give it once, not {num_lists} times.")
+    if arguments.null and not num_lists:
+        raise ValueError(f"`--null` says how names on standard input end, and needs the path {STDIN}.")
+
+
+def check_finetune(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if nothing that could name the data of `musiq finetune` was given."""
+    if not (hasattr(arguments, "data") or arguments.recipe or arguments.set):
+        raise ValueError("--data is needed: a table of pictures with opinion scores, or another form of data.")
+
+
+def check_verify(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq verify` is told official scores, but has no pictures."""
+    if arguments.name is not None and arguments.images is None:
+        raise ValueError("`--name` says which official scores to compare with and needs `--images`.")
