@@ -25,7 +25,17 @@ sys.meta_path.insert(0, Interrupter)
 if "CLEANED" in os.environ:
     atexit.register(lambda: open(os.environ["CLEANED"], "w").close())
 """
-COMMANDS = ("score", "explain", "info", "verify", "convert", "evaluate", "finetune")
+# Commands, with words that they do not refuse before they load anything.
+COMMANDS = {
+    "score": ["x"],
+    "explain": ["x", "-o", "y.html"],
+    "info": ["x"],
+    "verify": ["x"],
+    "convert": ["x", "y"],
+    "export": ["x", "y.onnx"],
+    "evaluate": ["--data", "x"],
+    "finetune": ["--data", "x"],
+}
 
 
 def interrupt(folder, words, moment):
@@ -46,7 +56,7 @@ def interrupt(folder, words, moment):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_is_interrupted_while_it_loads(tmp_path, command):
-    code, errors = interrupt(tmp_path, ["-m", "musiq_hf.cli", command, "x"], "torch")
+    code, errors = interrupt(tmp_path, ["-m", "musiq_hf.cli", command, *COMMANDS[command]], "torch")
     assert (code, errors) == (130, f"musiq {command}: interrupted.\n")
 
 

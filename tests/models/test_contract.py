@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from toy_family.family import TOY
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
-from musiq_hf.cli import main
+from musiq_hf.cli import main, words
+from musiq_hf.cli.recording import record_words
 from musiq_hf.data import load_scored_images
 from musiq_hf.data.checks import count_tokens_of_rows
 from musiq_hf.explain.report import make_report
@@ -60,11 +61,15 @@ def tiny_settings(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def toy():
-    """Let the package know the toy, as one line in FAMILIES would."""
+def toy(tmp_path_factory):
+    """Let the package know the toy, as one line in FAMILIES and `make style` would."""
     FAMILIES["toy"] = TOY
     register_family(TOY)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        recorded = tmp_path_factory.mktemp("words") / "words.json"
+        recorded.write_text(record_words())
+        patch.setattr(words, "FILE", recorded)
+        yield
     del FAMILIES["toy"]
 
 
