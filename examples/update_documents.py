@@ -66,7 +66,8 @@ def update_usage(text: str, scores: Scores) -> str:
     names = re.findall(r"^examples/pictures/(\S+) +\d+x\d+ ", text, re.MULTILINE)
     shown = [f"{scores[name]:.1f}" for name in names]
     text = replace_numbers(text, rf"^examples/pictures/\S+ +\d+x\d+ +{NUMBER}$", shown)
-    names = re.findall(r'"examples/pictures/(\S+\.jpg)"', text)
+    printed = "\n".join(re.findall(r"^print\(.*pipeline.*|^print\(scorer.*", text, re.MULTILINE))
+    names = re.findall(r'"examples/pictures/(\S+\.jpg)"', printed)
     text = replace_numbers(text, rf"'score': {NUMBER}", [str(scores[name]) for name in names])
     calibration = Calibration.read(DEFAULT_CHECKPOINT / "calibration.json")
     placed = [scores[name] for name in re.findall(r'percentile=True\)\("examples/pictures/(\S+\.jpg)"', text)]

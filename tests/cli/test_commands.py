@@ -98,7 +98,7 @@ def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(com
         *(([command, "--help"], 0, f"\nmusiq {command} ") for command in COMMANDS),
         (["score", "--help"], 0, "\nexamples:\n  musiq score photo.jpg\n"),
         (["explain", "--help"], 0, "\nmusiq explain photo.jpg -o report.html\n"),
-        *(([command], 2, f"usage: musiq {command} [-h] ") for command in ("score", "explain", "info", "convert")),
+        *(([command], 2, f"usage: musiq {command} [-h] ") for command in ("score", "explain", "convert")),
         *(([command, "--bad", "1"], 2, f"usage: musiq {command} [-h] ") for command in ("evaluate", "finetune")),
         (["score", "a.png", "--shard", "4/3"], 2, "argument --shard: must be i/n with i from 1 to n"),
         (["score", "a.png", "--max_tokens", "0"], 2, "argument --max_tokens: must be at least 1, got 0"),

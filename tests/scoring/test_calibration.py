@@ -249,10 +249,10 @@ def test_several_checkpoints_have_their_own_percentiles_beside_the_ensemble(phot
 def test_the_terminal_shows_them_on_request(photos, checkpoint, capsys):
     words = ["score", "photos", "-m", str(checkpoint), "--device", "cpu"]
     assert main(words) == 1
-    assert capsys.readouterr().out.splitlines()[0].split() == ["score", "in", "0..1", "std", "size", "key"]
+    assert capsys.readouterr().out.splitlines()[0].split() == ["score", "in", "0..1", "size", "key"]
     assert main([*words, "--percentile"]) == 1
     head, first, *_, broken, _ = capsys.readouterr().out.splitlines()
-    assert head.split() == ["score", "in", "0..1", "std", "percentile", "stars", "size", "key"]
+    assert head.split() == ["score", "in", "0..1", "percentile", "stars", "size", "key"]
     score, percentile, stars, size, key = first.split()
     assert (size, key) == ("30x20", "photos/0.png")
     assert float(percentile) == pytest.approx(min(max(10 * float(score), 0), 100), abs=0.11)
