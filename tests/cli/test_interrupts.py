@@ -76,7 +76,7 @@ def test_each_example_is_interrupted_while_it_loads(tmp_path, name):
     ("name", "words", "moment"),
     [
         ("score_images", ["a.pcx"], "PIL.PcxImagePlugin"),  # Pillow imports it when it opens the picture
-        ("make_figures", [], "PIL.GifImagePlugin"),
+        pytest.param("make_figures", [], "PIL.GifImagePlugin", marks=pytest.mark.slow),
         ("make_pictures", ["--output_dir", "out"], "skimage"),
     ],
 )

@@ -404,6 +404,7 @@ def test_command_line_there_and_back(tmp_path, capsys):
     assert run(capsys, path, tmp_path / "empty", *words)[0] == 0
 
 
+@pytest.mark.slow
 def test_wheel_layout_runs_and_its_directory_loads_as_remote_code(tmp_path, capfd):
     site = tmp_path / "site"
     ignore = shutil.ignore_patterns("__pycache__", "checkpoints")

@@ -16,6 +16,7 @@ from musiq_hf import TINY_CHECKPOINT, MusiqForImageQualityAssessment, MusiqImage
 PAGES = [ROOT / "README.md", ROOT / "MODEL_CARD.md", *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What these need takes long: processes, an export, code of a checkpoint.
+LONG = ("usage.md",)  # pages whose snippets together take long
 APART = ("multiprocess", "onnxruntime", "trust_remote_code")
 EXPORT = re.compile(r"^python (examples/export\.py .*)$", re.MULTILINE)
 
@@ -37,7 +38,14 @@ def clone(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("path", [path for path in PAGES if snippets(path)], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in LONG))
+        for path in PAGES
+        if snippets(path)
+    ],
+)
 def test_snippets_of_a_page_run_one_after_the_other(clone, capsys, monkeypatch, path):
     monkeypatch.setattr("datasets.config.HF_MODULES_CACHE", str(clone / "modules"))
     namespace = {"__name__": "snippet"}
