@@ -108,8 +108,8 @@ def add_arguments(parser: Any) -> None:
         type=float,
         metavar="M",
         default=MAX_MEGAPIXELS,
-        help="largest picture that is scored, in millions of pixels, once it is shrunk; a small model without "
-        f"max_native_side takes two minutes on two cores for {MAX_MEGAPIXELS:g}, the default; inf: no limit",
+        help="largest picture that is scored, in millions of pixels, once --shorter_side shrank it; a small model "
+        f"without max_native_side takes two minutes on two cores for {MAX_MEGAPIXELS:g}, the default; inf: no limit",
     )
     parser.add_argument("--column", metavar="NAME", help="column of tables and data sets with the pictures")
     parser.add_argument("--key", metavar="NAME", help="column of tables and data sets with the keys")

@@ -102,7 +102,8 @@ def _teach_names() -> None:
     It has no place to register a name, so what it loads checkpoints with is told where they are. Which of these was
     imported first, and how, makes no difference.
     """
-    for kind in (AutoConfig, AutoImageProcessor, _BaseAutoModelClass):
+    # The Auto classes of Transformers have each a `from_pretrained` of their own; ours has that of the base.
+    for kind in (AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, _BaseAutoModelClass):
         _teach_class(kind)
     for family in FAMILIES.values():
         for kind in (family.config, family.processor, *family.models):

@@ -58,6 +58,15 @@ def test_a_pipeline_takes_the_name_with_and_without_a_task(task, pictures):
     assert answer["score"] == by_path(pictures[0])["score"]
 
 
+@pytest.mark.parametrize("task", [("image-quality-assessment",), ()], ids=str)
+def test_a_pipeline_does_not_ask_the_hub_about_an_embedded_checkpoint(task, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: asked.append(args) or pytest.fail("asked"))
+    pipeline(*task, model=NAME)
+    assert asked == []
+
+
 def test_a_local_folder_of_that_name_comes_first(local_folder):
     size = local_folder.config.patch_size
     assert size != MusiqConfig.from_pretrained(TINY_CHECKPOINT).patch_size
