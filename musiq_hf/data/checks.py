@@ -2,6 +2,7 @@
 """Checks of all pictures before training: whether they can be decoded, and how many tokens each one has."""
 
 import itertools
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 
-def _is_readable(row: dict[str, Any], processor: QualityProcessor, shorter_side: int | None) -> bool:
+def _is_readable(row: dict[str, Any], processors: Sequence[QualityProcessor], shorter_side: int | None) -> bool:
     try:
         size = to_rgb_picture(open_row(row)).size
-        _count_tokens(row["image"], size, processor, WHOLE_PICTURE, shorter_side)
+        for processor in processors:
+            _count_tokens(row["image"], size, processor, WHOLE_PICTURE, shorter_side)
     except ValueError as error:
         logger.warning("Left out: %s", error)
         return False
@@ -31,8 +33,7 @@ def _is_readable(row: dict[str, Any], processor: QualityProcessor, shorter_side:
 
 def readable_rows(
     rows: "datasets.Dataset",
-    processor: QualityProcessor,
-    *,
+    *processors: QualityProcessor,
     shorter_side: int | None = None,
     num_workers: int = 0,
 ) -> "datasets.Dataset":
@@ -40,14 +41,14 @@ def readable_rows(
 
     Args:
         rows: Rows with the column `image`, undecoded.
-        processor: Image processor of the model.
+        *processors: Image processors that must be able to cut a picture, which is decoded once.
         shorter_side: Shorter side to which pictures are shrunk first, in pixels; None keeps their size.
         num_workers: Processes that decode; 0 decodes in this one.
 
     Raises:
         ValueError: If no picture can be used.
     """
-    wanted = {"processor": processor, "shorter_side": shorter_side}
+    wanted = {"processors": processors, "shorter_side": shorter_side}
     kept = rows.filter(_is_readable, fn_kwargs=wanted, num_proc=num_workers or None, load_from_cache_file=False)
     if not len(kept):
         raise ValueError(f"None of the {len(rows)} pictures can be used. Check the files.")

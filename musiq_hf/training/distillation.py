@@ -20,7 +20,6 @@ from transformers.image_processing_utils import BatchFeature
 from ..common.devices import find_device
 from ..common.extras import require
 from ..data.batches import WHOLE_PICTURE, QualityCollator, cut_picture, pad_features
-from ..data.checks import readable_rows
 from ..data.loading import load_pictures
 from ..metrics.distributions import opinion_scores
 from ..metrics.reports import QualityReport
@@ -256,13 +255,7 @@ def _load_splits(settings: DistillSettings) -> "datasets.DatasetDict":
 
 def _load_parts(settings: DistillSettings, teacher: Teacher) -> Parts:
     """Load the pictures of a run; those that choose the epoch get the teacher's scores if they have no others."""
-    splits = _load_splits(settings)
-    if settings.skip_bad_images:  # the student leaves out what it cannot read in `part_pictures`
-        for name in splits:
-            splits[name] = readable_rows(
-                splits[name], teacher.processor, shorter_side=settings.shorter_side, num_workers=settings.num_workers
-            )
-    parts = part_pictures(settings, splits)
+    parts = part_pictures(settings, _load_splits(settings), teacher.processor)
     if settings.dataset != PICTURES:
         return parts
     rows = parts.measured["selection"]

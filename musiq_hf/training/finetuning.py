@@ -30,6 +30,7 @@ from ..metrics.report_files import StoredMetrics, write_metrics
 from ..metrics.reports import QualityReport, quality_report
 from ..models import family_of
 from ..models.calibration import Calibration
+from ..models.protocol import QualityProcessor
 from ..scoring.calibration import MIN_PICTURES as MIN_CALIBRATION
 from ..scoring.calibration import write_calibration
 from ..scoring.loading import has_weights, load_config, load_quality, resolve_model
@@ -307,12 +308,13 @@ def _warn_of_shared(train: "datasets.Dataset", measured: "dict[str, datasets.Dat
             )
 
 
-def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict") -> Parts:
+def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict", *readers: QualityProcessor) -> Parts:
     """Part the splits of the data into pictures to train on and pictures to measure.
 
     Args:
         settings: Settings of the run.
         splits: Splits of the data, without those pictures that `skip_bad_images` leaves out afterwards.
+        *readers: Image processors that read the pictures too, beside that of the model: a teacher's, say.
 
     Raises:
         ValueError: If there are too few pictures to measure or train on, all have one score, or there is no `train`
@@ -322,7 +324,11 @@ def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict") -
         processor = load_processor(settings.model, None, architecture=settings.architecture)
         for name in splits:
             splits[name] = readable_rows(
-                splits[name], processor, shorter_side=settings.shorter_side, num_workers=settings.num_workers
+                splits[name],
+                processor,
+                *readers,
+                shorter_side=settings.shorter_side,
+                num_workers=settings.num_workers,
             )
     train, selection = split_data(splits, holdout_fraction=settings.holdout_fraction, seed=settings.seed)
     measured = {"selection": selection}

@@ -239,6 +239,14 @@ def test_nothing_readable_is_an_error(photos):
         readable_rows(rows, MusiqImageProcessor())
 
 
+def test_a_picture_that_one_of_several_models_cannot_read_is_left_out(photos, blank):
+    rows = load_scored_images(str(photos / "scores.csv"))["train"]
+    Image.new("RGB", (24, 1)).save(rows[0]["image"]["path"])
+    used = settings(photos, blank, skip_bad_images=True)
+    coarse = MusiqImageProcessor(patch_size=8, longer_side_lengths=[8])  # a copy of it would have no rows
+    assert [len(part_pictures(used, load_splits(used), *others).train) for others in ((), (coarse,))] == [12, 11]
+
+
 def test_patches_are_counted_from_the_heads_of_the_files(photos):
     rows = load_scored_images(str(photos / "scores.csv"))["train"]
     processor = MusiqImageProcessor(patch_size=8, longer_side_lengths=[16])
