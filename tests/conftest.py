@@ -74,3 +74,10 @@ def pictures() -> list[np.ndarray]:
     generator = np.random.default_rng(7)
     sizes = ((30, 41), (17, 16), (9, 50), (48, 24))
     return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Whatever starts the tests, the command is not one of several processes."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)

@@ -23,6 +23,8 @@ from musiq_hf import MusiqImageProcessor, __version__, cli
 from musiq_hf.cli import main, score, score_output
 from musiq_hf.scoring.engine import score_pictures, score_with_several
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 SIZES = [(30, 41), (64, 17), (50, 50), (8, 9), (33, 64), (20, 20), (24, 31)]
 
 
@@ -38,13 +40,6 @@ def checkpoint(tmp_path_factory, tiny_model):
     model.save_pretrained(folder)
     MusiqImageProcessor.from_config(model.config).save_pretrained(folder)
     return str(folder)
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    """Whatever starts the tests, the command is not one of several processes."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -19,10 +19,8 @@ def picture(seed):
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
+def photos(tmp_path, monkeypatch, alone):
     """A folder of pictures in the working directory, where the command is not one of several processes."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for index in range(7):

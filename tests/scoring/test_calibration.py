@@ -45,11 +45,9 @@ def copy(checkpoint, tmp_path):
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
+def photos(tmp_path, monkeypatch, alone):
     """Five pictures, of which the fourth is broken, in the working directory."""
     monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
     Path("photos").mkdir()
     for i in range(5):
         pixels = np.random.default_rng(i).integers(0, 256, (20 + 7 * i, 30, 3), dtype=np.uint8)

@@ -20,11 +20,9 @@ NUM_PICTURES = 6
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch, tiny_model):
+def photos(tmp_path, monkeypatch, alone, tiny_model):
     """Six pictures, of which the third is broken, and checkpoints a and b, in the working directory."""
     monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
     for name, options in (("a", {"score_range": (-10, 10)}), ("b", {"score_range": (30, 50), "seed": 1})):
         model = tiny_model(**options)
         model.save_pretrained(name)

@@ -20,11 +20,9 @@ from musiq_hf.scoring.rows import ScoreRow, Scorers, average_positions, make_row
 
 
 @pytest.fixture
-def checkpoints(tmp_path, monkeypatch, tiny_model):
+def checkpoints(tmp_path, monkeypatch, alone, tiny_model):
     """Checkpoints a and b of different sizes of patches and ranges, wide without a range, and five pictures."""
     monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
     for name, options in (
         ("a", {"score_range": (-10, 10)}),
         ("b", {"score_range": (30, 50), "seed": 1, "longer_side_lengths": (16,), "num_labels": 1}),
