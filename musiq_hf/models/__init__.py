@@ -3,12 +3,13 @@
 
 from typing import Any
 
+from .loda.family import LODA
 from .musiq.checks_musiq import shorten
 from .musiq.family import MUSIQ
 from .protocol import Family
 
 # Families by the `model_type` of their configurations.
-FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ,)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ, LODA)}
 
 
 def family_of(config: Any) -> Family:

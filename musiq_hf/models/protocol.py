@@ -2,7 +2,7 @@
 """Types that every model family provides; the rest of the package knows a family by them alone."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -238,16 +238,20 @@ class Family:
         processor_fields: Settings that are part of the architecture but that only the image processor has.
         view: Class of the part of a picture that a training step sees; see `TrainingView`.
         parts: Function from a model to its parts that can be frozen, by name. "head" is always among them; its last
-            module is the linear layer that gives the logits.
+            module is the linear layer that gives the logits, which may have no bias.
         published_encoder: Function from a model to the part for which others have published weights: the name of that
             network and the module, or None. None for a family without such parts.
         lora_targets: Names of the linear layers to which low-rank additions are made.
         card: Function from a configuration to the sentences of a model card.
         facts: Function from a configuration to the lines that this family adds to `musiq info`, by name; None adds
             none.
-        start: Function that makes a model from a configuration and named backbones; None if a configuration alone is
-            enough.
+        backbones: Networks that others have trained and that a new model can start from: help texts by name.
+        start: Function that makes a new model from a configuration, `frozen=` and the given backbones by name. The
+            part `frozen` will not be trained; None trains all. None if the class of the model does all that.
+        frozen: Part that training freezes unless it is told otherwise; None trains all.
         calibrate: Function that is called once after training with the model, logits and labels; None does nothing.
+        has_one_length: Whether all pictures have the same number of tokens, so that there are no lengths to group.
+        min_batch_size: Smallest batch on one device whose loss means something.
     """
 
     name: str
@@ -263,8 +267,12 @@ class Family:
     lora_targets: tuple[str, ...] = ()
     card: Callable[[Any], CardText]
     facts: Callable[[Any], Mapping[str, str]] | None = None
+    backbones: Mapping[str, str] = field(default_factory=dict)
     start: Callable[..., Any] | None = None
+    frozen: str | None = None
     calibrate: Callable[[Any, torch.Tensor, torch.Tensor], None] | None = None
+    has_one_length: bool = False
+    min_batch_size: int = 1
 
     @property
     def models(self) -> tuple[type[PreTrainedModel], ...]:

@@ -38,7 +38,16 @@ from .finetuning import (
 )
 from .losses import plcc_loss
 from .settings import ScoredRunSettings, check_not_negative, make_view, needed, setting
-from .starting import check_start, find_rates, first_layer, freeze, load_start, normalize_scores, run_with_features
+from .starting import (
+    check_start,
+    find_frozen,
+    find_rates,
+    first_layer,
+    freeze,
+    load_start,
+    normalize_scores,
+    run_with_features,
+)
 from .trainer import QualityTrainer, find_last_checkpoint, fixed_length, make_trainer
 
 if TYPE_CHECKING:
@@ -285,8 +294,8 @@ def _make_trainer(settings: DistillSettings, parts: Parts, teacher: Teacher) -> 
     if settings.label_weight:
         _check_unit(np.array(sample["mos"][:]), scores)
     normalize_scores(student, scores.tolist(), score_range=teacher.model.config.answer_range)
-    if settings.freeze is not None:
-        freeze(student, settings.freeze)
+    if (frozen := find_frozen(settings, family_of(student.config))) is not None:
+        freeze(student, frozen)
     whole = DistillModel(student, teacher.model, features=features, settings=settings)
     augmentation = Augmentation(
         flip=True,

@@ -40,7 +40,9 @@ from .losses import consistency_loss, pairwise_rank_loss, plcc_loss, range_loss,
 from .settings import FinetuneSettings, ScoredRunSettings
 from .starting import (
     add_lora,
+    calibrate,
     check_start,
+    find_frozen,
     find_rates,
     flatten_settings,
     freeze,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     import datasets
 
 
+ENOUGH_TO_FIT = 30  # pictures that the unit of the scores is fitted to
 TRUSTWORTHY_PICTURES = 100  # with fewer pictures the standard error of an SRCC exceeds about 0.1
 PAIR_WEIGHT = 0.5  # weight of the ranking loss of `fault_pairs`, beside L1 in standard deviations of the scores
 COMMAND = "musiq_hf.training.finetune"  # name of a run in its card where the caller gives no other
@@ -146,10 +149,11 @@ def _make_trainer(
         raise ValueError("`degrade_fraction` lowers opinion scores, but these data have distributions. Leave it out.")
     elif settings.score_range is not None:
         raise ValueError(f"Scores of distributions lie between 1 and {num_labels}. Leave `score_range` out.")
-    view = settings.training_view(family_of(model.config))
+    family = family_of(model.config)
+    view = settings.training_view(family)
     length = fixed_length(settings, processor, view, train)
-    if settings.freeze is not None:
-        freeze(model, settings.freeze)
+    if (frozen := find_frozen(settings, family)) is not None:
+        freeze(model, frozen)
     if settings.group_by_length:
         lengths = count_tokens_of_rows(train, processor, view=view, shorter_side=settings.shorter_side)
         train = train.add_column("length", lengths)
@@ -356,11 +360,18 @@ def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict", *
     return Parts(train=train, measured=measured, groups=groups)
 
 
-def _calibrate(trainer: QualityTrainer, settings: FinetuneSettings, rows: "datasets.Dataset") -> None:
-    """Let the family, if it can, fit the unit of the saved scores to the pictures that chose the epoch."""
-    calibrate = family_of(load_config(settings.output_dir)).calibrate
-    if calibrate is None:
+def _calibrate(trainer: QualityTrainer, settings: FinetuneSettings, parts: Parts) -> None:
+    """Let the family, if it can, fit the unit of the saved scores to the pictures that chose the epoch.
+
+    Of few pictures such a fit means little, so that then it is made to all pictures of the run.
+    """
+    import datasets
+
+    if family_of(load_config(settings.output_dir)).calibrate is None:
         return
+    rows = parts.measured["selection"]
+    if len(rows) < ENOUGH_TO_FIT:
+        rows = datasets.concatenate_datasets([rows, parts.train])
     model, _ = load_quality(settings.output_dir)
     trainer.model = trainer.model_wrapped = model.to(trainer.args.device)
     prediction = trainer.predict(rows)
@@ -465,7 +476,7 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     model = merge_lora(trainer.accelerator.unwrap_model(trainer.model))
     weights = trainer.trained_weights() if settings.lora_rank is None else model.state_dict()
     save_trained(trainer, settings, model, weights=weights)
-    _calibrate(trainer, settings, parts.measured["selection"])
+    _calibrate(trainer, settings, parts)
     report = measure_saved(trainer, settings, parts, command=command)
     if settings.push_to_hub is not None and trainer.is_world_process_zero():
         upload(load_quality(settings.output_dir)[0], settings.push_to_hub, settings.output_dir)

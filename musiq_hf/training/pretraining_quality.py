@@ -127,8 +127,8 @@ class DegradationModel(nn.Module):
             `loss`, and `logits` of shape (num_pairs, 2, 1 + 2 * num_kinds): rank score, kinds, strengths.
         """
         outputs, features = run_with_features(self.quality, **inputs)
-        ranks = outputs.logits.view(len(labels), 2, -1)  # (2 * num_pairs, 1) -> (num_pairs, 2, 1)
-        features = features.view(len(labels), 2, -1)  # (2 * num_pairs, width) -> (num_pairs, 2, width)
+        ranks = outputs.logits.reshape(len(labels), 2, -1)  # (2 * num_pairs, 1) -> (num_pairs, 2, 1)
+        features = features.reshape(len(labels), 2, -1)  # (2 * num_pairs, width) -> (num_pairs, 2, width)
         kinds, strengths = self.fault_head(features).chunk(2, dim=-1)
         present = labels > 0
         loss = F.binary_cross_entropy_with_logits(kinds, present.to(kinds.dtype)) * len(KINDS) ** 0.5
@@ -167,6 +167,8 @@ def _standardize_head(model: Any, weights: dict[str, torch.Tensor], ranks: np.nd
     Fine-tuning can carry such a head to opinion scores.
     """
     layer = last_layer(model)
+    if layer.bias is None:  # fine-tuning sets the unit of such a head by its labels alone
+        return
     name = next(name for name, module in model.named_modules() if module is layer)
     scale, bias = float(ranks.std()) or 1.0, weights[f"{name}.bias"]
     weights[f"{name}.bias"] = (bias - float(ranks.mean())) / scale

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers of the settings of a run: from recipes, `--set` overrides and command-line arguments.
 
-The view of a training step has fields of its own, which differ between families. Recipes, overrides and arguments name
-them beside the settings, and they are gathered in `RunSettings.view`.
+The view of a training step has fields of its own, which differ between families. So do the networks that a model
+starts from. Recipes, overrides and arguments name them beside the settings. They are gathered in `RunSettings.view`
+and `RunSettings.backbones`.
 """
 
 import argparse
@@ -24,9 +25,10 @@ from .starting import architecture_fields
 RECIPES = data_directory("recipes")
 Settings = TypeVar("Settings", bound=RunSettings)
 # Settings that gather fields of a family. Command lines and `--set` name the fields instead.
-GATHERED = ("architecture", "view")
+GATHERED = ("architecture", "view", "backbones")
+NAMED = ("view", "backbones")  # of these, what has a place beside the settings
 # Settings that hold fields of a family, and which fields these are.
-HELD = {"architecture": "architecture", "view": "view", "teacher_view": "view"}
+HELD = {"architecture": "architecture", "view": "view", "teacher_view": "view", "backbones": "backbones"}
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL"}
 
 
@@ -57,30 +59,37 @@ def _collect_family_fields() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {name: {} for name in GATHERED}
     for family in FAMILIES.values():
         kinds = {"architecture": architecture_fields(family), "view": get_type_hints(family.view)}
+        kinds["backbones"] = dict.fromkeys(family.backbones, str)
         for setting, types_by_name in kinds.items():
             for name, kind in types_by_name.items():
                 found[setting][name] = found[setting].get(name, kind) | kind
     return found
 
 
+def _find_owners() -> dict[str, str]:
+    """Find the setting that gathers each field which recipes and arguments name beside the settings."""
+    known = _collect_family_fields()
+    return {name: owner for owner in NAMED for name in known[owner]}
+
+
 def _merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
-    """Join values by name; later sources win over earlier ones, and fields of a view move into `view`."""
+    """Join values by name; later sources win over earlier ones, and fields of `NAMED` move where they belong."""
     merged: dict[str, Any] = {}
     gathered: dict[str, dict[str, Any]] = {name: {} for name in GATHERED}
-    of_views = _collect_family_fields()["view"]
+    owners = _find_owners()
     for source in sources:
         for name in GATHERED:
             value = source.get(name)
             gathered[name] |= {} if value is None else _convert(name, value, Mapping)
-        gathered["view"] |= {name: value for name, value in source.items() if name in of_views}
-        merged |= {name: value for name, value in source.items() if name not in of_views}
+        for name, value in source.items():
+            (gathered[owners[name]] if name in owners else merged)[name] = value
     return merged | gathered
 
 
 def _parse_overrides(kind: type[RunSettings], overrides: Sequence[str]) -> dict[str, Any]:
     """Read texts `name=value` with values in YAML; fields of the architecture are gathered in `architecture`."""
     known = _collect_family_fields()
-    settings = {item.name for item in fields(kind)} | known["view"].keys()
+    settings = {item.name for item in fields(kind)} | _find_owners().keys()
     values: dict[str, Any] = {}
     architecture: dict[str, Any] = {}
     for text in overrides:
@@ -175,7 +184,7 @@ def load_settings(
     hints, of_families = get_type_hints(kind), _collect_family_fields()
     unknown = sorted(values.keys() - hints.keys())
     if unknown:
-        known = sorted(hints.keys() | of_families["view"].keys())
+        known = sorted(hints.keys() | _find_owners().keys())
         raise ValueError(f"Unknown settings {', '.join(unknown)}. Known are {', '.join(known)}.")
     for name in HELD.keys() & values.keys():
         values[name] = _convert_held(name, values[name], of_families[HELD[name]])
@@ -239,6 +248,10 @@ def add_settings(parser: Any, kind: type[RunSettings]) -> None:
     group = parser.add_argument_group("what a training step sees, by the family of the model")
     for name, item in _collect_view_fields().items():
         _add_argument(group, item, view_hints[name])
+    group = parser.add_argument_group("networks that others have trained and that a new model starts from")
+    for family in FAMILIES.values():
+        for name, text in family.backbones.items():
+            group.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="MODEL", help=text)
 
 
 def settings_parser(kind: type[RunSettings], *, description: str | None = None) -> argparse.ArgumentParser:
@@ -264,7 +277,7 @@ def settings_from_arguments(arguments: Mapping[str, Any], kind: type[Settings], 
     Raises:
         ValueError: If `load_settings` refuses a name or a value, or a setting is missing.
     """
-    names = {item.name for item in fields(kind)} | _collect_family_fields()["view"].keys()
+    names = {item.name for item in fields(kind)} | _find_owners().keys()
     given = {name: value for name, value in arguments.items() if name in names}
     recipe, overrides = arguments["recipe"], arguments["set"]
     return load_settings(kind, recipe=recipe, overrides=overrides, arguments=given, defaults=defaults)

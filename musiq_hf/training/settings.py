@@ -114,6 +114,10 @@ class RunSettings:
         default_factory=dict,
         metadata={"help": "Fields of the family's `TrainingView` that differ from its defaults."},
     )
+    backbones: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "Networks of others that a new model starts from, by the names of its family."},
+    )
     epochs: float = setting(10, "Passes over the training pictures.")
     max_steps: int | None = setting(None, "Stop after so many optimizer steps; None = after `epochs`.")
     batch_size: int = setting(16, "Pictures per step and device.")
@@ -255,7 +259,8 @@ class ScoredRunSettings(RunSettings):
     freeze: str | None = setting(
         None,
         'Part of the model that stays as it is, as its family names it; of MUSIQ "backbone" (network of '
-        'the patches), "patch_encoder" (network and projection) or "encoder" (all but the head).',
+        'the patches), "patch_encoder" (network and projection) or "encoder" (all but the head); of LoDa "backbones", '
+        '"vit" or "cnn". "none" trains all; None is what the family does, "backbones" for LoDa and "none" for MUSIQ.',
     )
     skip_bad_images: bool = setting(
         False,
@@ -339,7 +344,7 @@ class FinetuneSettings(ScoredRunSettings):
             raise ValueError(
                 "`range_weight` keeps the scores of `fault_pairs` in `score_range`: give both, or leave it out."
             )
-        if self.freeze is not None and self.lora_rank is not None:
+        if self.freeze not in (None, "none") and self.lora_rank is not None:
             raise ValueError("`lora_rank` already leaves all other weights alone. Leave out `freeze`.")
         if self.rates and self.lora_rank is not None:
             raise ValueError("`lora_rank` trains additions to the weights, which have one rate. Leave out `rates`.")

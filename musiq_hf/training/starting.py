@@ -45,6 +45,34 @@ def check_architecture(family: Family, names: Iterable[str]) -> None:
             )
 
 
+def check_backbones(family: Family, names: Iterable[str]) -> None:
+    """Raise a ValueError if a model of a family does not start from a network of some name."""
+    for name in names:
+        if name not in family.backbones:
+            raise ValueError(
+                f"`{name}`: a {family.name} model does not start from such a network. Leave it out, or choose another "
+                "`model`."
+            )
+
+
+def check_batches(family: Family, settings: RunSettings) -> None:
+    """Raise a ValueError if batches are too small for a family, or are to be grouped by lengths that are all equal."""
+    if settings.batch_size < family.min_batch_size:
+        raise ValueError(
+            f"`batch_size` must be at least {family.min_batch_size} for a {family.name} model, whose loss compares "
+            f"the pictures of a batch, got {settings.batch_size}."
+        )
+    if getattr(settings, "group_by_length", False) and family.has_one_length:
+        raise ValueError(f"`group_by_length`: all pictures of a {family.name} model have one length. Leave it out.")
+
+
+def find_frozen(settings: RunSettings, family: Family) -> str | None:
+    """Return the part of a model that a run leaves as it is: the wish of the run, else the habit of the family."""
+    if not hasattr(settings, "freeze"):  # pre-training has no parts to leave as they are
+        return None
+    return None if settings.freeze == "none" else settings.freeze or family.frozen
+
+
 def check_start(settings: RunSettings) -> None:
     """Raise a ValueError if there is no such model, its family lacks a field, or its encoder lacks its weights.
 
@@ -54,6 +82,8 @@ def check_start(settings: RunSettings) -> None:
     family = family_of(config)
     check_architecture(family, settings.architecture)
     settings.training_view(family)
+    check_backbones(family, settings.backbones)
+    check_batches(family, settings)
     if settings.encoder_weights is not None:
         changes = {name: value for name, value in settings.architecture.items() if name in config.to_dict()}
         kind: Any = family.quality or family.classifier
@@ -66,10 +96,18 @@ def flatten_settings(settings: RunSettings) -> dict[str, Any]:
     """Collect all settings by name, those of the view with their defaults beside the others, as flags name them."""
     values = asdict(settings)
     values.pop("view")
+    values |= values.pop("backbones")
     return values | asdict(settings.training_view(family_of(load_config(settings.model))))
 
 
-def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_labels: int = 1) -> Any:
+def load_model(
+    name: str,
+    *,
+    architecture: Mapping[str, Any] | None = None,
+    num_labels: int = 1,
+    backbones: Mapping[str, str] | None = None,
+    frozen: str | None = None,
+) -> Any:
     """Load the quality model of a checkpoint, or make one with fresh weights from a configuration alone.
 
     Weights that do not fit (a head with another number of labels, an embedding of another grid) are made anew.
@@ -78,6 +116,8 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
         name: Checkpoint, or directory with a config.json.
         architecture: Fields of the configuration to change; fields that only the image processor has are passed over.
         num_labels: Number of outputs: 1 for an opinion score, more for a distribution over so many score values.
+        backbones: Networks that a model with fresh weights starts from, by the names of its family.
+        frozen: Part that will not be trained; None trains all.
 
     Returns:
         The model, see `musiq_hf.models.protocol.QualityModel`.
@@ -90,6 +130,7 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
     config = load_config(name)
     family = family_of(config)
     check_architecture(family, architecture or {})
+    check_backbones(family, backbones or {})
     if family.quality is None:
         raise ValueError(f"{name}: a {family.name} model has no quality head, so it cannot be trained on scores.")
     # Every score value is a label with a name, because Transformers counts the labels by their names.
@@ -99,7 +140,13 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
     changes |= {field: value for field, value in (architecture or {}).items() if field in known}
     if not has_weights(name):
         logger.warning("%s holds no %s: training starts from random weights.", name, SAFE_WEIGHTS_NAME)
-        return (family.start or family.quality)(type(config).from_dict(config.to_diff_dict(), **changes))
+        return _start(family, type(config).from_dict(config.to_diff_dict(), **changes), backbones or {}, frozen)
+    if backbones:
+        raise ValueError(
+            f"{name} has weights of its own, beside which no other network has a place. Leave out "
+            f"{' and '.join(f'`{part}`' for part in sorted(backbones))}, or start from a configuration alone "
+            f'("scratch:...").'
+        )
     if config.num_labels != num_labels:
         changes["problem_type"] = "regression" if num_labels == 1 else None
         changes |= {"score_offset": 0.0, "score_scale": 1.0, "score_range": None}
@@ -107,6 +154,11 @@ def load_model(name: str, *, architecture: Mapping[str, Any] | None = None, num_
     is_other = family.quality.__name__ not in config.architectures
     changes["ignore_mismatched_sizes"] = config.num_labels != num_labels or bool(architecture) or is_other
     return family.quality.from_pretrained(name, dtype=torch.float32, **changes)
+
+
+def _start(family: Family, config: Any, backbones: Mapping[str, str], frozen: str | None) -> Any:
+    """Make a model with fresh weights, from networks that others have trained if it starts from such."""
+    return family.quality(config) if family.start is None else family.start(config, frozen=frozen, **backbones)  # type: ignore[misc]
 
 
 def load_processor(name: str, config: Any | None, *, architecture: Mapping[str, Any]) -> Any:
@@ -143,8 +195,19 @@ def load_start(settings: RunSettings, *, num_labels: int = 1) -> tuple[Any, Any]
     Raises:
         ValueError: If there is no such checkpoint, or its files, fields and weights do not fit each other.
     """
-    model = load_model(settings.model, architecture=settings.architecture, num_labels=num_labels)
+    family = family_of(load_config(settings.model))
+    model = load_model(
+        settings.model,
+        architecture=settings.architecture,
+        num_labels=num_labels,
+        backbones=settings.backbones,
+        frozen=find_frozen(settings, family),
+    )
     load_encoder_weights(model, settings.encoder_weights)
+    if settings.backbones:  # they decide what the processor must make
+        own = {name: settings.architecture[name] for name in family.processor_fields if name in settings.architecture}
+        processor: Any = family.processor
+        return model, processor.from_config(model.config, **own)
     return model, load_processor(settings.model, model.config, architecture=settings.architecture)
 
 
@@ -162,7 +225,8 @@ def run_with_features(model: Any, **batch: Any) -> tuple[Any, torch.Tensor]:
         **batch: Arguments of the model.
 
     Returns:
-        The output, and the features, shape (batch_size, width); those of MUSIQ are the CLS states.
+        The output, and the features, shape (batch_size, width); those of MUSIQ are the CLS states. If a head
+        reads several parts of a picture, their mean is returned.
     """
     read: list[torch.Tensor] = []
     hook = first_layer(model).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
@@ -170,7 +234,7 @@ def run_with_features(model: Any, **batch: Any) -> tuple[Any, torch.Tensor]:
         outputs = model(**batch)
     finally:
         hook.remove()
-    return outputs, read[0]
+    return outputs, read[0].unflatten(0, (len(outputs["logits"]), -1)).mean(dim=1)
 
 
 def last_layer(model: Any) -> nn.Linear:
@@ -184,9 +248,9 @@ def last_layer(model: Any) -> nn.Linear:
 def normalize_scores(model: Any, labels: Sequence[float], *, score_range: tuple[float, float] | None = None) -> None:
     """Set `score_offset` and `score_scale` to mean and standard deviation of the labels: the unit of the logits.
 
-    A head whose logits are already in standard deviations of other labels is kept: a good picture stays good in the
-    new unit. A head in MOS points (a published checkpoint) is carried over: its `score_range` is mapped to the range
-    of the labels.
+    A fresh head has no unit yet, and neither has one without a bias. A head whose logits are already in standard
+    deviations of other labels is kept: a good picture stays good in the new unit. A head in MOS points (a published
+    checkpoint) is carried over: its `score_range` is mapped to the range of the labels.
 
     Args:
         model: Quality model with one label; changed in place.
@@ -195,8 +259,8 @@ def normalize_scores(model: Any, labels: Sequence[float], *, score_range: tuple[
     """
     config, head = model.config, last_layer(model)
     offset, scale = float(np.mean(labels)), float(np.std(labels)) or 1.0
-    head_is_fresh = not head.weight.any() and not head.bias.any()
-    if (config.score_offset, config.score_scale) == (0, 1) and not head_is_fresh:
+    has_unit = head.bias is not None and bool(head.weight.any() or head.bias.any())
+    if (config.score_offset, config.score_scale) == (0, 1) and has_unit:
         low, ratio, old_low = 0.0, 1.0, 0.0
         if config.score_range is not None:
             old_low, old_high = config.score_range
@@ -205,6 +269,28 @@ def normalize_scores(model: Any, labels: Sequence[float], *, score_range: tuple[
         head.weight.mul_(ratio / scale)
     config.score_offset, config.score_scale = offset, scale
     config.score_range = None if score_range is None else list(score_range)
+
+
+def calibrate(model: Any, logits: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Fit the unit of a model's scores to rated pictures, if its family fits it after training.
+
+    Args:
+        model: Quality model; its configuration, or its head, is changed in place.
+        logits: Logits of the pictures, shape (num_pictures, num_labels).
+        labels: Their opinion scores in MOS points, shape (num_pictures,).
+
+    Returns:
+        Whether the family of the model fits its unit; if not, nothing was done.
+
+    Raises:
+        ValueError: If there are not as many logits as labels.
+    """
+    if len(logits) != len(labels):
+        raise ValueError(f"There must be as many `logits` as `labels`, got {len(logits)} and {len(labels)}.")
+    fit = family_of(model.config).calibrate
+    if fit is not None:
+        fit(model, logits, labels)
+    return fit is not None
 
 
 def freeze(model: Any, part: str) -> None:

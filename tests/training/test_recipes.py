@@ -188,8 +188,15 @@ def test_rates_come_from_recipes_and_overrides(tmp_path):
 def test_every_setting_is_an_argument_with_a_help_text(kind):
     parser = settings_parser(kind)
     actions = {action.dest: action for action in parser._actions}
-    names = {item.name for item in dataclasses.fields(kind)} - {"architecture", "view", "teacher_view", "rates"}
+    names = {item.name for item in dataclasses.fields(kind)} - {
+        "architecture",
+        "view",
+        "teacher_view",
+        "rates",
+        "backbones",
+    }
     names |= {item.name for family in FAMILIES.values() for item in dataclasses.fields(family.view)}
+    names |= {name for family in FAMILIES.values() for name in family.backbones}
     assert names <= set(actions)
     assert all(actions[name].help for name in names)
     assert all(item.metadata["help"] for item in dataclasses.fields(kind))

@@ -230,13 +230,18 @@ def check_weights(
         may_differ: Whether names and shapes may differ, because what does not fit will be trained.
     """
     known = {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+    expected, names = model.state_dict(), _align(found, model)
+    counts = {name for name, own in names.items() if own in expected and not expected[own].is_floating_point()}
     problems = _list("no tensors", found.keys() - known.keys())
     problems += _list(
         "not of a floating-point type",
-        (f"{name} ({str(tensor.dtype)[6:]})" for name, tensor in known.items() if tensor.dtype not in DTYPES),
+        (
+            f"{name} ({str(tensor.dtype)[6:]})"
+            for name, tensor in known.items()
+            if tensor.dtype not in DTYPES and name not in counts  # batch norms count their steps
+        ),
     )
     if not may_differ:
-        expected, names = model.state_dict(), _align(found, model)
         ours = {names[name]: tensor for name, tensor in known.items() if name in names}
         base = f"{model.base_model_prefix}."
         missing = {name for name in expected.keys() - ours.keys() if name.startswith(base) or not may_lack_head}
@@ -294,7 +299,8 @@ def hash_preprocessing(processor: Any, *, shorter_side: int | None = None) -> st
         processor: Processor of the model.
         shorter_side: Shorter side to which pictures were shrunk first, in pixels; None if they were not.
     """
-    settings = processor.signature_fields() | {"shorter_side": shorter_side}
+    settings = processor.signature_fields()
+    settings["shorter_side" if "shorter_side" not in settings else "first_shorter_side"] = shorter_side
     return hashlib.sha256(_encode(settings)).hexdigest()
 
 
@@ -443,7 +449,8 @@ class CheckedPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Save the model as the base class does, with files of weights that may be read by whom config.json may."""
-        super().save_pretrained(save_directory, *args, **kwargs)
+        # A part from Transformers would be saved under the names of its old files, which are not those of the model.
+        super().save_pretrained(save_directory, *args, **{"save_original_format": False} | kwargs)
         config = Path(save_directory) / CONFIG_NAME
         if config.is_file():
             for file in config.parent.glob("*.safetensors"):  # safetensors writes them for their owner alone

@@ -1,0 +1,1 @@
+../musiq/checks_musiq.py

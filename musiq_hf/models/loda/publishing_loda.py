@@ -1,0 +1,1 @@
+../musiq/publishing_musiq.py
