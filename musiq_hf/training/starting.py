@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,8 @@ def flatten_settings(settings: RunSettings) -> dict[str, Any]:
     """Collect all settings by name, those of the view with their defaults beside the others, as flags name them."""
     values = asdict(settings)
     values.pop("view")
-    values |= values.pop("backbones")
+    for name, source in values.pop("backbones").items():
+        values[name] = Path(source).name if Path(source).exists() else source  # a card tells no private paths
     return values | asdict(settings.training_view(family_of(load_config(settings.model))))
 
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import golden_loda
 import numpy as np
 import pytest
 from hypothesis import given
@@ -168,3 +169,15 @@ def test_logistic_plcc_falls_back_to_the_raw_one_where_any_curve_fits(monkeypatc
     monkeypatch.setattr(optimize, "leastsq", lambda *args, **kwargs: (np.full(4, np.nan), None, {}, "", 5))
     assert fit_logistic(predictions, targets) is None
     assert logistic_plcc(predictions, targets) == quality_metrics(predictions, targets)["plcc"]
+
+
+@pytest.mark.parametrize("case", ["cosine", "cosine_few", "falling", "in_points", "linear"])
+def test_the_logistic_is_that_of_the_published_code_of_loda(case):
+    golden = {name.removeprefix(f"{case}/"): value for name, value in golden_loda.arrays("logistic").items()}
+    predictions, mos = golden["predictions"].astype(float), golden["mos"].astype(float)
+    assert logistic_plcc(predictions, mos) == pytest.approx(float(golden["plcc_logistic"]), abs=5e-4)
+    residual = np.square(logistic_curve(predictions, fit_logistic(predictions, mos)) - mos).sum()
+    assert residual <= 1.002 * float(golden["rss"])  # the optimum is flat, so a better one may have other parameters
+    found = quality_metrics(predictions, mos)
+    for name in ("srcc", "plcc", "krcc"):
+        assert found[name] == pytest.approx(float(golden[name]), abs=1e-6)

@@ -33,6 +33,8 @@ LARGEST_OF_PARTS = {
     "image_size": 2**13,
     "patch_size": 2**10,
     "embedding_size": 2**16,
+    "hidden_sizes": 2**16,
+    "depths": 2**10,
     "num_register_tokens": 2**10,
 }
 # Fields of a part on which no score depends.

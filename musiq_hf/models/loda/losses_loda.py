@@ -2,6 +2,8 @@
 """Loss of LoDa on the correlation within a batch, as in its published code."""
 
 import torch
+from torch import distributed
+from torch.distributed.nn import functional as distributed_functional
 from torch.nn import functional as F
 
 EPS = 1e-8  # as in the published code
@@ -42,4 +44,21 @@ def loda_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (F.mse_loss(predicted, wanted) + F.mse_loss(correlation * predicted, wanted)) / 8
 
 
-__all__ = ["loda_loss"]
+def gather_batch(*parts: torch.Tensor) -> list[torch.Tensor]:
+    """Join the parts of a batch that is spread over processes, so that the loss compares all of its pictures.
+
+    Gradients flow back to the process that each value comes from. Their mean over the processes, which data-parallel
+    training takes, is the gradient of the loss of the whole batch.
+
+    Args:
+        *parts: Tensors of this process, of the same shapes in every process.
+
+    Returns:
+        Tensors of all processes, joined along the first axis; in a single process those that were given.
+    """
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return list(parts)
+    return [torch.cat(distributed_functional.all_gather(part.contiguous())) for part in parts]
+
+
+__all__ = ["gather_batch", "loda_loss"]

@@ -20,7 +20,7 @@ from .backbones_loda import load_backbone, load_vit, make_vit
 from .checks_loda import CheckedPreTrainedModel
 from .configuration_loda import LodaConfig
 from .interaction_loda import LodaInteraction, LodaProjection
-from .losses_loda import loda_loss
+from .losses_loda import gather_batch, loda_loss
 from .publishing_loda import PublishedModel
 
 
@@ -254,7 +254,8 @@ class LodaForImageQualityAssessment(LodaPreTrainedModel):
         Args:
             pixel_values: Normalised crops, float, shape (batch_size, num_crops, 3, s, s), or (batch_size, 3, s, s) for
                 one crop of each picture.
-            labels: MOS points, shape (batch_size,).
+            labels: MOS points, shape (batch_size,). In training all processes must pass as many pictures, which the
+                loss compares with each other.
             output_hidden_states: Whether inputs of the blocks are returned; None = as the configuration says.
             output_attentions: Whether weights on the local features are returned; None = as the configuration says.
             **kwargs: `return_dict`.
@@ -279,7 +280,9 @@ class LodaForImageQualityAssessment(LodaPreTrainedModel):
             labels = labels.to(device=crop_logits.device, dtype=crop_logits.dtype)
             if labels.shape != crop_logits.shape[:1]:
                 raise ValueError(f"`labels` must have shape ({len(crops)},), got {tuple(labels.shape)}.")
-            loss = loda_loss(crop_logits.flatten(), labels.repeat_interleave(crops.shape[1]))
+            pair = (crop_logits.flatten(), labels.repeat_interleave(crops.shape[1]))
+            # In evaluation a process may be alone with its batch.
+            loss = loda_loss(*gather_batch(*pair)) if self.training else loda_loss(*pair)
         return LodaImageQualityOutput(
             loss=loss,
             logits=logits,
