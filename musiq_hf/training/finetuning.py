@@ -218,6 +218,7 @@ def write_card(
     """
     config = load_config(settings.output_dir)
     recipe = flatten_settings(settings) | {"schedule": "cosine", "augmentation": "flips"}
+    recipe["freeze"] = find_frozen(settings, family_of(config))  # also where the family decides
     recipe |= {"processes": num_processes()} if num_processes() > 1 else {}
     unsaid = {"data", "output_dir", "model", "teacher", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= {"image_column", "score_column", "split_column", "save_steps", "push_to_hub"}

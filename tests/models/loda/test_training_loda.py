@@ -70,7 +70,7 @@ def test_a_run_starts_from_networks_of_others_and_leaves_them_alone(networks, ta
     settings = json.loads((tmp_path / "out" / "run_settings.json").read_text())
     assert settings["vit"] == "vit" and str(networks) not in json.dumps(settings)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "vit vit" in card and str(networks) not in card
+    assert "vit vit" in card and "freeze backbones" in card and str(networks) not in card
 
 
 @pytest.mark.parametrize(
