@@ -50,7 +50,8 @@ Several checkpoints give a row each, side by side, and the ensemble of a picture
 scores in their ranges, not clipped, stands in all of its rows; it is missing where one of the scores is.
 
 While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
-run that was never interrupted, bit by bit on a CPU. Of batches (a GPU, or --max_tokens) the last digits can differ.
+run that was never interrupted, bit by bit on a CPU with the same number of threads (OMP_NUM_THREADS). With another
+number, or batches (a GPU, or --max_tokens), the last digits can differ.
 If OUT is there with the same pictures and settings, nothing is done; if it has others, the command says which.
 """
 EPILOG = """\

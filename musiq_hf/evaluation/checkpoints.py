@@ -4,6 +4,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
@@ -151,14 +152,10 @@ def score_rows(
     state = PartialState(cpu=without_accelerator())
     share = range(state.process_index, len(rows), state.num_processes)
     model = model.to(state.device)
-    own = score_pictures(
-        _iterate_sources(rows, share),
-        model=model,
-        processor=processor,
-        **options,
-    )
+    own = score_pictures(_iterate_sources(rows, share), model=model, processor=processor, **options)
     # Processes wait for each other here, and all of them raise the error of one.
-    answers = sorted(gather_object(_take_until_error(own, len(share))), key=lambda answer: answer.key[0])
+    numbered = list(zip(share, _take_until_error(own, len(share)), strict=False))  # the rows after an error have none
+    answers = [answer for _, answer in sorted(gather_object(numbered), key=itemgetter(0))]
     for answer in answers:
         _check_scored(answer)
     return Predictions(
@@ -167,12 +164,12 @@ def score_rows(
     )
 
 
-def _iterate_sources(rows: "datasets.Dataset", share: Iterable[int]) -> Iterator[tuple[tuple[int, str], RowPicture]]:
-    """Iterate over the pictures of some rows, each with number and name of its row as the key."""
+def _iterate_sources(rows: "datasets.Dataset", share: Iterable[int]) -> Iterator[tuple[str, RowPicture]]:
+    """Iterate over the pictures of some rows, each with the name of its row as the key."""
     for index in share:
         row = rows[index]
         name = row["image"]["path"] or f"row {index}"
-        yield (index, name), lazy_row(row, name)
+        yield name, lazy_row(row, name)
 
 
 def _take_until_error(answers: Iterator[PictureScore], count: int) -> list[PictureScore]:
@@ -188,12 +185,10 @@ def _take_until_error(answers: Iterator[PictureScore], count: int) -> list[Pictu
 
 def _check_scored(answer: PictureScore) -> None:
     """Raise a ValueError that names the picture if it has no score, or its score is not finite."""
-    _, name = answer.key
     if answer.error is not None:
-        # Errors of opening name the picture; those of cutting and scoring do not, since only pixels arrive there.
-        raise ValueError(answer.error if answer.error.startswith(name) else f"{name}: {answer.error}")
+        raise ValueError(answer.error)
     if answer.score is None or not np.isfinite(answer.score):
-        raise ValueError(f"The score of {name} is {answer.score}. Check the weights of the checkpoint.")
+        raise ValueError(f"The score of {answer.key} is {answer.score}. Check the weights of the checkpoint.")
 
 
 def _shorten_names(names: Sequence[str]) -> list[str]:

@@ -66,8 +66,12 @@ class Decoder:
     do_convert_rgb: bool = True
     input_data_format: str | None = None
 
-    def __call__(self, source: Any) -> torch.Tensor:
+    def __call__(self, source: Any, name: str | None = None) -> torch.Tensor:
         """Return pixels, shape (height, width, 3): uint8, or float32 in [0, 1] where 8 bits would lose something.
+
+        Args:
+            source: Picture.
+            name: Name of the picture in error messages; None takes that of its file.
 
         Raises:
             ValueError: If the picture cannot be used, or is too large.
@@ -81,13 +85,14 @@ class Decoder:
             if isinstance(source, LazyPicture):
                 source = source.open(self.preset, check_size=self._check_size)
             else:
-                source = open_picture(source, self.preset, check_size=self._check_size)
+                source = open_picture(source, self.preset, name=name, check_size=self._check_size)
             if self.shorter_side is not None:
                 source = shrink_shorter_side(source, self.shorter_side)
         pixels = to_rgb_tensor(
             source, input_data_format=self.input_data_format, do_convert_rgb=self.do_convert_rgb, keep_uint8=True
         ).detach()
-        self._check_size((pixels.shape[1], pixels.shape[0]), describe(source))  # arrays, and files with a false head
+        # Arrays are checked here, and files with a false head.
+        self._check_size((pixels.shape[1], pixels.shape[0]), name or describe(source))
         return pixels
 
     def _check_size(self, size: tuple[int, int], name: str) -> None:
@@ -96,18 +101,19 @@ class Decoder:
             size = compute_shrunk_size(size, self.shorter_side)
         check_megapixels(size, name, max_megapixels=self.max_megapixels, advice=TOO_LARGE)
 
-    def to_array(self, source: Any) -> np.ndarray:
+    def to_array(self, source: Any, name: str | None = None) -> np.ndarray:
         """Return the same pixels as an array.
 
         A tensor would travel between processes in shared memory, of which containers have little.
         """
-        return self(source).numpy()
+        return self(source, name).numpy()
 
 
 class _Waiting(NamedTuple):
     """Picture that is being decoded."""
 
     key: Any
+    name: str  # in error messages
     source: Any
     future: Future[Any]
 
@@ -126,15 +132,25 @@ def list_pictures(pictures: Any) -> Iterable[Any]:
     return [pictures] if is_file or isinstance(pictures, Image.Image | LazyPicture | Mapping) else pictures
 
 
-def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Return key and source of every picture; without a key it gets its path, or its number in the stream."""
+def name_picture(key: Any) -> str:
+    """Return the name in error messages of a picture that has this key: the key itself, if it is a text."""
+    return os.fsdecode(key) if isinstance(key, str | os.PathLike) else f"picture {key}"
+
+
+def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, str, Any]]:
+    """Return key, name in error messages and source of every picture.
+
+    Without a key it gets its path, or its number in the stream. The name is that of the file then, if it has one.
+    """
     for index, picture in enumerate(pictures):
         if isinstance(picture, tuple):
             if len(picture) != 2:
                 raise ValueError(f"A picture must be a source or a pair (key, source), got a tuple of {len(picture)}.")
-            yield picture
+            yield picture[0], name_picture(picture[0]), picture[1]
         else:
-            yield (os.fspath(picture) if isinstance(picture, str | os.PathLike) else index), picture
+            key = os.fspath(picture) if isinstance(picture, str | os.PathLike) else index
+            found = picture.get("path") if isinstance(picture, Mapping) else getattr(picture, "filename", None)
+            yield key, found or name_picture(key), picture
 
 
 def _copy_pixels(source: Any) -> Any:
@@ -245,17 +261,17 @@ class _Pool:
             else ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
         )
 
-    def submit(self, source: Any) -> Future[Any]:
+    def submit(self, name: str, source: Any) -> Future[Any]:
         if not (self.in_processes or isinstance(source, Image.Image)):
-            return self.executor.submit(self.decode, source)
+            return self.executor.submit(self.decode, source, name)
         if isinstance(source, str | os.PathLike | LazyPicture):
             try:
-                return self.executor.submit(self.decode.to_array, source)
+                return self.executor.submit(self.decode.to_array, source, name)
             except BrokenProcessPool as error:  # `take` sees it and starts new processes
                 return _make_failed(error)
         future: Future[Any] = Future()
         try:
-            future.set_result(self.decode(source))
+            future.set_result(self.decode(source, name))
         except Exception as error:
             return _make_failed(error)
         return future
@@ -274,13 +290,13 @@ class _Pool:
         with _start_processes(1) as alone:
             if _is_lost(alone.submit(_do_nothing)):
                 raise OSError(CANNOT_START)
-            future = alone.submit(self.decode.to_array, first.source)
+            future = alone.submit(self.decode.to_array, first.source, first.name)
             if _is_lost(future):
-                future = _make_failed(ValueError(f"{_get_name(first.source)}: {CRASHED}."))
+                future = _make_failed(ValueError(f"{first.name}: {CRASHED}."))
         self.executor = _start_processes(self.num_workers)
         for index, other in enumerate(waiting):
             if _is_lost(other.future):
-                waiting[index] = other._replace(future=self.submit(other.source))
+                waiting[index] = other._replace(future=self.submit(other.name, other.source))
         return first.key, future
 
     def close(self) -> None:
@@ -296,10 +312,6 @@ def _make_failed(error: Exception) -> Future[Any]:
 def _is_lost(future: Future[Any]) -> bool:
     """Wait for a result, and say whether it will never come."""
     return future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
-
-
-def _get_name(source: Any) -> str:
-    return source.name if isinstance(source, LazyPicture) else os.fspath(source)
 
 
 def decode_ahead(
@@ -324,9 +336,9 @@ def decode_ahead(
         while True:
             try:
                 while has_more and len(waiting) < 2 * num_workers:
-                    key, source = next(named)
+                    key, name, source = next(named)
                     source = _copy_pixels(source)
-                    waiting.append(_Waiting(key, source, pool.submit(source)))
+                    waiting.append(_Waiting(key, name, source, pool.submit(name, source)))
             except StopIteration:
                 has_more = False
             except Exception as error:

@@ -119,6 +119,7 @@ def open_picture(
     source: Any,
     preset: Preset = "default",
     *,
+    name: str | None = None,
     check_size: SizeCheck = accept_size,
 ) -> Image.Image:
     """Open a picture by a preset.
@@ -127,6 +128,7 @@ def open_picture(
         source: Path, http(s) URL, base64 text, bytes, binary file, PIL image, or undecoded cell of a data set
             ({"bytes", "path"}). A PIL image has been decoded already; the preset only decides whether it is turned.
         preset: Way in which files become pixels.
+        name: Name of the picture in error messages; None takes that of its file.
         check_size: Function of width and height, and of a name, called before pixels are decoded. It raises for a
             picture that is not wanted.
 
@@ -140,10 +142,10 @@ def open_picture(
     """
     decode = choose_decoder(preset)
     if source is None or isinstance(source, Mapping):
-        return _open_cell(source, partial(decode, check_size=check_size))
+        return _open_cell(source, name, partial(decode, check_size=check_size))
     if isinstance(source, Image.Image) and preset == "google":
-        return drop_orientation(load_image(source, upright=False, check_size=check_size))
-    return load_image(source, decode=decode, check_size=check_size)
+        return drop_orientation(load_image(source, name=name, upright=False, check_size=check_size))
+    return load_image(source, name=name, decode=decode, check_size=check_size)
 
 
 def resolve_cell(cell: Any, folder: str = "") -> BytesIO | str | None:
@@ -161,11 +163,11 @@ def resolve_cell(cell: Any, folder: str = "") -> BytesIO | str | None:
     return os.path.join(folder, cell) if isinstance(cell, str | os.PathLike) else BytesIO(cell)
 
 
-def _open_cell(cell: Mapping[str, Any] | None, decode: Callable[..., Image.Image]) -> Image.Image:
+def _open_cell(cell: Mapping[str, Any] | None, name: str | None, decode: Callable[..., Image.Image]) -> Image.Image:
     found = resolve_cell(cell)
     if cell is None or found is None:
         raise ValueError("A row has no picture. Leave it out, or give its file.")
-    return decode(found, cell.get("path") or "picture in the data set")
+    return decode(found, name or cell.get("path") or "picture in the data set")
 
 
 def _decode_published(file: str | BytesIO, name: str, *, check_size: SizeCheck = accept_size) -> Image.Image:

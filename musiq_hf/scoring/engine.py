@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from ..common.checks import require_evaluation_mode
 from ..common.devices import is_out_of_memory
 from ..models.protocol import Feature, QualityModel, QualityProcessor
-from ..pictures.decoding import TOO_LARGE, Decoder, decode_ahead, list_pictures
+from ..pictures.decoding import TOO_LARGE, Decoder, decode_ahead, list_pictures, name_picture
 from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset, check_tokens
 from .loading import load_quality
 
@@ -41,7 +41,8 @@ class PictureScore:
         height: Rows of the scored picture, upright, in pixels; None if it could not be read.
         score: Score in MOS points; None if it could not be scored.
         std: Standard deviation of the predicted distribution, in MOS points; None for a checkpoint without one.
-        error: Sentence that says why there is no score; None if there is one.
+        error: Sentence that says why there is no score, and begins with the key; None if there is one. A key that is
+            no text becomes "picture" and the key.
         logits: Output of the head, one number for each label; None if the picture could not be scored.
     """
 
@@ -192,8 +193,9 @@ def score_with_several(
 
     Args:
         pictures: Paths, URLs, base64 texts, bytes, binary files, PIL images, arrays or tensors, or pairs (key,
-            picture). Without a key a path is its own key, and anything else has its number in the stream, from 0. One
-            picture alone is a stream of one. A batch of arrays (NCHW or NHWC) or a folder is that of its pictures.
+            picture). Without a key a path is its own key, and anything else has its number in the stream, from 0.
+            Errors begin with the key. One picture alone is a stream of one. A batch of arrays (NCHW or NHWC) or a
+            folder is that of its pictures.
         scorers: Models in evaluation mode, on their devices, and a processor that agrees with each.
         max_tokens: Tokens (patches) of a batch, padding counted; a longer picture goes alone. None: one picture at a
             time on a CPU, 65,536 tokens elsewhere.
@@ -284,7 +286,8 @@ class _Batch:
                 yield row
             else:
                 score, std, error, logits = next(results)
-                yield replace(row, score=score, std=std, error=error, logits=logits)
+                named = None if error is None else _name_error(row.key, error)
+                yield replace(row, score=score, std=std, error=named, logits=logits)
 
 
 def _score_in_order(
@@ -318,6 +321,12 @@ def _take_finished(done: Sequence[deque[PictureScore]]) -> Iterator[tuple[Pictur
         yield tuple(rows.popleft() for rows in done)
 
 
+def _name_error(key: Any, error: str | Exception) -> str:
+    """Return the message of an error so that it begins with the name of the picture."""
+    start = f"{name_picture(key)}: "
+    return start + str(error).removeprefix(start)
+
+
 def _make_feature(
     key: Any, decoded: Future[Any], device: torch.device, processor: QualityProcessor, max_megapixels: float
 ) -> tuple[PictureScore, Feature | None]:
@@ -328,12 +337,14 @@ def _make_feature(
         height, width = pixels.shape[:2]
         row = PictureScore(key, width=width, height=height)
         num_tokens = processor.count_tokens(height, width)
-        check_tokens(num_tokens, (width, height), str(key), max_megapixels=max_megapixels, advice=TOO_LARGE)
+        check_tokens(num_tokens, (width, height), name_picture(key), max_megapixels=max_megapixels, advice=TOO_LARGE)
         feature = processor.cut(pixels)
     except (ValueError, OSError) as error:
-        return replace(row, error=str(error)), None
+        return replace(row, error=_name_error(key, error)), None
+    except TypeError as error:
+        raise TypeError(_name_error(key, error)) from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return replace(row, error=_describe_shortage(device)), None
+        return replace(row, error=_name_error(key, _describe_shortage(device))), None
     return row, feature

@@ -25,6 +25,7 @@ from ..pictures.table_sources import Columns
 from .engine import ScoringOptions
 from .finished import check_finished
 from .journal import (
+    THREADS,
     Journal,
     Totals,
     check_no_other_journal,
@@ -258,9 +259,10 @@ def score_rows(job: ScoreJob) -> RowStream:
 def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = None) -> JobResult:
     """Score the pictures of a job into its table, or continue a run that was interrupted.
 
-    The table is that of a run that was never interrupted, bit by bit on a CPU. With batches (on a
-    GPU, or with `max_tokens`) the last digits can differ. An interruption, such as Ctrl-C, is raised to the caller and
-    leaves the journal.
+    The table is that of a run that was never interrupted, bit by bit on a CPU with the same number of threads. The
+    journal notes that number, `torch.get_num_threads()`. With another one, or with batches (on a GPU, or with
+    `max_tokens`), the last digits can differ. An interruption, such as Ctrl-C, is raised to the caller and leaves the
+    journal.
 
     Args:
         job: Job with `output`.
@@ -329,7 +331,7 @@ def _find_pictures(job: ScoreJob, share: Share | None = None) -> Iterator[tuple[
 
 
 def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:
-    """List the settings that must be the same when a run is continued."""
+    """List the settings that must be the same when a run is continued, and the number of threads, which should be."""
     return {
         "paths": job.paths,
         "column": job.columns.picture,
@@ -344,6 +346,7 @@ def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:
         "percentile": job.percentile,
         "calibrations": scorers.calibrations,
         "share": f"{job.share.index}/{job.share.count}",
+        THREADS: torch.get_num_threads(),
     }
 
 

@@ -17,6 +17,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from transformers.utils import logging
+
 from ..common.files import shorten_name
 from .rows import Entry, ScoreRow
 
@@ -25,12 +27,14 @@ try:
 except ImportError:  # Windows has no fcntl: two runs at once on one output go unnoticed there
     fcntl = None  # type: ignore[assignment]
 
+logger = logging.get_logger(__name__)
 STD = "std"  # column of checkpoints that predict a distribution
 COLUMNS = ("key", "width", "height", "score", "score_0_1", STD, "model", "signature", "error")
 ENSEMBLE = "ensemble"  # additional column, for several checkpoints with weights
 PLACES = ("percentile", "stars")  # additional columns, for checkpoints with a calibration
 MAGIC = '{"journal_of": "musiq score"'
 ROWS_OF_GROUP = 10_000  # rows in a row group of a parquet file
+THREADS = "threads"  # setting that may change in a run, because it moves the last digits of scores alone
 START_ANEW = "or, if no run is at work on it, delete the file, or add --overwrite, to start anew."
 
 
@@ -114,7 +118,7 @@ class Journal:
     Args:
         path: File of the journal, made with its folder if missing. A torn last line is cut off.
         settings: Settings that the run was started with; "models", "signatures", "std", "weights" and
-            "percentile" shape the output.
+            "percentile" shape the output. A run that is continued with other "threads" says so, and goes on.
         renew: Whether a journal of a run with other settings is emptied, so that no ValueError is raised for it.
 
     Attributes:
@@ -170,18 +174,30 @@ class Journal:
                 break
             self.pictures += 1
             self.errors += _has_error(entry)
-        begun = json.loads(head)
+        if self._may_go_on({THREADS: settings.get(THREADS), **json.loads(head)}, settings):
+            return end
+        self._forget()
+        return 0
+
+    def _may_go_on(self, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+        """Return whether the rows that are there are kept; raise a ValueError if others must not be removed."""
         changed = [name for name in settings if begun.get(name) != settings[name]]
-        if changed and (self._renew or not self.pictures and not self.is_finished):
-            self._forget()
-            return 0
-        if changed:
+        if changed and not self.pictures and not self.is_finished:
+            return False
+        if THREADS in changed:
+            changed.remove(THREADS)
+            if not changed and not self.is_finished:
+                logger.warning(
+                    "%s was begun with %s threads and goes on with %s: the last digits of scores can differ.",
+                    *(self.path, begun[THREADS], settings[THREADS]),
+                )
+        if changed and not self._renew:
             raise ValueError(
                 f"{self.path} is of an unfinished run with other settings ({changed[0]}: "
                 f"{describe_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to "
                 f"continue it, {START_ANEW}"
             )
-        return end
+        return not changed
 
     def _write(self, entry: Any) -> None:
         self._size += self._file.write(json.dumps(entry).encode() + b"\n")

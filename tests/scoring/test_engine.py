@@ -5,10 +5,12 @@ import base64
 import io
 import math
 import os
+import re
 import struct
 import tarfile
 import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,7 +122,63 @@ def test_what_cannot_be_scored_is_a_row_with_its_error(score, expected, tmp_path
     assert [rows[0].score, rows[4].score] == pytest.approx(expected[:2], abs=1e-5)
     for row, reason in zip(rows[1:4], ("not a picture", "no such file", "too extreme"), strict=True):
         assert reason in row.error
-    assert (rows[3].width, rows[3].height) == (900, 1) and rows[3].error.startswith("its aspect ratio")
+    assert (rows[3].width, rows[3].height) == (900, 1) and rows[3].error.startswith("picture 3: its aspect ratio")
+
+
+@pytest.fixture
+def unusable(tmp_path):
+    """Pictures of every kind that cannot be scored."""
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    Image.fromarray(picture(1, 900)).save(tmp_path / "thin.png")
+    Image.fromarray(picture(40, 40)).save(tmp_path / "half.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "half.png").read_bytes()[:900])
+    Image.fromarray(picture(200, 200)).save(tmp_path / "large.png")
+    files = [tmp_path / f"{name}" for name in ("broken.jpg", "thin.png", "half.png", "large.png", "missing.png")]
+    return [
+        *files,
+        *map(str, files),
+        tmp_path,
+        "http://[/photo.jpg",
+        "data:image/png;base64,AAAA",
+        b"no picture",
+        io.BytesIO(b"no picture"),
+        {"bytes": None, "path": str(files[0])},
+        {"bytes": b"no picture", "path": "inside.jpg"},
+        {"bytes": None, "path": None},
+        *(Image.open(file) for file in files[1:4]),
+        picture(1, 900),
+        picture(200, 200),
+        torch.full((3, 20, 20), 2.0),
+        np.zeros((5, 5, 9), np.uint8),
+    ]
+
+
+@pytest.mark.parametrize("preset", ["default", "google"])
+@pytest.mark.parametrize("key", ["photo of a cat", Path("cats") / "1", 17, ("cats", 1)])
+def test_errors_begin_with_the_key_and_name_no_file(score, unusable, tmp_path, key, preset):
+    rows = list(score([(key, source) for source in unusable], preset=preset, max_megapixels=0.01))
+    start = f"{key}: " if isinstance(key, str | Path) else f"picture {key}: "
+    assert len(rows) == len(unusable) and {row.key for row in rows} == {key}
+    for row in rows:
+        assert row.error.startswith(start)
+        reason = row.error.removeprefix(start)
+        assert not re.match(r"\S+: ", reason) and "picture in memory" not in reason and str(tmp_path) not in reason
+
+
+def test_without_a_key_errors_name_the_file_or_the_number(score, unusable):
+    rows = list(score(unusable, max_megapixels=0.01))
+    for number, (row, source) in enumerate(zip(rows, unusable, strict=True)):
+        name = os.fspath(source) if isinstance(source, str | os.PathLike) else f"picture {number}"
+        assert row.error.startswith(f"{name}: ") and row.error.count(name) == 1
+    (half,) = score([Image.open(unusable[2])])
+    assert half.error.startswith(f"picture 0: {unusable[2]}: cannot be decoded")
+
+
+def test_what_is_no_picture_is_named_by_its_key(score):
+    with pytest.raises(TypeError, match="mine: A picture must be a path.* got int"):
+        list(score([("mine", 5)]))
+    with pytest.raises(TypeError, match="picture 1: A picture must be a path.* got int"):
+        list(score([picture(*SIZES[0]), 5]))
 
 
 def test_a_distribution_has_a_standard_deviation(tiny_model):

@@ -3,6 +3,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 from contextlib import closing
@@ -52,6 +53,37 @@ def interrupt_at(number):
             raise KeyboardInterrupt
 
     return on_progress
+
+
+@pytest.fixture
+def use_threads(monkeypatch):
+    """Say that so many threads compute."""
+    return lambda number: monkeypatch.setattr("torch.get_num_threads", lambda: number)
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so(photos, use_threads, caplog):
+    job = make_job("scores.csv")
+    for threads, number in ((3, 0), (1, 2), (1, 3), (2, 4)):
+        use_threads(threads)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(job, on_progress=interrupt_at(number))
+    (record,) = caplog.records
+    assert "scores.csv.part was begun with 1 threads and goes on with 2: the last digits of scores" in record.message
+    assert run_job(job).state == "written" and len(caplog.records) == 2
+    use_threads(5)
+    assert run_job(job).state == "found" and len(caplog.records) == 2
+
+
+def test_a_journal_that_notes_no_threads_goes_on(photos, use_threads, caplog):
+    job = make_job("scores.csv")
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job, on_progress=interrupt_at(2))
+    head, *rows = job.journal.read_text().splitlines(keepends=True)
+    values = json.loads(head)
+    del values["threads"]
+    job.journal.write_text("".join([json.dumps(values) + "\n", *rows]))
+    use_threads(5)
+    assert run_job(job).state == "written" and not caplog.records
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

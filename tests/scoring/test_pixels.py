@@ -1,10 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Differentiable scores and the metric over frames: the processor's own numbers, with gradients."""
 
+import copy
+import io
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from places import ROOT
+from torch import distributed, nn
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.scoring.pixels import QualityMetric, score_pixels
@@ -160,3 +169,215 @@ def test_a_bad_picture_adds_nothing(scorer, pictures, expected):
 def test_batch_size_must_be_positive(scorer):
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         QualityMetric(*scorer, batch_size=0)
+
+
+@pytest.fixture
+def beyond():
+    """Pixels of a generator that leaves 0..1 here and there."""
+    return torch.rand(2, 3, 20, 28, generator=torch.Generator().manual_seed(3)) * 1.4 - 0.2
+
+
+def test_pixels_beyond_the_range_count_as_its_ends(scorer, beyond):
+    expected = score_pixels(*scorer, beyond.clamp(0, 1))
+    assert torch.equal(score_pixels(*scorer, beyond, clamp=True), expected)
+    assert torch.equal(score_pixels(*scorer, list(beyond), clamp=True), expected)
+    with pytest.raises(ValueError, match=r"Picture 0 .*must lie in 0\.\.1"):
+        score_pixels(*scorer, beyond)
+
+
+def test_clamped_pixels_have_no_gradient_and_others_have_theirs(scorer, beyond):
+    beyond.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(score_pixels(*scorer, beyond, clamp=True).sum(), beyond)
+    inside = beyond.detach().clamp(0, 1).requires_grad_(True)
+    (expected,) = torch.autograd.grad(score_pixels(*scorer, inside).sum(), inside)
+    is_inside = (beyond >= 0) & (beyond <= 1)
+    assert not is_inside.all() and gradient[~is_inside].abs().max() == 0
+    assert torch.equal(gradient[is_inside], expected[is_inside]) and expected[is_inside].abs().max() > 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
+def test_clamping_hides_no_number_that_is_none(scorer, value, kind):
+    picture = np.full((3, 16, 16), 0.5, dtype=np.float32)
+    picture[0, 3, 3] = value
+    with pytest.raises(ValueError, match="float pixels must be finite"):
+        QualityMetric(*scorer, clamp=True).update([kind(picture)])
+
+
+def test_the_metric_clamps_float_pixels_alone(scorer, beyond, pictures, expected):
+    metric = QualityMetric(*scorer, clamp=True)
+    torch.testing.assert_close(metric(beyond), score_pixels(*scorer, beyond.clamp(0, 1)).mean(), rtol=0, atol=1e-5)
+    arrays = beyond.permute(0, 2, 3, 1).numpy()
+    torch.testing.assert_close(metric(arrays), metric(beyond), rtol=0, atol=1e-5)
+    torch.testing.assert_close(metric(pictures), expected.mean(), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="must lie in 0..1"):
+        QualityMetric(*scorer).update(beyond)
+
+
+def test_a_call_answers_for_its_own_pictures_and_adds_them(scorer, pictures, expected):
+    metric = QualityMetric(*scorer)
+    torch.testing.assert_close(metric(pictures[:3]), expected[:3].mean(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(metric(pictures[3]), expected[3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(metric.compute(), expected.mean(), rtol=0, atol=1e-5)
+
+
+def test_a_call_in_a_training_loop_keeps_no_graph(scorer):
+    frames = torch.rand(2, 3, 20, 28, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    metric = QualityMetric(*scorer)
+    metric(frames).backward()
+    assert (frames.grad.flatten(1).norm(dim=1) > 0).all()
+    assert not metric.compute().requires_grad
+
+
+class Generator(nn.Module):
+    """Generator with a metric as a part of it."""
+
+    def __init__(self, scorer):
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.quality = QualityMetric(*scorer, clamp=True)
+
+    def forward(self, pixels):
+        pixels = self.norm(self.layer(pixels))
+        self.quality.update(pixels.detach())
+        return pixels
+
+
+@pytest.fixture
+def generator(tiny_model):
+    model = tiny_model()
+    return Generator((model, MusiqImageProcessor.from_config(model.config)))
+
+
+def test_a_module_neither_trains_nor_saves_the_model(generator):
+    generator.train()
+    generator(torch.rand(2, 3, 20, 28))  # the model is still in evaluation mode
+    assert {name.partition(".")[0] for name, _ in generator.named_parameters()} == {"layer", "norm"}
+    assert {name for name in generator.state_dict() if name.startswith("quality")} == {"quality.mean", "quality.count"}
+
+
+def test_a_metric_goes_where_its_module_goes_and_keeps_the_type(tiny_model):
+    model = tiny_model()
+    metric = QualityMetric(model, MusiqImageProcessor.from_config(model.config))
+    holder = nn.Sequential(metric)
+    metric.update(torch.rand(1, 3, 20, 28))
+    assert holder.half() is holder and metric.compute().dtype == model.dtype == torch.float32
+    holder.to("meta")
+    assert {metric.device.type, metric.compute().device.type, model.device.type} == {"meta"}
+
+
+def test_a_saved_metric_goes_on(scorer, pictures, expected):
+    metric, other = QualityMetric(*scorer), QualityMetric(*scorer)
+    metric.update(pictures[:3])
+    file = io.BytesIO()
+    torch.save(metric.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    other.update(pictures[3])
+    torch.testing.assert_close(other.compute(), expected.mean(), rtol=0, atol=1e-5)
+
+
+def test_a_module_is_loaded_from_a_file_that_is_older_than_its_metric(generator):
+    generator(torch.rand(2, 3, 20, 28))
+    before = generator.quality.compute()
+    older = {name: value for name, value in generator.state_dict().items() if not name.startswith("quality")}
+    generator.load_state_dict(older)
+    assert torch.equal(generator.quality.compute(), before)
+    with pytest.raises(RuntimeError, match="quality.count"):
+        generator.load_state_dict(older | {"quality.count": torch.tensor(1)})
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, QualityMetric.clone, lambda it: pickle.loads(pickle.dumps(it))])
+def test_copies_go_their_own_way(scorer, pictures, expected, duplicate):
+    metric = QualityMetric(*scorer)
+    frame = torch.rand(3, 20, 28, requires_grad=True)
+    metric.update(frame)
+    other = duplicate(metric)
+    assert metric.compute().requires_grad and not other.compute().requires_grad
+    assert torch.equal(other.compute(), metric.compute())
+    other.reset()
+    other.update(pictures[0])
+    torch.testing.assert_close(other.compute(), expected[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(metric.compute(), score_pixels(*scorer, [frame])[0], rtol=0, atol=1e-5)
+
+
+def test_state_of_inference_mode_is_taken_further(scorer, pictures, expected):
+    metric = QualityMetric(*scorer)
+    with torch.inference_mode():
+        metric.update(pictures[0])
+    frame = to_float(pictures[1]).requires_grad_(True)
+    metric.update(frame)
+    metric.compute().backward()
+    assert frame.grad.norm() > 0
+    torch.testing.assert_close(metric.compute(), expected[:2].mean(), rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def other_process(monkeypatch):
+    """Another process of a launch, with a mean and a number of pictures."""
+
+    def start(mean, count, total):
+        shares = {torch.int64: count, torch.float32: mean * count / total}
+        monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(distributed, "all_reduce", lambda tensor: tensor.add_(shares[tensor.dtype]))
+
+    return start
+
+
+def test_the_mean_is_that_of_all_processes(scorer, pictures, expected, other_process):
+    metric = QualityMetric(*scorer)
+    other_process(mean=7.0, count=3, total=4)
+    frame = to_float(pictures[0]).requires_grad_(True)
+    metric.update(frame)
+    (gradient,) = torch.autograd.grad(metric.compute(), frame)
+    assert metric.compute().item() == pytest.approx((expected[0].item() + 3 * 7) / 4, abs=1e-5)
+    assert metric.compute().item() == pytest.approx((expected[0].item() + 3 * 7) / 4, abs=1e-5)  # nothing is added
+    (whole,) = torch.autograd.grad(score_pixels(*scorer, [frame])[0], frame)
+    torch.testing.assert_close(gradient, whole / 4)
+
+
+def test_a_process_without_pictures_answers_as_the_others_do(scorer, other_process):
+    other_process(mean=7.0, count=3, total=3)
+    assert QualityMetric(*scorer).compute().item() == 7
+
+
+PROCESS = """
+import sys
+sys.path[:0] = ["tests", "tests/scoring"]
+import torch
+from torch import distributed, nn
+from musiq_hf import load_quality
+from musiq_hf.scoring import QualityMetric, score_pixels
+from test_pixels import Generator
+
+file, rank = sys.argv[1], int(sys.argv[2])
+distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+scorer = load_quality("musiq-tiny-biq2021")
+torch.manual_seed(0)
+pictures = torch.rand(5, 3, 40, 50)
+metric = QualityMetric(*scorer)
+metric.update(pictures[:1] if rank == 0 else pictures[1:])
+torch.testing.assert_close(metric.compute(), score_pixels(*scorer, pictures).mean(), rtol=0, atol=1e-4)
+module = nn.parallel.DistributedDataParallel(Generator(scorer))
+optimizer = torch.optim.SGD(module.parameters(), 0.1)
+for _ in range(2):
+    module(pictures[2 * rank : 2 * rank + 2]).square().sum().backward()
+    optimizer.step()
+print(module.module.quality.compute().item(), module.module.quality.state_dict()["mean"].item())
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_processes_of_a_real_group_agree(tmp_path):
+    command = [sys.executable, "-c", PROCESS, str(tmp_path / "group")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    started = [
+        subprocess.Popen([*command, str(rank)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    printed = [process.communicate()[0].split() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    (mean, own), (mean_too, own_too) = [map(float, words[-2:]) for words in printed]
+    assert mean == mean_too and own != own_too  # no process takes over the pictures of the first
+    assert mean == pytest.approx((own + own_too) / 2, abs=1e-4)

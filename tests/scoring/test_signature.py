@@ -8,6 +8,9 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModel
 
 from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor
@@ -204,3 +207,152 @@ def test_weights_that_are_not_in_memory_are_refused(tiny_config):
         model = MusiqForImageQualityAssessment(tiny_config())
     with pytest.raises(ValueError, match="are not in memory, so the model has no signature. Load them first"):
         hash_weights(model)
+
+
+class Settings:
+    """Settings of a quantised weight, whose text differs from process to process."""
+
+    def __init__(self, activations):
+        self.activations = activations
+
+    def __repr__(self):
+        return f"Settings({self.activations}, <function at {hex(id(self))}>)"
+
+
+class EightBits(torch.Tensor):
+    """Weight of two tensors and settings, such as torchao makes."""
+
+    @staticmethod
+    def __new__(cls, values, activations="float"):
+        return torch.Tensor._make_wrapper_subclass(cls, values.shape, dtype=values.dtype)
+
+    def __init__(self, values, activations="float"):
+        self.scale = values.abs().max() / 127
+        self.whole = (values / self.scale).round().to(torch.int8)
+        self.settings = Settings(activations)
+
+    def __tensor_flatten__(self):
+        return ["whole", "scale"], self.settings
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        assert function is torch.ops.aten.detach.default
+        return copy.copy(args[0])
+
+
+@pytest.fixture
+def head(model):
+    """A model of its own, and its last layer."""
+    changed = copy.deepcopy(model)
+    return changed, changed.head.classifier
+
+
+def test_quantised_weights_are_named_and_hashed_with_their_settings(model, processor, head):
+    changed, layer = head
+    values, signatures = layer.weight.detach(), [sign(model, processor)]
+    for weight in (EightBits(values), EightBits(values, "int8"), EightBits(1.5 * values)):
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        signatures.append(sign(changed, processor))
+        assert f"|dtype:float32|quantization:{__name__}.EightBits|musiq_hf:" in signatures[-1]
+    assert len({signature.split("|")[1] for signature in signatures}) == 4
+    layer.weight = nn.Parameter(EightBits(1.5 * values), requires_grad=False)
+    assert sign(changed, processor) == signatures[-1]  # whatever the address of its settings
+
+
+def test_weights_of_a_library_and_its_layers_are_named(processor, head):
+    changed, layer = head
+
+    class Packed(nn.Parameter):
+        __module__ = "bits.nn"
+
+    class Layer(nn.Identity):
+        __module__ = "library.quantized.linear"
+
+    layer.weight = Packed((10 * layer.weight).to(torch.int8), requires_grad=False)
+    layer.extra = Layer()
+    assert "|dtype:float32+int8|quantization:bits.nn.Packed+library.quantized.linear.Layer|" in sign(
+        changed, processor
+    )
+
+
+def test_states_that_are_no_tensors_are_hashed(model, processor, head):
+    changed, layer = head
+
+    class Packed(nn.Module):
+        def get_extra_state(self):
+            return state
+
+    layer.packed = Packed()
+    states = [
+        (torch.zeros(2), None),
+        (torch.ones(2), None),
+        (torch.ones(2), torch.ones(1)),
+        torch.qint8,
+        torch.float16,
+    ]
+    signatures = {sign(model, processor)}
+    for state in states:  # noqa: B007
+        signatures.add(sign(changed, processor))
+    assert len(signatures) == 1 + len(states)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch means to remove these types
+def test_types_of_torch_for_quantised_weights_are_told_apart(processor, head):
+    changed, layer = head
+    values, signatures = layer.weight.detach(), []
+    for scale in (0.01, 0.02):
+        layer.weight = nn.Parameter(torch.quantize_per_tensor(values, scale, 0, torch.qint8), requires_grad=False)
+        signatures.append(sign(changed, processor))
+        assert "|dtype:float32+qint8|" in signatures[-1]
+    assert changed_parts(*signatures) == ["weights"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e8m0fnu, torch.uint4, torch.float4_e2m1fn_x2])
+def test_types_of_few_bits_are_named_and_hashed(processor, head, dtype):
+    changed, layer = head
+    signatures = []
+    for first in (17, 35):
+        stored = torch.tensor([first, 0, 0, 0], dtype=torch.uint8).view(dtype)
+        layer.weight = nn.Parameter(stored, requires_grad=False)
+        signatures.append(sign(changed, processor))
+        assert f"+{str(dtype)[6:]}|" in signatures[-1]
+    assert changed_parts(*signatures) == ["weights"]
+
+
+def test_sparse_weights_are_those_that_they_stand_for(model, processor, head):
+    changed, layer = head
+    layer.weight = nn.Parameter(layer.weight.detach().to_sparse())
+    assert sign(changed, processor) == sign(model, processor)
+
+
+def test_weights_without_values_are_refused(processor, head):
+    changed, layer = head
+    fake = FakeTensorMode().from_tensor(layer.weight.detach())
+    layer.weight = nn.Parameter(fake)
+    with pytest.raises(ValueError, match=r"head.classifier.weight are a FakeTensor, whose values cannot be read"):
+        sign(changed, processor)
+
+
+def test_a_compiled_model_or_part_has_the_signature_of_the_model(model, processor):
+    assert sign(torch.compile(model, backend="eager"), processor) == sign(model, processor)
+    changed = copy.deepcopy(model)
+    changed.musiq = torch.compile(changed.musiq, backend="eager")
+    assert sign(changed, processor) == sign(model, processor)
+
+
+def test_adapters_are_named_while_they_take_part(model, processor):
+    changed = copy.deepcopy(model)
+    settings = LoraConfig(target_modules=["q_proj"], r=2, lora_alpha=4, init_lora_weights=False)
+    changed.add_adapter(settings, adapter_name="mine")
+    active = sign(changed, processor)
+    assert "|dtype:float32|adapters:mine*2|" in active
+    layer = changed.musiq.encoder.layers[0].attention.q_proj
+    layer.scaling["mine"] = 3.0
+    assert changed_parts(sign(changed, processor), active) == ["adapters"]
+    changed.disable_adapters()
+    assert "adapters:" not in sign(changed, processor)
+    changed.enable_adapters()
+    for part in changed.modules():
+        if hasattr(part, "merge"):
+            part.merge()
+    assert "adapters:" not in sign(changed, processor) and sign(changed, processor) != sign(model, processor)

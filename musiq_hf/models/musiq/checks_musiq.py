@@ -12,8 +12,9 @@ import hashlib
 import json
 import math
 import os
+import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
@@ -41,8 +42,6 @@ LARGEST = {
     "pre_logits_size": 2**16,
     "num_labels": 2**17,
 }
-LARGEST_COPY = 2**16  # patches of all resized copies: a square of 8192 pixels, cut into patches of 32
-LARGEST_LENGTH = 2**14  # pixels
 _NAMES = {
     int: "a whole number",
     float: "a number",
@@ -101,47 +100,6 @@ def check_size(name: str, value: int) -> None:
         raise ValueError(f"`{name}` must be at least 1, got {shorten(value)}.")
     if value > LARGEST[name]:
         raise ValueError(f"`{name}` must be at most {LARGEST[name]}, got {shorten(value)}.")
-
-
-def check_native_side(side: int | None, lengths: Sequence[int]) -> None:
-    """Raise a ValueError if the bound of the native picture is below a resized copy, which is the smaller scale.
-
-    Args:
-        side: Bound of the longer side, in pixels; None is none.
-        lengths: Longer sides of the resized copies, in pixels.
-    """
-    if side is not None and lengths and side < max(lengths):
-        raise ValueError(
-            f"`max_native_side` must be at least the longest of `longer_side_lengths`, got {side} and {max(lengths)}."
-        )
-
-
-def check_lengths(lengths: Sequence[int], patch_size: int) -> None:
-    """Raise a ValueError unless the longer sides of resized copies are ones that can be read.
-
-    Args:
-        lengths: Longer sides, in pixels.
-        patch_size: Side of a patch, in pixels.
-    """
-    if any(length < 1 for length in lengths):
-        raise ValueError(f"`longer_side_lengths` must be positive, in pixels, got {shorten(list(lengths))}.")
-    if len(set(lengths)) != len(lengths):
-        raise ValueError(
-            f"`longer_side_lengths` must differ from each other, got {shorten(list(lengths))}. Remove the repeated "
-            "length."
-        )
-    longest = min(LARGEST_LENGTH, math.isqrt(LARGEST_COPY) * patch_size)
-    if any(length > longest for length in lengths):
-        raise ValueError(
-            f"`longer_side_lengths` must be at most {longest} pixels with patches of {patch_size}, got "
-            f"{shorten(list(lengths))}."
-        )
-    count, most = sum((-(-length // patch_size)) ** 2 for length in lengths), (-(-longest // patch_size)) ** 2
-    if count > most:
-        raise ValueError(
-            f"`longer_side_lengths` must make copies of at most {most} patches of {patch_size} pixels in all, got "
-            f"{count} of {len(lengths)} copies. Remove some."
-        )
 
 
 @contextmanager
@@ -273,22 +231,62 @@ def _encode(settings: Mapping[str, Any]) -> bytes:
     return json.dumps({name: _normalize(value) for name, value in settings.items()}, sort_keys=True).encode()
 
 
+def _list_parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors of a value in a `state_dict`, by name; a quantised weight has several, and settings too.
+
+    What is no tensor, such as these settings, is a part of a name; its tensor is empty.
+    """
+    if isinstance(value, torch.Tensor) and hasattr(value, "__tensor_flatten__"):
+        names, settings = value.__tensor_flatten__()
+        yield from _list_parts(f"{name} {type(value).__name__}", settings)
+        for part in names:
+            yield from _list_parts(f"{name}.{part}", getattr(value, part))
+    elif isinstance(value, torch.Tensor) and value.is_quantized:
+        yield f"{name} {value.dtype} {value.qscheme()}", value.dequantize()
+    elif isinstance(value, torch.Tensor):
+        yield name, value if value.layout is torch.strided else value.to_dense()
+    elif isinstance(value, list | tuple) and any(isinstance(item, torch.Tensor) for item in value):
+        for index, item in enumerate(value):
+            yield from _list_parts(f"{name}.{index}", item)
+    else:
+        yield f"{name} {re.sub(' at 0x[0-9a-f]+', '', repr(value))}", torch.empty(0)  # the same in every process
+
+
+def _read_values(name: str, tensor: torch.Tensor) -> Any:
+    """Return the values of a tensor as float32, or the bytes of a type that has no way to it, as of four bits."""
+    if tensor.is_meta:
+        raise ValueError(f"The weights {name} are not in memory, so the model has no signature. Load them first.")
+    try:
+        stored = tensor.detach().cpu().as_subclass(torch.Tensor).contiguous()
+        try:
+            values = stored.to(torch.float32)
+        except NotImplementedError:
+            values = stored.view(torch.uint8)
+        return values.numpy().astype("<f4" if values.is_floating_point() else "u1", copy=False).reshape(-1)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"The weights {name} are a {type(tensor).__name__}, whose values cannot be read ({error}), so the model "
+            "has no signature. Give a model with weights of its own."
+        ) from error
+
+
 def hash_weights(model: Any) -> str:
     """Return the hexadecimal SHA-256 of names, shapes and values of all weights, as float32.
 
     The hash covers also the fields of the configuration that shape no weight but change a score. Examples are the
-    number of attention heads and the scale of the scores. It is computed anew each time.
+    number of attention heads and the scale of the scores. It is computed anew each time. A compiled model has the hash
+    of the model itself.
 
     Raises:
-        ValueError: If weights are not in memory.
+        ValueError: If weights are not in memory, or have no values that can be read.
     """
     digest = hashlib.sha256(_encode(model.config.signature_fields()))
-    for name, tensor in sorted(model.state_dict().items()):
-        if tensor.is_meta:
-            raise ValueError(f"The weights {name} are not in memory, so the model has no signature. Load them first.")
-        values = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy().astype("<f4", copy=False)
-        digest.update(f"\n{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(values.reshape(-1).data)
+    weights = {name.replace("_orig_mod.", ""): value for name, value in model.state_dict().items()}
+    for name in sorted(weights):
+        for part, tensor in _list_parts(name, weights[name]):
+            values = _read_values(part, tensor)
+            digest.update(f"\n{part} {tuple(tensor.shape)}\n".encode())
+            digest.update(values.data)
     return digest.hexdigest()
 
 
@@ -487,7 +485,6 @@ __all__ = [
     "CheckedPreTrainedModel",
     "check_index",
     "check_inputs",
-    "check_lengths",
     "check_size",
     "check_types",
     "check_weights",

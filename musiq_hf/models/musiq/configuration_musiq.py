@@ -13,7 +13,7 @@ These lines stand here so that all files come, and can be saved again:
 
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -22,9 +22,11 @@ import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .checks_musiq import LARGEST, check_lengths, check_native_side, check_size, check_types, reading_json, shorten
+from .checks_musiq import LARGEST, check_size, check_types, reading_json, shorten
 from .publishing_musiq import PublishedConfig
 
+LARGEST_COPY = 2**16  # patches of all resized copies: a square of 8192 pixels, cut into patches of 32
+LARGEST_LENGTH = 2**14  # pixels
 LARGEST_SCORE = 10**6  # MOS points, of any sign
 # Each deeper encoder adds one bottleneck stage of three convolutions (google-research/musiq, model/resnet.py).
 RESNET_DEPTHS = (5, 8, 11, 14)
@@ -88,6 +90,47 @@ UNREAD_FIELDS = {
 # The names of the weights tell the one, the image processor's signature the other. Without them checkpoints keep the
 # signatures that they had before these fields existed.
 UNSIGNED_FIELDS = UNREAD_FIELDS | {"patch_encoder_stages", "max_native_side"}
+
+
+def check_native_side(side: int | None, lengths: Sequence[int]) -> None:
+    """Raise a ValueError if the bound of the native picture is below a resized copy, which is the smaller scale.
+
+    Args:
+        side: Bound of the longer side, in pixels; None is none.
+        lengths: Longer sides of the resized copies, in pixels.
+    """
+    if side is not None and lengths and side < max(lengths):
+        raise ValueError(
+            f"`max_native_side` must be at least the longest of `longer_side_lengths`, got {side} and {max(lengths)}."
+        )
+
+
+def check_lengths(lengths: Sequence[int], patch_size: int) -> None:
+    """Raise a ValueError unless the longer sides of resized copies are ones that can be read.
+
+    Args:
+        lengths: Longer sides, in pixels.
+        patch_size: Side of a patch, in pixels.
+    """
+    if any(length < 1 for length in lengths):
+        raise ValueError(f"`longer_side_lengths` must be positive, in pixels, got {shorten(list(lengths))}.")
+    if len(set(lengths)) != len(lengths):
+        raise ValueError(
+            f"`longer_side_lengths` must differ from each other, got {shorten(list(lengths))}. Remove the repeated "
+            "length."
+        )
+    longest = min(LARGEST_LENGTH, math.isqrt(LARGEST_COPY) * patch_size)
+    if any(length > longest for length in lengths):
+        raise ValueError(
+            f"`longer_side_lengths` must be at most {longest} pixels with patches of {patch_size}, got "
+            f"{shorten(list(lengths))}."
+        )
+    count, most = sum((-(-length // patch_size)) ** 2 for length in lengths), (-(-longest // patch_size)) ** 2
+    if count > most:
+        raise ValueError(
+            f"`longer_side_lengths` must make copies of at most {most} patches of {patch_size} pixels in all, got "
+            f"{count} of {len(lengths)} copies. Remove some."
+        )
 
 
 @strict
@@ -379,4 +422,4 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
             raise ValueError(f"`score_range` must be (lowest, highest), got {self.score_range}.")
 
 
-__all__ = ["MusiqConfig"]
+__all__ = ["MusiqConfig", "check_lengths", "check_native_side"]

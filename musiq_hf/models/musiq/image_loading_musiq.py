@@ -201,20 +201,21 @@ def decode_image(
     return image
 
 
-def download(url: str, *, timeout: float | None = None) -> BytesIO:
+def download(url: str, *, name: str | None = None, timeout: float | None = None) -> BytesIO:
     """Download the bytes of an http(s) URL.
 
     Args:
         url: Address of the file.
+        name: Name of the picture in error messages; None takes the address.
         timeout: Seconds to wait; None waits forever.
 
     Raises:
-        ValueError: If the file cannot be downloaded; the message names the URL.
+        ValueError: If the file cannot be downloaded; the message names the picture.
     """
     try:
         response = httpx.get(url, timeout=timeout, follow_redirects=True).raise_for_status()
     except Exception as error:  # addresses that cannot be written down provoke errors of other kinds too
-        raise ValueError(f"{url}: cannot be downloaded ({error}).") from error
+        raise ValueError(f"{name or url}: cannot be downloaded ({error}).") from error
     return BytesIO(response.content)
 
 
@@ -239,6 +240,7 @@ def read_bytes(source: Any) -> bytes | None:
 def load_image(
     source: Any,
     *,
+    name: str | None = None,
     timeout: float | None = None,
     decode: Callable[..., Image.Image] = decode_image,
     upright: bool = True,
@@ -249,6 +251,7 @@ def load_image(
     Args:
         source: Path, http(s) URL, base64 text (with or without a `data:` header), bytes of a file, file opened in
             binary mode (`BytesIO`, say), or PIL image.
+        name: Name of the picture in error messages; None takes that of its file.
         timeout: Seconds to wait for a URL; None waits forever.
         decode: Function like `decode_image`, from a path or bytes, and a name for them, to a picture.
         upright: Whether to apply the EXIF orientation of a PIL image; for other sources `decode` decides that.
@@ -263,22 +266,23 @@ def load_image(
         TypeError: If `source` is something else.
     """
     if isinstance(source, Image.Image):
-        return _load_pil(source, upright=upright, check_size=check_size)
+        return _load_pil(source, name or _get_pil_name(source), upright=upright, check_size=check_size)
     if (content := read_bytes(source)) is not None:
-        return decode(BytesIO(content), _name_file(source), check_size=check_size)
+        return decode(BytesIO(content), name or _name_file(source), check_size=check_size)
     if not isinstance(source, str | os.PathLike):
         kind = type(source).__name__
         raise TypeError(f"A picture must be a path, URL, base64 text, bytes, binary file or PIL image, got {kind}.")
-    name = os.fspath(source)
-    if name.startswith(URL_PREFIXES):
-        return decode(download(name, timeout=timeout), name, check_size=check_size)
-    if os.path.isdir(name):
-        raise ValueError(f"{name}: is a directory. Pass the pictures in it, one by one or as a list.")
-    if os.path.exists(name) and not os.path.isfile(name):
-        raise ValueError(f"{name}: not a regular file.")
-    if os.path.exists(name):
-        return decode(name, name, check_size=check_size)
-    return _load_base64(name, partial(decode, check_size=check_size))
+    path = os.fspath(source)
+    shown = name or path
+    if path.startswith(URL_PREFIXES):
+        return decode(download(path, name=shown, timeout=timeout), shown, check_size=check_size)
+    if os.path.isdir(path):
+        raise ValueError(f"{shown}: is a directory. Pass the pictures in it, one by one or as a list.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{shown}: not a regular file.")
+    if os.path.exists(path):
+        return decode(path, shown, check_size=check_size)
+    return _load_base64(path, name, partial(decode, check_size=check_size))
 
 
 def _name_file(source: Any) -> str:
@@ -287,9 +291,8 @@ def _name_file(source: Any) -> str:
     return name if isinstance(name, str) else "picture in memory"
 
 
-def _load_pil(image: Any, *, upright: bool, check_size: SizeCheck) -> Image.Image:
+def _load_pil(image: Any, name: str, *, upright: bool, check_size: SizeCheck) -> Image.Image:
     """Decode a PIL image, and apply its EXIF orientation if asked to."""
-    name = _get_pil_name(image)
     with LOADING, _name_failures(name):  # Pillow opens lazily, so a damaged file shows only here
         if image.format == "EPS" and getattr(image, "tile", None):  # decoding it would start Ghostscript
             raise RefusedPictureError(f"{name}: {POSTSCRIPT}.")
@@ -316,19 +319,19 @@ def _load_whole(image: Any) -> None:
             raise
 
 
-def _load_base64(text: str, decode: Callable[..., Image.Image]) -> Image.Image:
+def _load_base64(text: str, name: str | None, decode: Callable[..., Image.Image]) -> Image.Image:
     """Decode a picture from base64 text, with or without a `data:` header."""
     has_header = text.startswith("data:image/")
     body = text.split(",", 1)[1] if has_header and "," in text else text
     try:
         content = base64.b64decode("".join(body.split()), validate=True)
-        return decode(BytesIO(content), "base64 picture")
+        return decode(BytesIO(content), name or "base64 picture")
     except LargePictureError:
         raise
     except (binascii.Error, ValueError) as error:
         if has_header:
             raise ValueError("The base64 text is not a picture. Check that it was copied whole.") from error
-        shown = text if len(text) <= 200 else text[:200] + "..."
+        shown = name or (text if len(text) <= 200 else text[:200] + "...")
         raise FileNotFoundError(f"{shown}: no such file, and neither a URL nor a base64 picture.") from None
 
 

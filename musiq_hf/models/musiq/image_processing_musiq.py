@@ -18,8 +18,8 @@ from huggingface_hub.dataclasses import validate_typed_dict
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
-from .checks_musiq import check_lengths, check_native_side, check_size, check_types, reading_json, shorten
-from .configuration_musiq import MusiqConfig
+from .checks_musiq import check_size, check_types, reading_json, shorten
+from .configuration_musiq import MusiqConfig, check_lengths, check_native_side
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
 from .patching_musiq import (
     extract_patches,
