@@ -107,7 +107,13 @@ quality: $(VENV)/.quality
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Files that every family has under its own name are copied from MUSIQ, because a published checkpoint holds its family.
 style: $(VENV)/.quality
+	for folder in $(filter-out %/musiq,$(patsubst %/family.py,%,$(wildcard musiq_hf/models/*/family.py))); do \
+		for name in checks publishing settings; do \
+			sed "s/_musiq/_$${folder##*/}/g" musiq_hf/models/musiq/$${name}_musiq.py > $$folder/$${name}_$${folder##*/}.py; \
+		done; \
+	done
 	$(BIN)/python -m musiq_hf.cli.recording
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

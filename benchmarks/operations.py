@@ -8,7 +8,7 @@ are no useful measure of work.
 
 from benchmarks.inputs import num_tokens
 from musiq_hf.models.musiq.configuration_musiq import RESNET_DEPTHS, MusiqConfig
-from musiq_hf.models.musiq.efficientnet_lite_musiq import STEM_CHANNELS, list_blocks, reached_taps
+from musiq_hf.models.musiq.patch_encoder_musiq import STEM_CHANNELS, list_blocks, reached_taps
 
 CHANNELS = 3
 STEM_KERNEL = 7

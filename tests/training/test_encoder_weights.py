@@ -155,7 +155,7 @@ def test_fine_tuning_begins_with_these_weights(blank, weights, tmp_path):
     encoder = trained.musiq.embeddings.patch_encoder.state_dict()
     expected = read_encoder_weights(trained, str(weights))
     assert expected and all(torch.equal(encoder[name], value) for name, value in expected.items())
-    assert "efficientnet_lite_musiq.py" in {path.name for path in (tmp_path / "out").iterdir()}
+    assert "patch_encoder_musiq.py" in {path.name for path in (tmp_path / "out").iterdir()}
     assert "encoder_weights lite0.pth" in (tmp_path / "out" / "README.md").read_text()
     stored = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (stored["patch_encoder"], stored["patch_encoder_stages"]) == ("efficientnet_lite0", 2)

@@ -14,7 +14,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, ResNetConfig, ViTConfig
 
 from .checks_loda import shorten
-from .settings_loda import CheckedConfig
+from .settings_loda import CheckedConfig, check_sizes
 
 # Vision Transformers with a CLS token in front, whose blocks take and return a sequence alone.
 VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
@@ -35,7 +35,6 @@ LARGEST_OF_PARTS = {
     "embedding_size": 2**16,
     "hidden_sizes": 2**16,
     "depths": 2**10,
-    "num_register_tokens": 2**10,
 }
 # Fields of a part on which no score depends.
 _NOTES = {
@@ -75,13 +74,7 @@ def make_part(name: str, value: Any, default: PreTrainedConfig) -> PreTrainedCon
         except Exception as error:  # its fields are checked by many classes, in many ways
             reason = str(error).strip().split("\n")[0]
             raise ValueError(f"`{name}` is no configuration that Transformers can read: {reason[:200]}") from error
-    for size, largest in LARGEST_OF_PARTS.items():
-        found = getattr(value, size, 1)
-        for number in found if isinstance(found, list | tuple) else (found,):
-            if not isinstance(number, int) or not 0 <= number <= largest:
-                raise ValueError(
-                    f"`{name}`: `{size}` must lie between 0 and {largest}, got {shorten(number)}. Change it."
-                )
+    check_sizes({size: getattr(value, size, None) for size in LARGEST_OF_PARTS}, LARGEST_OF_PARTS, name=f"{name}.{{}}")
     value.dtype = None  # the whole model has one type
     return value
 
@@ -188,9 +181,7 @@ class LodaConfig(CheckedConfig, PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Raise a ValueError for the first rule that the fields break."""
         self._validate_parts()
-        for name, largest in LARGEST.items():
-            if not 1 <= getattr(self, name) <= largest:
-                raise ValueError(f"`{name}` must lie between 1 and {largest}, got {shorten(getattr(self, name))}.")
+        check_sizes({name: getattr(self, name) for name in LARGEST}, LARGEST)
         if self.latent_dim % self.num_cross_attention_heads:
             raise ValueError(
                 f"`latent_dim` must be a multiple of `num_cross_attention_heads`, got {self.latent_dim} and "

@@ -20,6 +20,7 @@ from transformers.utils import TensorType
 from .checks_loda import check_types, reading_json, shorten
 from .configuration_loda import LodaConfig
 from .publishing_loda import FILE_KEYS, PublishedProcessor
+from .settings_loda import check_sizes
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LARGEST_RATIO = 100  # of the longer by the shorter side; a thinner picture would be resized to any size
@@ -98,9 +99,7 @@ class LodaImageProcessor(PublishedProcessor, BaseImageProcessor):
         self._check_settings()
 
     def _check_settings(self) -> None:
-        for name, largest in LARGEST.items():
-            if not 1 <= getattr(self, name) <= largest:
-                raise ValueError(f"`{name}` must lie between 1 and {largest}, got {shorten(getattr(self, name))}.")
+        check_sizes(vars(self), LARGEST)
         if self.shorter_side < self.crop_size:
             raise ValueError(
                 f"`shorter_side` must be at least `crop_size`, got {self.shorter_side} and {self.crop_size}."

@@ -87,6 +87,25 @@ def check_scores(config: Any) -> None:
         raise ValueError(f"`score_range` must be (lowest, highest), got {bounds}.")
 
 
+def check_sizes(sizes: Mapping[str, Any], largest: Mapping[str, int], *, name: str = "{}") -> None:
+    """Raise a ValueError unless sizes lie between 1 and their largest values; None and other names are passed over.
+
+    Args:
+        sizes: Numbers, or lists of numbers, by name.
+        largest: Largest values by name, far above every model that was trained.
+        name: Text that names a size in the message, with its own name in place of the braces.
+    """
+    for size, most in largest.items():
+        value = sizes.get(size)
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if number is None:
+                continue
+            if number < 1:
+                raise ValueError(f"`{name.format(size)}` must be at least 1, got {shorten(number)}.")
+            if number > most:
+                raise ValueError(f"`{name.format(size)}` must be at most {most}, got {shorten(number)}.")
+
+
 class CheckedConfig(PublishedConfig):
     """Base of the configurations of all families; `PreTrainedConfig` comes after it among the bases.
 
@@ -180,15 +199,15 @@ class CheckedConfig(PublishedConfig):
         Other programs write notes of their own to a config.json, also with dots, hyphens and underscores.
         """
         this: Any = cls
-        known, title = {field.name for field in fields(this)} | _SHARED_TYPES.keys(), this.model_type
+        known = {field.name for field in fields(this)} | _SHARED_TYPES.keys()
         for name in names:
             if name in known:
                 continue
             if name.startswith("__") or name in _REFUSED or hasattr(cls, name):
-                raise ValueError(f"{shorten(name)} is no field of a {title} configuration. Remove it.")
+                raise ValueError(f"{shorten(name)} is no field of a {cls.__name__}. Remove it.")
             close = get_close_matches(name, cls.own_types(), n=1, cutoff=0.9)
             if close and close[0] not in names:  # the default would be taken in its place
-                raise ValueError(f"{shorten(name)} is no field of a {title} configuration. Is it `{close[0]}`?")
+                raise ValueError(f"{shorten(name)} is no field of a {cls.__name__}. Is it `{close[0]}`?")
 
     @staticmethod
     def _check_labels(labels: Mapping[Any, str] | None, num_labels: int) -> None:
@@ -203,4 +222,4 @@ class CheckedConfig(PublishedConfig):
 
 _COMMON = (PreTrainedConfig, CheckedConfig)
 
-__all__ = ["CheckedConfig", "check_scores"]
+__all__ = ["CheckedConfig", "check_scores", "check_sizes"]

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from huggingface_hub.dataclasses import type_validator
@@ -26,22 +26,6 @@ from transformers import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel, load_state_dict
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
-# Far above every model that was trained. A damaged file names sizes that fill any memory, or take hours.
-LARGEST = {
-    "hidden_size": 2**16,
-    "num_hidden_layers": 2**10,
-    "num_attention_heads": 2**10,
-    "intermediate_size": 2**18,
-    "patch_encoder_width": 2**12,
-    "patch_encoder_groups": 2**12,
-    "patch_encoder_stages": 7,  # those of the published networks
-    "patch_size": 2**10,
-    "hash_grid_size": 2**10,
-    "max_native_patches": 2**20,
-    "max_native_side": 2**20,
-    "pre_logits_size": 2**16,
-    "num_labels": 2**17,
-}
 _NAMES = {
     int: "a whole number",
     float: "a number",
@@ -92,14 +76,6 @@ def check_types(values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
             raise ValueError(f"`{name}` must be {_describe(kind)}, got {shorten(value)}.") from error
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"`{name}` must be finite, got {value}.")
-
-
-def check_size(name: str, value: int) -> None:
-    """Raise a ValueError unless a size lies between 1 and its entry in `LARGEST`."""
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {shorten(value)}.")
-    if value > LARGEST[name]:
-        raise ValueError(f"`{name}` must be at most {LARGEST[name]}, got {shorten(value)}.")
 
 
 @contextmanager
@@ -326,69 +302,6 @@ def identify_scores(
     }
 
 
-def check_inputs(
-    config: Any,
-    pixel_values: torch.Tensor | None,
-    spatial_position_ids: torch.Tensor | None,
-    scale_position_ids: torch.Tensor | None,
-) -> None:
-    """Raise a ValueError if tensors are not what a processor with the layout of a configuration makes."""
-    expected = 3 * config.patch_size**2
-    if pixel_values is None:
-        raise ValueError("`pixel_values` is required: pass the output of `MusiqImageProcessor`.")
-    length = pixel_values.shape[-1] if pixel_values.dim() == 3 else 0
-    side = math.isqrt(length // 3)
-    if side != config.patch_size and 0 < length == 3 * side**2:
-        _refuse_layout("`pixel_values`", f"are patches of {side} pixels", f"reads patches of {config.patch_size}")
-    if length != expected:
-        raise ValueError(
-            f"`pixel_values` must have shape (batch_size, sequence_length, {expected}), got "
-            f"{tuple(pixel_values.shape)}. Did you skip `MusiqImageProcessor`?"
-        )
-    needed = {
-        "spatial_position_ids": (spatial_position_ids, config.spatial_embedding != "none"),
-        "scale_position_ids": (scale_position_ids, config.use_scale_embedding),
-    }
-    for name, (ids, is_needed) in needed.items():
-        if is_needed and (ids is None or ids.shape != pixel_values.shape[:2]):
-            got, wanted = None if ids is None else tuple(ids.shape), tuple(pixel_values.shape[:2])
-            raise ValueError(
-                f"`{name}` is required by this configuration, with shape {wanted}, got {got}. "
-                "Pass all that the processor returns."
-            )
-    _check_positions(config, *(ids if is_needed else None for ids, is_needed in needed.values()))
-
-
-def _check_positions(config: Any, spatial: torch.Tensor | None, scales: torch.Tensor | None) -> None:
-    """Raise a ValueError if positions are those of another layout; where values are not known, nothing is checked.
-
-    Every picture has patches of every scale, so fewer scales than the model's are another layout too.
-    """
-    parts: tuple[tuple[Any, str, str, int, int], ...] = (
-        (spatial, "spatial_position_ids", "positions", config.num_spatial_positions, 0),
-        (scales, "scale_position_ids", "scales", config.num_scales, config.num_scales - 1),
-    )
-    known = [part for part in parts if part[0] is not None and part[0].numel() and not part[0].is_meta]
-    if not known or torch.compiler.is_compiling() or _is_captured(known[0][0]):
-        return
-    largest = torch.stack([ids.amax() for ids, *_ in known]).tolist()  # one wait for a GPU
-    for (_, name, kind, count, least), found in zip(known, largest, strict=True):
-        if not least <= found < count:
-            _refuse_layout(f"`{name}`", f"go up to {found}", f"has {count} {kind}, 0 to {count - 1}")
-
-
-def _is_captured(tensor: Any) -> bool:
-    """Return whether work on a tensor is only recorded, in a CUDA graph."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
-def _refuse_layout(name: str, given: str, wanted: str) -> NoReturn:
-    raise ValueError(
-        f"Model and image processor have different layouts: {name} {given}, but the model {wanted}. Build the "
-        "processor with `MusiqImageProcessor.from_config(model.config)`."
-    )
-
-
 @contextmanager
 def _without_bar() -> Iterator[None]:
     """Hide bars of progress for a moment: of files that are here, weights are read in less than a second."""
@@ -481,11 +394,8 @@ class CheckedPreTrainedModel(PreTrainedModel):
 
 
 __all__ = [
-    "LARGEST",
     "CheckedPreTrainedModel",
     "check_index",
-    "check_inputs",
-    "check_size",
     "check_types",
     "check_weights",
     "hash_preprocessing",

@@ -12,72 +12,38 @@ These lines stand here so that all files come, and can be saved again:
 """
 
 import math
-import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
-from difflib import get_close_matches
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
-import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .checks_musiq import LARGEST, check_size, check_types, reading_json, shorten
-from .publishing_musiq import PublishedConfig
+from .checks_musiq import shorten
+from .settings_musiq import CheckedConfig, check_sizes
 
+# Far above every model that was trained. A damaged file names sizes that fill any memory, or take hours.
+LARGEST = {
+    "hidden_size": 2**16,
+    "num_hidden_layers": 2**10,
+    "num_attention_heads": 2**10,
+    "intermediate_size": 2**18,
+    "patch_encoder_width": 2**12,
+    "patch_encoder_groups": 2**12,
+    "patch_encoder_stages": 7,  # those of the published networks
+    "patch_size": 2**10,
+    "hash_grid_size": 2**10,
+    "max_native_patches": 2**20,
+    "max_native_side": 2**20,
+    "pre_logits_size": 2**16,
+}
 LARGEST_COPY = 2**16  # patches of all resized copies: a square of 8192 pixels, cut into patches of 32
 LARGEST_LENGTH = 2**14  # pixels
-LARGEST_SCORE = 10**6  # MOS points, of any sign
 # Each deeper encoder adds one bottleneck stage of three convolutions (google-research/musiq, model/resnet.py).
 RESNET_DEPTHS = (5, 8, 11, 14)
 EFFICIENTNET = "efficientnet_lite"  # names of these patch encoders begin so
 EFFICIENTNET_STAGES = 7
 # Fields that only "resnet" and "conv" read, with their defaults.
 RESNET_FIELDS = {"patch_encoder_depth": 5, "patch_encoder_width": 64, "patch_encoder_groups": 32}
-_DTYPES = Literal["float32", "float16", "bfloat16", "float64"]
-# Types of the fields of a config.json that are not MUSIQ's own.
-_SHARED_TYPES = {
-    "model_type": Literal["musiq"],
-    "architectures": list[str] | None,
-    "transformers_version": str | None,
-    "dtype": _DTYPES | torch.dtype | None,
-    "torch_dtype": _DTYPES | torch.dtype | None,
-    "num_labels": int,
-    "id2label": dict[str, str] | dict[int, str] | None,
-    "label2id": dict[str, int] | dict[str, str] | None,
-    "problem_type": Literal["regression", "single_label_classification", "multi_label_classification"] | None,
-    "output_attentions": bool | None,
-    "output_hidden_states": bool | None,
-    "return_dict": bool | None,
-    "chunk_size_feed_forward": int,
-    "is_encoder_decoder": bool,
-    "attn_implementation": str | None,
-    "experts_implementation": str | None,
-    "name_or_path": str,
-    "auto_map": dict[str, str | list[str | None]],
-    "custom_pipelines": dict[str, dict[str, Any]],
-    "_name_or_path": str | None,
-    "_commit_hash": str | None,
-    "_attn_implementation_autoset": bool,
-}
-# Names that Transformers reads from any configuration; they would change the model behind its fields.
-_REFUSED = {
-    "self",
-    "layer_types",
-    "mtp_layer_types",
-    "quantization_config",
-    "rope_parameters",
-    "rope_scaling",
-    "transformers_weights",
-    "_attn_implementation",
-    "_attn_implementation_internal",
-    "_experts_implementation",
-    "_experts_implementation_internal",
-    "_heterogeneity_spec",
-    "_is_quantized",
-    "_output_attentions",
-    "_post_init_done",
-}
 # Fields that a model in evaluation mode does not read.
 UNREAD_FIELDS = {
     "model_type",
@@ -134,7 +100,7 @@ def check_lengths(lengths: Sequence[int], patch_size: int) -> None:
 
 
 @strict
-class MusiqConfig(PublishedConfig, PreTrainedConfig):
+class MusiqConfig(CheckedConfig, PreTrainedConfig):
     """Configuration of a MUSIQ model; the defaults give the published three-scale model with one label.
 
     Args:
@@ -204,90 +170,25 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
     score_range: list[float | int] | tuple[float | int, ...] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.id2label is None:
-            kwargs.setdefault("num_labels", 1)
-        # A registered class needs neither of these, and a checkpoint that keeps them would demand
-        # `trust_remote_code` although the package is installed. Remote code lives in `transformers_modules`.
-        if not __name__.startswith("transformers_modules"):
-            kwargs.pop("auto_map", None)
-            kwargs.pop("custom_pipelines", None)
         self.longer_side_lengths = sorted(self.longer_side_lengths)
-        if self.score_range is not None:
-            self.score_range = list(self.score_range)
         super().__post_init__(**kwargs)
-        if self.architectures is None:  # type: ignore[has-type]
-            # An Auto class that can choose between several classes crashes on None.
-            self.architectures = ["MusiqForImageQualityAssessment"]
-        if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
-            # Otherwise the image-classification pipeline of Transformers puts a sigmoid on the MOS.
-            self.problem_type = "regression"
-        # `@strict` validates too, but its error is no ValueError and hides our sentence.
-        self.validate_architecture()
 
     @classmethod
-    def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read the fields of a checkpoint, as the base class does.
-
-        Raises:
-            ValueError: If config.json holds no object.
-            OSError: If there is no such file, or it is no JSON.
-        """
-        with reading_json(pretrained_model_name_or_path):
-            values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-            return values | {}, rest  # a TypeError for anything but an object
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "MusiqConfig":
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
         """Make a configuration from a dictionary, as the base class does.
 
-        The base class sets overrides only after the fields have been checked and sorted. Here they come before. Sizes
-        of the patch encoder in the dictionary are left out if another `patch_encoder` in `kwargs` does not read them.
+        Sizes of the patch encoder in the dictionary are left out if another `patch_encoder` in `kwargs` does not read
+        them.
 
         Raises:
             ValueError: If a value has a wrong type or size, fields contradict each other, or a name is none that a
                 configuration may have.
         """
-        names = {field.name for field in fields(cls)}
-        overrides = {name: value for name, value in kwargs.items() if name in names}
-        if "patch_encoder" in overrides:
-            uses_efficientnet = str(overrides["patch_encoder"]).startswith(EFFICIENTNET)
+        if "patch_encoder" in kwargs:
+            uses_efficientnet = str(kwargs["patch_encoder"]).startswith(EFFICIENTNET)
             unread = RESNET_FIELDS.keys() if uses_efficientnet else {"patch_encoder_stages"}
             config_dict = {name: value for name, value in config_dict.items() if name not in unread}
-        rest = {name: value for name, value in kwargs.items() if name not in names}
-        given = config_dict | overrides
-        values = {name: value for name, value in given.items() if value is not None or name not in _REFUSED}
-        cls._check_names(values)
-        check_types(values, _SHARED_TYPES | MusiqConfig.__annotations__)
-        labels = values.get("id2label")
-        cls._check_labels(labels, values.get("num_labels", 1 if labels is None else len(labels)))
-        return super().from_dict(values, **rest)
-
-    @classmethod
-    def _check_names(cls, names: Collection[str]) -> None:
-        """Raise a ValueError for a name that is a method, changes a model behind its fields, or is misspelt.
-
-        Other programs write notes of their own to a config.json, also with dots, hyphens and underscores.
-        """
-        known = {field.name for field in fields(cls)} | _SHARED_TYPES.keys()
-        for name in names:
-            if name in known:
-                continue
-            if name.startswith("__") or name in _REFUSED or hasattr(cls, name):
-                raise ValueError(f"{shorten(name)} is no field of a MUSIQ configuration. Remove it.")
-            close = get_close_matches(name, MusiqConfig.__annotations__, n=1, cutoff=0.9)
-            if close and close[0] not in names:  # the default would be taken in its place
-                raise ValueError(f"{shorten(name)} is no field of a MUSIQ configuration. Is it `{close[0]}`?")
-
-    @staticmethod
-    def _check_labels(labels: Mapping[Any, str] | None, num_labels: int) -> None:
-        """Raise a ValueError unless the labels of a file are numbered from 0, as many as it says."""
-        check_size("num_labels", num_labels)
-        if labels is not None and {str(label) for label in labels} != set(map(str, range(num_labels))):
-            raise ValueError(
-                f"`id2label` must number its labels from 0 to {num_labels - 1}, got {shorten(list(labels))}."
-            )
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def num_scales(self) -> int:
@@ -345,12 +246,10 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
                 "bounded. Set `max_native_patches` (the paper trains with 512)."
             )
         self._validate_patch_encoder()
-        self._validate_scores()
+        super().validate_architecture()
 
     def _validate_sizes(self) -> None:
-        for name in LARGEST:
-            if getattr(self, name) is not None:
-                check_size(name, getattr(self, name))
+        check_sizes({name: getattr(self, name) for name in LARGEST}, LARGEST)
         check_lengths(self.longer_side_lengths, self.patch_size)
         if self.layer_norm_eps == 0:
             raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
@@ -390,36 +289,6 @@ class MusiqConfig(PublishedConfig, PreTrainedConfig):
                     f'`{name}={getattr(self, name)}` has no effect on `patch_encoder="{self.patch_encoder}"`, whose '
                     "sizes are published. Leave it out."
                 )
-
-    @property
-    def answer_range(self) -> tuple[float, float] | None:
-        """Lowest and highest score in MOS points; None if it is not noted.
-
-        A distribution has the range of its score values; for one label it is `score_range`.
-        """
-        if self.num_labels > 1:
-            return 1, self.num_labels
-        return None if self.score_range is None else (self.score_range[0], self.score_range[1])
-
-    def _validate_scores(self) -> None:
-        numbers = (self.score_offset, self.score_scale, *(self.score_range or ()))
-        if not all(math.isfinite(number) for number in numbers):
-            raise ValueError(f"`score_offset`, `score_scale` and `score_range` must be finite, got {numbers}.")
-        if any(abs(number) > LARGEST_SCORE for number in numbers):
-            raise ValueError(
-                f"`score_offset`, `score_scale` and `score_range` must be at most {LARGEST_SCORE:,}, got "
-                f"{shorten(numbers)}."
-            )
-        if self.score_scale == 0:
-            raise ValueError("`score_scale` must not be 0: every picture would get the same score.")
-        if self.num_labels != 1 and (self.score_offset != 0 or self.score_scale != 1):
-            raise ValueError(
-                "`score_offset` and `score_scale` belong to models with one label; a score distribution over 1..n has "
-                f"its own scale. Remove them, got {self.score_offset} and {self.score_scale} with {self.num_labels} "
-                "labels."
-            )
-        if self.score_range is not None and (len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]):
-            raise ValueError(f"`score_range` must be (lowest, highest), got {self.score_range}.")
 
 
 __all__ = ["MusiqConfig", "check_lengths", "check_native_side"]

@@ -18,8 +18,8 @@ from huggingface_hub.dataclasses import validate_typed_dict
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
-from .checks_musiq import check_size, check_types, reading_json, shorten
-from .configuration_musiq import MusiqConfig, check_lengths, check_native_side
+from .checks_musiq import check_types, reading_json, shorten
+from .configuration_musiq import LARGEST, MusiqConfig, check_lengths, check_native_side
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
 from .patching_musiq import (
     extract_patches,
@@ -32,6 +32,7 @@ from .patching_musiq import (
     write_patches,
 )
 from .publishing_musiq import FILE_KEYS, PublishedProcessor
+from .settings_musiq import check_sizes
 
 # Fields that `MusiqConfig` has too; a model and its processor must agree on them.
 SHARED_FIELDS = (
@@ -292,9 +293,7 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
         return kwargs
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
-        for name in ("patch_size", "hash_grid_size", "max_native_patches", "max_native_side"):
-            if kwargs[name] is not None:
-                check_size(name, kwargs[name])
+        check_sizes(kwargs, LARGEST)
         lengths = kwargs["longer_side_lengths"]
         check_lengths(lengths, kwargs["patch_size"])
         if not lengths and not kwargs["use_native_resolution"]:

@@ -19,14 +19,20 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .checks_musiq import CheckedPreTrainedModel, check_inputs
+from .checks_musiq import CheckedPreTrainedModel
 from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
 from .cpu_kernels_musiq import MusiqLinear, as_input, choose_size, keep_freed_memory, needs_one_graph
-from .efficientnet_lite_musiq import MusiqConvolution, MusiqEfficientNetLite
 from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer, MusiqPacking, can_pack, pack_groups
 from .losses_musiq import emd_loss, l1_loss
-from .patch_encoder_musiq import NUM_CHANNELS, MusiqPatchEncoder, MusiqStdConv2d, exact_convolutions
-from .patching_musiq import sinusoid_table
+from .patch_encoder_musiq import (
+    NUM_CHANNELS,
+    MusiqConvolution,
+    MusiqEfficientNetLite,
+    MusiqPatchEncoder,
+    MusiqStdConv2d,
+    exact_convolutions,
+)
+from .patching_musiq import check_inputs, sinusoid_table
 from .publishing_musiq import PublishedModel
 
 # Number of patches that are embedded at a time when no gradient is needed, by device.

@@ -9,7 +9,9 @@ scale the kernel has a radius of 1.5 source pixels and a standard deviation of h
 and a resize to the same size still filters. Scores depend on both, so both are kept.
 """
 
+import math
 from functools import lru_cache
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -324,3 +326,66 @@ def sinusoid_table(num_positions: int, hidden_size: int, *, device: torch.device
     rates = 10000.0 ** (-2.0 * (columns // 2) / hidden_size)
     angles = torch.arange(num_positions, dtype=torch.float32, device=device)[:, None] * rates
     return torch.where(columns % 2 == 0, angles.sin(), angles.cos())
+
+
+def check_inputs(
+    config: Any,
+    pixel_values: torch.Tensor | None,
+    spatial_position_ids: torch.Tensor | None,
+    scale_position_ids: torch.Tensor | None,
+) -> None:
+    """Raise a ValueError if tensors are not what a processor with the layout of a configuration makes."""
+    expected = 3 * config.patch_size**2
+    if pixel_values is None:
+        raise ValueError("`pixel_values` is required: pass the output of `MusiqImageProcessor`.")
+    length = pixel_values.shape[-1] if pixel_values.dim() == 3 else 0
+    side = math.isqrt(length // 3)
+    if side != config.patch_size and 0 < length == 3 * side**2:
+        _refuse_layout("`pixel_values`", f"are patches of {side} pixels", f"reads patches of {config.patch_size}")
+    if length != expected:
+        raise ValueError(
+            f"`pixel_values` must have shape (batch_size, sequence_length, {expected}), got "
+            f"{tuple(pixel_values.shape)}. Did you skip `MusiqImageProcessor`?"
+        )
+    needed = {
+        "spatial_position_ids": (spatial_position_ids, config.spatial_embedding != "none"),
+        "scale_position_ids": (scale_position_ids, config.use_scale_embedding),
+    }
+    for name, (ids, is_needed) in needed.items():
+        if is_needed and (ids is None or ids.shape != pixel_values.shape[:2]):
+            got, wanted = None if ids is None else tuple(ids.shape), tuple(pixel_values.shape[:2])
+            raise ValueError(
+                f"`{name}` is required by this configuration, with shape {wanted}, got {got}. "
+                "Pass all that the processor returns."
+            )
+    _check_positions(config, *(ids if is_needed else None for ids, is_needed in needed.values()))
+
+
+def _check_positions(config: Any, spatial: torch.Tensor | None, scales: torch.Tensor | None) -> None:
+    """Raise a ValueError if positions are those of another layout; where values are not known, nothing is checked.
+
+    Every picture has patches of every scale, so fewer scales than the model's are another layout too.
+    """
+    parts: tuple[tuple[Any, str, str, int, int], ...] = (
+        (spatial, "spatial_position_ids", "positions", config.num_spatial_positions, 0),
+        (scales, "scale_position_ids", "scales", config.num_scales, config.num_scales - 1),
+    )
+    known = [part for part in parts if part[0] is not None and part[0].numel() and not part[0].is_meta]
+    if not known or torch.compiler.is_compiling() or _is_captured(known[0][0]):
+        return
+    largest = torch.stack([ids.amax() for ids, *_ in known]).tolist()  # one wait for a GPU
+    for (_, name, kind, count, least), found in zip(known, largest, strict=True):
+        if not least <= found < count:
+            _refuse_layout(f"`{name}`", f"go up to {found}", f"has {count} {kind}, 0 to {count - 1}")
+
+
+def _is_captured(tensor: Any) -> bool:
+    """Return whether work on a tensor is only recorded, in a CUDA graph."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _refuse_layout(name: str, given: str, wanted: str) -> NoReturn:
+    raise ValueError(
+        f"Model and image processor have different layouts: {name} {given}, but the model {wanted}. Build the "
+        "processor with `MusiqImageProcessor.from_config(model.config)`."
+    )

@@ -70,11 +70,14 @@ def test_all_interactions_are_signed_as_none_are():
         ({"vit_config": {"model_type": "swin"}}, "first token is CLS, got 'swin'"),
         ({"vit_config": {"model_type": "no such"}}, "`vit_config` is no configuration"),
         ({"vit_config": {}}, "`vit_config` is no configuration"),
-        ({"vit_config": {"model_type": "vit", "image_size": 10**9}}, "`image_size` must lie between"),
+        ({"vit_config": {"model_type": "vit", "image_size": 10**9}}, "`vit_config.image_size` must be at most"),
         ({"vit_config": {"model_type": "vit", "image_size": [224, 192]}}, "must be one number"),
         ({"cnn_config": {"model_type": "bert"}}, "`out_features`"),
-        ({"cnn_config": {"model_type": "resnet", "hidden_sizes": [10**9] * 4}}, "`hidden_sizes` must lie between"),
-        ({"token_grid_size": 0}, "`token_grid_size` must lie between 1"),
+        (
+            {"cnn_config": {"model_type": "resnet", "hidden_sizes": [10**9] * 4}},
+            "`cnn_config.hidden_sizes` must be",
+        ),
+        ({"token_grid_size": 0}, "`token_grid_size` must be at least 1"),
         ({"head_dropout_prob": 1}, "`head_dropout_prob` must lie"),
         ({"score_scale": 0}, "must not be 0"),
         ({"score_range": [5, 1]}, "must be .lowest, highest."),
@@ -90,7 +93,7 @@ def test_fields_that_contradict_each_other_are_refused(fields, message):
     [
         ({"latent_dims": 8}, "Is it `latent_dim`"),
         ({"latent_dim": "8"}, "`latent_dim` must be a whole number, got '8'"),
-        ({"rope_scaling": {}}, "no field of a loda configuration"),
+        ({"rope_scaling": {}}, "no field of a LodaConfig"),
         ({"model_type": "musiq"}, "`model_type` must be 'loda'"),
     ],
 )

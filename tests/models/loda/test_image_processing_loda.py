@@ -73,7 +73,7 @@ def test_pictures_of_all_kinds_give_one_feature():
     ("settings", "message"),
     [
         ({"shorter_side": 100}, "at least `crop_size`, got 100 and 224"),
-        ({"num_crops": 0}, "`num_crops` must lie between 1"),
+        ({"num_crops": 0}, "`num_crops` must be at least 1"),
         ({"image_std": [1, 1, 0]}, "`image_std` must be positive"),
         ({"image_mean": [1.0, 2.0]}, "`image_mean` must be three"),
     ],

@@ -7,9 +7,9 @@ from efficientnet_golden import golden_outputs, patches, published_state
 from torch.nn import functional as F
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.models.musiq import efficientnet_lite_musiq, modeling_musiq
+from musiq_hf.models.musiq import modeling_musiq, patch_encoder_musiq
 from musiq_hf.models.musiq.configuration_musiq import RESNET_FIELDS
-from musiq_hf.models.musiq.efficientnet_lite_musiq import FACTORS, MusiqConvolution, MusiqEfficientNetLite
+from musiq_hf.models.musiq.patch_encoder_musiq import FACTORS, MusiqConvolution, MusiqEfficientNetLite
 from musiq_hf.training.encoder_weights import convert_encoder_weights
 
 GOLDEN = golden_outputs()
@@ -45,7 +45,7 @@ def test_features_are_those_of_the_published_code(network, side, stages):
 
 def test_pixels_are_those_of_the_published_network():
     values = torch.arange(256, dtype=torch.float64)
-    scale, shift = efficientnet_lite_musiq.PIXEL_SCALE, efficientnet_lite_musiq.PIXEL_SHIFT
+    scale, shift = patch_encoder_musiq.PIXEL_SCALE, patch_encoder_musiq.PIXEL_SHIFT
     torch.testing.assert_close((values / 127.5 - 1) * scale + shift, (values - 127) / 128, atol=1e-15, rtol=0)
 
 
@@ -53,7 +53,7 @@ def test_each_patch_is_encoded_on_its_own_however_many_are_read_at_a_time(encode
     inputs = torch.rand(7, 32 * 32 * 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         together = encoder(inputs)
-        monkeypatch.setattr(efficientnet_lite_musiq, "CACHE_BYTES", 1)
+        monkeypatch.setattr(patch_encoder_musiq, "CACHE_BYTES", 1)
         torch.testing.assert_close(encoder(inputs), together, atol=1e-5, rtol=1e-5)
         alone = torch.cat([encoder(patch[None]) for patch in inputs])
         assert encoder(inputs[:0]).shape == (0, encoder.output_size)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules that the configurations of all families obey: names and types of fields, labels, and the unit of the scores.
+
+Each mistake in a config.json is one sentence.
+"""
+
+import math
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, Literal, Self
+
+import torch
+from transformers import PreTrainedConfig
+
+from .checks_musiq import check_types, reading_json, shorten
+from .publishing_musiq import PublishedConfig
+
+LARGEST_SCORE = 10**6  # MOS points, of any sign
+MOST_LABELS = 2**17  # far above every model that was trained
+_DTYPES = Literal["float32", "float16", "bfloat16", "float64"]
+# Types of the fields of a config.json that belong to no family.
+_SHARED_TYPES = {
+    "model_type": str,
+    "architectures": list[str] | None,
+    "transformers_version": str | None,
+    "dtype": _DTYPES | torch.dtype | None,
+    "torch_dtype": _DTYPES | torch.dtype | None,
+    "num_labels": int,
+    "id2label": dict[str, str] | dict[int, str] | None,
+    "label2id": dict[str, int] | dict[str, str] | None,
+    "problem_type": Literal["regression", "single_label_classification", "multi_label_classification"] | None,
+    "output_attentions": bool | None,
+    "output_hidden_states": bool | None,
+    "return_dict": bool | None,
+    "chunk_size_feed_forward": int,
+    "is_encoder_decoder": bool,
+    "attn_implementation": str | None,
+    "experts_implementation": str | None,
+    "name_or_path": str,
+    "auto_map": dict[str, str | list[str | None]],
+    "custom_pipelines": dict[str, dict[str, Any]],
+    "_name_or_path": str | None,
+    "_commit_hash": str | None,
+    "_attn_implementation_autoset": bool,
+}
+# Names that Transformers reads from any configuration; they would change the model behind its fields.
+_REFUSED = {
+    "self",
+    "layer_types",
+    "mtp_layer_types",
+    "quantization_config",
+    "rope_parameters",
+    "rope_scaling",
+    "transformers_weights",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "_experts_implementation",
+    "_experts_implementation_internal",
+    "_heterogeneity_spec",
+    "_is_quantized",
+    "_output_attentions",
+    "_post_init_done",
+}
+
+
+def check_scores(config: Any) -> None:
+    """Raise a ValueError if offset, scale and range of the scores contradict each other, or are no usable numbers."""
+    offset, scale, bounds = config.score_offset, config.score_scale, config.score_range
+    numbers = (offset, scale, *(bounds or ()))
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"`score_offset`, `score_scale` and `score_range` must be finite, got {numbers}.")
+    if any(abs(number) > LARGEST_SCORE for number in numbers):
+        raise ValueError(
+            f"`score_offset`, `score_scale` and `score_range` must be at most {LARGEST_SCORE:,}, got "
+            f"{shorten(numbers)}."
+        )
+    if scale == 0:
+        raise ValueError("`score_scale` must not be 0: every picture would get the same score.")
+    if config.num_labels != 1 and (offset != 0 or scale != 1):
+        raise ValueError(
+            "`score_offset` and `score_scale` belong to models with one label; a score distribution over 1..n has its "
+            f"own scale. Remove them, got {offset} and {scale} with {config.num_labels} labels."
+        )
+    if bounds is not None and (len(bounds) != 2 or bounds[0] >= bounds[1]):
+        raise ValueError(f"`score_range` must be (lowest, highest), got {bounds}.")
+
+
+def check_sizes(sizes: Mapping[str, Any], largest: Mapping[str, int], *, name: str = "{}") -> None:
+    """Raise a ValueError unless sizes lie between 1 and their largest values; None and other names are passed over.
+
+    Args:
+        sizes: Numbers, or lists of numbers, by name.
+        largest: Largest values by name, far above every model that was trained.
+        name: Text that names a size in the message, with its own name in place of the braces.
+    """
+    for size, most in largest.items():
+        value = sizes.get(size)
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if number is None:
+                continue
+            if number < 1:
+                raise ValueError(f"`{name.format(size)}` must be at least 1, got {shorten(number)}.")
+            if number > most:
+                raise ValueError(f"`{name.format(size)}` must be at most {most}, got {shorten(number)}.")
+
+
+class CheckedConfig(PublishedConfig):
+    """Base of the configurations of all families; `PreTrainedConfig` comes after it among the bases.
+
+    A family adds its fields, among them `score_offset`, `score_scale` and `score_range`, and `validate_architecture`.
+    """
+
+    score_range: Sequence[float | int] | None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        this: Any = self
+        if this.id2label is None:
+            kwargs.setdefault("num_labels", 1)
+        # A registered class needs neither of these, and a checkpoint that keeps them would demand
+        # `trust_remote_code` although the package is installed. Remote code lives in `transformers_modules`.
+        if not __name__.startswith("transformers_modules"):
+            kwargs.pop("auto_map", None)
+            kwargs.pop("custom_pipelines", None)
+        if self.score_range is not None:
+            self.score_range = list(self.score_range)
+        super().__post_init__(**kwargs)  # type: ignore[misc]
+        if this.architectures is None:
+            # An Auto class that can choose between several classes crashes on None.
+            this.architectures = [f"{type(self).__name__.removesuffix('Config')}ForImageQualityAssessment"]
+        if this.num_labels == 1 and this.problem_type is None:
+            # Otherwise the image-classification pipeline of Transformers puts a sigmoid on the MOS.
+            this.problem_type = "regression"
+        # `@strict` validates too, but its error is no ValueError and hides our sentence.
+        self.validate_architecture()
+
+    def validate_architecture(self) -> None:
+        """Raise a ValueError for the first rule that the fields break."""
+        check_scores(self)
+
+    @property
+    def answer_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score in MOS points; None if it is not noted.
+
+        A distribution has the range of its score values; for one label it is `score_range`.
+        """
+        this: Any = self
+        if this.num_labels > 1:
+            return 1, this.num_labels
+        return None if self.score_range is None else (self.score_range[0], self.score_range[1])
+
+    @classmethod
+    def own_types(cls) -> dict[str, Any]:
+        """Return the types of the fields of the family by name, without those of all configurations."""
+        kinds = [kind for kind in reversed(cls.mro()) if issubclass(kind, PreTrainedConfig) and kind not in _COMMON]
+        return {name: kind for owner in kinds for name, kind in vars(owner).get("__annotations__", {}).items()}
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the fields of a checkpoint, as the base class does.
+
+        Raises:
+            ValueError: If config.json holds no object.
+            OSError: If there is no such file, or it is no JSON.
+        """
+        base: Any = super()
+        with reading_json(pretrained_model_name_or_path):
+            values, rest = base.get_config_dict(pretrained_model_name_or_path, **kwargs)
+            return values | {}, rest  # a TypeError for anything but an object
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Make a configuration from a dictionary, as the base class does.
+
+        The base class sets overrides only after the fields have been checked and sorted. Here they come before.
+
+        Raises:
+            ValueError: If a value has a wrong type or size, fields contradict each other, or a name is none that a
+                configuration may have.
+        """
+        base, this = super(), cls  # type: Any, Any
+        names = {field.name for field in fields(this)}
+        given = config_dict | {name: value for name, value in kwargs.items() if name in names}
+        rest = {name: value for name, value in kwargs.items() if name not in names}
+        values = {name: value for name, value in given.items() if value is not None or name not in _REFUSED}
+        cls._check_names(values)
+        check_types(values, _SHARED_TYPES | {"model_type": Literal[this.model_type]} | cls.own_types())
+        labels = values.get("id2label")
+        cls._check_labels(labels, values.get("num_labels", 1 if labels is None else len(labels)))
+        return base.from_dict(values, **rest)
+
+    @classmethod
+    def _check_names(cls, names: Collection[str]) -> None:
+        """Raise a ValueError for a name that is a method, changes a model behind its fields, or is misspelt.
+
+        Other programs write notes of their own to a config.json, also with dots, hyphens and underscores.
+        """
+        this: Any = cls
+        known = {field.name for field in fields(this)} | _SHARED_TYPES.keys()
+        for name in names:
+            if name in known:
+                continue
+            if name.startswith("__") or name in _REFUSED or hasattr(cls, name):
+                raise ValueError(f"{shorten(name)} is no field of a {cls.__name__}. Remove it.")
+            close = get_close_matches(name, cls.own_types(), n=1, cutoff=0.9)
+            if close and close[0] not in names:  # the default would be taken in its place
+                raise ValueError(f"{shorten(name)} is no field of a {cls.__name__}. Is it `{close[0]}`?")
+
+    @staticmethod
+    def _check_labels(labels: Mapping[Any, str] | None, num_labels: int) -> None:
+        """Raise a ValueError unless the labels of a file are numbered from 0, as many as it says."""
+        if not 1 <= num_labels <= MOST_LABELS:
+            raise ValueError(f"`num_labels` must lie between 1 and {MOST_LABELS}, got {shorten(num_labels)}.")
+        if labels is not None and {str(label) for label in labels} != set(map(str, range(num_labels))):
+            raise ValueError(
+                f"`id2label` must number its labels from 0 to {num_labels - 1}, got {shorten(list(labels))}."
+            )
+
+
+_COMMON = (PreTrainedConfig, CheckedConfig)
+
+__all__ = ["CheckedConfig", "check_scores", "check_sizes"]
