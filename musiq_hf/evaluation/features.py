@@ -48,7 +48,7 @@ def relative_log_amplitude(maps: torch.Tensor) -> Curve:
     mean = amplitudes.flatten(0, -3).mean(dim=0) if maps.dim() > 2 else amplitudes
     shorter = min(mean.shape)
     frequencies = 2 * torch.arange(shorter // 2 + 1, dtype=torch.float64) / shorter
-    rows, cols = ((frequencies * side / 2).round().long().clamp(max=side // 2) for side in mean.shape)
+    rows, cols = ((frequencies * side / 2).round().long() for side in mean.shape)
     return frequencies, mean[rows, cols] - mean[0, 0]
 
 

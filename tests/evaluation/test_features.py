@@ -87,6 +87,11 @@ def test_a_longer_side_is_read_at_the_nearest_frequency():
     # Of 10 columns, half of pi lies between the second frequency and the third; ties go to the even one.
     np.testing.assert_allclose(amplitudes, [0, logs[1, 2] - logs[0, 0], logs[2, 5] - logs[0, 0]])
     np.testing.assert_allclose(relative_log_amplitude(maps.mT)[1], amplitudes)
+    # An odd side has no frequency pi: those next to it on both sides have one amplitude.
+    odd = relative_log_amplitude(maps[..., :7])[1]
+    logs = np.log(np.abs(np.fft.fft2(maps[..., :7].numpy())) + FLOOR).mean(axis=(0, 1))
+    np.testing.assert_allclose(odd[-1], logs[2, 3] - logs[0, 0])
+    np.testing.assert_allclose(odd[-1], logs[2, 4] - logs[0, 0])
 
 
 def test_maps_of_half_precision_and_with_a_gradient_are_read():
