@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Explanations of a score: quality map, attention, curves, and a report of them."""
+"""Explanations of a score: quality map, attention, curves, frequencies, and a report of them."""
 
 from .curves import plot_aspect_ratios, plot_degradations
-from .figures import QualityMap, plot_quality_map
+from .figures import QualityMap, plot_log_amplitudes, plot_quality_map
 from .musiq import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid, quality_map
 from .report import make_report
 
@@ -14,6 +14,7 @@ __all__ = [
     "plot_attention",
     "plot_degradations",
     "plot_hash_similarity",
+    "plot_log_amplitudes",
     "plot_pyramid",
     "plot_quality_map",
     "quality_map",

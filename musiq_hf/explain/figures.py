@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures for any model: tools to draw them, and the map of a picture's quality.
+"""Figures for any model: tools to draw them, the map of a picture's quality, and frequencies in feature maps.
 
 Every function returns a matplotlib figure, to be saved or shown by the caller, and leaves pyplot and its settings
 alone. The extra `explain` is needed.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,4 +115,36 @@ def plot_quality_map(quality_map: QualityMap, image: Any) -> "Figure":
             right.text(*place, f"{float(delta):+z.2f}", ha="center", va="center", fontsize=7, bbox=box)
     right.set_title("score without the region minus score", fontsize=10)
     figure.colorbar(drawn, ax=right, label="MOS points; red regions lower the score", shrink=0.85)
+    return figure
+
+
+def plot_log_amplitudes(curves: Mapping[str, Sequence[tuple[torch.Tensor, torch.Tensor]]]) -> "Figure":
+    """Plot relative log amplitudes of feature maps against the frequency (LoDa, figure 8b).
+
+    Args:
+        curves: Curves of each panel by its title, from the first map to the last. A curve is frequencies in units of
+            pi and amplitudes of one length, as `musiq_hf.evaluation.measure_log_amplitudes` gives them.
+
+    Returns:
+        Figure with a panel for each title, all of one scale. The lower a curve ends, the fewer high frequencies are in
+        its map. Curves of later maps are brighter.
+
+    Raises:
+        ValueError: If there is no curve to draw.
+        ImportError: If matplotlib is missing.
+    """
+    if not curves or not all(curves.values()):
+        raise ValueError("Each panel needs at least one curve, got none. Measure a picture first.")
+    figure = new_figure(PANEL * max(len(curves), 1.5), PANEL)
+    colors = require("matplotlib", extra="explain").colormaps["plasma"]
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for axes, (title, family) in zip(panels, curves.items(), strict=True):
+        for number, (frequencies, amplitudes) in enumerate(family, start=1):
+            color = colors(0.9 * (number - 1) / max(len(family) - 1, 1))
+            axes.plot(frequencies.numpy(), amplitudes.numpy(), color=color, label=str(number))
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="frequency, units of pi", xlim=(0, 1))
+        axes.grid(alpha=0.3)
+        axes.legend(title="map", fontsize=7, ncols=2)
+    panels[0].set_ylabel("log amplitude, relative to frequency 0")
     return figure

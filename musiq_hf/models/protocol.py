@@ -250,6 +250,9 @@ class Family:
             part `frozen` will not be trained; None trains all. None if the class of the model does all that.
         frozen: Part that training freezes unless it is told otherwise; None trains all.
         calibrate: Function that is called once after training with the model, logits and labels; None does nothing.
+        feature_maps: Function from a model in evaluation mode, its processor and the pixels of one picture to feature
+            maps. They go from the first block to the last, by the name of a network or scale. Each has the shape
+            (crops, channels, rows, columns). None for a family without maps.
         has_one_length: Whether all pictures have the same number of tokens, so that there are no lengths to group.
         min_batch_size: Smallest batch on one device whose loss means something.
     """
@@ -271,6 +274,7 @@ class Family:
     start: Callable[..., Any] | None = None
     frozen: str | None = None
     calibrate: Callable[[Any, torch.Tensor, torch.Tensor], None] | None = None
+    feature_maps: Callable[[Any, Any, torch.Tensor], Mapping[str, Sequence[torch.Tensor]]] | None = None
     has_one_length: bool = False
     min_batch_size: int = 1
 

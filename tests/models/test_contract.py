@@ -22,6 +22,7 @@ from musiq_hf.cli import main, words
 from musiq_hf.cli.recording import record_words
 from musiq_hf.data import load_scored_images
 from musiq_hf.data.checks import count_tokens_of_rows
+from musiq_hf.evaluation import collect_feature_maps, measure_log_amplitudes
 from musiq_hf.explain.report import make_report
 from musiq_hf.hub.model_card import CheckpointCard
 from musiq_hf.hub.publishing import add_remote_code
@@ -425,6 +426,22 @@ def test_a_report_explains_a_score(case, photos):
             case.model, case.processor, image.copy(), name="3.png", checkpoint="x", signature="y"
         )
     assert f"{score:.2f} MOS points, on a scale of 0 to 100" in page and "Degradation" in page
+
+
+def test_feature_maps_are_analysed_or_refused(case):
+    generator = np.random.default_rng(0)
+    photos = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((40, 32), (32, 48))]
+    if case.family.feature_maps is None:
+        with pytest.raises(ValueError, match=f"A {case.name} model gives no feature maps. Give a checkpoint of"):
+            measure_log_amplitudes(case.model, case.processor, photos)
+        return
+    maps = collect_feature_maps(case.model, case.processor, photos[0])
+    curves = measure_log_amplitudes(case.model, case.processor, photos)
+    assert {name: len(found) for name, found in curves.items()} == {name: len(own) for name, own in maps.items()}
+    for name, own in maps.items():
+        for item, (frequencies, amplitudes) in zip(own, curves[name], strict=True):
+            assert item.dim() == 4 and not item.requires_grad
+            assert amplitudes.isfinite().all() and frequencies[0] == amplitudes[0] == 0 != amplitudes[1]
 
 
 def test_the_model_can_be_exported_as_a_graph(case):

@@ -127,6 +127,28 @@ def calibrate(model: Any, logits: torch.Tensor, labels: torch.Tensor) -> None:
     model.config.score_offset = float(y.mean() - slope * x.mean())
 
 
+def feature_maps(
+    model: LodaForImageQualityAssessment, processor: LodaImageProcessor, pixels: torch.Tensor
+) -> dict[str, list[torch.Tensor]]:
+    """Compute the maps of all crops of a picture.
+
+    Args:
+        model: Model in evaluation mode.
+        processor: Processor that agrees with the model.
+        pixels: Picture on the device of the model, see `QualityProcessor.cut`.
+
+    Returns:
+        "vit": patch tokens that enter each block, with the local features added, and those that leave the last one.
+        "cnn": map of each stage. All have the shape (num_crops, channels, rows, columns).
+    """
+    crops, network = processor.cut(pixels)["pixel_values"].to(model.loda.dtype), model.loda
+    side = model.config.image_size // model.config.patch_size
+    states = network(crops, output_hidden_states=True, return_dict=True).hidden_states
+    # Patches come last, after CLS and registers: (crops, tokens, D) -> (crops, D, side, side)
+    grids = [state[:, -side * side :].transpose(1, 2).unflatten(2, (side, side)) for state in states]
+    return {"vit": grids, "cnn": list(network.cnn(crops).feature_maps)}
+
+
 def facts(config: LodaConfig) -> dict[str, str]:
     """Name the two networks, and where features are added, for `musiq info`."""
     vit, cnn = config.vit_config, config.cnn_config
@@ -195,6 +217,7 @@ LODA = Family(
     start=start,
     frozen="backbones",
     calibrate=calibrate,
+    feature_maps=feature_maps,
     has_one_length=True,
     min_batch_size=8,
 )

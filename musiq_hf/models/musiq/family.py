@@ -12,6 +12,7 @@ from ..protocol import CardText, Family, Feature, TrainingView, describe_score
 from .configuration_musiq import MusiqConfig
 from .image_processing_musiq import MusiqImageProcessor
 from .modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqModel
+from .patching_musiq import num_patches
 
 CITATION = """\
 @inproceedings{ke2021musiq,
@@ -140,6 +141,38 @@ def published_encoder(model: Any) -> tuple[str, nn.Module] | None:
     return (config.patch_encoder, model.musiq.embeddings.patch_encoder) if config.uses_efficientnet else None
 
 
+def feature_maps(
+    model: MusiqForImageQualityAssessment, processor: MusiqImageProcessor, pixels: torch.Tensor
+) -> dict[str, list[torch.Tensor]]:
+    """Put the tokens of a picture back on the grids of its scales.
+
+    Args:
+        model: Model in evaluation mode.
+        processor: Processor that agrees with the model.
+        pixels: Picture on the device of the model, see `QualityProcessor.cut`.
+
+    Returns:
+        "native", and "longer side N" for each resized copy. Maps are the patch tokens that enter each block and those
+        that leave the last one, shape (1, D, rows, columns). A row of which `max_native_patches` cuts off a part is
+        left out.
+    """
+    height, width = pixels.shape[:2]
+    inputs = {name: values[None] for name, values in processor.cut(pixels).items()}
+    states = model.musiq(**inputs, output_hidden_states=True, return_dict=True).hidden_states
+    names = [f"longer side {length}" for length in processor.longer_side_lengths]
+    names += ["native"] * processor.use_native_resolution
+    counts, sizes, first, maps = processor.count_patches(height, width), processor.compute_sizes(height, width), 1, {}
+    for name, count, size in zip(names, counts, sizes, strict=True):
+        _, cols = num_patches(*size, processor.patch_size)
+        rows = count // cols
+        # (1, tokens, D) -> (1, D, rows, cols)
+        maps[name] = [
+            state[:, first : first + rows * cols].transpose(1, 2).unflatten(2, (rows, cols)) for state in states
+        ]
+        first += count
+    return maps
+
+
 def card(config: MusiqConfig) -> CardText:
     """Write the sentences of a model card that follow from a configuration."""
     is_classifier = "MusiqForImageClassification" in (config.architectures or [])
@@ -213,4 +246,5 @@ MUSIQ = Family(
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
     card=card,
     facts=facts,
+    feature_maps=feature_maps,
 )
