@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Local distortion features of a convolutional network, added to the tokens of a vision Transformer.
 
-Xu et al., CVPR 2024, section 3; the published code is NeosXu/LoDa. Of the Transformer, D is
-the width and N the number of patches. Of the convolutional network, S stages give features on a grid of g by g cells.
-There are b crops, and the latent space has the width r.
+Xu et al., CVPR 2024, section 3; the published code is NeosXu/LoDa. The
+Transformer has the width D and N patches. The convolutional network has S stages, whose maps are pooled to g by g
+cells. There are b crops, and the latent space has the width r.
 """
 
 import torch

@@ -211,8 +211,8 @@ class LodaForImageQualityAssessment(LodaPreTrainedModel):
         """Make a model from two networks that others have trained; what is between them starts at random.
 
         Args:
-            vit: Vision Transformer, loaded, or an id on the Hub, a folder in the format of Transformers or timm, or
-                a file of weights in timm's names.
+            vit: Vision Transformer that is loaded, an id on the Hub, a folder in the format of Transformers or timm,
+                or a file in timm's names.
             cnn: Convolutional network, given in one of the same ways.
             **fields: Fields of `LodaConfig`, but for `vit_config` and `cnn_config`.
 

@@ -137,6 +137,8 @@ class CheckedConfig(PublishedConfig):
 
     def validate_architecture(self) -> None:
         """Raise a ValueError for the first rule that the fields break."""
+        this: Any = self
+        check_sizes({"num_labels": this.num_labels}, {"num_labels": MOST_LABELS})
         check_scores(self)
 
     @property
@@ -212,8 +214,7 @@ class CheckedConfig(PublishedConfig):
     @staticmethod
     def _check_labels(labels: Mapping[Any, str] | None, num_labels: int) -> None:
         """Raise a ValueError unless the labels of a file are numbered from 0, as many as it says."""
-        if not 1 <= num_labels <= MOST_LABELS:
-            raise ValueError(f"`num_labels` must lie between 1 and {MOST_LABELS}, got {shorten(num_labels)}.")
+        check_sizes({"num_labels": num_labels}, {"num_labels": MOST_LABELS})
         if labels is not None and {str(label) for label in labels} != set(map(str, range(num_labels))):
             raise ValueError(
                 f"`id2label` must number its labels from 0 to {num_labels - 1}, got {shorten(list(labels))}."
