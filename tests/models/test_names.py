@@ -58,7 +58,10 @@ def test_a_pipeline_takes_the_name_with_and_without_a_task(task, pictures):
     assert answer["score"] == by_path(pictures[0])["score"]
 
 
-@pytest.mark.parametrize("task", [("image-quality-assessment",), ()], ids=str)
+TASKS = ["image-quality-assessment", "image-classification", "image-feature-extraction"]
+
+
+@pytest.mark.parametrize("task", [*((task,) for task in TASKS), ()], ids=str)
 def test_a_pipeline_does_not_ask_the_hub_about_an_embedded_checkpoint(task, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     asked = []
