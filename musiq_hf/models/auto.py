@@ -3,6 +3,7 @@
 
 import logging
 import os
+import shlex
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache, wraps
@@ -70,8 +71,21 @@ def find_embedded(name: Any) -> Any:
     return name if folder is None or os.path.isdir(name) else str(folder)
 
 
+def describe_published(name: str) -> str:
+    """Write, after a blank, how a published checkpoint of this name is made; an empty text for any other name."""
+    last = os.path.basename(os.path.normpath(name))
+    for family in FAMILIES.values():
+        short = last.removeprefix(f"{family.name}-")
+        if short in family.published:
+            command = f"musiq convert {short} {shlex.quote(name)}"
+            return f" `{command}` makes it of the published weights; in place of `{short}` it takes their .npz file."
+    return ""
+
+
 def describe_unknown(name: str) -> str:
     """Write the sentence about a name that is neither a folder, nor an embedded checkpoint, nor an id on the Hub."""
+    if way := describe_published(name):
+        return f"{name}: no such directory.{way}"
     embedded = " and ".join(EMBEDDED)
     return f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}); embedded are {embedded}."
 
