@@ -60,5 +60,6 @@ def test_the_limit_in_megapixels_changes_rows_of_errors_alone(photos, capsys):
             assert "megapixels, and the limit is 0.002. Shrink it first (--shorter_side)" in row["error"]
         else:
             assert row == whole
-    assert run("photos", "-o", "none.csv", "--max_megapixels", "0") == 2
-    assert "`max_megapixels` must be above 0, or inf for no limit" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("photos", "-o", "none.csv", "--max_megapixels", "0")
+    assert "argument --max_megapixels: must be above 0, or inf for no limit, got 0" in capsys.readouterr().err

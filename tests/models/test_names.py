@@ -125,7 +125,9 @@ def test_a_published_name_without_a_folder_is_a_sentence_with_the_command_that_m
         kind.from_pretrained("musiq-koniq")
 
 
-@pytest.mark.parametrize("name", ["musiq-ava", "ava-single", "./musiq-spaq", "some folder/musiq-spaq", "owner/musiq-ava"])
+@pytest.mark.parametrize(
+    "name", ["musiq-ava", "ava-single", "./musiq-spaq", "some folder/musiq-spaq", "owner/musiq-ava"]
+)
 def test_functions_of_the_package_name_that_command_too(name):
     short = name.rsplit("/", 1)[-1].removeprefix("musiq-")
     command = re.escape(f"`musiq convert {short} {shlex.quote(name)}` makes it of the published weights; in place of")
