@@ -12,7 +12,7 @@ from transformers.utils import logging
 from ..common.arguments import positive
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures import decoding
-from ..pictures.opening import MAX_MEGAPIXELS, PRESETS
+from ..pictures.opening import MAX_MEGAPIXELS, MAX_SHRUNK_MEGAPIXELS, PRESETS
 from ..pictures.table_sources import Columns
 from ..scoring.calibration import CALIBRATION
 from ..scoring.job import DTYPES, ScoreJob, Share, find_launched_share
@@ -108,9 +108,9 @@ def add_arguments(parser: Any) -> None:
         "--max_megapixels",
         type=read_limit,
         metavar="M",
-        default=MAX_MEGAPIXELS,
-        help="largest picture that is scored, in millions of pixels, once --shorter_side shrank it; a small model "
-        f"without max_native_side takes two minutes on two cores for {MAX_MEGAPIXELS:g}, the default; inf: no limit",
+        help="largest picture that is scored, in millions of pixels, once --shorter_side shrank it (default: "
+        f"{MAX_SHRUNK_MEGAPIXELS:g} if every checkpoint shrinks larger pictures, as the embedded default does, else "
+        f"{MAX_MEGAPIXELS:g}, which takes a small model two minutes on two cores); inf: no limit",
     )
     parser.add_argument("--column", metavar="NAME", help="column of tables and data sets with the pictures")
     parser.add_argument("--key", metavar="NAME", help="column of tables and data sets with the keys")

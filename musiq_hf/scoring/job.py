@@ -20,7 +20,7 @@ from ..common.devices import find_device
 from ..common.files import check_output_file
 from ..common.outputs import check_table_path
 from ..models.auto import DEFAULT_CHECKPOINT
-from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset
+from ..pictures.opening import Preset, check_limit, check_preset
 from ..pictures.sources import check_sources, count_sources, find_sources
 from ..pictures.table_sources import Columns
 from .engine import ScoringOptions
@@ -89,7 +89,8 @@ class ScoreJob:
         preset: Way in which files become pixels; see `pictures.opening`.
         shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
         max_megapixels: Largest size of a picture as it is scored, in millions of pixels; a larger one has its error.
-            `math.inf` sets no limit. A run may be continued with another limit, which counts from there on.
+            `math.inf` sets no limit, None that of `score_with_several`. A run may be continued with another limit,
+            which counts from there on.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one.
         dtype: Type of the weights of the models, "float32" or "bfloat16".
         max_tokens: Tokens (patches) of a batch, padding counted; None: one picture at a time on a CPU, 65,536 tokens
@@ -113,7 +114,7 @@ class ScoreJob:
     percentile: bool = False
     preset: Preset = "default"
     shorter_side: int | None = None
-    max_megapixels: float = MAX_MEGAPIXELS
+    max_megapixels: float | None = None
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_tokens: int | None = None

@@ -140,7 +140,7 @@ def test_every_command_takes_its_own_flags_as_its_module_does(capsys):
         "set": [],
     }
     given = build_parser().parse_args(["score", "a.png", "--shard", "2/3", "--weights", "1,2", "--max_tokens", "9"])
-    assert (given.shard, given.weights, given.max_tokens, given.max_megapixels) == ((2, 3), (1, 2), 9, 35.0)
+    assert (given.shard, given.weights, given.max_tokens, given.max_megapixels) == ((2, 3), (1, 2), 9, None)
 
 
 @pytest.mark.parametrize("word", ["--modell", "--mod", "--work", "--max"])
