@@ -124,7 +124,7 @@ COMMANDS = {
     "finetune": Command(
         "train on your own opinion scores",
         _load_finetune,
-        "musiq finetune --data scores.csv --image_root photos --output_dir runs/mine",
+        "musiq finetune --data scores.csv --image_root photos --output_dir runs/new",
         check_finetune,
     ),
 }

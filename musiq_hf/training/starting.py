@@ -184,11 +184,10 @@ def last_layer(model: Any) -> nn.Linear:
 def normalize_scores(model: Any, labels: Sequence[float], *, score_range: tuple[float, float] | None = None) -> None:
     """Set `score_offset` and `score_scale` to mean and standard deviation of the labels: the unit of the logits.
 
-    Where the checkpoint declares the same range as the new labels, its scores stay as they are: a head whose logits
-    are in standard deviations keeps their unit, and one in MOS points (a published checkpoint) is rewritten in the
-    new one. Of any other range, or of one that is not declared, scores are carried over. A head in standard deviations
-    is kept: a good picture stays good in the new unit. Of one in MOS points, `score_range` is mapped to the range of
-    the labels.
+    If the checkpoint declares the same range as the new labels, its scores stay as they are. A head whose logits are
+    already in standard deviations then keeps its unit, and one in MOS points (a published checkpoint) is rewritten in
+    the new one. If the range is another one or unknown, the former head is kept: a good picture stays good in the new
+    unit. The latter is carried over: its `score_range` is mapped to the range of the labels.
 
     Args:
         model: Quality model with one label; changed in place.

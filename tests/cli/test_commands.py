@@ -468,7 +468,7 @@ def test_finetune_trains_and_prints_metrics(scores_csv, checkpoint, tmp_path, ca
 def test_finetune_gives_one_sentence_for_a_mistake(capsys):
     code, errors = mistake(capsys, "finetune", "--epochs", "2")
     assert code == 2 and errors.startswith("musiq finetune: --data is needed")
-    assert "Example: musiq finetune --data scores.csv" in errors
+    assert "Example: musiq finetune --data scores.csv --image_root photos --output_dir runs/new" in errors
 
 
 def test_models_start_from_the_embedded_checkpoint(monkeypatch, capsys, scores_csv):

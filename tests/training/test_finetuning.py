@@ -384,7 +384,13 @@ def test_resume_with_other_settings_is_refused(scores_csv, blank, tmp_path):
 
 def test_directory_of_another_run_is_not_mixed_up(scores_csv, blank, tmp_path):
     (tmp_path / "checkpoint-4").mkdir()
-    with pytest.raises(ValueError, match="holds the checkpoints of another run. Add `--resume`"):
+    sentence = "another run, which is not finished. .* another `--output_dir`, .*; `--resume` continues that run"
+    with pytest.raises(ValueError, match=sentence):
+        finetune(settings(scores_csv, blank, tmp_path))
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match="another run, which is finished. .*; `--resume` only measures that run again"
+    ):
         finetune(settings(scores_csv, blank, tmp_path))
 
 
