@@ -29,7 +29,7 @@ class LeftOutFiles:
     """Number of the files that were left out, because of their endings.
 
     Args:
-        reason: What these endings are, for the line that `warn` logs.
+        reason: Words for these endings in the line that `warn` logs.
     """
 
     def __init__(self, reason: str = "endings that pictures do not have") -> None:
@@ -39,9 +39,8 @@ class LeftOutFiles:
     def add(self, name: str) -> None:
         """Count one more file; endings that no line of text should repeat are counted together."""
         suffix = find_suffix(name)
-        self.counts[
-            suffix if PLAIN_SUFFIX.fullmatch(suffix) else "with odd endings" if suffix else "without ending"
-        ] += 1
+        other = "with odd endings" if suffix else "without ending"
+        self.counts[suffix if PLAIN_SUFFIX.fullmatch(suffix) else other] += 1
 
     def warn(self) -> None:
         """Log one line that says how many files were left out, if there are any."""

@@ -405,10 +405,11 @@ def find_last_checkpoint(settings: RunSettings) -> str | None:
                     f"and is {asked[name]!r} now. Give the old one, or choose a new `output_dir`."
                 )
     if checkpoint is not None and not settings.resume:
-        is_finished = (output / METRICS_FILE).exists()
+        state, use = "not finished", "continues that run"
+        if (output / METRICS_FILE).exists():
+            state, use = "finished", "only measures that run again"
         raise ValueError(
-            f"{output} holds the checkpoints of another run, which {'is' if is_finished else 'is not'} finished. For a "
-            "new run give another `--output_dir`, or delete this one; `--resume` "
-            f"{'only measures that run again' if is_finished else 'continues that run'}."
+            f"{output} holds the checkpoints of another run, which is {state}. For a new run give another "
+            f"`--output_dir`, or delete this one; `--resume` {use}."
         )
     return None if checkpoint is None else str(checkpoint)
