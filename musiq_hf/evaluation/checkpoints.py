@@ -3,6 +3,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -12,11 +13,13 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
+from transformers.utils import logging
 
 from ..common.checks import check_counts
 from ..common.devices import without_accelerator
 from ..common.extras import require
 from ..data.batches import RowPicture, lazy_row
+from ..data.checks import check_scores_differ
 from ..data.columns import TableOptions
 from ..data.loading import load_data
 from ..data.splits import choose_groups, choose_split, is_whole
@@ -35,6 +38,7 @@ from ..scoring.signature import make_signature
 if TYPE_CHECKING:
     import datasets
 
+logger = logging.get_logger(__name__)
 ALL_ROWS = "all rows"  # name of the only split of data that name none
 
 
@@ -229,10 +233,32 @@ class _Measured:
     rows: "datasets.Dataset"
     groups: list[str] | None
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Opinion scores of all rows; of distributions their means."""
+        return opinion_scores(self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:])
+
+    def check(self, source: str) -> None:
+        """Raise a ValueError if all pictures have one opinion score, and warn of groups of which that holds."""
+        labels, counts = self.labels, Counter(self.groups or ())
+        check_scores_differ(f"{source}, split {self.split}: {len(labels)} pictures", labels.tolist())
+        spreads = {name: np.ptp(labels[np.asarray(self.groups) == name]) for name in counts}
+        constant = [name for name, count in counts.items() if count >= MIN_PICTURES and not spreads[name]]
+        if constant:
+            logger.warning(
+                "%s: all pictures of %s have one opinion score, so every correlation there is 0, also in the mean "
+                "within groups.",
+                source,
+                ", ".join(f"group {name!r}" for name in sorted(constant)),
+            )
+
     def report(self, model: str, scores: np.ndarray, *, signatures: list[str], num_resamples: int) -> QualityReport:
         """Report the agreement of scores of all rows with the opinion scores."""
-        labels = self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:]
-        own = quality_report(scores, opinion_scores(labels), groups=self.groups, num_resamples=num_resamples)
+        if np.ptp(scores) == 0:
+            logger.warning(
+                "%s gives all pictures of %s the score %g, so every correlation is 0.", model, self.title, scores[0]
+            )
+        own = quality_report(scores, self.labels, groups=self.groups, num_resamples=num_resamples)
         return dataclasses.replace(own, model=model, data=self.title, split=self.split, signatures=tuple(signatures))
 
 
@@ -254,6 +280,7 @@ def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
         groups = choose_groups(rows, settings.group_by, source=data)
         label = ALL_ROWS if settings.split is None and is_whole(splits) else split
         measured.append(_Measured(title=title, split=label, rows=rows, groups=groups))
+        measured[-1].check(data)
     return measured
 
 

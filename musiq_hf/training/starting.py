@@ -186,8 +186,8 @@ def normalize_scores(model: Any, labels: Sequence[float], *, score_range: tuple[
 
     If the checkpoint declares the same range as the new labels, its scores stay as they are. A head whose logits are
     already in standard deviations then keeps its unit. One in MOS points (a published checkpoint) is rewritten in
-    standard deviations. If the range is another one or unknown, the former head is kept: a good picture stays good in the new
-    unit. The latter is carried over: its `score_range` is mapped to the range of the labels.
+    standard deviations. If the range is another one or unknown, the former head is kept: a good picture stays good in
+    the new unit. The latter is carried over: its `score_range` is mapped to the range of the labels.
 
     Args:
         model: Quality model with one label; changed in place.
