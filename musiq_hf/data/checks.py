@@ -20,20 +20,6 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 
-def check_scores_differ(pictures: str, scores: Sequence[float]) -> None:
-    """Raise a ValueError if all pictures have one score: nothing can be learnt from it, and no order measured.
-
-    Args:
-        pictures: Words for the pictures, at the begin of the message.
-        scores: Opinion scores of the pictures.
-    """
-    if min(scores) == max(scores):
-        raise ValueError(
-            f"{pictures} all have the score {scores[0]:g}, and scores that differ are needed. Check the column "
-            "(`score_column`), or give more data."
-        )
-
-
 def _is_readable(row: dict[str, Any], processors: Sequence[QualityProcessor], shorter_side: int | None) -> bool:
     try:
         size = to_rgb_picture(open_row(row)).size

@@ -3,7 +3,6 @@
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -19,7 +18,6 @@ from ..common.checks import check_counts
 from ..common.devices import without_accelerator
 from ..common.extras import require
 from ..data.batches import RowPicture, lazy_row
-from ..data.checks import check_scores_differ
 from ..data.columns import TableOptions
 from ..data.loading import load_data
 from ..data.splits import choose_groups, choose_split, is_whole
@@ -238,18 +236,19 @@ class _Measured:
         """Opinion scores of all rows; of distributions their means."""
         return opinion_scores(self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:])
 
-    def check(self, source: str) -> None:
-        """Raise a ValueError if all pictures have one opinion score, and warn of groups of which that holds."""
-        labels, counts = self.labels, Counter(self.groups or ())
-        check_scores_differ(f"{source}, split {self.split}: {len(labels)} pictures", labels.tolist())
-        spreads = {name: np.ptp(labels[np.asarray(self.groups) == name]) for name in counts}
-        constant = [name for name, count in counts.items() if count >= MIN_PICTURES and not spreads[name]]
+    def warn_of_constant_scores(self) -> None:
+        """Warn if all pictures, or all of a group, have one opinion score: no order can agree with it."""
+        labels, names = self.labels, np.asarray(self.groups or ())
+        parts = {"all pictures": labels} | {
+            f"group {name!r}": labels[names == name] for name in sorted(set(self.groups or ()))
+        }
+        constant = [title for title, part in parts.items() if len(part) >= MIN_PICTURES and np.ptp(part) == 0]
         if constant:
             logger.warning(
-                "%s: all pictures of %s have one opinion score, so every correlation there is 0, also in the mean "
-                "within groups.",
-                source,
-                ", ".join(f"group {name!r}" for name in sorted(constant)),
+                "%s: the opinion scores of %s do not differ, so every correlation there is 0. Check the column of the "
+                "scores (`score_column`).",
+                self.title,
+                ", ".join(constant),
             )
 
     def report(self, model: str, scores: np.ndarray, *, signatures: list[str], num_resamples: int) -> QualityReport:
@@ -280,7 +279,7 @@ def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
         groups = choose_groups(rows, settings.group_by, source=data)
         label = ALL_ROWS if settings.split is None and is_whole(splits) else split
         measured.append(_Measured(title=title, split=label, rows=rows, groups=groups))
-        measured[-1].check(data)
+        measured[-1].warn_of_constant_scores()
     return measured
 
 

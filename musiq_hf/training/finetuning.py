@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from ..common.extras import require
 from ..data.batches import QualityCollator
-from ..data.checks import check_scores_differ, count_tokens_of_rows, readable_rows
+from ..data.checks import count_tokens_of_rows, readable_rows
 from ..data.loading import load_data
 from ..data.splits import choose_groups, identify_pictures, split_data
 from ..hub.checkpoints import save_checkpoint
@@ -286,6 +286,16 @@ def load_splits(
     )
 
 
+def _check_scores_differ(name: str, rows: "datasets.Dataset") -> None:
+    """Raise a ValueError if all pictures have one score: nothing can be learnt from it, and no order measured."""
+    _, scores = _read_labels(rows)
+    if min(scores) == max(scores):
+        raise ValueError(
+            f"The {name} pictures ({len(rows)}) all have the score {scores[0]:g}, and scores that differ are needed. "
+            "Check the column (`score_column`), or give more data."
+        )
+
+
 def _warn_of_shared(train: "datasets.Dataset", measured: "dict[str, datasets.Dataset]") -> None:
     """Warn if the data name a picture both for training and for measuring."""
     seen = set(identify_pictures(train))
@@ -332,8 +342,8 @@ def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict", *
                 f"The {name} pictures must be at least {MIN_PICTURES}, got {len(rows)}. Give more data, "
                 "or hold out more of them (`holdout_fraction`)."
             )
-        check_scores_differ(f"The {name} pictures ({len(rows)})", _read_labels(rows)[1])
-    check_scores_differ(f"The train pictures ({len(train)})", _read_labels(train)[1])
+        _check_scores_differ(name, rows)
+    _check_scores_differ("train", train)
     _warn_of_shared(train, measured)
     if len(selection) < TRUSTWORTHY_PICTURES:
         error = 1 / np.sqrt(max(len(selection) - 3, 1))
