@@ -385,7 +385,7 @@ def _refuse_layout(name: str, given: str, wanted: str) -> NoReturn:
 
 @contextmanager
 def _without_bar() -> Iterator[None]:
-    """Hide bars of progress for a moment: of files that are here, weights are read in less than a second."""
+    """Hide bars of progress for a moment: of files that are here, weights are read and written in a second."""
     is_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -441,7 +441,8 @@ class CheckedPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Save the model as the base class does, with files of weights that may be read by whom config.json may."""
-        super().save_pretrained(save_directory, *args, **kwargs)
+        with _without_bar():
+            super().save_pretrained(save_directory, *args, **kwargs)
         config = Path(save_directory) / CONFIG_NAME
         if config.is_file():
             for file in config.parent.glob("*.safetensors"):  # safetensors writes them for their owner alone
