@@ -20,10 +20,11 @@ def _is_command() -> bool:
     Transformers and PyTorch take seconds to import. That is too long for the help of the command, and for a word that
     it refuses. So in the command alone, importing the package registers nothing: the command registers the classes
     itself, once it knows what to do. A process is the command if its program is the script that pip has installed, or
-    if Python was started with `-m musiq_hf.cli`. While Python looks for that module, `sys.argv[0]` is "-m".
+    if Python was started with `-m musiq_hf` or `-m musiq_hf.cli`. While Python looks for that module, `sys.argv[0]` is
+    "-m".
     """
     if sys.argv[:1] == ["-m"]:
-        return sys.orig_argv[-len(sys.argv) :][:1] == ["musiq_hf.cli"]  # the word after `-m`
+        return sys.orig_argv[-len(sys.argv) :][:1] in (["musiq_hf"], ["musiq_hf.cli"])  # the word after `-m`
     program = Path(*sys.argv[:1])
     if program.name not in ("musiq", "musiq.exe", "musiq-script.py"):
         return False

@@ -13,7 +13,16 @@ from typing import Any
 
 from ..common.arguments import CommandParser, parse_arguments, run_command
 from ..version import __version__
-from .words import add_words, check_evaluate, check_export, check_finetune, check_score, check_verify, read_words
+from .words import (
+    add_words,
+    check_evaluate,
+    check_explain,
+    check_export,
+    check_finetune,
+    check_score,
+    check_verify,
+    read_words,
+)
 
 DESCRIPTION = "Score the quality of pictures with MUSIQ, and see what the scores are made of."
 EPILOG = """\
@@ -92,7 +101,9 @@ class Command:
 # The help lists them in this order.
 COMMANDS = {
     "score": Command("score pictures, folders, archives, tables and data sets", _load_score, check=check_score),
-    "explain": Command("why a picture has its score: one page of HTML with figures", _load_explain),
+    "explain": Command(
+        "why a picture has its score: one page of HTML with figures", _load_explain, check=check_explain
+    ),
     "info": Command("what a checkpoint is, and its signature", _load_info),
     "verify": Command("whether a checkpoint gives the numbers that it should", _load_verify, check=check_verify),
     "convert": Command(
@@ -113,7 +124,7 @@ COMMANDS = {
     "finetune": Command(
         "train on your own opinion scores",
         _load_finetune,
-        "musiq finetune --data scores.csv --image_root photos --output_dir runs/mine",
+        "musiq finetune --data scores.csv --image_root photos --output_dir runs/new",
         check_finetune,
     ),
 }

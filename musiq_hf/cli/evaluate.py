@@ -14,7 +14,7 @@ from ..common.terminal import print_text
 from ..evaluation.checkpoints import EvaluationSettings, evaluate_checkpoints
 from ..hub.card_updates import check_card_directory, update_card
 from ..metrics.rendering import render
-from ..metrics.report_files import check_report_path, write_report
+from ..metrics.report_files import write_report
 from ..metrics.reports import ComparisonReport, RunsReport
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.opening import PRESETS
@@ -114,8 +114,6 @@ def repeat_training(arguments: argparse.Namespace) -> RunsReport:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure, print and write the tables."""
-    if arguments.output is not None:
-        check_report_path(arguments.output)  # before it costs hours of work
     report = (measure_checkpoints if arguments.runs is None else repeat_training)(arguments)
     if PartialState().is_main_process:
         print_text(render(report))

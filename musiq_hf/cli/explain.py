@@ -12,7 +12,7 @@ from ..common.arguments import positive
 from ..common.extras import require
 from ..common.files import write_text
 from ..common.terminal import print_line
-from ..explain.report import check_report_path, make_report
+from ..explain.report import make_report
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.lazy import escape_name
 from ..pictures.opening import load_image, shrink_shorter_side
@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the page and say where it is.
 
     Raises:
-        ValueError: If the page cannot be written there, the picture cannot be used, or the checkpoint scores nothing.
+        ValueError: If the picture cannot be used, or the checkpoint scores nothing.
         ImportError: If matplotlib is missing.
     """
-    path = check_report_path(arguments.output)
+    path = Path(arguments.output)
     require("matplotlib.figure", extra="explain")  # fails now, not after the model has been loaded
     image = load_image(arguments.picture)
     if arguments.shorter_side is not None:

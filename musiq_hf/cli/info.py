@@ -24,7 +24,7 @@ CARD = "README.md"
 
 
 def add_arguments(parser: Any) -> None:
-    """Add the arguments."""
+    """Add the arguments: the checkpoint, as other commands about one take it too."""
     parser.add_argument(
         "checkpoint",
         nargs="?",

@@ -12,13 +12,13 @@ from transformers.utils import logging
 from ..common.arguments import positive
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures import decoding
-from ..pictures.opening import MAX_MEGAPIXELS, PRESETS
+from ..pictures.opening import MAX_MEGAPIXELS, MAX_SHRUNK_MEGAPIXELS, PRESETS
 from ..pictures.table_sources import Columns
 from ..scoring.calibration import CALIBRATION
 from ..scoring.job import DTYPES, ScoreJob, Share, find_launched_share
 from ..scoring.journal import COLUMNS, ENSEMBLE, PLACES
 from .score_output import print_scores, show_warnings, write_scores
-from .words import STDIN, read_shard, read_weights
+from .words import STDIN, read_limit, read_shard, read_weights
 
 DESCRIPTION = f"""\
 Score pictures: one row for each, with its error if it cannot be read or scored, in the order of the inputs.
@@ -36,7 +36,8 @@ PATH is one of
   a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:
                           hf://datasets/owner/name, with /configuration, @revision and :split as needed (shards
                           and continued runs read past the rows of others and those that are done)
-  -                       all of these, named on standard input, one a line; with --null each ends in a zero byte
+  -                       all of these, named on standard input, one a line; with --null each ends in a zero byte;
+                          a name that leads to nothing is a row with its error
 
 Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE};
 with --percentile also {" and ".join(PLACES)}.
@@ -106,11 +107,11 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "--max_megapixels",
-        type=float,
+        type=read_limit,
         metavar="M",
-        default=MAX_MEGAPIXELS,
-        help="largest picture that is scored, in millions of pixels, once --shorter_side shrank it; a small model "
-        f"without max_native_side takes two minutes on two cores for {MAX_MEGAPIXELS:g}, the default; inf: no limit",
+        help="largest picture that is scored, in millions of pixels, once --shorter_side shrank it (default: "
+        f"{MAX_SHRUNK_MEGAPIXELS:g} if every checkpoint shrinks larger pictures, as the embedded default does, else "
+        f"{MAX_MEGAPIXELS:g}, which takes a small model two minutes on two cores); inf: no limit",
     )
     parser.add_argument("--column", metavar="NAME", help="column of tables and data sets with the pictures")
     parser.add_argument("--key", metavar="NAME", help="column of tables and data sets with the keys")
@@ -154,13 +155,15 @@ def read_names(*, null: bool) -> list[str]:
 def make_job(arguments: argparse.Namespace) -> ScoreJob:
     """Make the job that the parsed command line asks for."""
     paths = list(arguments.paths)
-    if STDIN in paths:
+    is_list = STDIN in paths
+    if is_list:
         place = paths.index(STDIN)
         paths[place : place + 1] = read_names(null=arguments.null)
     return ScoreJob(
         paths,
         output=arguments.output,
         columns=Columns(picture=arguments.column, key=arguments.key),
+        allow_missing=is_list,
         share=find_launched_share() if arguments.shard is None else Share(*arguments.shard),
         overwrite=arguments.overwrite,
         models=arguments.model or [str(DEFAULT_CHECKPOINT)],

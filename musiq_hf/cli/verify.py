@@ -11,7 +11,6 @@ from transformers.utils import logging
 from ..common.markdown import markdown_table
 from ..common.terminal import print_line, print_text
 from ..conversion.published import published_name
-from ..models.auto import DEFAULT_CHECKPOINT
 from ..models.protocol import QualityProcessor
 from ..scoring.loading import find_file, load_with_head
 from ..scoring.signature import make_signature
@@ -26,6 +25,7 @@ from ..scoring.verification import (
     compare_with_official,
     run_self_test,
 )
+from .info import add_arguments as add_checkpoint
 
 DESCRIPTION = f"""\
 Run the self-test that is stored with a checkpoint ({SELF_TEST}): scores of three pictures made from a formula must be
@@ -46,12 +46,7 @@ exit code: 0 all within the tolerance, 1 a difference above it, 2 a mistake
 
 def add_arguments(parser: Any) -> None:
     """Add the arguments."""
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        default=DEFAULT_CHECKPOINT.name,
-        help=f"folder, id on the Hub or name of an embedded one (default: {DEFAULT_CHECKPOINT.name})",
-    )
+    add_checkpoint(parser)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the five pictures")
     parser.add_argument(
         "--name", choices=tuple(OFFICIAL_SCORES), help="published name, where that of the checkpoint does not tell it"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..common.arguments import positive, read_flag
-from ..common.checks import are_weights
-from ..common.files import read_json
+from ..common.checks import are_weights, check_ensemble
+from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
+from ..common.outputs import check_page_path, check_report_path, check_table_path
 
 FILE = Path(__file__).with_name("words.json")
 SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
@@ -32,6 +33,14 @@ def read_shard(text: str) -> tuple[int, int]:
     return index, count
 
 
+def read_limit(text: str) -> float:
+    """Read a number above 0, which may be infinite."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, or inf for no limit, got {text}")
+    return value
+
+
 def read_weights(text: str) -> tuple[float, ...]:
     """Read weights that are separated by commas."""
     try:
@@ -44,7 +53,9 @@ def read_weights(text: str) -> tuple[float, ...]:
 
 
 # Types of arguments by the names that the file has for them.
-TYPES = {kind.__name__: kind for kind in (int, float, str, Path, positive, read_flag, read_shard, read_weights)}
+TYPES = {
+    kind.__name__: kind for kind in (int, float, str, Path, positive, read_flag, read_limit, read_shard, read_weights)
+}
 
 
 def read_words() -> dict[str, Any]:
@@ -75,6 +86,8 @@ def check_evaluate(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if `musiq evaluate` lacks data, or has arguments of its other way of use."""
     if arguments.data is None:
         raise ValueError("--data is needed: pictures with opinion scores.")
+    if arguments.output is not None:
+        check_report_path(arguments.output)
     foreign = MEASURING if arguments.runs is not None else REPEATING
     for name in foreign:
         if getattr(arguments, name) is not None:
@@ -84,6 +97,11 @@ def check_evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError("`--card_title` names the results on one data set and needs `--update_card`.")
 
 
+def check_explain(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq explain` cannot write its page there."""
+    check_page_path(arguments.output)
+
+
 def check_export(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if the file of `musiq export` has another format."""
     if arguments.output.suffix not in EXPORTED:
@@ -91,12 +109,20 @@ def check_export(arguments: argparse.Namespace) -> None:
 
 
 def check_score(arguments: argparse.Namespace) -> None:
-    """Raise a ValueError if `musiq score` is to read standard input in a way that it cannot."""
+    """Raise a ValueError if `musiq score` is to read or write what it cannot, or has weights that do not fit."""
     num_lists = arguments.paths.count(STDIN)
     if num_lists > 1:
         raise ValueError(f"{STDIN} stands for the names on standard input. Give it once, not {num_lists} times.")
     if arguments.null and not num_lists:
         raise ValueError(f"`--null` says how names on standard input end, and needs the path {STDIN}.")
+    for path in arguments.paths:
+        if path != STDIN and "://" not in path and leads_nowhere(path):
+            raise ValueError(f"{path}: {NOTHING}")
+    if arguments.output is not None:
+        output = check_table_path(arguments.output)
+        if arguments.shard is None:  # the file of a shard has another name
+            check_output_file(output)
+    check_ensemble(arguments.model or ["the default"], arguments.weights)
 
 
 def check_finetune(arguments: argparse.Namespace) -> None:

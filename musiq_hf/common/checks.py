@@ -29,3 +29,18 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 def are_weights(values: Sequence[float]) -> bool:
     """Return whether numbers can be the weights of an ensemble: finite, not negative, and not all 0."""
     return all(math.isfinite(value) and value >= 0 for value in values) and any(values)
+
+
+def check_ensemble(models: Sequence[str], weights: Sequence[float] | None) -> None:
+    """Raise a ValueError if a checkpoint is named twice, or the weights do not fit the checkpoints."""
+    repeated = [name for name in models if models.count(name) > 1]
+    if repeated:
+        raise ValueError(f"-m {repeated[0]} is given {len(repeated)} times. Give each checkpoint once.")
+    if weights is None:
+        return
+    if len(models) == 1 or len(weights) != len(models):
+        raise ValueError(
+            f"--weights needs several checkpoints (-m) and a weight for each, got {len(models)} and {len(weights)}."
+        )
+    if not are_weights(weights):
+        raise ValueError(f"`weights` must be numbers from 0 on, not all 0, got {list(weights)}.")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of the package, and files that are written whole or not at all."""
 
+import glob
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 PACKAGE = Path(__file__).parents[1]
 JSON_BYTES = 64 * 2**20  # largest JSON file that is read, a hundred times what a checkpoint or report needs
 NAME_BYTES = 255  # longest name of a file that the usual file systems take
+NOTHING = "no such file or folder, and no picture, tar, parquet or CSV file matches it."  # of a path to pictures
 SUFFIX_BYTES = 48  # longest suffix of a file that is written beside another one
 
 
@@ -50,6 +52,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold one JSON object, got {type(content).__name__}.")
     return content
+
+
+def leads_nowhere(path: str) -> bool:
+    """Return whether a path or pattern leads to nothing at all."""
+    return not os.path.lexists(path) and next(glob.iglob(path, recursive=True), None) is None
 
 
 def check_output_file(path: Path) -> None:

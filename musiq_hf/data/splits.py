@@ -46,17 +46,19 @@ def choose_split(splits: Mapping[str, "datasets.Dataset"], split: str | None, *,
 
     Args:
         splits: Rows by the names of their splits.
-        split: Name of the wanted split; None takes "test", or "validation" if there is no "test", or all rows of data
-            that name no splits.
+        split: Name of the wanted split, or a word of `SPLIT_WORDS` for it. None takes "test", or "validation" if there
+            is no "test", or all rows of data that name no splits.
         source: Name of the data in the error message.
 
     Raises:
         ValueError: If there is no such split.
     """
     names = list(splits)
-    if split is not None and split in names:
-        return split
-    if split is None:
+    if split is not None:
+        for name in (split, SPLIT_WORDS.get(split.strip().lower())):
+            if name in names:
+                return name
+    else:
         for default in ("test", "validation", *(names if is_whole(splits) else ())):
             if default in names:
                 return default

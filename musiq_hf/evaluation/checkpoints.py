@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
+from transformers.utils import logging
 
 from ..common.checks import check_counts
 from ..common.devices import without_accelerator
@@ -36,6 +37,7 @@ from ..scoring.signature import make_signature
 if TYPE_CHECKING:
     import datasets
 
+logger = logging.get_logger(__name__)
 ALL_ROWS = "all rows"  # name of the only split of data that name none
 
 
@@ -224,10 +226,33 @@ class _Measured:
     rows: "datasets.Dataset"
     groups: list[str] | None
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Opinion scores of all rows; of distributions their means."""
+        return opinion_scores(self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:])
+
+    def warn_of_constant_scores(self) -> None:
+        """Warn if all pictures, or all of a group, have one opinion score: no order can agree with it."""
+        labels, names = self.labels, np.asarray(self.groups or ())
+        parts = {"all pictures": labels} | {
+            f"group {name!r}": labels[names == name] for name in sorted(set(self.groups or ()))
+        }
+        constant = [title for title, part in parts.items() if len(part) >= MIN_PICTURES and np.ptp(part) == 0]
+        if constant:
+            logger.warning(
+                "%s: the opinion scores of %s do not differ, so every correlation there is 0. Check the column of the "
+                "scores (`score_column`).",
+                self.title,
+                ", ".join(constant),
+            )
+
     def report(self, model: str, scores: np.ndarray, *, signatures: list[str], num_resamples: int) -> QualityReport:
         """Report the agreement of scores of all rows with the opinion scores."""
-        labels = self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:]
-        own = quality_report(scores, opinion_scores(labels), groups=self.groups, num_resamples=num_resamples)
+        if np.ptp(scores) == 0:
+            logger.warning(
+                "%s gives all pictures of %s the score %g, so every correlation is 0.", model, self.title, scores[0]
+            )
+        own = quality_report(scores, self.labels, groups=self.groups, num_resamples=num_resamples)
         return dataclasses.replace(own, model=model, data=self.title, split=self.split, signatures=tuple(signatures))
 
 
@@ -249,6 +274,7 @@ def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
         groups = choose_groups(rows, settings.group_by, source=data)
         label = ALL_ROWS if settings.split is None and is_whole(splits) else split
         measured.append(_Measured(title=title, split=label, rows=rows, groups=groups))
+        measured[-1].warn_of_constant_scores()
     return measured
 
 

@@ -4,16 +4,13 @@
 import base64
 import html
 import math
-import os
 from collections.abc import Iterator, Mapping
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 
-from ..common.files import check_output_file
 from ..models.protocol import QualityModel, QualityProcessor
 from ..scoring.engine import PictureScore, score_pictures
 from ..version import __version__
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 
 
 DPI = 100
-SUFFIXES = (".html", ".htm")
 STYLE = (
     "body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em}img{max-width:100%}"
     "td,th{text-align:left;padding:.15em 1.5em .15em 0}p{max-width:50em}"
@@ -34,17 +30,6 @@ STYLE = (
 
 # Part of a report that each family adds to that of any model, by `model_type`.
 EXPLAINERS: Mapping[str, Explainer] = {"musiq": EXPLAINER}
-
-
-def check_report_path(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a report, or raise a ValueError if no report can be written there."""
-    checked = Path(path)
-    if checked.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{checked}: a report is HTML. Give it a name that ends in .html.")
-    check_output_file(checked)
-    if not checked.parent.is_dir():
-        raise ValueError(f"{checked.parent}: no such folder. Make it first, or choose another one.")
-    return checked
 
 
 def _make_sections(model: QualityModel, processor: QualityProcessor, image: Image.Image) -> Iterator[Section]:

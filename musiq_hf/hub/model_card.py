@@ -99,12 +99,12 @@ print(classifier("photo.jpg"))
 ```"""
 
 
-_LOCAL_NAME = re.compile(r'(?<=\bmodel=)"[^"/\n]+"')
+_SNIPPET = re.compile(r'^(\w+ = pipeline\("image-[\w-]+", model=)"[^"\n]+"', re.MULTILINE)
 
 
 def name_repository(card: str, repository: str) -> str:
-    """Return a card whose snippet loads a repository, its owner named, in place of a folder."""
-    return _LOCAL_NAME.sub(f'"{repository}"', card)
+    """Return a card whose snippet loads a repository, its owner named, in place of a folder or another repository."""
+    return _SNIPPET.sub(rf'\g<1>"{repository}"', card)
 
 
 @dataclass(frozen=True, kw_only=True)

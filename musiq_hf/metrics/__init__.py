@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Agreement with opinion scores: metrics, intervals, their reports, and the tables of these."""
 
+from ..common.outputs import check_report_path
 from .bootstrap import bootstrap_intervals
 from .correlation import (
     MEAN_OF_GROUPS,
@@ -14,7 +15,7 @@ from .correlation import (
 )
 from .distributions import distribution_metrics, opinion_scores
 from .rendering import render
-from .report_files import StoredMetrics, check_report_path, read_metrics, write_metrics, write_report
+from .report_files import StoredMetrics, read_metrics, write_metrics, write_report
 from .reports import (
     ComparisonReport,
     QualityReport,

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..common.markdown import markdown_table
+from ..common.markdown import escape_cell, markdown_table
 from .correlation import MEAN_OF_GROUPS, METRICS, OVERALL
 from .reports import (
     ComparisonReport,
@@ -88,7 +88,7 @@ def _render_quality(report: QualityReport) -> str:
     ]
     for group, metrics in groups:
         title = group if group == MEAN_OF_GROUPS else f"group {group}"
-        lines.append(f"| {title} | {' | '.join(_write_numbers(metrics, columns))} |")
+        lines.append(f"| {escape_cell(title)} | {' | '.join(_write_numbers(metrics, columns))} |")
     intervals = [(title, _find_interval(report, part, "srcc")) for part, title in _WITH_INTERVALS.items()]
     said = [f"{title} {ends[0]:.4f} to {ends[1]:.4f}" for title, ends in intervals if ends is not None]
     if said:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..common.files import check_output_file, read_json, write_json, write_text
+from ..common.files import read_json, write_json, write_text
+from ..common.outputs import check_report_path
 from .rendering import render
 from .reports import ComparisonReport, Report, read_report
 
@@ -48,20 +49,6 @@ def write_metrics(directory: str | Path, metrics: StoredMetrics) -> None:
     """Write metrics.json of a checkpoint."""
     reports = {name: report.to_json() for name, report in metrics.reports.items()}
     write_json(Path(directory) / METRICS_FILE, reports | dict(metrics.numbers))
-
-
-def check_report_path(path: str | Path) -> Path:
-    """Return the path of a report, or raise a ValueError if it does not end in .json or cannot be written.
-
-    Commands call it before they begin hours of work.
-    """
-    if Path(path).suffix != ".json":
-        raise ValueError(
-            f"The report is a .json file (a .md file is written beside it), got {path}. Change the end of the name."
-        )
-    for output in (Path(path), Path(path).with_suffix(".md")):
-        check_output_file(output)
-    return Path(path)
 
 
 def write_report(path: str | Path, report: Report | ComparisonReport) -> None:

@@ -3,15 +3,26 @@
 
 import logging
 import os
+import shlex
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipelines
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoProcessor,
+    AutoTokenizer,
+    pipelines,
+)
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor  # elsewhere it needs torchvision
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from . import FAMILIES
@@ -25,6 +36,10 @@ STANDARD_TASK = "image-classification"  # of the tasks that the Hub knows, the o
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 DEFAULT_CHECKPOINT, TINY_CHECKPOINT = _EMBEDDED / "musiq-lite-biq2021", _EMBEDDED / "musiq-tiny-biq2021"
 EMBEDDED = {path.name: path for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT)}  # they are loaded by these names too
+# The Auto classes of Transformers have each a `from_pretrained` of their own; ours has that of the base.
+_LOADING = (AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, _BaseAutoModelClass)
+# A pipeline also looks for what our checkpoints do not have, and must look for it in their folders, not on the Hub.
+_SOUGHT = (AutoVideoProcessor, AutoProcessor, AutoFeatureExtractor, AutoTokenizer)
 # Functions that `pipeline` calls with the name of a model, beside those that load.
 _ASKED = ("find_adapter_config_file", "resolve_revision")
 
@@ -56,8 +71,21 @@ def find_embedded(name: Any) -> Any:
     return name if folder is None or os.path.isdir(name) else str(folder)
 
 
+def describe_published(name: str) -> str:
+    """Write, after a blank, how a published checkpoint of this name is made; an empty text for any other name."""
+    last = os.path.basename(os.path.normpath(name))
+    for family in FAMILIES.values():
+        short = last.removeprefix(f"{family.name}-")
+        if short in family.published:
+            command = f"musiq convert {short} {shlex.quote(name)}"
+            return f" `{command}` makes it of the published weights; in place of `{short}` it takes their .npz file."
+    return ""
+
+
 def describe_unknown(name: str) -> str:
     """Write the sentence about a name that is neither a folder, nor an embedded checkpoint, nor an id on the Hub."""
+    if way := describe_published(name):
+        return f"{name}: no such directory.{way}"
     embedded = " and ".join(EMBEDDED)
     return f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}); embedded are {embedded}."
 
@@ -102,8 +130,7 @@ def _teach_names() -> None:
     It has no place to register a name, so what it loads checkpoints with is told where they are. Which of these was
     imported first, and how, makes no difference.
     """
-    # The Auto classes of Transformers have each a `from_pretrained` of their own; ours has that of the base.
-    for kind in (AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, _BaseAutoModelClass):
+    for kind in (*_LOADING, *_SOUGHT):
         _teach_class(kind)
     for family in FAMILIES.values():
         for kind in (family.config, family.processor, *family.models):

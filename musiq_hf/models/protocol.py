@@ -241,6 +241,7 @@ class Family:
             module is the linear layer that gives the logits, which may have no bias.
         published_encoder: Function from a model to the part for which others have published weights: the name of that
             network and the module, or None. None for a family without such parts.
+        published: Names under which `musiq convert` downloads published checkpoints of the family.
         lora_targets: Names of the linear layers to which low-rank additions are made.
         card: Function from a configuration to the sentences of a model card.
         facts: Function from a configuration to the lines that this family adds to `musiq info`, by name; None adds
@@ -267,6 +268,7 @@ class Family:
     view: type[TrainingView] = TrainingView
     parts: Callable[[Any], Mapping[str, Sequence[nn.Module]]]
     published_encoder: Callable[[Any], tuple[str, nn.Module] | None] | None = None
+    published: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
     card: Callable[[Any], CardText]
     facts: Callable[[Any], Mapping[str, str]] | None = None

@@ -26,15 +26,21 @@ def has_picture_suffix(name: str) -> bool:
 
 
 class LeftOutFiles:
-    """Number of the files that were left out, because their endings are not those of pictures."""
+    """Number of the files that were left out, because of their endings.
 
-    def __init__(self) -> None:
+    Args:
+        reason: Words for these endings in the line that `warn` logs.
+    """
+
+    def __init__(self, reason: str = "endings that pictures do not have") -> None:
+        self.reason = reason
         self.counts: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
         """Count one more file; endings that no line of text should repeat are counted together."""
         suffix = find_suffix(name)
-        self.counts[suffix if PLAIN_SUFFIX.fullmatch(suffix) else "others" if suffix else "no ending"] += 1
+        other = "with odd endings" if suffix else "without ending"
+        self.counts[suffix if PLAIN_SUFFIX.fullmatch(suffix) else other] += 1
 
     def warn(self) -> None:
         """Log one line that says how many files were left out, if there are any."""
@@ -43,11 +49,11 @@ class LeftOutFiles:
 
     def __str__(self) -> str:
         ordered = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        parts = [f"{suffix} {count}" for suffix, count in ordered[:MOST_SUFFIXES]]
+        parts = [f"{count} {suffix}" for suffix, count in ordered[:MOST_SUFFIXES]]
         rest = sum(count for _, count in ordered[MOST_SUFFIXES:])
         total = self.counts.total()
-        named = ", ".join(parts + [f"more {rest}"] * bool(rest))
-        return f"{total} file{' was' if total == 1 else 's were'} left out: {named}"
+        named = ", ".join(parts + [f"{rest} with other endings"] * bool(rest))
+        return f"{total} file{' was' if total == 1 else 's were'} left out ({self.reason}): {named}"
 
 
 def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:

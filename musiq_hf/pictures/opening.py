@@ -25,6 +25,7 @@ from PIL import Image
 
 from ..models.musiq.image_formats_musiq import (
     MAX_MEGAPIXELS,
+    MAX_SHRUNK_MEGAPIXELS,
     PICTURE_SUFFIXES,
     URL_PREFIXES,
     SizeCheck,
@@ -32,6 +33,7 @@ from ..models.musiq.image_formats_musiq import (
     check_limit,
     check_megapixels,
     check_tokens,
+    choose_limit,
     find_suffix,
 )
 from ..models.musiq.image_loading_musiq import (
@@ -49,6 +51,7 @@ from ..models.musiq.image_loading_musiq import (
 # No other file of the package imports how pictures are opened, so those names are listed with what is made here.
 __all__ = [
     "MAX_MEGAPIXELS",
+    "MAX_SHRUNK_MEGAPIXELS",
     "PICTURE_SUFFIXES",
     "PRESETS",
     "URL_PREFIXES",
@@ -59,6 +62,7 @@ __all__ = [
     "check_megapixels",
     "check_preset",
     "check_tokens",
+    "choose_limit",
     "choose_decoder",
     "compute_shrunk_size",
     "decode_image",

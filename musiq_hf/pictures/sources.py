@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..common.files import NOTHING
 from .dataset_sources import (
     HUB,
     HUB_PREFIX,
@@ -33,6 +34,7 @@ from .tar_sources import read_tar
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 URL_TIMEOUT = 60  # seconds
+MISSING = "missing"  # kind of a path that leads to nothing
 DEFAULT_COLUMNS = Columns()
 
 
@@ -55,7 +57,7 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
         columns: Columns of tables and data sets that are read.
 
     Files of folders, patterns and archives whose endings are not those of pictures are left out. How many is logged as
-    a warning at the end.
+    a warning at the end. A path that leads to nothing is a picture that cannot be read; `check_sources` refuses it.
 
     Yields:
         Key and picture. The key comes from the column of keys. Without one it is the path, "shard.tar::member",
@@ -63,7 +65,7 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
         that are not Unicode are written with backslashes.
 
     Raises:
-        ValueError: If there is no such path, or no picture at all.
+        ValueError: If there is no picture at all.
     """
     found, left_out = False, LeftOutFiles()
     for path, kind in _find_files(paths):
@@ -92,21 +94,27 @@ def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -
     return total
 
 
-def check_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> None:
+def check_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, allow_missing: bool = False) -> None:
     """Raise a ValueError for a mistake in the arguments of `find_sources`, before hours of work.
 
     Of the files that match a pattern, only the first table is checked.
 
+    Args:
+        paths: Paths, as `find_sources` takes them.
+        columns: Columns of tables and data sets that are read.
+        allow_missing: Whether a path may lead to nothing.
+
     Raises:
         ValueError: If a path does not exist, cannot hold pictures, or lacks a column.
     """
-    has_table = any([_check_argument(path, columns) for path in paths])  # the list makes `any` check them all
+    # The list makes `any` check all of them.
+    has_table = any([_check_argument(path, columns, allow_missing) for path in paths])
     for option, name in (("--column", columns.picture), ("--key", columns.key)):
         if name is not None and not has_table:
             raise ValueError(f"{option} names a column ({name!r}) of a table or data set, but none is given. Drop it.")
 
 
-def _check_argument(path: str, columns: Columns) -> bool:
+def _check_argument(path: str, columns: Columns, allow_missing: bool) -> bool:
     """Check one path as `check_sources` does.
 
     Returns:
@@ -121,8 +129,8 @@ def _check_argument(path: str, columns: Columns) -> bool:
         return _check_saved_within(path, columns)
     matches = (match for match in _match_pattern(path) if _find_kind(match) != LEFT_OUT or os.path.isdir(match))
     files = [path] if os.path.lexists(path) else list(matches)
-    if not files:
-        raise ValueError(f"{path}: no such file or folder, and no picture, tar, parquet or CSV file matches it.")
+    if not (files or allow_missing):
+        raise ValueError(f"{path}: {NOTHING}")
     for file in files:
         if not os.path.isdir(file) and (kind := _find_kind(file)) in TABLE_SUFFIXES:
             check_table(file, kind, columns)
@@ -160,11 +168,19 @@ def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
             kind = _find_kind(path)
             yield path, PICTURE if kind == LEFT_OUT else kind
         else:
-            for match in _match_pattern(path):
-                if os.path.isdir(match):
-                    yield from walk_folder(match, visited)
-                else:
-                    yield match, _find_kind(match)
+            yield from _find_matches(path, visited)
+
+
+def _find_matches(pattern: str, visited: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+    """Find path and kind of every file that matches a pattern, or lies in a folder that does."""
+    match = None
+    for match in _match_pattern(pattern):
+        if os.path.isdir(match):
+            yield from walk_folder(match, visited)
+        else:
+            yield match, _find_kind(match)
+    if match is None:
+        yield pattern, MISSING
 
 
 def _find_kind(path: str) -> str:
@@ -195,6 +211,10 @@ def _read_unlisted(path: str, columns: Columns) -> Iterator[Source]:
     yield make_unreadable(path, "the folder cannot be listed. Check its permissions.")
 
 
+def _read_missing(path: str, columns: Columns) -> Iterator[Source]:
+    yield make_unreadable(path, NOTHING)
+
+
 def _read_left_out(path: str, columns: Columns) -> Iterator[LeftOutFile]:
     yield LeftOutFile(path)
 
@@ -204,6 +224,7 @@ READERS: dict[str, Callable[[str, Columns], Iterator[Source | LeftOutFile]]] = {
     LEFT_OUT: _read_left_out,
     "url": _read_url,
     UNLISTED: _read_unlisted,
+    MISSING: _read_missing,
     ".tar": read_tar,
     ".parquet": read_parquet,
     ".csv": read_csv,

@@ -19,7 +19,7 @@ from ..common.checks import require_evaluation_mode
 from ..common.devices import is_out_of_memory
 from ..models.protocol import Feature, QualityModel, QualityProcessor
 from ..pictures.decoding import TOO_LARGE, Decoder, decode_ahead, list_pictures, name_picture
-from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset, check_tokens
+from ..pictures.opening import Preset, check_limit, check_preset, check_tokens, choose_limit
 from .loading import load_quality
 
 # Largest number of tokens in a batch, padding counted. A CPU gains nothing from batches: pictures would only wait for
@@ -80,7 +80,7 @@ def make_decoder(
     *,
     preset: Preset = "default",
     shorter_side: int | None = None,
-    max_megapixels: float = MAX_MEGAPIXELS,
+    max_megapixels: float,
 ) -> Decoder:
     """Return the decoder that turns pictures into pixels for this processor."""
     return Decoder(
@@ -140,7 +140,7 @@ class ScoringOptions(TypedDict, total=False):
     num_workers: int
     in_processes: bool
     shorter_side: int | None
-    max_megapixels: float
+    max_megapixels: float | None
     preset: Preset
 
 
@@ -183,7 +183,7 @@ def score_with_several(
     num_workers: int = 2,
     in_processes: bool = False,
     shorter_side: int | None = None,
-    max_megapixels: float = MAX_MEGAPIXELS,
+    max_megapixels: float | None = None,
     preset: Preset = "default",
 ) -> Iterator[tuple[PictureScore, ...]]:
     """Score pictures as they come, in their order, with several models; each picture is decoded once.
@@ -206,8 +206,9 @@ def score_with_several(
             must start with `if __name__ == "__main__":`.
         shorter_side: Shrink files and PIL images to this shorter side, in pixels, first; None keeps their size.
         max_megapixels: Largest size of a picture as it is scored, in millions of pixels. A larger one has its error,
-            and is not decoded. Time grows with the square of the size. `math.inf` sets no limit. The limit is meant
-            for patches of 32: a picture with more tokens than so large a one has its error too.
+            and is not decoded. Time grows with the square of the size. `math.inf` sets no limit. None: 89 if
+            all processors shrink larger pictures, else 35. The limit is meant for patches of 32: a picture with more
+            tokens than so large a one has its error too.
         preset: Way in which files become pixels: "default", or "google" as in the published program; see
             `pictures.opening`.
 
@@ -228,8 +229,9 @@ def score_with_several(
     check_limit(max_megapixels)
     for model, processor in scorers:
         check_model(model, processor)
+    limit = choose_limit(max_megapixels, *(processor for _, processor in scorers))
     decoders = {
-        make_decoder(processor, preset=preset, shorter_side=shorter_side, max_megapixels=max_megapixels)
+        make_decoder(processor, preset=preset, shorter_side=shorter_side, max_megapixels=limit)
         for _, processor in scorers
     }
     if len(decoders) != 1:
@@ -239,7 +241,7 @@ def score_with_several(
         )
     decoded = decode_ahead(list_pictures(pictures), decoders.pop(), num_workers=num_workers, in_processes=in_processes)
     return _score_in_order(
-        decoded, [_Batch(model, processor, max_tokens, max_pictures, max_megapixels) for model, processor in scorers]
+        decoded, [_Batch(model, processor, max_tokens, max_pictures, limit) for model, processor in scorers]
     )
 
 

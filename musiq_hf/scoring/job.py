@@ -15,11 +15,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ..common.checks import are_weights, check_choice, check_counts
+from ..common.checks import check_choice, check_counts, check_ensemble
 from ..common.devices import find_device
 from ..common.files import check_output_file
+from ..common.outputs import check_table_path
 from ..models.auto import DEFAULT_CHECKPOINT
-from ..pictures.opening import MAX_MEGAPIXELS, Preset, check_limit, check_preset
+from ..pictures.opening import Preset, check_limit, check_preset
 from ..pictures.sources import check_sources, count_sources, find_sources
 from ..pictures.table_sources import Columns
 from .engine import ScoringOptions
@@ -29,7 +30,6 @@ from .journal import (
     Journal,
     Totals,
     check_no_other_journal,
-    check_output,
     name_journals,
     name_shard,
     write_output,
@@ -81,6 +81,7 @@ class ScoreJob:
         paths: Pictures, URLs, folders, patterns, archives, tables and data sets; see `pictures.find_sources`.
         output: A .csv, .jsonl or .parquet file, see `run_job`; None for a stream, see `score_rows`.
         columns: Columns of tables and data sets that hold the pictures and the keys.
+        allow_missing: Whether a path that leads to nothing is a row with its error; else it is refused.
         share: Part of the pictures that is scored. The default is all of them, or, in a process of a launch, its part.
         overwrite: Whether the output is replaced if it exists.
         models: Checkpoints: folders, Hub ids or names of embedded ones; all of them score what is decoded once.
@@ -89,7 +90,8 @@ class ScoreJob:
         preset: Way in which files become pixels; see `pictures.opening`.
         shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
         max_megapixels: Largest size of a picture as it is scored, in millions of pixels; a larger one has its error.
-            `math.inf` sets no limit. A run may be continued with another limit, which counts from there on.
+            `math.inf` sets no limit, None that of `score_with_several`. A run may be continued with another limit,
+            which counts from there on.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one.
         dtype: Type of the weights of the models, "float32" or "bfloat16".
         max_tokens: Tokens (patches) of a batch, padding counted; None: one picture at a time on a CPU, 65,536 tokens
@@ -105,6 +107,7 @@ class ScoreJob:
     _: KW_ONLY
     output: str | os.PathLike[str] | None = None
     columns: Columns = Columns()
+    allow_missing: bool = False
     share: Share = field(default_factory=find_launched_share)
     overwrite: bool = False
     models: Sequence[str] = (str(DEFAULT_CHECKPOINT),)
@@ -112,7 +115,7 @@ class ScoreJob:
     percentile: bool = False
     preset: Preset = "default"
     shorter_side: int | None = None
-    max_megapixels: float = MAX_MEGAPIXELS
+    max_megapixels: float | None = None
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_tokens: int | None = None
@@ -125,29 +128,13 @@ class ScoreJob:
                 raise ValueError(f"`{name}` must be a list of at least one name, got {value!r}.")
             object.__setattr__(self, name, tuple(map(os.fspath, value)))
         if self.output is not None:
-            check_output(self.output)
+            check_table_path(self.output)
         check_counts(self, "shorter_side", "max_tokens", "num_workers")
         check_preset(self.preset)
         check_limit(self.max_megapixels)
         check_choice("dtype", self.dtype, DTYPES)
-        self._check_models()
+        check_ensemble(self.models, self.weights)
         self._check_share()
-
-    def _check_models(self) -> None:
-        """Raise a ValueError if a checkpoint is named twice, or the weights do not fit the checkpoints."""
-        models, weights = list(self.models), self.weights
-        repeated = [name for name in models if models.count(name) > 1]
-        if repeated:
-            raise ValueError(f"-m {repeated[0]} is given {len(repeated)} times. Give each checkpoint once.")
-        if weights is None:
-            return
-        if len(models) == 1 or len(weights) != len(models):
-            raise ValueError(
-                f"--weights needs several checkpoints (-m) and a weight for each, got {len(models)} and "
-                f"{len(weights)}."
-            )
-        if not are_weights(weights):
-            raise ValueError(f"`weights` must be numbers from 0 on, not all 0, got {list(weights)}.")
 
     def _check_share(self) -> None:
         """Raise a ValueError if the job asks the processes of one launch for what they cannot do."""
@@ -251,7 +238,7 @@ def score_rows(job: ScoreJob) -> RowStream:
     """
     if job.output is not None:
         raise ValueError(f"`score_rows` writes no file, but the job has the output {job.output}. Use `run_job`.")
-    check_sources(job.paths, columns=job.columns)
+    check_sources(job.paths, columns=job.columns, allow_missing=job.allow_missing)
     scorers = _load_scorers(job)
     return RowStream(scorers.names, scorers.signatures, scorers.has_std, scorers.score(_find_pictures(job)))
 
@@ -281,7 +268,7 @@ def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = Non
     if table is None or path is None:
         raise ValueError("`run_job` writes a file, but the job has no `output`. Give one, or use `score_rows`.")
     check_output_file(table)
-    check_sources(job.paths, columns=job.columns)
+    check_sources(job.paths, columns=job.columns, allow_missing=job.allow_missing)
     check_no_other_journal(table, job.journals, remove=job.overwrite)
     scorers = _load_scorers(job)
     settings = _list_settings(job, scorers)

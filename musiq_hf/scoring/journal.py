@@ -50,13 +50,6 @@ class Totals(NamedTuple):
     errors: int
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
-    """Return the path of an output, or raise a ValueError if its suffix names no format that can be written."""
-    if Path(path).suffix.lower() not in WRITERS:
-        raise ValueError(f"{path}: scores are written to {', '.join(WRITERS)} files. Change the end of the name.")
-    return Path(path)
-
-
 def name_shard(path: Path, index: int, count: int) -> Path:
     """Return the output of one shard of several: `scores.2-of-8.csv`; `index` counts from 1."""
     return path.with_name(f"{path.stem}.{index}-of-{count}{path.suffix}")

@@ -21,7 +21,7 @@ from transformers.utils import (
 from ..common.devices import is_out_of_memory
 from ..common.files import data_directory, read_json
 from ..models import family_of
-from ..models.auto import DEFAULT_CHECKPOINT, describe_unknown, find_embedded
+from ..models.auto import DEFAULT_CHECKPOINT, describe_published, describe_unknown, find_embedded
 from ..models.weights import check_index, check_weight_files
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"  # of peft
@@ -106,7 +106,8 @@ def load_config(name: str) -> PreTrainedConfig:
     except OSError:  # there is no such id, or no way to it
         file = None
     if file is None:
-        raise ValueError(f"{name}: neither a directory with a config.json nor an id on the Hub that answers.")
+        way = describe_published(str(name))
+        raise ValueError(f"{name}: neither a directory with a config.json nor an id on the Hub that answers.{way}")
     values = read_json(file)
     with _reading(name):
         family = family_of(SimpleNamespace(model_type=values.get("model_type")))

@@ -143,7 +143,8 @@ def _make_trainer(
         if settings.score_range is None:
             logger.warning(
                 "Without --score_range LOW HIGH the checkpoint will not say the range of its scores, from which "
-                "`musiq score` makes its column score_0_1."
+                "`musiq score` makes its column score_0_1. If it is the range of the checkpoint that training starts "
+                "from, scores also stay where they are, and are not moved to the mean of these pictures."
             )
     elif settings.degrade_fraction:
         raise ValueError("`degrade_fraction` lowers opinion scores, but these data have distributions. Leave it out.")

@@ -112,7 +112,7 @@ def _check_labels(rows: "datasets.Dataset", source: str) -> None:
 
 def _warn_of_unread(folder: str, known: Sequence[str]) -> None:
     """Log how many pictures of a folder `datasets` leaves out, because it does not know their endings."""
-    unread = LeftOutFiles()
+    unread = LeftOutFiles("endings that `datasets` does not read")
     for path, kind in walk_folder(folder, set()):
         if kind == PICTURE and find_suffix(path) not in known:
             unread.add(path)

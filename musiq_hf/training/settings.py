@@ -325,7 +325,10 @@ class FinetuneSettings(ScoredRunSettings):
     )
     group_by_length: bool = setting(False, "Put pictures with about as many patches into one batch, for less padding.")
     score_range: tuple[float, float] | None = setting(
-        None, "Lowest and highest possible score, noted in the configuration.", metavar=("LOW", "HIGH")
+        None,
+        "Lowest and highest possible score, noted in the configuration. If it is that of the checkpoint, its scores "
+        "are the start; else they are moved to mean and deviation of the training pictures' scores.",
+        metavar=("LOW", "HIGH"),
     )
     push_to_hub: str | None = setting(
         None, "Repository on the Hub to which the finished checkpoint is uploaded.", metavar="OWNER/NAME"

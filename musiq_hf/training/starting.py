@@ -250,9 +250,11 @@ def last_layer(model: Any) -> nn.Linear:
 def normalize_scores(model: Any, labels: Sequence[float], *, score_range: tuple[float, float] | None = None) -> None:
     """Set `score_offset` and `score_scale` to mean and standard deviation of the labels: the unit of the logits.
 
-    A fresh head has no unit yet, and neither has one without a bias. A head whose logits are already in standard
-    deviations of other labels is kept: a good picture stays good in the new unit. A head in MOS points (a published
-    checkpoint) is carried over: its `score_range` is mapped to the range of the labels.
+    If the checkpoint declares the same range as the new labels, its scores stay as they are. A head whose logits are
+    already in standard deviations then keeps its unit. One in MOS points (a published checkpoint) is rewritten in
+    standard deviations. If the range is another one or unknown, the former head is kept: a good picture stays good in
+    the new unit. The latter is carried over: its `score_range` is mapped to the range of the labels. A fresh head has
+    no points yet, and one without a bias has none of its own.
 
     Args:
         model: Quality model with one label; changed in place.
@@ -261,10 +263,14 @@ def normalize_scores(model: Any, labels: Sequence[float], *, score_range: tuple[
     """
     config, head = model.config, last_layer(model)
     offset, scale = float(np.mean(labels)), float(np.std(labels)) or 1.0
-    has_unit = head.bias is not None and bool(head.weight.any() or head.bias.any())
-    if (config.score_offset, config.score_scale) == (0, 1) and has_unit:
+    head_is_fresh = not head.weight.any() and (head.bias is None or not head.bias.any())
+    is_in_points = (config.score_offset, config.score_scale) == (0, 1)
+    is_same_range = score_range is not None and tuple(score_range) == tuple(config.score_range or ())
+    if is_same_range and not (is_in_points or head_is_fresh):
+        return
+    if is_in_points and not head_is_fresh and head.bias is not None:
         low, ratio, old_low = 0.0, 1.0, 0.0
-        if config.score_range is not None:
+        if config.score_range is not None and not is_same_range:
             old_low, old_high = config.score_range
             low, ratio = min(labels), (max(labels) - min(labels) or 1.0) / (old_high - old_low)
         head.bias.copy_(((head.bias - old_low) * ratio + low - offset) / scale)

@@ -31,6 +31,7 @@ from transformers.utils import logging
 from ..common.devices import without_accelerator
 from ..common.extras import require
 from ..common.files import read_json, write_json
+from ..metrics.report_files import METRICS_FILE
 from ..metrics.training_curves import CURVES_FILE, write_training_curves
 from ..models.protocol import QualityProcessor, TrainingView
 from ..scoring.loading import resolve_model
@@ -404,5 +405,11 @@ def find_last_checkpoint(settings: RunSettings) -> str | None:
                     f"and is {asked[name]!r} now. Give the old one, or choose a new `output_dir`."
                 )
     if checkpoint is not None and not settings.resume:
-        raise ValueError(f"{output} holds the checkpoints of another run. Add `--resume`, or choose a new directory.")
+        state, use = "not finished", "continues that run"
+        if (output / METRICS_FILE).exists():
+            state, use = "finished", "only measures that run again"
+        raise ValueError(
+            f"{output} holds the checkpoints of another run, which is {state}. For a new run give another "
+            f"`--output_dir`, or delete this one; `--resume` {use}."
+        )
     return None if checkpoint is None else str(checkpoint)

@@ -106,12 +106,18 @@ def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(com
         (["evaluate", "--data", "a.csv", "--recipe", "koniq"], 2, "`--recipe` needs `--runs`."),
         (["finetune", "--epochs", "2"], 2, "musiq finetune: --data is needed"),
         (["export", "a", "b.pth"], 2, "musiq export: OUT must end in .onnx or .pt2, got b.pth"),
+        (["evaluate", "--data", "a.csv", "--output", "a.txt"], 2, "The report is a .json file"),
+        (["explain", "a.png", "-o", "a.pdf"], 2, "musiq explain: a.pdf: a report is HTML. "),
+        (["score", "a.png"], 2, "musiq score: a.png: no such file or folder, and no picture"),
+        (["score", ".", "-o", "a.txt"], 2, "musiq score: a.txt: scores are written to .csv, .jsonl, .parquet files."),
+        (["score", ".", "-m", "a", "--weights", "1,2"], 2, "musiq score: --weights needs several checkpoints (-m)"),
         (["score", "a.png", "--null"], 2, "`--null` says how names on standard input end"),
         (["verify", "a", "--name", "koniq"], 2, "`--name` says which official scores"),
     ],
 )
 def test_help_and_refusals_import_no_library(words, code, printed, tmp_path):
-    done = in_a_process("-X", "importtime", "-m", "musiq_hf.cli", *words, cwd=tmp_path)
+    module = "musiq_hf" if words == ["--version"] else "musiq_hf.cli"  # both are the command
+    done = in_a_process("-X", "importtime", "-m", module, *words, cwd=tmp_path)
     assert done.returncode == code and printed in done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     imported = {line.rpartition("|")[2].strip() for line in lines}
@@ -134,7 +140,7 @@ def test_every_command_takes_its_own_flags_as_its_module_does(capsys):
         "set": [],
     }
     given = build_parser().parse_args(["score", "a.png", "--shard", "2/3", "--weights", "1,2", "--max_tokens", "9"])
-    assert (given.shard, given.weights, given.max_tokens, given.max_megapixels) == ((2, 3), (1, 2), 9, 35.0)
+    assert (given.shard, given.weights, given.max_tokens, given.max_megapixels) == ((2, 3), (1, 2), 9, None)
 
 
 @pytest.mark.parametrize("word", ["--modell", "--mod", "--work", "--max"])
@@ -165,6 +171,8 @@ def test_flags_that_are_mistyped_or_cut_short_show_the_usage_of_their_command(co
         ([f"{SCRIPTS}/pytest"], ["python", f"{SCRIPTS}/pytest"], False),
         (["-m", "score", "a"], ["python", "-X", "dev", "-m", "musiq_hf.cli", "score", "a"], True),
         (["-m"], ["python", "-m", "musiq_hf.cli"], True),
+        (["-m", "score", "a"], ["python", "-m", "musiq_hf", "score", "a"], True),
+        (["-m", "musiq_hf"], ["python", "-m", "timeit", "musiq_hf"], False),
         (["-m", "-m", "musiq_hf.cli"], ["python", "-m", "torch.distributed.run", "-m", "musiq_hf.cli"], False),
         (["train.py", "-m", "musiq_hf.cli"], ["python", "train.py", "-m", "musiq_hf.cli"], False),
         (["-c"], ["python", "-c"], False),
@@ -460,7 +468,7 @@ def test_finetune_trains_and_prints_metrics(scores_csv, checkpoint, tmp_path, ca
 def test_finetune_gives_one_sentence_for_a_mistake(capsys):
     code, errors = mistake(capsys, "finetune", "--epochs", "2")
     assert code == 2 and errors.startswith("musiq finetune: --data is needed")
-    assert "Example: musiq finetune --data scores.csv" in errors
+    assert "Example: musiq finetune --data scores.csv --image_root photos --output_dir runs/new" in errors
 
 
 def test_models_start_from_the_embedded_checkpoint(monkeypatch, capsys, scores_csv):

@@ -17,7 +17,7 @@ from PIL import Image
 from musiq_hf import MusiqForImageClassification, MusiqImageProcessor
 from musiq_hf.cli import build_parser, explain
 from musiq_hf.common.files import write_text
-from musiq_hf.explain.report import _describe_range, _make_sections, check_report_path, make_report
+from musiq_hf.explain.report import _describe_range, _make_sections, make_report
 
 pytest.importorskip("matplotlib")
 
@@ -145,17 +145,6 @@ def test_a_page_replaces_the_old_one_whole_or_not_at_all(tmp_path, monkeypatch):
         write_text(report, "newest")
     assert report.read_text() == "new"
     assert os.listdir(tmp_path) == ["report.html"]
-
-
-def test_paths_of_reports_are_checked_first(tmp_path):
-    with pytest.raises(ValueError, match="photo.jpg: a report is HTML. Give it a name that ends in .html."):
-        check_report_path("photo.jpg")
-    (tmp_path / "folder.html").mkdir()
-    with pytest.raises(ValueError, match="folder.html is a folder. Give the file another name."):
-        check_report_path(tmp_path / "folder.html")
-    with pytest.raises(ValueError, match="missing: no such folder. Make it first"):
-        check_report_path(tmp_path / "missing" / "report.html")
-    assert check_report_path("REPORT.HTML").name == "REPORT.HTML"
 
 
 def test_mistakes_are_one_sentence_and_write_nothing(picture, blank, tiny_config, tmp_path, capsys):

@@ -79,6 +79,19 @@ def test_a_finished_run_of_names_on_standard_input_has_nothing_to_do(run, photos
     assert "It was finished before" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("missing", ["photos/gone.png", "photos/*.gone", "gone/", "gone.csv", "gone.tar"])
+def test_a_listed_name_that_leads_to_nothing_is_a_row_with_its_error(run, photos, missing, monkeypatch, capsys):
+    for words in (["-o", "s.csv", "--progress"], ["-o", "s.csv"], []):
+        type_names(monkeypatch, f"photos/3.png\n{missing}\nphotos/1.png\n".encode())
+        assert run("-", *words) == (0 if words == ["-o", "s.csv"] else 1)
+        printed = capsys.readouterr()
+    assert f"  error: {missing}: no such file or folder" in printed.out and "It was finished" not in printed.err
+    rows = read_csv("s.csv")
+    assert [row["key"] for row in rows] == ["photos/3.png", missing, "photos/1.png"]
+    assert [row["error"].startswith(f"{missing}: no such file or folder") for row in rows] == [False, True, False]
+    assert run(missing) == 2  # typed, it is a mistake
+
+
 @pytest.mark.parametrize(
     ("content", "words", "message"),
     [
@@ -86,7 +99,7 @@ def test_a_finished_run_of_names_on_standard_input_has_nothing_to_do(run, photos
         (b"\n\n", ["-"], "which holds none"),
         (b"a", ["-", "-"], "- stands for the names on standard input. Give it once, not 2 times."),
         (b"a", ["photos", "--null"], "`--null` says how names on standard input end, and needs the path -."),
-        (b"missing.png\n", ["-"], "missing.png: no such file"),
+        (b"photos/1.png\n", ["-", "--key", "id"], "--key names a column ('id') of a table or data set"),
     ],
 )
 def test_mistakes_on_standard_input_are_one_sentence(run, photos, content, words, message, monkeypatch, capsys):

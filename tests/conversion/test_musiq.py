@@ -446,10 +446,12 @@ def test_push_uploads_the_directory(converted, monkeypatch, capsys):
         monkeypatch.setattr(command, "HfApi", functools.partial(HfApi, endpoint=hub.url, token=TOKEN))
         assert command.push(directory, "someone/musiq-mine") == f"{hub.url}/someone/musiq-mine"
         pushed = hub.files("someone/musiq-mine")
-    assert {name: pushed[name] for name in pushed if name != ".gitattributes"} == {
-        path.name: path.read_bytes() for path in directory.iterdir()
-    }
+        local = {path.name: path.read_bytes() for path in directory.iterdir()}
+        command.push(directory, "us/mine")
+        again = hub.files("us/mine")["README.md"]
+    assert {name: pushed[name] for name in pushed if name != ".gitattributes"} == local
     assert b'model="someone/musiq-mine"' in pushed["README.md"]
+    assert again == pushed["README.md"].replace(b'model="someone/musiq-mine"', b'model="us/mine"')
 
 
 @pytest.mark.parametrize("repo_id", ["someone/musiq-mine", "not a/repository/id"])

@@ -74,6 +74,10 @@ def test_impossible_splits_are_refused(arguments, message):
         (["train", "validation", "test"], None, "test"),
         (["train", "validation"], None, "validation"),
         (["train", "test"], "train", "train"),
+        (["train", "validation"], "val", "validation"),
+        (["train", "validation", "test"], "Training", "train"),
+        (["train", "test"], "eval", "test"),
+        (["train", "validation", "dev"], "dev", "dev"),  # as a data set of the Hub may call it
     ],
 )
 def test_split_is_the_wanted_one_else_test_else_validation(names, split, chosen):

@@ -140,9 +140,8 @@ def test_every_way_to_upload_gives_what_uploading_the_directory_gives(authored, 
             ours, theirs = json.loads(files[file]), json.loads(local[file])
             keys = ("auto_map", "custom_pipelines")
             assert [ours.get(key) for key in keys] == [theirs.get(key) for key in keys], (name, file)
-        # The owner is known now; "again" is a copy of "model", whose card goes on to name that.
-        first = "model" if name == "again" else name
-        card, uploaded = files["README.md"].decode(), f'model="someone/{authored[0]}-{first}"'
+        # The owner is known now, also of "again", a copy of "model".
+        card, uploaded = files["README.md"].decode(), f'model="someone/{authored[0]}-{name}"'
         ours = local["README.md"].decode().replace('model="mine"', uploaded)
         assert check_card(card) == [] and card.partition("\n# ")[2] == ours.partition("\n# ")[2]
         assert uploaded in card

@@ -93,3 +93,9 @@ def test_terminal_files_and_cards_share_headings_and_tables(quality, runs):
     card = render_evaluation({"Ten splits": runs, "validation": quality, "d.csv, test": quality})
     assert f"**Validation split**: {render(quality)}\n\n**Ten splits**\n\n{render(runs)}\n\n**d.csv, test**: " in card
     assert card.endswith(render(quality))
+
+
+def test_names_stay_in_their_cells(quality):
+    odd = replace(quality, data="a|b.csv", groups={"x|y\nz": Metrics(srcc=0.375)})
+    assert "\n| group x\\|y z | 0.3750 |" in render(odd)
+    assert "\n| m | a\\|b.csv | x\\|y z | 0.3750 |" in render(ComparisonReport(results=(odd,)))

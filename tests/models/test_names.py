@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded checkpoints are loaded by their names, whatever loads them."""
 
+import re
+import shlex
+
 import pytest
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 
@@ -13,6 +16,8 @@ from musiq_hf import (
     MusiqImageProcessor,
     load_quality,
 )
+from musiq_hf.conversion import CONVERTERS
+from musiq_hf.models import FAMILIES
 from musiq_hf.models.auto import register
 from musiq_hf.scoring import load_calibration, make_signature
 from musiq_hf.training.starting import load_model
@@ -58,7 +63,10 @@ def test_a_pipeline_takes_the_name_with_and_without_a_task(task, pictures):
     assert answer["score"] == by_path(pictures[0])["score"]
 
 
-@pytest.mark.parametrize("task", [("image-quality-assessment",), ()], ids=str)
+TASKS = ["image-quality-assessment", "image-classification", "image-feature-extraction"]
+
+
+@pytest.mark.parametrize("task", [*((task,) for task in TASKS), ()], ids=str)
 def test_a_pipeline_does_not_ask_the_hub_about_an_embedded_checkpoint(task, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     asked = []
@@ -109,3 +117,25 @@ def test_registering_again_teaches_nothing_twice():
     before = AutoConfig.from_pretrained.__func__
     register()
     assert AutoConfig.from_pretrained.__func__ is before
+
+
+@pytest.mark.parametrize("kind", LOADERS, ids=lambda kind: kind.__name__)
+def test_a_published_name_without_a_folder_is_a_sentence_with_the_command_that_makes_it(kind):
+    with pytest.raises(OSError, match=r"^musiq-koniq: no such directory\. `musiq convert koniq musiq-koniq` makes it"):
+        kind.from_pretrained("musiq-koniq")
+
+
+@pytest.mark.parametrize(
+    "name", ["musiq-ava", "ava-single", "./musiq-spaq", "some folder/musiq-spaq", "owner/musiq-ava"]
+)
+def test_functions_of_the_package_name_that_command_too(name):
+    short = name.rsplit("/", 1)[-1].removeprefix("musiq-")
+    command = re.escape(f"`musiq convert {short} {shlex.quote(name)}` makes it of the published weights; in place of")
+    with pytest.raises(ValueError, match=command):
+        load_quality(name)
+
+
+def test_the_names_of_a_family_are_those_that_its_converter_downloads():
+    assert {name: family.published for name, family in FAMILIES.items()} == {
+        name: tuple(converter.published) for name, converter in CONVERTERS.items()
+    }

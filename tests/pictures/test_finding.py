@@ -91,7 +91,8 @@ def test_files_that_are_left_out_are_counted_by_their_endings(tmp_path, caplog):
     ):
         draw(tmp_path / name)
     find_pictures(tmp_path)
-    expected = "6 files were left out: .txt 3, .xmp 1, no ending 1, others 1"
+    counts = "3 .txt, 1 .xmp, 1 with odd endings, 1 without ending"
+    expected = f"6 files were left out (endings that pictures do not have): {counts}"
     assert caplog.messages == [expected]
     caplog.clear()
     list(find_sources([str(tmp_path)]))
@@ -107,4 +108,5 @@ def test_many_endings_make_one_short_line(tmp_path, caplog):
         draw(tmp_path / f"{index}.x{index:02}")
     find_pictures(tmp_path)
     (message,) = caplog.messages
-    assert message.startswith("12 files were left out: .x00 1, .x01 1") and message.endswith(".x07 1, more 4")
+    assert message.startswith("12 files were left out (endings that pictures do not have): 1 .x00, 1 .x01")
+    assert message.endswith("1 .x07, 4 with other endings")

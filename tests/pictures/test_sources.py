@@ -141,7 +141,7 @@ def test_what_a_pattern_leaves_out_is_counted(place, caplog):
     for name in ("photos/a.png", "photos/b.txt", "photos/c.json"):
         write(place / name)
     assert list(outcomes("photos/*")) == ["photos/a.png"]
-    assert caplog.messages == ["2 files were left out: .json 1, .txt 1"]
+    assert caplog.messages == ["2 files were left out (endings that pictures do not have): 1 .json, 1 .txt"]
     with pytest.raises(ValueError, match="photos/\\*.txt: no such file or folder, and no picture"):
         check_sources(["photos/*.txt"])
 

@@ -27,7 +27,7 @@ LINES = (
     ("scoring", "data", "hub", "subjective"),
     ("training", "evaluation", "assessment", "upscaling", "explain", "conversion"),
     ("cli", "app"),
-    ("__init__",),
+    ("__init__", "__main__"),
 )
 LINE_OF = {folder: number for number, line in enumerate(LINES) for folder in line}
 MAX_FILES, MAX_LINES = 16, 500
@@ -207,7 +207,7 @@ def test_every_folder_has_its_line():
 
 
 def test_no_module_stands_directly_in_the_package():
-    check([relative(path) for path in PACKAGE.glob("*.py") if path.stem not in ("__init__", "version")])
+    check([relative(path) for path in PACKAGE.glob("*.py") if path.stem not in ("__init__", "__main__", "version")])
 
 
 def test_no_imports_within_a_folder_go_in_a_circle():

@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor, load_quality
+from musiq_hf import ImageQualityAssessmentPipeline, MusiqImageProcessor, load_quality
 from musiq_hf.pictures.opening import MAX_MEGAPIXELS, check_tokens
 from musiq_hf.pictures.sources import find_sources
-from musiq_hf.scoring.engine import PictureScore, score_pictures
+from musiq_hf.scoring.engine import PictureScore, score_pictures, score_with_several
 
 
 def picture(height, width, seed=0):
@@ -199,9 +199,9 @@ def test_shorter_side_shrinks_files_and_refuses_arrays(score):
         list(score([picture(40, 60)], shorter_side=20))
 
 
-def make_large_file():
-    """A PNG file whose head speaks of 13000x13000 pixels, and which has none."""
-    head = struct.pack(">IIBBBBB", 13000, 13000, 8, 0, 0, 0, 0)
+def make_large_file(side=13000):
+    """A PNG file whose head speaks of 13000x13000 pixels, say, and which has none."""
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
     packed = b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -232,6 +232,30 @@ def test_a_picture_that_is_too_large_is_an_error_before_it_is_decoded(score, tmp
         assert "13000x13000 pixels are 169 megapixels, and the limit is 35. " in row.error
         assert "(--shorter_side)" in row.error and "(--max_megapixels)" in row.error
     assert "truncated or damaged" in next(score([path], max_megapixels=169, preset=preset)).error
+
+
+LIMITS = [  # settings of the model, and the limit in megapixels that follows
+    ({"max_native_side": 64}, 89),
+    ({"use_native_resolution": False}, 89),
+    ({}, 35),
+    ({"max_native_side": 2**20}, 35),
+    ({"max_native_side": 7000, "patch_size": 8}, 35),
+]
+
+
+@pytest.mark.parametrize(("settings", "limit"), LIMITS, ids=[str(settings) for settings, _ in LIMITS])
+def test_the_limit_is_wider_where_larger_pictures_are_shrunk(tiny_model, tmp_path, settings, limit):
+    path = tmp_path / "a.png"
+    models = [tiny_model(**settings), tiny_model(max_native_side=48)]
+    processors = [MusiqImageProcessor.from_config(model.config) for model in models]
+    for side in (5950, 9450):
+        path.write_bytes(make_large_file(side))
+        is_above = side**2 / 1e6 > limit
+        expected = f"the limit is {limit}. Shrink it" if is_above else "truncated or damaged"
+        for row in next(score_with_several([path], list(zip(models, processors, strict=True)))):
+            assert expected in row.error
+        with pytest.raises(ValueError, match=expected):
+            ImageQualityAssessmentPipeline(models[0], image_processor=processors[0])(str(path))
 
 
 def test_the_limit_counts_for_what_is_scored(score, tmp_path):
@@ -276,7 +300,7 @@ def test_the_limit_of_tokens_leaves_patches_of_32_as_large_as_before():
         check_tokens(2 * 31250, size, "a.png", max_megapixels=MAX_MEGAPIXELS, advice="")
 
 
-@pytest.mark.parametrize("limit", [0, -1, math.nan, -math.inf, None, "3", True, [3]])
+@pytest.mark.parametrize("limit", [0, -1, math.nan, -math.inf, "3", True, [3]])
 def test_a_limit_is_above_zero(score, limit):
     with pytest.raises(ValueError, match="`max_megapixels` must be above 0, or inf for no limit"):
         score([], max_megapixels=limit)

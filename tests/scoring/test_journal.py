@@ -13,7 +13,6 @@ from musiq_hf.scoring.journal import (
     COLUMNS,
     Journal,
     check_no_other_journal,
-    check_output,
     fcntl,
     name_journals,
     name_shard,
@@ -356,9 +355,6 @@ def test_a_run_is_not_mixed_with_one_of_other_processes(tmp_path):
 
 
 def test_names(tmp_path):
-    assert check_output("a/b.parquet").name == "b.parquet"
-    with pytest.raises(ValueError, match=r"scores.xlsx: scores are written to .csv, .jsonl, .parquet files"):
-        check_output("scores.xlsx")
     assert name_shard(tmp_path / "scores.v2.csv", 3, 8) == tmp_path / "scores.v2.3-of-8.csv"
 
 

@@ -207,9 +207,22 @@ def test_head_in_opinion_points_is_mapped_from_its_range_to_that_of_the_labels(t
     torch.testing.assert_close(unknown(**inputs).scores, before, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("unit", [(50.0, 20.0), (0.0, 1.0)])
+def test_scores_stay_where_the_range_is_that_of_the_checkpoint(tiny_model, unit):
+    inputs = MusiqImageProcessor(patch_size=8, hash_grid_size=4, longer_side_lengths=[16, 24])(torch.rand(3, 20, 30))
+    model = tiny_model(score_offset=unit[0], score_scale=unit[1], score_range=(0, 100))
+    before = model(**inputs).scores
+    normalize_scores(model, [81.0, 82.0, 86.0], score_range=(0.0, 100.0))
+    torch.testing.assert_close(model(**inputs).scores, before, atol=1e-4, rtol=0)
+    kept = unit if unit != (0, 1) else (pytest.approx(83), pytest.approx(2.1602469))  # standard deviations
+    assert (model.config.score_offset, model.config.score_scale) == kept
+    assert list(model.config.score_range) == [0, 100]
+
+
 def test_fresh_head_starts_at_the_mean_of_the_labels(tiny_config):
     model = MusiqForImageQualityAssessment(tiny_config()).eval()
-    normalize_scores(model, [10.0, 20.0, 60.0])
+    model.config.score_range = [0, 100]
+    normalize_scores(model, [10.0, 20.0, 60.0], score_range=(0, 100))
     inputs = MusiqImageProcessor.from_config(model.config)(torch.rand(3, 20, 30))
     assert model(**inputs).scores.item() == pytest.approx(30)
 
@@ -371,7 +384,11 @@ def test_resume_with_other_settings_is_refused(scores_csv, blank, tmp_path):
 
 def test_directory_of_another_run_is_not_mixed_up(scores_csv, blank, tmp_path):
     (tmp_path / "checkpoint-4").mkdir()
-    with pytest.raises(ValueError, match="holds the checkpoints of another run. Add `--resume`"):
+    sentence = "another run, which is not finished. .* another `--output_dir`, .*; `--resume` continues that run"
+    with pytest.raises(ValueError, match=sentence):
+        finetune(settings(scores_csv, blank, tmp_path))
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match="another run, which is finished. .*; `--resume` only measures that"):
         finetune(settings(scores_csv, blank, tmp_path))
 
 

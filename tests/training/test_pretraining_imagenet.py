@@ -229,7 +229,7 @@ def test_pictures_that_datasets_does_not_know_are_counted(folder, tmp_path, capl
     for name in ("a.avif", "b.AVIF", "c.heic", "notes.txt"):
         (tmp_path / "copy" / "train" / "dark" / name).touch()
     assert len(load_labelled_images(str(tmp_path / "copy"))["train"]) == 8
-    assert caplog.messages == ["3 files were left out: .avif 2, .heic 1"]
+    assert caplog.messages == ["3 files were left out (endings that `datasets` does not read): 2 .avif, 1 .heic"]
 
 
 def test_pictures_outside_of_classes_are_refused(tmp_path):

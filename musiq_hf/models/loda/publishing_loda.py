@@ -44,7 +44,7 @@ FILE_KEYS = {
     "_commit_hash": str | None,
     "name_or_path": str,
 }
-LOCAL_NAME = re.compile(r'(?<=\bmodel=)"[^"/\n]+"')  # in the snippet of a card that knew no owner
+SNIPPET = re.compile(r'^(\w+ = (?:pipeline\("image-[\w-]+", model=|\w+\.from_pretrained\())"[^"\n]+"', re.MULTILINE)
 IMPORTED = re.compile(rf"^\s*from\s+\.(\w+_{FAMILY})\s+import", re.MULTILINE)
 MODEL_INDEX = re.compile(r"\nmodel-index:.*?(?=\n[^\s-]|\Z)", re.DOTALL)
 # Sections of a card that hold no longer after a change, and what they say then.
@@ -215,7 +215,7 @@ def _choose_card(directory: Path, name: str, given: str, results: Mapping[str, b
     """Choose the card to upload: that of the repository, if it says anything, goes before the one that was saved."""
     saved = _decode((directory / CARD).read_bytes()) if (directory / CARD).is_file() else ""
     if not given:
-        return LOCAL_NAME.sub(f'"{name}"', saved) or _render_plain_card(name, os.listdir(directory))
+        return SNIPPET.sub(rf'\g<1>"{name}"', saved) or _render_plain_card(name, os.listdir(directory))
     is_old = _Origin(directory).read(results) != results if results else CHANGED in saved
     return _mark_changed(given) if is_old else given
 

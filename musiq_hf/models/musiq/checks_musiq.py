@@ -304,7 +304,7 @@ def identify_scores(
 
 @contextmanager
 def _without_bar() -> Iterator[None]:
-    """Hide bars of progress for a moment: of files that are here, weights are read in less than a second."""
+    """Hide bars of progress for a moment: of files that are here, weights are read and written in a second."""
     is_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -361,7 +361,8 @@ class CheckedPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Save the model as the base class does, with files of weights that may be read by whom config.json may."""
         # A part from Transformers would be saved under the names of its old files, which are not those of the model.
-        super().save_pretrained(save_directory, *args, **{"save_original_format": False} | kwargs)
+        with _without_bar():
+            super().save_pretrained(save_directory, *args, **{"save_original_format": False} | kwargs)
         config = Path(save_directory) / CONFIG_NAME
         if config.is_file():
             for file in config.parent.glob("*.safetensors"):  # safetensors writes them for their owner alone

@@ -28,6 +28,10 @@ PATENTS = """\
  The method is covered by Google patents US11887270B2 and US12217382B2; this is information, not
 legal advice."""
 
+PUBLISHED = tuple(
+    f"{data}{scales}" for data in ("koniq", "spaq", "paq2piq", "ava", "imagenet") for scales in ("", "-single")
+)
+
 _LIMITS_OPINIONS = """\
 - Opinion scores are averages over particular observers, displays and instructions. They carry the taste of those
   people and of those who chose the pictures: subjects, places, cameras and styles that are rare in the training data
@@ -243,6 +247,7 @@ MUSIQ = Family(
     view=MusiqTrainingView,
     parts=parts,
     published_encoder=published_encoder,
+    published=PUBLISHED,
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
     card=card,
     facts=facts,

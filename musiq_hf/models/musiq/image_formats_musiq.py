@@ -8,6 +8,7 @@ The list has every raster format with an ending of its own that Pillow decodes b
 - FITS, which holds measured data, GBR, which holds brushes, and PCD, of which Pillow reads a small copy only.
 """
 
+import math
 import os
 import re
 import struct
@@ -26,6 +27,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 SizeCheck = Callable[[tuple[int, int], str], None]  # function of width and height, and of a name, that raises or not
 # The small embedded checkpoint takes under two minutes on two cores for as many. The time grows with their square.
 MAX_MEGAPIXELS = 35.0
+# Of models that shrink larger pictures, decoding alone needs memory, 15 bytes a pixel. Above it Pillow warns of bombs.
+MAX_SHRUNK_MEGAPIXELS = 89.0
 PIXELS_OF_TOKEN = 32**2  # of a patch of the published models, for which the limit in megapixels is meant
 SPARE_TOKENS = 1.25  # for patches that a picture fills in part, and for resized copies
 URL_PREFIXES = ("http://", "https://")
@@ -125,10 +128,27 @@ class LargePictureError(RefusedPictureError):
 
 
 def check_limit(max_megapixels: Any) -> None:
-    """Raise a ValueError if a limit in megapixels is no number above 0; infinity sets no limit."""
+    """Raise a ValueError if a limit in megapixels is no number above 0; infinity is no limit, and None the default."""
     is_number = isinstance(max_megapixels, Real) and not isinstance(max_megapixels, bool)
-    if not (is_number and max_megapixels > 0):
+    if max_megapixels is not None and not (is_number and max_megapixels > 0):
         raise ValueError(f"`max_megapixels` must be above 0, or inf for no limit, got {max_megapixels!r}.")
+
+
+def choose_limit(max_megapixels: float | None, *processors: Any) -> float:
+    """Return the limit in megapixels that holds for some image processors.
+
+    Args:
+        max_megapixels: Limit that the user gave. None: `MAX_SHRUNK_MEGAPIXELS` if larger pictures add no tokens, as
+            with `max_native_side`, else `MAX_MEGAPIXELS`.
+        *processors: Image processors that all read the picture.
+    """
+    if max_megapixels is not None:
+        return max_megapixels
+    side = math.isqrt(round(MAX_SHRUNK_MEGAPIXELS * 1e6))
+    most = MAX_MEGAPIXELS * 1e6 / PIXELS_OF_TOKEN
+    counts = [[one.count_tokens(factor * side, factor * side) for factor in (1, 2)] for one in processors]
+    is_shrunk = all(count == larger <= most for count, larger in counts)
+    return MAX_SHRUNK_MEGAPIXELS if is_shrunk else MAX_MEGAPIXELS
 
 
 def check_megapixels(size: tuple[int, int], name: str, *, max_megapixels: float, advice: str) -> None:

@@ -145,7 +145,9 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
     padding = "longest"
     do_convert_rgb = True
 
-    def __init__(self, **kwargs: Any):
+    def __init__(self, **settings: Unpack[MusiqImageProcessorKwargs]):
+        """Make a processor with the settings that the class describes."""
+        kwargs: dict[str, Any] = {**settings}
         unknown = sorted(kwargs.keys() - self.valid_kwargs.__annotations__.keys() - FILE_KEYS.keys())
         if unknown:
             raise TypeError(f"Unknown settings {unknown}; known are {sorted(self.valid_kwargs.__annotations__)}.")

@@ -25,11 +25,11 @@ from transformers.utils import ModelOutput, cached_file
 
 from .checks_musiq import check_types, identify_scores
 from .image_formats_musiq import (
-    MAX_MEGAPIXELS,
     PICTURE_SUFFIXES,
     check_limit,
     check_megapixels,
     check_tokens,
+    choose_limit,
     find_suffix,
 )
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
@@ -138,14 +138,15 @@ def load_calibration(
     return calibration
 
 
-def _read_picture(image: Any, processor: Any, *, timeout: float | None, max_megapixels: float) -> BatchFeature:
+def _read_picture(image: Any, processor: Any, *, timeout: float | None, max_megapixels: float | None) -> BatchFeature:
     """Turn one picture of any kind into a batch of one.
 
     Raises:
         ValueError: If the picture cannot be used, or is too large; the message names it.
     """
     check_limit(max_megapixels)
-    check_size = partial(check_megapixels, max_megapixels=max_megapixels, advice=TOO_LARGE)
+    limit = choose_limit(max_megapixels, processor)
+    check_size = partial(check_megapixels, max_megapixels=limit, advice=TOO_LARGE)
     if isinstance(image, np.ndarray | torch.Tensor):
         if image.ndim == 4:
             raise ValueError(f"One picture was expected, got an array of shape {tuple(image.shape)}: pass a list.")
@@ -161,7 +162,7 @@ def _read_picture(image: Any, processor: Any, *, timeout: float | None, max_mega
         height, width = pixels.shape[:2]
         check_size((width, height), "decoded")
         num_tokens = processor.count_tokens(height, width)
-        check_tokens(num_tokens, (width, height), "decoded", max_megapixels=max_megapixels, advice=TOO_LARGE)
+        check_tokens(num_tokens, (width, height), "decoded", max_megapixels=limit, advice=TOO_LARGE)
         return processor.pad([processor.cut(pixels)], padding="longest")
     except ValueError as error:
         raise ValueError(f"Picture ({describe(image)}): {error}") from error
@@ -227,7 +228,7 @@ class QualityClassificationPipeline(_SavedAsCheckpoint, ImageClassificationPipel
         return hasattr(self.image_processor, "cut")
 
     def preprocess(
-        self, image: Any, timeout: float | None = None, max_megapixels: float = MAX_MEGAPIXELS
+        self, image: Any, timeout: float | None = None, max_megapixels: float | None = None
     ) -> BatchFeature:
         """Turn one picture into a batch of one."""
         if not self._is_ours:
@@ -316,7 +317,7 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
         return super().__call__(inputs, **kwargs)
 
     def preprocess(
-        self, image: Any, timeout: float | None = None, max_megapixels: float = MAX_MEGAPIXELS
+        self, image: Any, timeout: float | None = None, max_megapixels: float | None = None
     ) -> BatchFeature:
         """Turn one picture into a batch of one."""
         return _read_picture(image, self.image_processor, timeout=timeout, max_megapixels=max_megapixels)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageClassification, pipeline
+from transformers.utils import logging
 
 from musiq_hf import (
     AutoModelForImageQualityAssessment,
@@ -169,6 +170,18 @@ def test_the_weights_below_an_adapter_are_checked(tiny_model, tmp_path):
     change(folder, DAMAGES["a head is lost"][0])
     with pytest.raises(ValueError, match=f"missing {HEAD}"):
         AutoModel.from_pretrained(tmp_path / "adapter")
+
+
+def test_saving_shows_no_bar(tiny_model, tmp_path, capsys):
+    enabled = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        tiny_model().save_pretrained(tmp_path)
+        assert logging.is_progress_bar_enabled()
+    finally:
+        if not enabled:
+            logging.disable_progress_bar()
+    assert capsys.readouterr().err == ""
 
 
 OTHERS = [

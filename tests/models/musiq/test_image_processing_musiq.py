@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import inspect
 import pydoc
 
 import golden
@@ -474,6 +475,7 @@ def test_torchs_default_dtype_changes_nothing(tiny_model, dtype, overrides):
 
 
 def test_help_names_the_settings_that_the_processor_takes_and_no_others():
+    assert "MusiqImageProcessorKwargs" in str(inspect.signature(MusiqImageProcessor))
     for method in (MusiqImageProcessor.preprocess, MusiqImageProcessor.__call__):
         text = pydoc.render_doc(method, renderer=pydoc.plaintext)
         assert "MusiqImageProcessorKwargs" in text and "the sequences that the model reads" in text

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of the files that commands write, checked before hours of work and before anything heavy is imported."""
+
+import os
+from pathlib import Path
+
+from .files import check_output_file
+
+TABLES = (".csv", ".jsonl", ".parquet")
+PAGES = (".html", ".htm")
+
+
+def check_table_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a table of scores, or raise a ValueError if its suffix names no format that is written."""
+    if Path(path).suffix.lower() not in TABLES:
+        raise ValueError(f"{path}: scores are written to {', '.join(TABLES)} files. Change the end of the name.")
+    return Path(path)
+
+
+def check_page_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a page of HTML, or raise a ValueError if no page can be written there."""
+    checked = Path(path)
+    if checked.suffix.lower() not in PAGES:
+        raise ValueError(f"{checked}: a report is HTML. Give it a name that ends in .html.")
+    check_output_file(checked)
+    if not checked.parent.is_dir():
+        raise ValueError(f"{checked.parent}: no such folder. Make it first, or choose another one.")
+    return checked
+
+
+def check_report_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a report, or raise a ValueError if it does not end in .json or cannot be written.
+
+    Commands call it before they begin hours of work.
+    """
+    if Path(path).suffix != ".json":
+        raise ValueError(
+            f"The report is a .json file (a .md file is written beside it), got {path}. Change the end of the name."
+        )
+    for output in (Path(path), Path(path).with_suffix(".md")):
+        check_output_file(output)
+    return Path(path)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of files that commands write: what passes, and the one sentence of what does not."""
+
+import pytest
+
+from musiq_hf.common.outputs import TABLES, check_page_path, check_report_path, check_table_path
+from musiq_hf.scoring.journal import WRITERS
+
+
+def test_paths_of_tables():
+    assert check_table_path("a/b.parquet").name == "b.parquet" and tuple(WRITERS) == TABLES
+    with pytest.raises(ValueError, match=r"scores.xlsx: scores are written to .csv, .jsonl, .parquet files"):
+        check_table_path("scores.xlsx")
+
+
+def test_paths_of_pages(tmp_path):
+    with pytest.raises(ValueError, match="photo.jpg: a report is HTML. Give it a name that ends in .html."):
+        check_page_path("photo.jpg")
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(ValueError, match="folder.html is a folder. Give the file another name."):
+        check_page_path(tmp_path / "folder.html")
+    with pytest.raises(ValueError, match="missing: no such folder. Make it first"):
+        check_page_path(tmp_path / "missing" / "report.html")
+    assert check_page_path("REPORT.HTML").name == "REPORT.HTML"
+
+
+def test_paths_of_reports(tmp_path):
+    with pytest.raises(ValueError, match="a .json file .* got .*report.txt. Change the end of the name"):
+        check_report_path(tmp_path / "report.txt")
+    for name in ("report.json", "other.md"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(ValueError, match=f"{name} is a folder. Give the file another name"):
+            check_report_path((tmp_path / name).with_suffix(".json"))
