@@ -46,14 +46,26 @@ def check_architecture(family: Family, names: Iterable[str]) -> None:
             )
 
 
-def check_backbones(family: Family, names: Iterable[str]) -> None:
-    """Raise a ValueError if a model of a family does not start from a network of some name."""
+def check_backbones(family: Family, names: Iterable[str], *, model: str) -> None:
+    """Raise a ValueError if a model does not start from a network of some name, or has weights of its own.
+
+    Args:
+        family: Family of the model.
+        names: Names of the networks.
+        model: Checkpoint, or directory with a config.json.
+    """
     for name in names:
         if name not in family.backbones:
             raise ValueError(
                 f"`{name}`: a {family.name} model does not start from such a network. Leave it out, or choose another "
                 "`model`."
             )
+    if names and has_weights(model):
+        raise ValueError(
+            f"{model} has weights of its own, beside which no other network has a place. Leave out "
+            f"{' and '.join(f'`{name}`' for name in sorted(names))}, or start from a configuration alone "
+            '("scratch:...").'
+        )
 
 
 def check_batches(family: Family, settings: RunSettings) -> None:
@@ -83,8 +95,11 @@ def check_start(settings: RunSettings) -> None:
     family = family_of(config)
     check_architecture(family, settings.architecture)
     settings.training_view(family)
-    check_backbones(family, settings.backbones)
+    check_backbones(family, settings.backbones, model=settings.model)
     check_batches(family, settings)
+    if family.backbones and family.start is not None and not has_weights(settings.model):
+        with torch.random.fork_rng():  # the model of the run begins with the same random numbers
+            family.start(config, frozen=find_frozen(settings, family), **settings.backbones)
     if settings.encoder_weights is not None:
         changes = {name: value for name, value in settings.architecture.items() if name in config.to_dict()}
         kind: Any = family.quality or family.classifier
@@ -132,7 +147,7 @@ def load_model(
     config = load_config(name)
     family = family_of(config)
     check_architecture(family, architecture or {})
-    check_backbones(family, backbones or {})
+    check_backbones(family, backbones or {}, model=name)
     if family.quality is None:
         raise ValueError(f"{name}: a {family.name} model has no quality head, so it cannot be trained on scores.")
     # Every score value is a label with a name, because Transformers counts the labels by their names.
@@ -143,12 +158,6 @@ def load_model(
     if not has_weights(name):
         logger.warning("%s holds no %s: training starts from random weights.", name, SAFE_WEIGHTS_NAME)
         return _start(family, type(config).from_dict(config.to_diff_dict(), **changes), backbones or {}, frozen)
-    if backbones:
-        raise ValueError(
-            f"{name} has weights of its own, beside which no other network has a place. Leave out "
-            f"{' and '.join(f'`{part}`' for part in sorted(backbones))}, or start from a configuration alone "
-            f'("scratch:...").'
-        )
     if config.num_labels != num_labels:
         changes["problem_type"] = "regression" if num_labels == 1 else None
         changes |= {"score_offset": 0.0, "score_scale": 1.0, "score_range": None}

@@ -51,8 +51,10 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     try:
         arrays: Any = load_state_dict(path)  # runs no code of the file
     except Exception as error:  # a damaged file raises whatever its reader comes upon
-        reason = str(error).strip().split("\n")[0][:200]
-        raise ValueError(f"{path} holds no weights that can be read ({reason}). Copy or download it again.") from error
+        raise ValueError(
+            f"{path} holds no weights that can be read: it is no file of safetensors or PyTorch, or it is damaged. "
+            "Give another one, or copy or download it again."
+        ) from error
     for key in ("model", "state_dict"):
         arrays = arrays[key] if isinstance(arrays, dict) and isinstance(arrays.get(key), dict) else arrays
     if not isinstance(arrays, dict) or not all(isinstance(value, torch.Tensor) for value in arrays.values()):

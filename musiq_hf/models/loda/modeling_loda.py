@@ -76,7 +76,8 @@ class LodaHead(nn.Linear):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return cosines, (b, D) -> (b, 1), in the precision of the weight."""
         pooled = self.dropout(pooled.to(self.weight.dtype))
-        return F.linear(F.normalize(pooled, dim=-1), F.normalize(self.weight, dim=-1))
+        # Not by `F.linear`, which autocast would compute in half precision.
+        return (F.normalize(pooled, dim=-1) * F.normalize(self.weight, dim=-1)).sum(dim=-1, keepdim=True)
 
 
 def list_blocks(vit: nn.Module) -> nn.ModuleList:
