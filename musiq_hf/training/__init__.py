@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
     from .pretraining_quality import PretrainSettings, pretrain_quality
     from .repeated_runs import repeat_runs
+    from .starting import calibrate
 
 __all__ = [
     "DistillSettings",
     "FinetuneSettings",
     "ImageNetSettings",
     "PretrainSettings",
+    "calibrate",
     "distill",
     "finetune",
     "load_encoder_weights",
@@ -41,9 +43,11 @@ def __getattr__(name: str) -> Any:
     from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
     from .pretraining_quality import PretrainSettings, pretrain_quality
     from .repeated_runs import repeat_runs
+    from .starting import calibrate
 
     found = (
         DistillSettings,
+        calibrate,
         distill,
         load_encoder_weights,
         finetune,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
 from transformers import AutoBackbone, AutoConfig, AutoModel, PreTrainedConfig
 from transformers.modeling_utils import load_state_dict
@@ -21,7 +22,7 @@ FORMS = "Give an id on the Hub, a folder in the format of Transformers or timm, 
 
 
 def find_file(source: str, name: str) -> Path | None:
-    """Find a file of a folder or of a repository on the Hub; None if the repository has no such file.
+    """Find a file of a folder or of a repository on the Hub; None if there is no such file.
 
     Raises:
         ValueError: If there is no such folder, and no such repository can be reached.
@@ -30,13 +31,15 @@ def find_file(source: str, name: str) -> Path | None:
         path = Path(source, name)
         return path if path.is_file() else None
     try:
-        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+        return Path(cached_file(source, name))
     except (OSError, ValueError) as error:
+        cause = error.__cause__
+        if isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
+            return None
         raise ValueError(
             f"{source}: there is no such folder, and no such model on the Hub that can be reached from here. {FORMS}, "
             "which `--vit` and `--cnn` take as well."
         ) from error
-    return None if found is None else Path(found)
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
