@@ -79,6 +79,16 @@ def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
         )
 
 
+def _check_sums(path: Path) -> None:
+    """Raise a ValueError if a member of an archive has not its checksum, which PyTorch does not compare."""
+    if not zipfile.is_zipfile(path):
+        return
+    refusal = "is a damaged archive. Download or copy it again."
+    with _reading(path, refusal), zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(damaged)
+
+
 def _is_npz(path: Path) -> bool:
     """Return True for an npz; a pth is a zip archive too, so the content decides, and the name only if it cannot."""
     members = _list_members(path)
@@ -99,6 +109,8 @@ def load_content(path: Path, *, mmap: bool = False) -> object:
         ValueError: If the file is damaged or too large, or holds pickled objects.
     """
     _check_members(path, _list_members(path))
+    if not mmap:
+        _check_sums(path)
     refusal = (
         "cannot be read as a file of tensors: it is damaged, or holds pickled objects, which could run code and are "
         "refused. Save its state dict alone."

@@ -22,9 +22,7 @@ MODEL = "model"  # of a training state, which holds the checkpoint beside what f
 LEFT_OUT = ("optimizer", "scheduler", "step", "epoch")
 CNN_PREFIX = "loda.cnn."
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-# The arrays that tell the channels of each stage.
-_STAGE_NAME = LEARNER + "/conv.{}.0.weight"
-_STAGE = re.compile(_STAGE_NAME.replace(".", r"\.").format(r"(\d{1,4})"))
+_STAGE = re.compile(LEARNER + r"/conv\.(\d\d?)\..+")
 # Our names of statistics.
 _NORM = re.compile(
     r"(?:embedder\.embedder|encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:layer\.(\d+)|shortcut))\.normalization\.(\w+)"
@@ -109,9 +107,9 @@ def read_sizes(checkpoint: Checkpoint) -> Learner:
         ValueError: If an array that tells a size is missing, or has another number of dimensions.
     """
     shapes = {name: array.shape for name, array in checkpoint.arrays.items()}
-    scale, first = f"{LEARNER}/scale_factor", f"{LEARNER}/conv.0.0.weight"
-    stages = {int(match[1]): shape for name, shape in shapes.items() if (match := _STAGE.fullmatch(name))}
-    wanted = {scale: 2, first: 4, **{_STAGE_NAME.format(number): 4 for number in range(len(stages))}}
+    last = max((int(match[1]) for name in shapes if (match := _STAGE.fullmatch(name))), default=0)
+    scale, stages = f"{LEARNER}/scale_factor", [f"{LEARNER}/conv.{number}.0.weight" for number in range(last + 1)]
+    wanted = {scale: 2, **dict.fromkeys(stages, 4)}
     _refuse(
         checkpoint.path,
         [
@@ -121,8 +119,8 @@ def read_sizes(checkpoint: Checkpoint) -> Learner:
         ],
     )
     depth, width = shapes[scale]
-    channels = tuple(stages[number][1] for number in range(len(stages)))
-    return Learner(latent_dim=shapes[first][0], channels=channels, depth=depth, width=width)
+    channels = tuple(shapes[name][1] for name in stages)
+    return Learner(latent_dim=shapes[stages[0]][0], channels=channels, depth=depth, width=width)
 
 
 def list_names(num_stages: int, num_layers: int) -> dict[str, tuple[str, ...]]:

@@ -234,11 +234,14 @@ def test_every_array_is_accounted_for_and_nothing_is_written(networks, tmp_path,
     assert (
         "missing: learner/scale_factor wrong shape: learner/conv.0.0.weight (16,), expected 4 dimensions" in sentence
     )
+    path = save(tmp_path / "gap.pt", learner={"conv.3.0.weight": None, "conv.5.2.weight": torch.ones(1)})
+    sentence = refuse(capsys, path, tmp_path / "out", *words(networks))
+    assert sentence.endswith(": " + " ".join(f"missing: learner/conv.{stage}.0.weight" for stage in (3, 4, 5)))
     path = save(tmp_path / "nan.pt", learner={"head.weight": torch.full((48, 1), torch.nan)})
     assert "difference nan. Are all of the source's numbers finite" in refuse(
         capsys, path, tmp_path / "out", *words(networks)
     )
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.pt", "nan.pt", "sizes.pt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.pt", "gap.pt", "nan.pt", "sizes.pt"]
 
 
 class Malicious:
@@ -251,6 +254,8 @@ def bad_files(folder):
     whole = SOURCE.read_bytes()
     (folder / "truncated.pt").write_bytes(whole[: len(whole) // 2])
     (folder / "flipped.pt").write_bytes(whole[:200] + bytes(200) + whole[400:])
+    place = whole.index(parts("tiny")["learner"]["head.weight"].numpy().tobytes())
+    (folder / "value.pt").write_bytes(whole[:place] + b"?" + whole[place + 1 :])
     (folder / "empty.pt").touch()
     (folder / "noise.state").write_bytes(b"noise " * 100)
     torch.save({"learner": {"head.weight": Malicious()}, "bn_buffer": {}}, folder / "pickle.pt")
@@ -263,7 +268,8 @@ def bad_files(folder):
     save(folder / "objects.pt", learner={"note": "text"}, date="today")
     other = "is not a LoDa checkpoint: it must hold `learner` and `bn_buffer`, or a training state with them under"
     return {
-        **dict.fromkeys(("truncated.pt", "flipped.pt", "empty.pt", "noise.state"), "file of tensors: it is damaged"),
+        **dict.fromkeys(("truncated.pt", "empty.pt", "noise.state"), "file of tensors: it is damaged"),
+        **dict.fromkeys(("flipped.pt", "value.pt"), "is a damaged archive. Download or copy it again."),
         "pickle.pt": "holds pickled objects, which could run code and are refused",
         **dict.fromkeys(("vit.pt", "list.pt", "flat.pt"), other),
         "bare.pt": "missing: learner/scale_factor missing: learner/conv.0.0.weight",
