@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint files of other programs, `.npz` and `.pth`, read as mere arrays: no code in them ever runs."""
+"""Checkpoint files of other programs, NumPy's and PyTorch's, read as mere arrays: no code in them ever runs."""
 
 import hashlib
 import math
@@ -74,9 +74,19 @@ def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     size = sum(member.file_size for member in members)
     if size > LARGEST_CHECKPOINT:
         raise ValueError(
-            f"{path} unpacks to {size:,} bytes; a checkpoint of MUSIQ has at most {LARGEST_CHECKPOINT:,}. It is "
-            "damaged, or another model's."
+            f"{path} unpacks to {size:,} bytes; a checkpoint has at most {LARGEST_CHECKPOINT:,}. It is damaged, or "
+            "another model's."
         )
+
+
+def _check_sums(path: Path) -> None:
+    """Raise a ValueError if a member of an archive has not its checksum, which PyTorch does not compare."""
+    if not zipfile.is_zipfile(path):
+        return
+    refusal = "is a damaged archive. Download or copy it again."
+    with _reading(path, refusal), zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(damaged)
 
 
 def _is_npz(path: Path) -> bool:
@@ -85,11 +95,34 @@ def _is_npz(path: Path) -> bool:
     return any(member.filename.endswith(".npy") for member in members) if members else path.suffix == ".npz"
 
 
-def _load_state_dict(path: Path, *, mmap: bool = False) -> object:
-    """Load the content of a .pth; if pyiqa's training has put the state dict under `params`, return that alone."""
-    with warnings.catch_warnings():  # about formats that are refused, or read as well
+def load_content(path: Path, *, mmap: bool = False) -> object:
+    """Load what is in a file of PyTorch.
+
+    Args:
+        path: File by `torch.save`.
+        mmap: Whether values are read only when they are used, if the file allows it.
+
+    Returns:
+        Plain objects and tensors, on the CPU.
+
+    Raises:
+        ValueError: If the file is damaged or too large, or holds pickled objects.
+    """
+    _check_members(path, _list_members(path))
+    if not mmap:
+        _check_sums(path)
+    refusal = (
+        "cannot be read as a file of tensors: it is damaged, or holds pickled objects, which could run code and are "
+        "refused. Save its state dict alone."
+    )
+    with _reading(path, refusal), warnings.catch_warnings():  # about formats that are refused, or read as well
         warnings.simplefilter("ignore")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        # Only archives can be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+
+
+def _unwrap(state: object) -> object:
+    """Return the state dict alone if pyiqa's training has put it under `params`."""
     if isinstance(state, Mapping) and isinstance(state.get("params"), Mapping):
         return state["params"]
     return state
@@ -101,21 +134,19 @@ def read_names(path: Path) -> list[str]:
         members = _list_members(path)
         if _is_npz(path):
             return [member.filename.removesuffix(".npy") for member in members]
-        _check_members(path, members)
-        with _reading(path, "cannot be read."):
-            state = _load_state_dict(path, mmap=zipfile.is_zipfile(path))  # only archives can be mapped
+        state = _unwrap(load_content(path, mmap=True))
     except ValueError:
         return []
     return list(map(str, state)) if isinstance(state, Mapping) else []
 
 
-def _describe_unfit(tensor: torch.Tensor) -> str | None:
-    """Describe a tensor that cannot be a weight; return None for one that can."""
+def describe_unfit(tensor: torch.Tensor, types: Sequence[torch.dtype]) -> str | None:
+    """Describe a tensor that is not dense, or of none of some types; return None for one that fits."""
     if tensor.is_quantized:
         return "quantised"
     if tensor.is_nested or tensor.layout != torch.strided:
         return "not dense"
-    if tensor.dtype not in _FLOATS:
+    if tensor.dtype not in types:
         return str(tensor.dtype).removeprefix("torch.")
     # An expanded tensor says that it has more values than the file holds.
     is_whole = not tensor.is_meta and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
@@ -134,16 +165,10 @@ def read_state_dict(path: Path) -> dict[str, Array]:
     Raises:
         ValueError: If the file is damaged or too large, or holds anything but names and dense floating-point tensors.
     """
-    _check_members(path, _list_members(path))
-    with _reading(
-        path,
-        "cannot be read as a .pth of tensors: it is damaged, or holds pickled objects, which could run code and are "
-        "refused. Save its state dict alone.",
-    ):
-        state = _load_state_dict(path)
+    state = _unwrap(load_content(path))
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path} must hold a state dict, names and tensors. Save `model.state_dict()`.")
-    unfit = [f"{name} ({why})" for name, tensor in state.items() if (why := _describe_unfit(tensor))]
+    unfit = [f"{name} ({why})" for name, tensor in state.items() if (why := describe_unfit(tensor, _FLOATS))]
     if unfit:
         raise ValueError(
             f"{path} must hold dense floating-point tensors, got {', '.join(unfit[:5])}. Save the weights as float32."

@@ -15,20 +15,21 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import httpx
 from transformers.utils import logging
 
-from ..common.arguments import CommandParser, parse_arguments, run_command
+from ..common.arguments import CommandParser, parse_arguments, positive, run_command
 from ..common.files import write_text
 from ..common.terminal import print_line, print_text
 from ..hub.model_card import name_repository
 from ..scoring.loading import load_config, resolve_model
 from . import CONVERTERS, converter_of_config, converter_of_file
 from .directories import check_directory
-from .protocol import Converter
+from .protocol import SHARED_OPTIONS, Converter
 
-DOOR = "python -m conversion.convert_musiq_checkpoint"
+DOOR = "convert_musiq_checkpoint"  # script in `conversion`
 EXAMPLES = """\
 {command} koniq_ckpt.npz musiq-koniq
 {command} koniq musiq-koniq
 {command} musiq-koniq back.npz --to_original
+{command} loda_koniq.pt loda-koniq --vit timm/vit_base_patch16_224.augreg2_in21k_ft_in1k --cnn timm/resnet50.a1_in1k
 """
 
 
@@ -70,15 +71,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--to_original", action="store_true", help="the other way: a Hugging Face directory to a file as its name ends"
     )
+    for name, text in SHARED_OPTIONS.items():
+        add(f"--{name}", type=positive, help=text)
     for converter in CONVERTERS.values():
         converter.add_arguments(parser)
 
 
 def default_options(converter: Converter) -> dict[str, Any]:
-    """Return the options of a converter and their defaults, by name."""
+    """Return the options of a converter, those that it shares among them, and their defaults, by name."""
     parser = argparse.ArgumentParser(add_help=False)
     converter.add_arguments(parser)
-    return vars(parser.parse_args([]))
+    return dict.fromkeys(converter.shared) | vars(parser.parse_args([]))
 
 
 def read_job(words: Mapping[str, Any]) -> ConversionJob:
@@ -205,21 +208,23 @@ def run_job(job: ConversionJob) -> None:
         print_line(f"pushed    {push(job.output, job.push_to_hub)}")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of the scripts in `conversion`."""
-    parser = CommandParser(description=describe(DOOR), formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser(door: str = DOOR) -> argparse.ArgumentParser:
+    """Make the parser of a script in `conversion`, by its name."""
+    description = describe(f"python -m conversion.{door}")
+    parser = CommandParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, door: str = DOOR) -> int:
     """Parse a command line and convert, for the scripts in `conversion`.
 
     Args:
         argv: Words of the command line; None reads those of this process.
+        door: Name of the script, for its help.
 
     Returns:
         Exit code: 0, or 2 after one sentence about a mistake in the arguments or the file.
     """
-    job = read_job(vars(parse_arguments(build_parser(), argv)))
+    job = read_job(vars(parse_arguments(build_parser(door), argv)))
     return run_command("convert", lambda: run_job(job))

@@ -3,17 +3,19 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..common.files import read_json, write_json
 from ..hub.publishing import add_remote_code
 from ..models import family_of
+from ..scoring.loading import check_checkpoint, find_weight_files, load_config
 from ..scoring.verification import write_self_test
 
 TOLERANCE = 1e-5  # largest difference of a logit; reloading changes no weight, but other kernels may round otherwise
@@ -32,6 +34,38 @@ def check_directory(directory: Path) -> None:
         raise ValueError(f"{directory} is not a Hugging Face directory: it holds no config.json.")
 
 
+def check_new_file(output: Path) -> None:
+    """Raise a ValueError if a file that is to be written exists."""
+    if output.exists():
+        raise ValueError(f"{output} exists. Choose another name, or remove it first.")
+
+
+def load_strictly(directory: Path, architectures: Collection[str]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Load configuration and weights of a directory, which must hold exactly the weights of its model.
+
+    Args:
+        directory: Hugging Face directory.
+        architectures: Names of the classes of models, one of which the directory must hold.
+
+    Returns:
+        The configuration, and the weights by name; floating-point ones are float32.
+
+    Raises:
+        ValueError: If it is no such directory, or its weights do not fit.
+    """
+    check_directory(directory)
+    name = str(directory)
+    config = load_config(name)
+    architecture = (config.architectures or [None])[0]
+    if architecture not in architectures:
+        raise ValueError(f"`architectures` in {name} must name one of {sorted(architectures)}, got {architecture}.")
+    check_checkpoint(name)
+    state: dict[str, torch.Tensor] = {}
+    for file in find_weight_files(name):
+        state |= load_file(file)
+    return config, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
 @contextmanager
 def _make_directory(output: Path) -> Iterator[Path]:
     """Make a temporary directory beside `output`; at the end it becomes `output`, or is removed if anything fails."""
@@ -47,11 +81,17 @@ def _make_directory(output: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_configs(config: PreTrainedConfig, directory: Path) -> None:
-    """Write config.json and preprocessor_config.json, as `configuration/checkpoints` has them."""
+def write_configs(config: PreTrainedConfig, directory: Path, **settings: Any) -> None:
+    """Write config.json and preprocessor_config.json, as `configuration/checkpoints` has them.
+
+    Args:
+        config: Configuration of the model.
+        directory: Directory that exists.
+        **settings: Settings of the image processor that the configuration does not tell.
+    """
     config.to_json_file(directory / "config.json")
     processor: Any = family_of(config).processor
-    processor.from_config(config).to_json_file(directory / "preprocessor_config.json")
+    processor.from_config(config, **settings).to_json_file(directory / "preprocessor_config.json")
     content = read_json(directory / "config.json") | {"dtype": "float32"}
     if content.get("id2label", {}).get("0") == "LABEL_0":
         # Names such as LABEL_0 say nothing and fill a thousand lines; Transformers makes them from the number.
@@ -85,6 +125,7 @@ def write_checkpoint(
     *,
     check_weights: Callable[[PreTrainedModel], None],
     write_card: Callable[[Path, float], object],
+    **settings: Any,
 ) -> float:
     """Write a model and all that belongs to it, load it again and compare; a failure leaves nothing behind.
 
@@ -93,6 +134,7 @@ def write_checkpoint(
         output: Directory to write, which must not exist, or be empty.
         check_weights: Function that raises a ValueError unless a loaded model gives back the source's arrays.
         write_card: Function that writes the card; it gets the directory and the largest difference of a logit.
+        **settings: Settings of the image processor that the configuration does not tell.
 
     Returns:
         The largest difference of a logit between the model and the loaded one.
@@ -102,7 +144,7 @@ def write_checkpoint(
     """
     with _make_directory(output) as temporary:
         model.save_pretrained(temporary)
-        write_configs(model.config, temporary)
+        write_configs(model.config, temporary, **settings)
         add_remote_code(temporary)
         reloaded = type(model).from_pretrained(temporary).eval()
         processor: Any = family_of(model.config).processor.from_pretrained(temporary)

@@ -109,6 +109,7 @@ class MusiqConverter:
     accepts = "a MUSIQ checkpoint, the original's .npz or pyiqa's .pth"
     endings = (".npz", ".pth")
     published = PUBLISHED
+    shared = ("num_attention_heads",)
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
         """Download a published checkpoint by a name such as `koniq` or `musiq-koniq`; None for any other name."""
@@ -133,12 +134,11 @@ class MusiqConverter:
         )
         add("--no_native_resolution", action="store_true", help="the picture itself is not a scale")
         add("--hash_grid_size", type=int, help="side of the spatial grid, where no table tells it (default: 10)")
-        add("--num_attention_heads", type=int, help="for a .pth whose hidden size is not 384")
 
     def convert(
         self, path: Path, output: Path, *, name: str | None = None, arguments: Mapping[str, Any] | None = None
     ) -> Conversion:
-        """Convert a file by `convert` of this module, with the options of `add_arguments`."""
+        """Convert a file by `convert` of this module, with its own and the shared options."""
         values = dict(arguments or {})
         native = not values.pop("no_native_resolution", False)
         return convert(path, output, name=name, flags=Flags(use_native_resolution=native, **values))

@@ -2,36 +2,18 @@
 """Conversion back of MUSIQ, from a Hugging Face directory to the original's `.npz` or pyiqa's `.pth`."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from ..common.files import replace_file
 from ..models.musiq.configuration_musiq import MusiqConfig
-from ..scoring.loading import check_checkpoint, find_weight_files, load_config
-from .directories import check_directory
+from .directories import check_new_file, load_strictly
 from .key_mapping import PYIQA, from_ours, ours_to_original
 from .protocol import Array
 from .weights import MODELS
 
 ORIGINAL_GROUPS, ORIGINAL_EPSILON = 32, 1e-6  # fixed in the original's code
-
-
-def _load_strictly(directory: Path) -> tuple[MusiqConfig, dict[str, Array]]:
-    """Load configuration and float32 weights of a directory, which must hold exactly the weights of the model."""
-    check_directory(directory)
-    name = str(directory)
-    config: Any = load_config(name)
-    architecture = (config.architectures or [None])[0]
-    if architecture not in MODELS:
-        raise ValueError(f"`architectures` in {name} must name one of {sorted(MODELS)}, got {architecture}.")
-    check_checkpoint(name)
-    state: dict[str, Array] = {}
-    for file in find_weight_files(name):
-        state |= {weight: tensor.float().numpy() for weight, tensor in load_file(file).items()}
-    return config, state
 
 
 def _check_expressible(config: MusiqConfig) -> None:
@@ -94,9 +76,9 @@ def to_original(directory: Path, output: Path) -> int:
         raise ValueError(
             f"The original's file ends in .npz, and pyiqa's in .pth, got {output}. Change the end of the name."
         )
-    if output.exists():
-        raise ValueError(f"{output} exists. Choose another name, or remove it first.")
-    config, state = _load_strictly(directory)
+    check_new_file(output)
+    config, weights = load_strictly(directory, MODELS)
+    state: dict[str, Array] = {name: tensor.numpy() for name, tensor in weights.items()}
     _check_expressible(config)
     if (config.score_offset, config.score_scale) != (0, 1):
         weight, bias = (state[f"head.classifier.{name}"].astype(np.float64) for name in ("weight", "bias"))

@@ -11,6 +11,11 @@ import numpy as np
 from transformers import PreTrainedConfig
 
 Array = np.ndarray[Any, Any]
+# Options that several converters read, each a whole number, and their help.
+SHARED_OPTIONS = {
+    "num_attention_heads": "attention heads, where no array tells them: of a MUSIQ .pth whose hidden size is not 384, "
+    "or of a vision Transformer of timm whose heads are not 64 wide"
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,7 @@ class Converter(Protocol):
         endings: Endings of the names of these files, such as ".npz". They decide about a file that no converter
             recognises.
         published: Names of the checkpoints that it can download.
+        shared: Names of the `SHARED_OPTIONS` that it reads, beside the options of its own.
     """
 
     @property
@@ -95,6 +101,9 @@ class Converter(Protocol):
 
     @property
     def published(self) -> Sequence[str]: ...
+
+    @property
+    def shared(self) -> Sequence[str]: ...
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
         """Download a published checkpoint, unless it is there already.
@@ -124,7 +133,7 @@ class Converter(Protocol):
             path: File to convert.
             output: Directory to write, which must not exist, or be empty.
             name: Name of the checkpoint on its card; None = the file's name.
-            arguments: Options of `add_arguments` that the user gave, by name; the others keep their defaults.
+            arguments: Options that the user gave, its own or shared ones, by name; the others keep their defaults.
 
         Returns:
             The source, the configuration and the directory, with a report.

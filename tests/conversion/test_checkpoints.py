@@ -111,7 +111,7 @@ def test_arrays_larger_than_a_checkpoint_are_not_unpacked(tmp_path, capsys, monk
         size = sum(member.file_size for member in archive.infolist())
     monkeypatch.setattr("musiq_hf.conversion.checkpoints.LARGEST_CHECKPOINT", size - 1)
     monkeypatch.setattr(zipfile.ZipFile, "open", None)  # nothing is unpacked
-    assert f"unpacks to {size:,} bytes; a checkpoint of MUSIQ has at most {size - 1:,}" in refuse(path, capsys)
+    assert f"unpacks to {size:,} bytes; a checkpoint has at most {size - 1:,}" in refuse(path, capsys)
     monkeypatch.undo()
     monkeypatch.setattr("musiq_hf.conversion.checkpoints.LARGEST_CHECKPOINT", size)
     save_npz(path, {"opt/state/x.npy": header((2**20,)) + bytes(2**22)})  # of the optimizer, which is not read

@@ -17,6 +17,7 @@ from musiq_hf.cli.recording import record_words
 from musiq_hf.conversion import CONVERTERS, Checkpoint, Conversion, command, converter_of_config, converter_of_file
 from musiq_hf.conversion.checkpoints import hash_file, read_names, read_state_dict
 from musiq_hf.conversion.directories import measure_difference
+from musiq_hf.conversion.protocol import SHARED_OPTIONS
 from musiq_hf.models import FAMILIES
 
 GOLDEN = golden.DIRECTORY / "golden" / "ckpt_tiny10.npz"
@@ -29,6 +30,7 @@ class ToyConverter:
     accepts = "a toy checkpoint, a .pth or .toy"
     endings = (".pth", ".toy")
     published = ("toy-small",)
+    shared = ()
 
     def __init__(self, folder):
         self.folder = folder
@@ -105,8 +107,11 @@ def test_options_of_another_converter_are_refused(toy, tmp_path, capsys):
         "is a toy checkpoint, whose converter has no `--longer_side_lengths`, `--no_native_resolution`. Leave"
         in errors
     )
-    code, _, errors = run(capsys, GOLDEN, tmp_path / "out", "--gain", 2)
-    assert code == 2 and "ckpt_tiny10.npz is a musiq checkpoint, whose converter has no `--gain`" in errors
+    code, _, errors = run(capsys, GOLDEN, tmp_path / "out", "--gain", 2, "--vit", "a", "--cnn", "b")
+    assert code == 2
+    assert "ckpt_tiny10.npz is a musiq checkpoint, whose converter has no `--vit`, `--cnn`, `--gain`. Leave" in errors
+    code, _, errors = run(capsys, tmp_path / "small.pth", tmp_path / "out", "--num_attention_heads", 2)
+    assert code == 2 and "is a toy checkpoint, whose converter has no `--num_attention_heads`. Leave" in errors
     assert not (tmp_path / "out").exists()
 
 
@@ -122,7 +127,7 @@ def test_the_way_back_is_chosen_by_the_family_of_the_directory(toy, tmp_path, ca
     code, _, errors = run(capsys, tmp_path / "toy", tmp_path / "again", "--to_original", "--gain", 3)
     assert code == 2 and "`--to_original` takes no other argument, got --gain." in errors
     monkeypatch.delitem(CONVERTERS, "toy")
-    with pytest.raises(ValueError, match="Only musiq checkpoints can be converted back, got one of toy"):
+    with pytest.raises(ValueError, match="Only musiq, loda checkpoints can be converted back, got one of toy"):
         converter_of_config(ToyConfig())
 
 
@@ -133,9 +138,12 @@ def test_a_file_that_nobody_recognises_is_one_sentence(toy, tmp_path, capsys):
         code == 2
         and "notes.txt is no checkpoint that can be converted. Give a MUSIQ checkpoint, the original" in errors
     )
-    assert "'s .npz or pyiqa's .pth; or a toy checkpoint, a .pth or .toy.\nExample: " in errors
+    assert "with --vit and --cnn; or a toy checkpoint, a .pth or .toy.\nExample: " in errors
     code, _, errors = run(capsys, tmp_path, tmp_path / "out")
-    assert code == 2 and "is a directory. Give the .npz or .pth or .toy file, or add --to_original." in errors
+    assert (
+        code == 2
+        and "is a directory. Give the .npz or .pth or .pt or .state or .toy file, or add --to_original." in errors
+    )
 
 
 def test_the_ending_decides_about_a_damaged_file_and_content_about_a_whole_one(toy, tmp_path):
@@ -162,8 +170,12 @@ def test_help_and_defaults_cover_all_converters(toy, capsys):
 
 
 def test_options_of_all_converters_have_names_of_their_own():
-    names = [name for converter in CONVERTERS.values() for name in command.default_options(converter)]
-    assert len(names) == len(set(names)) and not {"checkpoint", "output", "name", "to_original"} & set(names)
+    names = []
+    for converter in CONVERTERS.values():
+        names += command.default_options(converter).keys() - set(converter.shared)
+        assert set(converter.shared) <= SHARED_OPTIONS.keys()
+    assert len(names) == len(set(names))
+    assert not {"checkpoint", "output", "name", "to_original", *SHARED_OPTIONS} & set(names)
 
 
 def test_difference_of_two_models_is_of_their_logits(tiny_model):

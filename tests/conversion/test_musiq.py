@@ -369,12 +369,12 @@ def bad_files(folder):
         "flipped.npz": "cannot be read as an .npz of plain arrays: it is damaged",
         "objects.npz": "holds Python objects, which are refused",
         "other.npz": "is not a MUSIQ checkpoint: it has no array `opt/target/...`, but weight, bias",
-        "noise.pth": "cannot be read as a .pth of tensors: it is damaged",
+        "noise.pth": "cannot be read as a file of tensors: it is damaged",
         "pickle.pth": "holds pickled objects, which could run code and are refused",
         "list.pth": "must hold a state dict, names and tensors",
         "foreign.pth": "These are not the arrays of a MUSIQ model",
         "absent.npz": "no such file, and not one of the published names koniq, koniq-single",
-        ".": "is a directory. Give the .npz or .pth file",
+        ".": "is a directory. Give the .npz or .pth or .pt or .state file",
     }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
 from transformers import AutoBackbone, AutoConfig, AutoModel, PreTrainedConfig
 from transformers.modeling_utils import load_state_dict
@@ -19,27 +18,26 @@ from .timm_loda import is_resnet, is_vit, read_resnet, read_vit
 
 TIMM_KEY = "architecture"  # in the config.json of timm, and in none of Transformers
 FORMS = "Give an id on the Hub, a folder in the format of Transformers or timm, or a file of weights of timm"
+UNREACHABLE = (
+    "{source}: there is no such folder, and no such model on the Hub that can be reached from here. "
+    f"{FORMS}, which `--vit` and `--cnn` take as well."
+)
 
 
 def find_file(source: str, name: str) -> Path | None:
-    """Find a file of a folder or of a repository on the Hub; None if there is no such file.
+    """Find a file of a folder or of a repository on the Hub; None if it has no such file, or none can be reached.
 
     Raises:
-        ValueError: If there is no such folder, and no such repository can be reached.
+        ValueError: If there is no such folder, and the Hub knows no such repository.
     """
     if os.path.isdir(source):
         path = Path(source, name)
         return path if path.is_file() else None
     try:
-        return Path(cached_file(source, name))
+        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError) as error:
-        cause = error.__cause__
-        if isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
-            return None
-        raise ValueError(
-            f"{source}: there is no such folder, and no such model on the Hub that can be reached from here. {FORMS}, "
-            "which `--vit` and `--cnn` take as well."
-        ) from error
+        raise ValueError(UNREACHABLE.format(source=source)) from error
+    return None if found is None else Path(found)
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -71,12 +69,15 @@ def _read_timm(source: str) -> dict[str, torch.Tensor] | None:
     if os.path.isfile(source):
         return read_arrays(source)
     config = find_file(source, CONFIG_NAME)
+    if config is None:
+        is_folder = os.path.isdir(source)
+        raise ValueError(
+            f"{source} holds no {CONFIG_NAME}. {FORMS}." if is_folder else UNREACHABLE.format(source=source)
+        )
     try:
-        is_timm = config is not None and TIMM_KEY in json.loads(config.read_text(encoding="utf-8"))
+        is_timm = TIMM_KEY in json.loads(config.read_text(encoding="utf-8"))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{config} is no JSON object. Download it again.") from error
-    if config is None:
-        raise ValueError(f"{source} holds no {CONFIG_NAME}. {FORMS}.")
     if not is_timm:
         return None
     for name in (SAFE_WEIGHTS_NAME, WEIGHTS_NAME):

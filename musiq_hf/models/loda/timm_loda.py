@@ -28,6 +28,8 @@ _BLOCK_NAMES = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
+# Arrays that tell sizes, and their dimensions.
+_VIT_SIZES = {"pos_embed": 3, "patch_embed.proj.weight": 4, "blocks.0.mlp.fc1.weight": 2}
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")  # the thirds of timm's `attn.qkv`, in order
 
 
@@ -37,6 +39,12 @@ def refuse(what: str, names: Iterable[str], advice: str) -> None:
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise ValueError(f"{what}: {', '.join(names[:5])}{more}. {advice}")
+
+
+def _require(what: str, arrays: Arrays, sizes: Mapping[str, int]) -> None:
+    """Raise a ValueError if an array is missing, or has not its number of dimensions."""
+    lacking = [name for name, number in sizes.items() if name not in arrays or arrays[name].dim() != number]
+    refuse(f"{what} was expected, but it lacks", lacking, "Give another one.")
 
 
 def is_vit(arrays: Arrays) -> bool:
@@ -60,6 +68,7 @@ def read_vit(arrays: Arrays, *, num_attention_heads: int | None = None) -> tuple
         ValueError: If the arrays are those of another kind of vision Transformer.
     """
     kept = {name: value for name, value in arrays.items() if not name.startswith(("head.", "fc_norm.", "pre_logits."))}
+    _require("A plain vision Transformer of timm", kept, _VIT_SIZES)
     weights: dict[str, torch.Tensor] = {}
     unknown = []
     for name, value in kept.items():
@@ -71,7 +80,7 @@ def read_vit(arrays: Arrays, *, num_attention_heads: int | None = None) -> tuple
             weights[f"{_VIT_NAMES[stem]}.{last}"] = value
         elif block and block[2] in _BLOCK_NAMES:
             weights[f"layers.{block[1]}.{_BLOCK_NAMES[block[2]]}.{last}"] = value
-        elif block and block[2] == "attn.qkv":
+        elif block and block[2] == "attn.qkv" and value.dim() and value.shape[0] % 3 == 0:
             for projection, part in zip(_PROJECTIONS, value.chunk(3), strict=True):
                 weights[f"layers.{block[1]}.attention.{projection}.{last}"] = part
         else:
@@ -134,6 +143,8 @@ def read_resnet(arrays: Arrays) -> tuple[ResNetConfig, dict[str, torch.Tensor]]:
     refuse("A plain ResNet of timm was expected, but it has", unknown, "Give another one.")
     last = "conv3" if "layer1.0.conv3.weight" in kept else "conv2"
     stages = sorted({name.split(".")[0] for name in kept if name.startswith("layer")})
+    sizes = {"conv1.weight": 4, **{f"{stage}.0.{last}.weight": 4 for stage in stages}}
+    _require("A plain ResNet of timm", kept, sizes)
     config = ResNetConfig(
         embedding_size=kept["conv1.weight"].shape[0],
         hidden_sizes=[kept[f"{stage}.0.{last}.weight"].shape[0] for stage in stages],
