@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # An extra package index, for PyTorch's CPU wheels say; unset by default.
 TORCH_INDEX ?=
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+CONSTRAINTS := constraints.txt
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-MANIFEST := pyproject.toml constraints.txt
+MANIFEST := pyproject.toml $(CONSTRAINTS)
 
-.PHONY: demo test test-slow test-hf bench bench-check quality style clean release default default-numbers \
+.PHONY: demo test test-slow test-oldest test-hf bench bench-check quality style clean release default default-numbers \
 	numbers-validation numbers-second numbers-robustness numbers-speed numbers-documents
 .DELETE_ON_ERROR:
 
@@ -37,6 +38,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 -m "not hub"
+
+# The tests on the lower bounds of pyproject.toml, in an environment of their own; Python 3.11 has wheels of all of them.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
 test-hf: $(VENV)/.test
 	$(BIN)/python tests/hf_acceptance/run.py
@@ -129,4 +134,4 @@ release: $(VENV)/.release
 	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL="$(TORCH_INDEX)") $(BIN)/python tests/release/run.py dist
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

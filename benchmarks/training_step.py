@@ -58,7 +58,8 @@ def make_step(
     precision, checkpointing, compiled = VARIANTS[variant]
     model.train()
     if checkpointing:
-        model.activation_checkpointing_enable()
+        name = "activation_checkpointing_enable"  # which came with Transformers 5.23
+        getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     forward = torch.compile(model) if compiled else model
     device = model.device.type

@@ -169,8 +169,11 @@ def make_table_features(schema: Any, names: Sequence[str]) -> "datasets.Features
         names: Usual name of each column, see `TableOptions.rename`.
     """
     import datasets
+    import pyarrow  # type: ignore[import-untyped]
 
-    features = datasets.Features.from_arrow_schema(schema)
+    # datasets before 5.2 knows no bytes of a fixed size.
+    plain = [field.with_type(pyarrow.binary()) if holds_bytes(field.type) else field for field in schema]
+    features = datasets.Features.from_arrow_schema(pyarrow.schema(plain, schema.metadata))
     for field, name in zip(schema, names, strict=True):
         is_text, is_binary = holds_text(field.type), holds_bytes(field.type)
         if name in ("group", "reference", "split") and (is_text or is_binary):

@@ -37,6 +37,8 @@ def test_configurations_of_the_published_variants_are_what_the_converter_writes(
         written, expected = read_json(tmp_path / file.name), read_json(file)
         assert written.pop("transformers_version", None) is not None or file.name != "config.json"
         expected.pop("transformers_version", None)  # the version that wrote it, not a setting
+        if labels > 1:
+            written.pop("problem_type", None)  # Transformers before 5.23 writes the default of such a head, null
         assert written == expected
     loaded = AutoConfig.from_pretrained(stored)
     assert (loaded.num_labels, loaded.num_scales) == (labels, 1 if name.endswith("-single") else 3)

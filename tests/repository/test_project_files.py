@@ -7,11 +7,14 @@ import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 from places import ROOT
 
 from musiq_hf import __version__
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TESTED_EXTRAS = ("train", "test", "explain", "export", "google", "heic")  # what `make test` installs
 TEMPLATES = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 
 
@@ -38,11 +41,28 @@ def test_the_citation_names_this_version_and_the_paper():
 
 
 def test_the_workflow_runs_what_the_repository_runs_on_three_versions_from_the_oldest_on():
-    (job,) = load(".github/workflows/ci.yml")["jobs"].values()
+    job = load(".github/workflows/ci.yml")["jobs"]["ci"]
     versions = job["strategy"]["matrix"]["python"]
     assert len(versions) == 3 and f">={versions[0]}" == PROJECT["requires-python"]
     assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_the_workflow_tests_the_oldest_versions_on_the_oldest_python():
+    steps = load(".github/workflows/ci.yml")["jobs"]["oldest"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make test-oldest"]
+    (python,) = (step["with"]["python-version"] for step in steps if "python-version" in step.get("with", {}))
+    assert f">={python}" == PROJECT["requires-python"]
+
+
+def test_the_oldest_versions_are_the_lower_bounds_of_what_the_tests_import():
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *(line for extra in TESTED_EXTRAS for line in extras[extra])]
+    bounds = set()
+    for line in map(Requirement, lines):
+        bounds |= {(line.name, Version(part.version)) for part in line.specifier if part.operator == ">="}
+    pins = (ROOT / "constraints-oldest.txt").read_text().splitlines()[1:]
+    assert {(name, Version(version)) for name, version in (pin.split("==") for pin in pins)} == bounds
 
 
 def test_pre_commit_runs_the_checks_of_make_quality():

@@ -7,6 +7,9 @@ attention within each picture.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +72,20 @@ def can_pack(hidden_states: torch.Tensor, encoder: nn.Module, config: PreTrained
     head_dim = config.hidden_size // config.num_attention_heads
     flash = torch.backends.cuda.is_flash_attention_available() and torch.backends.cuda.flash_sdp_enabled()
     capable = torch.cuda.get_device_capability(hidden_states.device) >= (8, 0)
-    return flash and capable and head_dim % 8 == 0 and head_dim <= 256
+    return find_kernel() is not None and flash and capable and head_dim % 8 == 0 and head_dim <= 256
+
+
+@cache
+def find_kernel() -> Any:
+    """Return the variable-length kernel of GPUs; None before torch 2.11, or where a build has none.
+
+    torch 2.9 has no such kernel, and that of 2.10 takes no `scale`. Batches are padded then.
+    """
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if "scale" in signature(varlen_attn).parameters else None
 
 
 def pack_groups(lengths: list[int], limit: int) -> Iterator[list[int]]:
@@ -102,10 +118,9 @@ def attention_by_kernel(
     longest = longest_query = max(packing.lengths)
     if len(query) < len(key):
         query_starts, longest_query = torch.arange(len(query) + 1, dtype=starts.dtype, device=starts.device), 1
-    from torch.nn.attention.varlen import varlen_attn  # here, because not every build of torch has it
-
-    output = varlen_attn(query, key, value, query_starts, starts, longest_query, longest, scale=scaling)
-    return output  # type: ignore[return-value]  # it returns a pair only if asked to
+    attend = find_kernel()  # is there, or `can_pack` would have said no
+    output: torch.Tensor = attend(query, key, value, query_starts, starts, longest_query, longest, scale=scaling)
+    return output
 
 
 def attention_by_picture(

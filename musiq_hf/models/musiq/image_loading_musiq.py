@@ -392,7 +392,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
     key = image.info.get("transparency")
-    if image.mode in ("L", "RGB") and (scaled := _scale_key(image, key)) != key:
+    if image.mode in ("1", "L", "RGB") and (scaled := _scale_key(image, key)) != key:
         image = image.copy()
         image.info["transparency"] = scaled
     return image.convert("RGBA")
@@ -404,6 +404,8 @@ def _scale_key(image: Image.Image, key: Any) -> Any:
     Gray of 2 or 4 bits is known by its values, which are multiples of 85 or 17. A key of so few bits is none of these
     but 0.
     """
+    if image.mode == "1":
+        return 255 if key else 0  # Pillow 11 leaves the key of one bit too
     if image.mode == "RGB":
         return tuple(value >> 8 for value in key) if max(key) > 255 else key
     present = [value for value, count in enumerate(image.histogram()) if count]

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures one after the other without padding: the same answers as padded and masked ones."""
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 import torch
 from accelerate.utils import send_to_device
@@ -13,6 +16,7 @@ from musiq_hf.models.musiq.encoder_musiq import (
     attention_by_kernel,
     attention_by_picture,
     can_pack,
+    find_kernel,
     pack_groups,
 )
 
@@ -44,7 +48,7 @@ def kernel(monkeypatch):
         told.append((max_q, max_k))
         return dense(query, key, value, cu_seq_q, cu_seq_k, scale)
 
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", stand_in)
+    monkeypatch.setattr(encoder_musiq, "find_kernel", lambda: stand_in)
     return told
 
 
@@ -111,6 +115,33 @@ def test_blocks_take_packs_only_where_a_kernel_serves(tiny_model):
         assert not can_pack(tokens, model.encoder, model.config)
     model.encoder.layers[1].dropout.train()
     assert not can_pack(tokens, model.encoder, model.config)
+
+
+def varlen_of_ours(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None):
+    """The kernel of torch 2.11, by its arguments."""
+
+
+def varlen_without_scale(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+    """The kernel of torch 2.10, by its arguments."""
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", [varlen_of_ours, varlen_without_scale, None])
+def test_a_gpu_takes_packs_only_if_torch_has_a_kernel_with_scale(tiny_model, monkeypatch, kernel):
+    name = "torch.nn.attention.varlen"
+    module = None if kernel is None else ModuleType(name)  # None is a module that cannot be imported
+    if module is not None:
+        module.varlen_attn = kernel
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("torch.backends.cuda.is_flash_attention_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    tokens = SimpleNamespace(device=torch.device("cuda"), is_cuda=True, dtype=torch.bfloat16)
+    model = tiny_model(hidden_size=16, num_attention_heads=2).musiq
+    find_kernel.cache_clear()
+    try:
+        assert can_pack(tokens, model.encoder, model.config) == (kernel is varlen_of_ours)
+    finally:
+        find_kernel.cache_clear()
 
 
 @torch.no_grad()
