@@ -292,7 +292,7 @@ def test_quality_checkpoint_gives_its_body_and_a_fresh_head(tiny_model, tmp_path
 
 def test_foreign_checkpoints_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
-    with pytest.raises(ValueError, match="A musiq checkpoint was expected, got one of type 'vit'"):
+    with pytest.raises(ValueError, match="checkpoint was expected, got one of type 'vit'"):
         load_classifier(str(tmp_path), NAMES, architecture={})
 
 
