@@ -314,7 +314,7 @@ def test_two_steps_of_training_are_saved_with_card_and_self_test(case, photos, t
 def test_a_family_may_fit_its_unit_after_training(case, photos, tmp_path):
     if case.family.calibrate is None:
         pytest.skip("a family whose unit is set before training")
-    words = ("--save_dtype", "float16", "--epochs", "4", "--learning_rate", "0.01")
+    words = ("--save_dtype", "float16", "--epochs", "10", "--learning_rate", "0.01")
     assert finetune(case, photos, tmp_path / "out", *words) == 0
     model, processor = load_quality(str(tmp_path / "out"))
     chosen = [photos / f"{index}.png" for index in range(20)]  # all, because those of the validation split are few

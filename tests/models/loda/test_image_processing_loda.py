@@ -5,6 +5,7 @@ import hashlib
 
 import golden_loda as golden
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -15,6 +16,8 @@ from musiq_hf.models.loda import LodaImageProcessor
 ARRAYS = golden.arrays("crops15")
 FILES = [str(name) for name in ARRAYS["files"]]
 TINY = {"shorter_side": 96, "crop_size": 64}
+# Earlier versions resize one direction first whatever the size, which moves bytes by one level.
+as_golden = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="the golden numbers are of Pillow 13")
 
 
 def open_picture(name: str) -> Image.Image:
@@ -22,6 +25,7 @@ def open_picture(name: str) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
+@as_golden
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("file", FILES)
 def test_resized_pixels_are_those_of_the_published_code(file, resample):
@@ -31,6 +35,7 @@ def test_resized_pixels_are_those_of_the_published_code(file, resample):
     assert hashlib.sha256(resized.tobytes()).digest() == ARRAYS[f"{key}_sha256"].tobytes()
 
 
+@as_golden
 @torch.no_grad()
 def test_scores_of_the_crops_of_the_published_code_are_its_scores():
     processor, model = LodaImageProcessor(**TINY), golden.make_model("tiny")
