@@ -78,22 +78,22 @@ FIELDS = {
     "initializer_range": (-1.0, r"`initializer_range` must lie in \[0, 10\], got -1.0"),
     "layer_norm_eps": (1e308, r"`layer_norm_eps` must lie in \[0, 1\]"),
     "spatial_embedding": (3, "`spatial_embedding` must be 'hash' or 'sinusoid' or 'fixed' or 'none', got 3"),
-    "model_type": (["musiq"], r"A musiq checkpoint was expected, got one of type \['musiq'\]"),
+    "model_type": (["musiq"], r"A musiq or loda checkpoint was expected, got one of type \['musiq'\]"),
     "dtype": ("float7", "`dtype` must be 'float32' or 'float16' or .*, got 'float7'"),
     "architectures": ("MusiqModel", "`architectures` must be a list or null, got 'MusiqModel'"),
     "id2label": ({"one": "MOS"}, "`id2label` must number its labels from 0 to 0, got"),
     "num_labels": (10**12, "`num_labels` must be at most 131072, got 1000000000000"),
     "auto_map": (None, "`auto_map` must be an object, got None"),
-    "to_dict": (1, "'to_dict' is no field of a MUSIQ configuration. Remove it"),
-    "attribute_map": ({"hidden_size": "patch_size"}, "'attribute_map' is no field of a MUSIQ"),
-    "quantization_config": ({"quant_method": "awq"}, "'quantization_config' is no field of a MUSIQ"),
-    "__class__": ("x", "'__class__' is no field of a MUSIQ"),
-    "self": (1, "'self' is no field of a MUSIQ"),
-    "layer_types": (["full_attention"], "'layer_types' is no field of a MUSIQ"),
-    "_attn_implementation": ("eager", "'_attn_implementation' is no field of a MUSIQ"),
-    "_attn_implementation_internal": ("eager", "'_attn_implementation_internal' is no field of a MUSIQ"),
-    "_validate_sizes": (1, "'_validate_sizes' is no field of a MUSIQ"),
-    "__deepcopy__": (1, "'__deepcopy__' is no field of a MUSIQ"),
+    "to_dict": (1, "'to_dict' is no field of a MusiqConfig. Remove it"),
+    "attribute_map": ({"hidden_size": "patch_size"}, "'attribute_map' is no field of a MusiqConfig"),
+    "quantization_config": ({"quant_method": "awq"}, "'quantization_config' is no field of a MusiqConfig"),
+    "__class__": ("x", "'__class__' is no field of a MusiqConfig"),
+    "self": (1, "'self' is no field of a MusiqConfig"),
+    "layer_types": (["full_attention"], "'layer_types' is no field of a MusiqConfig"),
+    "_attn_implementation": ("eager", "'_attn_implementation' is no field of a MusiqConfig"),
+    "_attn_implementation_internal": ("eager", "'_attn_implementation_internal' is no field of a MusiqConfig"),
+    "_validate_sizes": (1, "'_validate_sizes' is no field of a MusiqConfig"),
+    "__deepcopy__": (1, "'__deepcopy__' is no field of a MusiqConfig"),
 }
 
 
@@ -152,7 +152,7 @@ def test_a_misspelt_field_is_no_default_and_a_note_is_kept(folder, capsys):
     values = json.loads((folder / CONFIG).read_text())
     values["score_ofset"] = values.pop("score_offset", 0)
     (folder / CONFIG).write_text(json.dumps(values))
-    assert "'score_ofset' is no field of a MUSIQ configuration. Is it `score_offset`?" in refuse(folder, capsys)
+    assert "'score_ofset' is no field of a MusiqConfig. Is it `score_offset`?" in refuse(folder, capsys)
     assert MusiqConfig.from_dict({"model_type": "musiq", "trained_by": "me", "use_cache": False}).trained_by == "me"
 
 
