@@ -247,8 +247,8 @@ class Family:
         facts: Function from a configuration to the lines that this family adds to `musiq info`, by name; None adds
             none.
         backbones: Networks that others have trained and that a new model can start from: help texts by name.
-        start: Function that makes a new model from a configuration, `frozen=` and the given backbones by name. The
-            part `frozen` will not be trained; None trains all. None if the class of the model does all that.
+        start: Function that makes a new model from the fields of a configuration, `frozen=` and the given backbones by
+            name. The part `frozen` will not be trained; None trains all. None if configuration and class do all that.
         frozen: Part that training freezes unless it is told otherwise; None trains all.
         calibrate: Function that is called once after training with the model, logits and labels; None does nothing.
         feature_maps: Function from a model in evaluation mode, its processor and the pixels of one picture to feature

@@ -59,7 +59,7 @@ def _collect_family_fields() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {name: {} for name in GATHERED}
     for family in FAMILIES.values():
         kinds = {"architecture": architecture_fields(family), "view": get_type_hints(family.view)}
-        kinds["backbones"] = dict.fromkeys(family.backbones, str)
+        kinds["backbones"] = dict.fromkeys(family.backbones, str | None)
         for setting, types_by_name in kinds.items():
             for name, kind in types_by_name.items():
                 found[setting][name] = found[setting].get(name, kind) | kind
@@ -188,6 +188,8 @@ def load_settings(
         raise ValueError(f"Unknown settings {', '.join(unknown)}. Known are {', '.join(known)}.")
     for name in HELD.keys() & values.keys():
         values[name] = _convert_held(name, values[name], of_families[HELD[name]])
+    if "backbones" in values:  # null takes away what a recipe names
+        values["backbones"] = {name: value for name, value in values["backbones"].items() if value is not None}
     for item in fields(kind):
         if item.name not in values and item.default is item.default_factory is MISSING:
             raise ValueError(f"--{item.name} is needed: {item.metadata['help']}")

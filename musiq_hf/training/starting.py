@@ -30,8 +30,9 @@ def architecture_fields(family: Family) -> dict[str, Any]:
     """
     shown = family.processor.valid_kwargs.__annotations__
     own = family.config.__annotations__.items()
+    nested = getattr(family.config, "sub_configs", {})  # of networks within, which come with weights of their own
     return {name: shown[name] for name in family.processor_fields} | {
-        name: kind for name, kind in own if not name.startswith(("score_", "model_type"))
+        name: kind for name, kind in own if not name.startswith(("score_", "model_type")) and name not in nested
     }
 
 
@@ -64,7 +65,7 @@ def check_backbones(family: Family, names: Iterable[str], *, model: str) -> None
         raise ValueError(
             f"{model} has weights of its own, beside which no other network has a place. Leave out "
             f"{' and '.join(f'`{name}`' for name in sorted(names))}, or start from a configuration alone "
-            '("scratch:...").'
+            f'("scratch:..."). `--set {min(names)}=null` takes away the one of a recipe.'
         )
 
 
@@ -75,6 +76,8 @@ def check_batches(family: Family, settings: RunSettings) -> None:
             f"`batch_size` must be at least {family.min_batch_size} for a {family.name} model, whose loss compares "
             f"the pictures of a batch, got {settings.batch_size}."
         )
+    if getattr(settings, "lora_rank", None) is not None:
+        check_lora(family)
     if getattr(settings, "group_by_length", False) and family.has_one_length:
         raise ValueError(f"`group_by_length`: all pictures of a {family.name} model have one length. Leave it out.")
 
@@ -97,9 +100,10 @@ def check_start(settings: RunSettings) -> None:
     settings.training_view(family)
     check_backbones(family, settings.backbones, model=settings.model)
     check_batches(family, settings)
-    if family.backbones and family.start is not None and not has_weights(settings.model):
+    if family.backbones and not has_weights(settings.model):
+        changes = {name: value for name, value in settings.architecture.items() if name in config.to_dict()}
         with torch.random.fork_rng():  # the model of the run begins with the same random numbers
-            family.start(config, frozen=find_frozen(settings, family), **settings.backbones)
+            _start(family, config, changes, settings.backbones, find_frozen(settings, family))
     if settings.encoder_weights is not None:
         changes = {name: value for name, value in settings.architecture.items() if name in config.to_dict()}
         kind: Any = family.quality or family.classifier
@@ -157,7 +161,7 @@ def load_model(
     changes |= {field: value for field, value in (architecture or {}).items() if field in known}
     if not has_weights(name):
         logger.warning("%s holds no %s: training starts from random weights.", name, SAFE_WEIGHTS_NAME)
-        return _start(family, type(config).from_dict(config.to_diff_dict(), **changes), backbones or {}, frozen)
+        return _start(family, config, changes, backbones or {}, frozen)
     if config.num_labels != num_labels:
         changes["problem_type"] = "regression" if num_labels == 1 else None
         changes |= {"score_offset": 0.0, "score_scale": 1.0, "score_range": None}
@@ -167,9 +171,17 @@ def load_model(
     return family.quality.from_pretrained(name, dtype=torch.float32, **changes)
 
 
-def _start(family: Family, config: Any, backbones: Mapping[str, str], frozen: str | None) -> Any:
-    """Make a model with fresh weights, from networks that others have trained if it starts from such."""
-    return family.quality(config) if family.start is None else family.start(config, frozen=frozen, **backbones)  # type: ignore[misc]
+def _start(
+    family: Family, config: Any, changes: Mapping[str, Any], backbones: Mapping[str, str], frozen: str | None
+) -> Any:
+    """Make a model with fresh weights, from networks that others have trained if it starts from such.
+
+    What the changes contradict may be a field that such a network decides, so that the family joins them itself.
+    """
+    if family.start is not None:
+        return family.start(config.to_diff_dict() | changes, frozen=frozen, **backbones)
+    kind: Any = family.quality
+    return kind(type(config).from_dict(config.to_diff_dict(), **changes))
 
 
 def load_processor(name: str, config: Any | None, *, architecture: Mapping[str, Any]) -> Any:
@@ -215,11 +227,24 @@ def load_start(settings: RunSettings, *, num_labels: int = 1) -> tuple[Any, Any]
         frozen=find_frozen(settings, family),
     )
     load_encoder_weights(model, settings.encoder_weights)
-    if settings.backbones:  # they decide what the processor must make
-        own = {name: settings.architecture[name] for name in family.processor_fields if name in settings.architecture}
-        processor: Any = family.processor
-        return model, processor.from_config(model.config, **own)
+    if settings.backbones:
+        return model, _fit_processor(settings, family, model.config)
     return model, load_processor(settings.model, model.config, architecture=settings.architecture)
+
+
+def _fit_processor(settings: RunSettings, family: Family, config: Any) -> Any:
+    """Make the image processor of a model from networks of others, which decide sizes that were others before.
+
+    Settings of the stored processor are kept where they are not those that its own configuration gives.
+    """
+    kind: Any = family.processor
+    stored = load_processor(settings.model, None, architecture=settings.architecture)
+    usual = kind.from_config(load_config(settings.model))
+    names = family.processor_fields
+    chosen = {
+        n: getattr(stored, n) for n in names if n in settings.architecture or getattr(stored, n) != getattr(usual, n)
+    }
+    return kind.from_config(config, **chosen)
 
 
 def first_layer(model: Any) -> nn.Linear:
@@ -354,6 +379,12 @@ def find_rates(model: Any, rates: Mapping[str, float], *, whole: nn.Module | Non
     return found
 
 
+def check_lora(family: Family) -> None:
+    """Raise a ValueError if a family names no layers for low-rank additions."""
+    if not family.lora_targets:
+        raise ValueError(f"`lora_rank`: a {family.name} model names no layers for low-rank additions. Leave it out.")
+
+
 def add_lora(model: Any, rank: int) -> nn.Module:
     """Add low-rank matrices (Hu et al., 2022) to the linear layers that the family names; train them and the head.
 
@@ -370,8 +401,7 @@ def add_lora(model: Any, rank: int) -> nn.Module:
     """
     peft = require("peft", extra="train")
     family = family_of(model.config)
-    if not family.lora_targets:
-        raise ValueError(f"`lora_rank`: a {family.name} model names no layers for low-rank additions. Leave it out.")
+    check_lora(family)
     head = {id(module) for module in family.parts(model)["head"]}
     trained = [name for name, module in model.named_modules() if id(module) in head]
     config = peft.LoraConfig(

@@ -246,7 +246,7 @@ def test_an_interrupt_while_a_command_is_loaded_is_one_sentence(monkeypatch, cap
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not Unicode")
-@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("utf-8", marks=pytest.mark.slow)])
 def test_names_that_a_terminal_cannot_show_are_rows_with_escapes(checkpoint, encoding, tmp_path, monkeypatch):
     folder = tmp_path / "photos"
     folder.mkdir()

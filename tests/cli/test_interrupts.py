@@ -77,7 +77,7 @@ def test_each_example_is_interrupted_while_it_loads(tmp_path, name):
     [
         ("score_images", ["a.pcx"], "PIL.PcxImagePlugin"),  # Pillow imports it when it opens the picture
         pytest.param("make_figures", [], "PIL.GifImagePlugin", marks=pytest.mark.slow),
-        ("make_pictures", ["--output_dir", "out"], "skimage"),
+        pytest.param("make_pictures", ["--output_dir", "out"], "skimage", marks=pytest.mark.slow),
     ],
 )
 def test_an_example_that_has_begun_cleans_up(tmp_path, monkeypatch, name, words, moment):

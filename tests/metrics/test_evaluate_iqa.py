@@ -15,6 +15,7 @@ def watch(event, arguments):
     if event == "socket.getaddrinfo":
         raise OSError(f"no network, but {{arguments[0]}} was asked for")
 
+@pytest.mark.slow
 sys.addaudithook(watch)
 from musiq_hf.metrics.correlation import evaluate_module_path
 assert "evaluate" not in sys.modules

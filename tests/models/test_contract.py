@@ -163,6 +163,13 @@ def test_the_pipeline_scores(case, photos):
     assert [own["percentile"] for own in answer] == [round((own["score"] + 200) / 4, 1) for own in answer]
 
 
+# A process of its own takes seconds; the families that the package has show what the toy would.
+fresh_process = pytest.mark.parametrize(
+    "case", [*FAMILIES, pytest.param("toy", marks=pytest.mark.slow)], indirect=True, scope="module"
+)
+
+
+@fresh_process
 def test_remote_code_scores_in_a_fresh_process(case, photos, tmp_path):
     script = f"""
 processor = AutoImageProcessor.from_pretrained({str(case.folder)!r}, trust_remote_code=True)
@@ -178,6 +185,7 @@ result |= {{"scores": scores.tolist(), "module": type(model).__module__}}
     assert found["scores"] == pytest.approx(scores_of(case, [case.processor.cut(picture)]), abs=1e-4)
 
 
+@fresh_process
 def test_what_is_saved_without_the_package_is_whole_however_little_was_loaded(case, photos, tmp_path):
     files = {path.name: path.read_bytes() for path in case.folder.iterdir()}
     assert add_remote_code(shutil.copytree(case.folder, tmp_path / "renewed")) == sorted(files.keys() - OTHER_FILES)

@@ -160,6 +160,7 @@ def damaged_tiff(compression):
     return bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere libtiff may be a part of Pillow's own library")
 def test_libtiff_and_pillow_say_nothing_of_their_own_in_our_programs(tmp_path):
     for compression in ("tiff_deflate", "tiff_lzw", "jpeg"):

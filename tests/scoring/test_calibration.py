@@ -325,6 +325,7 @@ def test_the_pipeline_says_that_there_is_none(copy, tiny_model, is_saved):
         pipeline("image-quality-assessment", percentile=True, **parts)
 
 
+@pytest.mark.slow
 def test_a_model_with_a_distribution_has_them_by_its_mean_score(photos, tiny_model):
     model = tiny_model(num_labels=10)
     processor = MusiqImageProcessor.from_config(model.config)

@@ -14,9 +14,10 @@ from transformers.modeling_utils import load_state_dict
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, cached_file
 
 from .configuration_loda import VIT_TYPES
-from .timm_loda import is_resnet, is_vit, read_resnet, read_vit
+from .timm_loda import check_architecture, is_resnet, is_vit, read_resnet, read_vit, refuse
 
 TIMM_KEY = "architecture"  # in the config.json of timm, and in none of Transformers
+UNUSED = {"embeddings.mask_token"}  # weights of a vision Transformer that no picture reads
 FORMS = "Give an id on the Hub, a folder in the format of Transformers or timm, or a file of weights of timm"
 UNREACHABLE = (
     "{source}: there is no such folder, and no such model on the Hub that can be reached from here. "
@@ -75,11 +76,12 @@ def _read_timm(source: str) -> dict[str, torch.Tensor] | None:
             f"{source} holds no {CONFIG_NAME}. {FORMS}." if is_folder else UNREACHABLE.format(source=source)
         )
     try:
-        is_timm = TIMM_KEY in json.loads(config.read_text(encoding="utf-8"))
+        values = json.loads(config.read_text(encoding="utf-8")) | {}  # a TypeError for anything but an object
     except (ValueError, TypeError) as error:
         raise ValueError(f"{config} is no JSON object. Download it again.") from error
-    if not is_timm:
+    if TIMM_KEY not in values:
         return None
+    check_architecture(values, source=source)
     for name in (SAFE_WEIGHTS_NAME, WEIGHTS_NAME):
         if path := find_file(source, name):
             return read_arrays(path)
@@ -186,12 +188,25 @@ def load_backbone(source: Any) -> Any:
 
 
 def _load(load: Callable[..., Any], source: Any, **options: Any) -> Any:
-    """Load weights in the format of Transformers, in float32, or raise a ValueError."""
+    """Load weights in the format of Transformers, in float32, all of them, or raise a ValueError."""
     try:
-        return load(str(source), dtype=torch.float32, **options).eval()
+        model, found = load(str(source), dtype=torch.float32, output_loading_info=True, **options)
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{source} holds no weights that Transformers can read: {reason}") from error
+    names = {
+        *found["missing_keys"],
+        *(item if isinstance(item, str) else item[0] for item in found["mismatched_keys"]),
+    }
+    # Transformers would fill these with random numbers.
+    refuse(f"{source} lacks weights of a {type(model).__name__}", names - UNUSED, "Download it again.")
+    return model.eval()
 
 
-__all__ = ["load_backbone", "load_vit", "make_vit", "read_arrays"]
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Copy the weights of a network to another one of its kind, which may lack a pooler and a mask token."""
+    weights = source.state_dict()
+    target.load_state_dict({n: value for n, value in weights.items() if not (n in UNUSED or n.startswith("pooler."))})
+
+
+__all__ = ["copy_weights", "load_backbone", "load_vit", "make_vit", "read_arrays"]

@@ -181,6 +181,7 @@ class LodaConfig(CheckedConfig, PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Raise a ValueError for the first rule that the fields break."""
         self._validate_parts()
+        self._validate_sizes()
         check_sizes({name: getattr(self, name) for name in LARGEST}, LARGEST)
         if self.latent_dim % self.num_cross_attention_heads:
             raise ValueError(
@@ -216,6 +217,23 @@ class LodaConfig(CheckedConfig, PreTrainedConfig):
                 "`cnn_config` must be a backbone with `out_features`, the stages that give local features, got "
                 f"{shorten(self.cnn_config.model_type)} without them."  # type: ignore[union-attr]
             )
+
+    def _validate_sizes(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"`vit_config`: `image_size` must be a multiple of `patch_size`, got {self.image_size} and "
+                f"{self.patch_size}."
+            )
+        heads = self.vit_config.num_attention_heads  # type: ignore[union-attr]
+        if self.hidden_size % heads:
+            raise ValueError(
+                f"`vit_config`: `hidden_size` must be a multiple of `num_attention_heads`, got {self.hidden_size} and "
+                f"{heads}."
+            )
+        for name in self.sub_configs:
+            channels = getattr(getattr(self, name), "num_channels", 3)
+            if channels != 3:
+                raise ValueError(f"`{name}`: `num_channels` must be 3, for RGB pictures, got {channels}.")
 
 
 __all__ = ["LodaConfig"]

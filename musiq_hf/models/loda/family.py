@@ -10,6 +10,7 @@ from torch import nn
 from transformers.utils import logging
 
 from ..protocol import CardText, Family, Feature, TrainingView, describe_score
+from .backbones_loda import copy_weights, load_backbone, load_vit
 from .configuration_loda import LodaConfig
 from .image_processing_loda import LodaImageProcessor
 from .modeling_loda import LodaForImageQualityAssessment, LodaModel
@@ -42,6 +43,7 @@ _NO_WEIGHTS = (
     "The {part} of a LoDa model must be one that others have trained: give `--{part}` an id on the Hub, a folder or a "
     'file, or train both networks with `--freeze none`. The published ones are "{example}".'
 )
+_LOADERS = {"vit": load_vit, "cnn": load_backbone}
 _EXAMPLES = {"vit": "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", "cnn": "timm/resnet50.a1_in1k"}
 
 
@@ -81,13 +83,13 @@ def parts(model: Any) -> Mapping[str, Sequence[nn.Module]]:
     return {"backbones": [vit, cnn], "vit": [vit], "cnn": [cnn], "head": [model.head]}
 
 
-def start(config: LodaConfig, *, frozen: str | None = None, **backbones: str) -> LodaForImageQualityAssessment:
-    """Make a model from a configuration and networks that others have trained.
+def start(fields: Mapping[str, Any], *, frozen: str | None = None, **backbones: str) -> LodaForImageQualityAssessment:
+    """Make a model from the fields of a configuration and networks that others have trained.
 
     Args:
-        config: Configuration; its `vit_config` and `cnn_config` hold for networks that are not given.
+        fields: Fields of a `LodaConfig`; `vit_config` and `cnn_config` hold for networks that are not given.
         frozen: Part that will not be trained; None trains all.
-        **backbones: "vit" and "cnn", each an id on the Hub, a folder or a file; see `from_backbones`.
+        **backbones: Ids on the Hub, folders or files by the names "vit" and "cnn"; see `from_backbones`.
 
     Raises:
         ValueError: If a network would stay random, because it is frozen and not given, or cannot be read.
@@ -95,13 +97,12 @@ def start(config: LodaConfig, *, frozen: str | None = None, **backbones: str) ->
     for part, example in _EXAMPLES.items():
         if frozen in ("backbones", part) and part not in backbones:
             raise ValueError(_NO_WEIGHTS.format(part=part, example=example))
-    fresh = LodaForImageQualityAssessment(config)
-    if not backbones:
-        return fresh
-    given = {"vit": fresh.loda.vit, "cnn": fresh.loda.cnn} | backbones
-    kept = {name: value for name, value in config.to_diff_dict().items() if name in LodaConfig.__annotations__}
-    kept = {name: value for name, value in kept.items() if name not in ("vit_config", "cnn_config")}
-    return LodaForImageQualityAssessment.from_backbones(given["vit"], given["cnn"], **kept)
+    loaded = {part: _LOADERS[part](source) for part, source in backbones.items()}
+    changes = {f"{part}_config": network.config.to_dict() for part, network in loaded.items()}
+    model = LodaForImageQualityAssessment(LodaConfig.from_dict({**fields, **changes}))
+    for part, network in loaded.items():
+        copy_weights(network, getattr(model.loda, part))
+    return model
 
 
 def calibrate(model: Any, logits: torch.Tensor, labels: torch.Tensor) -> None:

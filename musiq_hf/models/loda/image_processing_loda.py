@@ -225,6 +225,9 @@ class LodaImageProcessor(PublishedProcessor, BaseImageProcessor):
             raise ValueError(
                 "A LoDa picture is resized by Pillow, through which no gradient passes. Pass `pixels.detach()`."
             )
+        self._check_pixels(pixels)
+        if pixels.shape[-1] != 3:
+            raise ValueError(f"Pixels of shape (height, width, 3) were expected, got {tuple(pixels.shape)}.")
         if pixels.dtype != torch.uint8:
             pixels = (pixels * 255).round().clamp(0, 255).to(torch.uint8)
         resized = torch.from_numpy(self.resize(pixels.cpu().numpy())).permute(2, 0, 1)

@@ -16,7 +16,7 @@ from transformers import AutoBackbone
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .backbones_loda import load_backbone, load_vit, make_vit
+from .backbones_loda import copy_weights, load_backbone, load_vit, make_vit
 from .checks_loda import CheckedPreTrainedModel
 from .configuration_loda import LodaConfig
 from .interaction_loda import LodaInteraction, LodaProjection
@@ -121,11 +121,11 @@ class LodaModel(LodaPreTrainedModel):
     def __init__(self, config: LodaConfig):
         super().__init__(config)
         self.vit = make_vit(config.vit_config)
-        if getattr(self.vit.embeddings, "mask_token", None) is not None:
-            self.vit.embeddings.mask_token.requires_grad_(False)  # no picture has masked patches
+        self.vit.embeddings.mask_token = None  # no picture has masked patches
         self.cnn = AutoBackbone.from_config(config.cnn_config)
         self.cnn_projections = nn.ModuleList(LodaProjection(channels, config) for channels in self.cnn.channels)
-        self.interactions = nn.ModuleList(LodaInteraction(config) for _ in config.injected_layers)
+        # By the number of their block, so that weights find it also where other blocks are chosen.
+        self.interactions = nn.ModuleDict({str(layer): LodaInteraction(config) for layer in config.injected_layers})
         self.post_init()
 
     def train(self, mode: bool = True) -> "LodaModel":
@@ -176,11 +176,11 @@ class LodaModel(LodaPreTrainedModel):
         pixel_values = pixel_values.to(self.dtype)
         cnn_tokens = self.encode_locally(pixel_values)
         hidden_states = self.vit.embeddings(pixel_values)
-        interactions = dict(zip(config.injected_layers, self.interactions, strict=True))
         states, attentions = [], []
         for index, block in enumerate(list_blocks(self.vit)):
-            if index in interactions:
-                shift, weights = interactions[index](hidden_states, cnn_tokens, output_attentions=keeps_weights)
+            if str(index) in self.interactions:
+                interaction = self.interactions[str(index)]
+                shift, weights = interaction(hidden_states, cnn_tokens, output_attentions=keeps_weights)
                 hidden_states = hidden_states + shift
                 attentions.append(weights)
             states += [hidden_states] if keeps_states else []
@@ -226,10 +226,8 @@ class LodaForImageQualityAssessment(LodaPreTrainedModel):
         encoder, backbone = load_vit(vit), load_backbone(cnn)
         config = LodaConfig(vit_config=encoder.config.to_dict(), cnn_config=backbone.config.to_dict(), **fields)
         model = cls(config)
-        unused = {name for name in encoder.state_dict() if name.startswith("pooler.")}
-        weights = {name: value for name, value in encoder.state_dict().items() if name not in unused}
-        model.loda.vit.load_state_dict(weights)
-        model.loda.cnn.load_state_dict(backbone.state_dict())
+        copy_weights(encoder, model.loda.vit)
+        copy_weights(backbone, model.loda.cnn)
         return model.eval()
 
     def scores_from_logits(self, logits: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,23 @@ from the arrays themselves. Whatever is not in the tables below is an error, bec
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from transformers import ResNetConfig, ViTConfig
 
 Arrays = Mapping[str, torch.Tensor]
-HEAD_SIZE = 64  # of timm's vision Transformers, unless it is said otherwise
+HEAD_SIZE = 64  # of timm's vision Transformers up to the large one
+HEADS = {1280: 16, 1408: 16, 1664: 16}  # of the huge, giant and gigantic one, by width (Zhai et al., CVPR 2022)
+# Parts of names of architectures that compute otherwise with arrays of the same names.
+OTHER_KINDS = {
+    "aa": "anti-aliased pooling",
+    "blur": "anti-aliased pooling",
+    "quickgelu": "another activation",
+    "rpn": "norms after their blocks",
+}
+# Arguments in a config.json that change no feature, or that the arrays tell.
+HARMLESS_ARGUMENTS = {"global_pool", "img_size", "num_classes", "pretrained"}
 
 _VIT_NAMES = {
     "cls_token": "embeddings.cls_token",
@@ -45,6 +56,22 @@ def _require(what: str, arrays: Arrays, sizes: Mapping[str, int]) -> None:
     """Raise a ValueError if an array is missing, or has not its number of dimensions."""
     lacking = [name for name, number in sizes.items() if name not in arrays or arrays[name].dim() != number]
     refuse(f"{what} was expected, but it lacks", lacking, "Give another one.")
+
+
+def check_architecture(config: Mapping[str, Any], *, source: str) -> None:
+    """Raise a ValueError if a config.json of timm names an architecture that its arrays alone would not tell.
+
+    Args:
+        config: Content of the file, with an `architecture`.
+        source: Name of the model, for the message.
+    """
+    name = str(config["architecture"])
+    for part, what in OTHER_KINDS.items():
+        if re.search(rf"(?:^|_|resnet){part}(?:\d|_|\.|$)", name):
+            raise ValueError(f"{source} is a `{name}` of timm, with {what}, which LoDa cannot use. Give another one.")
+    arguments = config.get("model_args") or {}
+    unknown = arguments.keys() - HARMLESS_ARGUMENTS
+    refuse(f"{source} is a `{name}` of timm with arguments that are not read", unknown, "Give another one.")
 
 
 def is_vit(arrays: Arrays) -> bool:
@@ -95,7 +122,8 @@ def _describe_vit(arrays: Arrays, num_attention_heads: int | None) -> ViTConfig:
     side, patch_size = math.isqrt(num_positions - 1), arrays["patch_embed.proj.weight"].shape[-1]
     if side * side != num_positions - 1:
         raise ValueError(f"`pos_embed` must have 1 + n * n positions, got {num_positions}. Give a plain square ViT.")
-    heads = max(width // HEAD_SIZE, 1) if num_attention_heads is None else num_attention_heads
+    usual = HEADS.get(width, max(width // HEAD_SIZE, 1))
+    heads = usual if num_attention_heads is None else num_attention_heads
     if heads < 1 or width % heads:
         raise ValueError(
             f"The width {width} of the vision Transformer is no multiple of {heads} heads. Say how many heads it has."
@@ -155,4 +183,4 @@ def read_resnet(arrays: Arrays) -> tuple[ResNetConfig, dict[str, torch.Tensor]]:
     return config, {new: kept[name] for name, new in renamed.items() if new is not None}
 
 
-__all__ = ["is_resnet", "is_vit", "read_resnet", "read_vit", "refuse", "rename_resnet"]
+__all__ = ["check_architecture", "is_resnet", "is_vit", "read_resnet", "read_vit", "refuse", "rename_resnet"]

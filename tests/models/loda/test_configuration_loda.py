@@ -74,6 +74,15 @@ def test_all_interactions_are_signed_as_none_are():
         ({"vit_config": {"model_type": "vit", "image_size": [224, 192]}}, "must be one number"),
         ({"cnn_config": {"model_type": "bert"}}, "`out_features`"),
         (
+            {"vit_config": {"model_type": "vit", "image_size": 225}},
+            "multiple of `patch_size`, got 225 and 16",
+        ),
+        ({"vit_config": {"model_type": "vit", "num_channels": 1}}, "`vit_config`: `num_channels` must be 3"),
+        (
+            {"cnn_config": {"model_type": "resnet", "num_channels": 1, "out_features": ["stage1"]}},
+            "must be 3, for",
+        ),
+        (
             {"cnn_config": {"model_type": "resnet", "hidden_sizes": [10**9] * 4}},
             "`cnn_config.hidden_sizes` must be",
         ),

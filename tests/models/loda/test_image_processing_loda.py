@@ -119,6 +119,21 @@ def test_no_gradient_passes_through_pillow():
         LodaImageProcessor(**TINY).cut(torch.rand(64, 64, 3, requires_grad=True))
 
 
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (torch.full((9, 9, 3), 200), "int64"),
+        (torch.full((9, 9, 3), 200.0), "must lie in .0, 1., got 200"),
+        (torch.zeros(3, 9, 9), "1 or 3 channels"),
+        (torch.zeros(9, 9, 1), r"shape \(height, width, 3\) were expected"),
+        (torch.zeros(9, 9), "1 or 3 channels"),
+    ],
+)
+def test_pixels_that_are_cut_are_checked_too(pixels, message):
+    with pytest.raises(ValueError, match=message):
+        LodaImageProcessor(**TINY).cut(pixels)
+
+
 @pytest.mark.parametrize("corners", [[[33, 0]], [[0, -1]], [[0.5, 0.0]], [], [[1, 2, 3]]])
 def test_corners_outside_of_the_picture_are_refused(corners):
     with pytest.raises(ValueError, match="`crop_corners` must"):

@@ -70,7 +70,7 @@ def test_outputs_of_the_published_size_are_those_of_the_published_code():
 def test_every_step_of_an_interaction_is_that_of_the_published_code():
     expected, model, crops = golden.arrays("trace_tiny"), golden.make_model("tiny"), golden.make_crops("tiny", 6)[:2]
     found: dict[str, torch.Tensor] = {}
-    for index, interaction in enumerate(model.loda.interactions):
+    for index, interaction in enumerate(model.loda.interactions.values()):
         for name in ("down_proj", "cross_attention", "up_proj"):
             key = f"{name.split('_')[0]}_{index}"
             getattr(interaction, name).register_forward_hook(
@@ -161,7 +161,7 @@ def test_features_are_added_before_the_chosen_blocks_alone():
     plain = make(interaction_layers=[0, 2])
     assert len(model.loda.interactions) == 2 and model.config.injected_layers == [0, 2]
     with torch.no_grad():
-        for interaction in plain.loda.interactions:
+        for interaction in plain.loda.interactions.values():
             interaction.scale.zero_()
         untouched = plain.loda.vit(crops).last_hidden_state
         torch.testing.assert_close(plain.loda(crops).last_hidden_state, untouched, atol=1e-6, rtol=0)
@@ -218,10 +218,10 @@ def test_what_is_between_the_networks_starts_as_published():
     model = LodaForImageQualityAssessment(
         LodaConfig(vit_config={"model_type": "vit"} | TINY_VIT | {"hidden_size": 256})
     )
-    scales = torch.cat([interaction.scale for interaction in model.loda.interactions])
+    scales = torch.cat([interaction.scale for interaction in model.loda.interactions.values()])
     assert 0.01 < scales.std() < 0.03 and scales.abs().max() <= 0.04
     assert model.head.weight.abs().max() <= 1 and model.head.weight.std() > 0.5
-    mlp = model.loda.interactions[0].up_proj.fc2
+    mlp = model.loda.interactions["0"].up_proj.fc2
     bound = 256**-0.5
     assert mlp.weight.abs().max() <= bound and mlp.bias.abs().max() <= bound and mlp.bias.abs().min() > 0
     torch.testing.assert_close(mlp.weight.std().item(), bound / 3**0.5, rtol=0.05, atol=0)
