@@ -6,21 +6,18 @@ published code draws its test crops at random, so its scores change from run to 
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self, TypedDict
 
 import numpy as np
 import torch
-from huggingface_hub.dataclasses import validate_typed_dict
 from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
-from .checks_loda import check_types, reading_json, shorten
+from .checks_loda import shorten
 from .configuration_loda import LodaConfig
-from .publishing_loda import FILE_KEYS, PublishedProcessor
-from .settings_loda import check_sizes
+from .settings_loda import CheckedProcessor, check_sizes
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LARGEST_RATIO = 100  # of the longer by the shorter side; a thinner picture would be resized to any size
@@ -50,7 +47,7 @@ class LodaImageProcessorKwargs(TypedDict, total=False):
     input_data_format: Literal["channels_first", "channels_last"] | None
 
 
-class LodaImageProcessor(PublishedProcessor, BaseImageProcessor):
+class LodaImageProcessor(CheckedProcessor, BaseImageProcessor):
     """Image processor that turns pictures of any sizes into square crops for a LoDa model.
 
     It takes PIL images in RGB or gray, arrays and tensors, one or many. uint8 is 0..255, float is 0..1 and is rounded
@@ -85,11 +82,9 @@ class LodaImageProcessor(PublishedProcessor, BaseImageProcessor):
     input_data_format = None
 
     def __init__(self, **kwargs: Any):
+        self.check_given(kwargs)
         known = self.valid_kwargs.__annotations__.keys()
-        if unknown := sorted(kwargs.keys() - known - FILE_KEYS.keys()):
-            raise TypeError(f"Unknown settings {unknown}; known are {sorted(known)}.")
         settings = {name: kwargs.pop(name) for name in known & kwargs.keys()}
-        validate_typed_dict(self.valid_kwargs, settings)
         if not __name__.startswith("transformers_modules"):
             kwargs.pop("auto_map", None)  # it names files that this class is not of
         super().__init__(**kwargs)
@@ -110,43 +105,6 @@ class LodaImageProcessor(PublishedProcessor, BaseImageProcessor):
                 raise ValueError(f"`{name}` must be three finite numbers, got {shorten(values)}.")
         if min(self.image_std) <= 0:
             raise ValueError(f"`image_std` must be positive, got {self.image_std}.")
-
-    @classmethod
-    def get_image_processor_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read the settings of a checkpoint, as the base class does.
-
-        Raises:
-            ValueError: If a JSON file holds no object.
-            OSError: If there is no such file, or it is no JSON.
-        """
-        with reading_json(pretrained_model_name_or_path):
-            values, rest = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
-            return values | {}, rest  # a TypeError for anything but an object
-
-    @classmethod
-    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Self:
-        """Make a processor from a dictionary, as the base class does.
-
-        Raises:
-            ValueError: If a setting is unknown, has a wrong type or size, or contradicts another one.
-        """
-        types = cls.valid_kwargs.__annotations__ | FILE_KEYS
-        if unknown := image_processor_dict.keys() - types.keys():
-            raise ValueError(
-                f"{shorten(sorted(unknown))} are no settings of a {cls.__name__}. Known are "
-                f"{', '.join(sorted(cls.valid_kwargs.__annotations__))}."
-            )
-        known = {name: value for name, value in kwargs.items() if name in types}
-        check_types(image_processor_dict | known, types)
-        return super().from_dict(image_processor_dict, **kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as preprocessor_config.json holds them."""
-        settings = {name: getattr(self, name) for name in self.valid_kwargs.__annotations__}
-        extra = {"auto_map": self.auto_map} if hasattr(self, "auto_map") else {}
-        return {"image_processor_type": type(self).__name__, **settings, **extra}
 
     @classmethod
     def from_config(cls, config: LodaConfig, **settings: Any) -> Self:

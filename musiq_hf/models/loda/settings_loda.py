@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules that the configurations of all families obey: names and types of fields, labels, and the unit of the scores.
+"""Rules that configurations and image processors of all families obey: names, types, labels, and the unit of scores.
 
-Each mistake in a config.json is one sentence.
+Each mistake in a JSON file is one sentence.
 """
 
 import math
@@ -12,10 +12,11 @@ from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 import torch
+from huggingface_hub.dataclasses import validate_typed_dict
 from transformers import PreTrainedConfig
 
 from .checks_loda import check_types, reading_json, shorten
-from .publishing_loda import PublishedConfig
+from .publishing_loda import FILE_KEYS, PublishedConfig, PublishedProcessor
 
 LARGEST_SCORE = 10**6  # MOS points, of any sign
 MOST_LABELS = 2**17  # far above every model that was trained
@@ -221,6 +222,56 @@ class CheckedConfig(PublishedConfig):
             )
 
 
+class CheckedProcessor(PublishedProcessor):
+    """Base of the image processors of all families; `BaseImageProcessor` comes after it among the bases.
+
+    A family names its settings and their types in `valid_kwargs`, a `TypedDict`.
+    """
+
+    valid_kwargs: Any
+
+    @classmethod
+    def check_given(cls, settings: Mapping[str, Any]) -> None:
+        """Raise a TypeError if a setting is unknown, or another error if its value has a wrong type."""
+        known = cls.valid_kwargs.__annotations__
+        if unknown := sorted(settings.keys() - known.keys() - FILE_KEYS.keys()):
+            raise TypeError(f"Unknown settings {unknown}; known are {sorted(known)}.")
+        validate_typed_dict(cls.valid_kwargs, {name: settings[name] for name in settings if name not in FILE_KEYS})
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the settings of a checkpoint, as the base class does.
+
+        Raises:
+            ValueError: If a JSON file holds no object.
+            OSError: If there is no such file, or it is no JSON.
+        """
+        base: Any = super()
+        with reading_json(pretrained_model_name_or_path):
+            values, rest = base.get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+            return values | {}, rest  # a TypeError for anything but an object
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Make a processor from a dictionary, as the base class does.
+
+        Raises:
+            ValueError: If a setting is unknown, has a wrong type or size, or contradicts another one.
+        """
+        base: Any = super()
+        types = cls.valid_kwargs.__annotations__ | FILE_KEYS
+        if unknown := image_processor_dict.keys() - types.keys():
+            raise ValueError(
+                f"{shorten(sorted(unknown))} are no settings of a {cls.__name__}. Known are "
+                f"{', '.join(sorted(cls.valid_kwargs.__annotations__))}."
+            )
+        known = {name: value for name, value in kwargs.items() if name in types}
+        check_types(image_processor_dict | known, types)
+        return base.from_dict(image_processor_dict, **kwargs)
+
+
 _COMMON = (PreTrainedConfig, CheckedConfig)
 
-__all__ = ["CheckedConfig", "check_scores", "check_sizes"]
+__all__ = ["CheckedConfig", "CheckedProcessor", "check_scores", "check_sizes"]

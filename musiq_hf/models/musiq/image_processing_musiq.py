@@ -8,17 +8,14 @@ largest possible length. Here padding stands only at the end of a sequence, and 
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
-from huggingface_hub.dataclasses import validate_typed_dict
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import TensorType
 
-from .checks_musiq import check_types, reading_json, shorten
 from .configuration_musiq import LARGEST, MusiqConfig, check_lengths, check_native_side
 from .image_loading_musiq import describe, load_image, to_rgb_tensor
 from .patching_musiq import (
@@ -31,8 +28,7 @@ from .patching_musiq import (
     write_chosen_patches,
     write_patches,
 )
-from .publishing_musiq import FILE_KEYS, PublishedProcessor
-from .settings_musiq import check_sizes
+from .settings_musiq import CheckedProcessor, check_sizes
 
 # Fields that `MusiqConfig` has too; a model and its processor must agree on them.
 SHARED_FIELDS = (
@@ -100,7 +96,7 @@ class MusiqImageProcessorKwargs(TypedDict, total=False):
     return_tensors: str | TensorType | None
 
 
-class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
+class MusiqImageProcessor(CheckedProcessor, BaseImageProcessor):
     """Image processor that turns pictures of any sizes into the sequences that MUSIQ reads.
 
     It takes paths, URLs, base64, PIL images, arrays and tensors, one or many, of different sizes. uint8 is 0..255,
@@ -148,47 +144,12 @@ class MusiqImageProcessor(PublishedProcessor, BaseImageProcessor):
     def __init__(self, **settings: Unpack[MusiqImageProcessorKwargs]):
         """Make a processor with the settings that the class describes."""
         kwargs: dict[str, Any] = {**settings}
-        unknown = sorted(kwargs.keys() - self.valid_kwargs.__annotations__.keys() - FILE_KEYS.keys())
-        if unknown:
-            raise TypeError(f"Unknown settings {unknown}; known are {sorted(self.valid_kwargs.__annotations__)}.")
-        validate_typed_dict(self.valid_kwargs, {name: kwargs[name] for name in kwargs if name not in FILE_KEYS})
+        self.check_given(kwargs)
         if not __name__.startswith("transformers_modules"):
             kwargs.pop("auto_map", None)  # it names files that this class is not of
         super().__init__(**kwargs)
         self._set_attributes(**kwargs)
         self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self.valid_kwargs.__annotations__})
-
-    @classmethod
-    def get_image_processor_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read the settings of a checkpoint, as the base class does.
-
-        Raises:
-            ValueError: If a JSON file holds no object.
-            OSError: If there is no such file, or it is no JSON.
-        """
-        with reading_json(pretrained_model_name_or_path):
-            values, rest = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
-            return values | {}, rest  # a TypeError for anything but an object
-
-    @classmethod
-    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> "MusiqImageProcessor":
-        """Make a processor from a dictionary, as the base class does.
-
-        Raises:
-            ValueError: If a setting is unknown, has a wrong type or size, or contradicts another one.
-        """
-        types = cls.valid_kwargs.__annotations__ | FILE_KEYS
-        unknown = image_processor_dict.keys() - types.keys()
-        if unknown:
-            raise ValueError(
-                f"{shorten(sorted(unknown))} are no settings of a {cls.__name__}. Known are "
-                f"{', '.join(sorted(cls.valid_kwargs.__annotations__))}."
-            )
-        known = {name: value for name, value in kwargs.items() if name in types}
-        check_types(image_processor_dict | known, types)
-        return super().from_dict(image_processor_dict, **kwargs)
 
     @classmethod
     def from_config(cls, config: MusiqConfig, **kwargs: Any) -> "MusiqImageProcessor":
