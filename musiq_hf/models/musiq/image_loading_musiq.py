@@ -33,6 +33,7 @@ from .image_formats_musiq import (
     check_developed,
     drop_texts,
     is_broken_off,
+    keep_sixteen_bits,
     open_file,
     reopen,
 )
@@ -194,6 +195,7 @@ def decode_image(
 
     def read(opened: Image.Image) -> Image.Image:
         opened.load()
+        opened = keep_sixteen_bits(opened)
         return (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed then
 
     image = _read_file(file, name, read, check_size)
@@ -302,6 +304,7 @@ def _load_pil(image: Any, name: str, *, upright: bool, check_size: SizeCheck) ->
             _load_whole(image)
         if is_broken_off(image):
             return decode_image(reopen(image), name, upright=upright)
+        image = keep_sixteen_bits(image)
         return _turn_upright(image) if upright else image
 
 
@@ -358,7 +361,7 @@ def to_plain_mode(image: Image.Image) -> Image.Image:
         The picture, upright. One that has such a mode already is not copied.
 
     Raises:
-        ValueError: If the picture cannot be decoded or converted, or has 32-bit integers beyond 16 bits.
+        ValueError: If the picture cannot be decoded or converted, or has 32-bit integers, whose range is unknown.
     """
     image = load_image(image)
     if image.mode == "F":
@@ -373,13 +376,10 @@ def to_plain_mode(image: Image.Image) -> Image.Image:
 
 
 def _read_sixteen_bits(image: Image.Image) -> np.ndarray:
-    """Read gray pixels of any byte order, in 16 bits or in a container of 32 bits, as uint16 (height, width)."""
-    pixels = np.array(image)
-    if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
-        raise ValueError(
-            f"32-bit integer pixels must lie in 0..65535, got {pixels.min()}..{pixels.max()}. Scale them first."
-        )
-    gray = pixels.astype(np.uint16)
+    """Read gray pixels of 16 bits in any byte order, as uint16 (height, width)."""
+    if image.mode == "I":  # its 255 may be white, or nearly black
+        raise ValueError("32-bit integer pixels have no known range. Scale them to uint16, 0..65535, first.")
+    gray = np.array(image).astype(np.uint16)
     if "transparency" in image.info:
         gray[gray == image.info["transparency"]] = 65535
     return gray
