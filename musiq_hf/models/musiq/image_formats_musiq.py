@@ -129,6 +129,10 @@ class LargePictureError(RefusedPictureError):
     """Error of a picture with more pixels than a limit allows."""
 
 
+class PixelRangeError(ValueError):
+    """Error of float pixels outside of 0..1."""
+
+
 def check_limit(max_megapixels: Any) -> None:
     """Raise a ValueError if a limit in megapixels is no number above 0; infinity is no limit, and None the default."""
     is_number = isinstance(max_megapixels, Real) and not isinstance(max_megapixels, bool)

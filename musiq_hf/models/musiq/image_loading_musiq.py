@@ -27,6 +27,7 @@ from .image_formats_musiq import (
     POSTSCRIPT,
     URL_PREFIXES,
     LargePictureError,
+    PixelRangeError,
     RefusedPictureError,
     SizeCheck,
     accept_size,
@@ -51,6 +52,7 @@ TURNS: dict[Any, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation
 LOADING = Lock()  # held where a PIL image reads its file: several threads may have been given the same one
+ROUNDING = 1e-6  # beyond 0..1, which arithmetic in float32 leaves behind; it is clipped
 WRONG_DTYPE = "pixels must be uint8 (0..255), uint16 (0..65535) or float (0..1)"
 
 
@@ -441,7 +443,7 @@ def _order_channels_last(pixels: torch.Tensor, input_data_format: str | None, *,
 
 
 def _scale_to_unit_range(pixels: torch.Tensor) -> torch.Tensor:
-    """Scale pixels to float32 in [0, 1]: uint8 is 0..255, uint16 is 0..65535, and floats must lie in 0..1 already."""
+    """Scale pixels to float32 in [0, 1]: uint8 is 0..255, uint16 is 0..65535, and floats must lie there already."""
     if pixels.dtype == torch.uint8:
         return pixels.to(torch.float32) / 255
     if pixels.dtype == torch.uint16:
@@ -451,11 +453,9 @@ def _scale_to_unit_range(pixels: torch.Tensor) -> torch.Tensor:
     low, high = pixels.detach().aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError("float pixels must be finite, got NaN or infinite values. Clean the picture first.")
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"float pixels must lie in 0..1, got {low.item():.4g}..{high.item():.4g}. Divide or clip them."
-        )
-    return pixels.to(torch.float32, copy=True)
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise PixelRangeError(f"float pixels must lie in 0..1, got {low:.7g}..{high:.7g}. Divide or clip them.")
+    return (pixels if low >= 0 and high <= 1 else pixels.clamp(0, 1)).to(torch.float32, copy=True)
 
 
 def to_rgb_tensor(
