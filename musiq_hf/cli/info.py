@@ -10,12 +10,13 @@ from transformers.utils import logging
 from ..common.terminal import print_line
 from ..models import family_of
 from ..models.auto import DEFAULT_CHECKPOINT
+from ..scoring.calibration import CALIBRATION
 from ..scoring.loading import find_file, load_with_head
 from ..scoring.signature import make_signature
 from ..scoring.verification import SELF_TEST
 
 DESCRIPTION = """\
-Print what a checkpoint is: kind, size, scales, range of its scores, and the signature of scores made with it.
+Print what a checkpoint is: kind, size, scales, range and percentiles of its scores, and their signature.
 
 musiq info
 musiq info musiq-koniq
@@ -62,7 +63,7 @@ def describe_checkpoint(checkpoint: str) -> dict[str, str]:
     model, processor = load_with_head(checkpoint)
     kind, score_range = _describe_answers(model)
     facts = family_of(model.config).facts
-    has_test = find_file(checkpoint, SELF_TEST) is not None
+    has_test, has_calibration = (find_file(checkpoint, name) is not None for name in (SELF_TEST, CALIBRATION))
     return {
         "card": read_card_title(checkpoint) or "none",
         "class": type(model).__name__,
@@ -71,6 +72,7 @@ def describe_checkpoint(checkpoint: str) -> dict[str, str]:
         **({} if facts is None else facts(model.config)),
         "score range": score_range,
         "self-test": "stored; `musiq verify` runs it" if has_test else "none",
+        "percentiles": "stored; `musiq score --percentile` adds them" if has_calibration else "none",
         "signature": make_signature(model, processor, checkpoint=checkpoint),
     }
 

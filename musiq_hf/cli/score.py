@@ -42,7 +42,7 @@ PATH is one of
 Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE};
 with --percentile also {" and ".join(PLACES)}.
 The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it;
---key takes it from a column of tables and data sets instead.
+--key takes it from a column of tables and data sets instead; a key that several rows have is warned of.
 A row has an error, or a score in MOS points, which is not clipped; score_0_1 is its position in the checkpoint's
 range, clipped to 0..1; std, of checkpoints that predict a distribution, is its standard deviation.
 percentile, 0 to 100, is the place of a score among those of the checkpoint's validation pictures; stars, 1 to 5, are
@@ -133,6 +133,20 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
 
 
+def _check_ends(content: bytes, *, null: bool) -> None:
+    """Raise a ValueError if names on standard input end otherwise than was said, or there are none."""
+    first, zero, _ = content.partition(b"\0")
+    if zero and not null and os.path.lexists(first):
+        raise ValueError("The names on standard input end in zero bytes. Add --null.")
+    if zero and not null:
+        raise ValueError(
+            "Names of pictures are expected on standard input, one a line, got other bytes, those of a picture say. "
+            "Name the picture in place of -, or add --null if names end in zero bytes."
+        )
+    if null and not zero and b"\n" in content and not os.path.lexists(content):
+        raise ValueError("--null expects names that end in zero bytes, and standard input has none. Drop --null.")
+
+
 def read_names(*, null: bool) -> list[str]:
     """Read names of pictures from standard input.
 
@@ -140,11 +154,12 @@ def read_names(*, null: bool) -> list[str]:
         null: Whether names end in zero bytes, as `find -print0` writes them; else each line is one.
 
     Raises:
-        ValueError: If there is no name, or several processes of a launch would share the input.
+        ValueError: If there is no name, names end otherwise, or several processes of a launch would share the input.
     """
     if find_launched_share().is_launched:
         raise ValueError("- cannot be used by the processes of one launch, which share no input. Name a CSV file.")
     content = sys.stdin.buffer.read()
+    _check_ends(content, null=null)
     parts = content.split(b"\0") if null else content.splitlines()
     names = [os.fsdecode(part) for part in parts if part]
     if not names:

@@ -23,7 +23,7 @@ from ..data.columns import TableOptions
 from ..data.loading import load_data
 from ..data.splits import choose_groups, choose_split, is_whole
 from ..hub.card_updates import check_card_directory, renew_card
-from ..metrics.correlation import MIN_PICTURES
+from ..metrics.correlation import MIN_PICTURES, TRUSTWORTHY_PICTURES, standard_error
 from ..metrics.distributions import AVA_THRESHOLD, distribution_metrics, opinion_scores
 from ..metrics.reports import QualityReport, quality_report
 from ..models.auto import DEFAULT_CHECKPOINT
@@ -246,6 +246,17 @@ class _Measured:
                 ", ".join(constant),
             )
 
+    def warn_of_few(self) -> None:
+        """Warn if there are so few pictures that chance decides the figures."""
+        if (count := len(self.rows)) < TRUSTWORTHY_PICTURES:
+            logger.warning(
+                "%s has only %d pictures, so the standard error of an SRCC is about %.2f: differences between "
+                "checkpoints may be chance.",
+                self.title,
+                count,
+                standard_error(count),
+            )
+
     def report(self, model: str, scores: np.ndarray, *, signatures: list[str], num_resamples: int) -> QualityReport:
         """Report the agreement of scores of all rows with the opinion scores."""
         if np.ptp(scores) == 0:
@@ -275,6 +286,7 @@ def _read_measured(settings: EvaluationSettings) -> list[_Measured]:
         label = ALL_ROWS if settings.split is None and is_whole(splits) else split
         measured.append(_Measured(title=title, split=label, rows=rows, groups=groups))
         measured[-1].warn_of_constant_scores()
+        measured[-1].warn_of_few()
     return measured
 
 

@@ -42,7 +42,7 @@ def _make_sections(model: QualityModel, processor: QualityProcessor, image: Imag
 def _score_picture(model: QualityModel, processor: QualityProcessor, image: Image.Image, name: str) -> PictureScore:
     row = next(iter(score_pictures([(name, image)], model=model, processor=processor, max_megapixels=math.inf)))
     if row.score is None:
-        raise ValueError(f"{name}: {row.error}")
+        raise ValueError(row.error)
     return row
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from .correlation import MEAN_OF_GROUPS, OVERALL, Values, check_pairs, group_members
 
+MIN_FOR_INTERVALS = 10  # pictures; draws of fewer are often the same few, and their intervals far too narrow
 _VALUES_PER_CHUNK = 1_000_000  # entries of a table of draws, which bounds the memory
 
 
@@ -33,7 +34,12 @@ def _rank_resamples(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray,
 def _correlate_resamples(
     predicted: np.ndarray, wanted: np.ndarray, *, num_resamples: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Compute SRCC and PLCC of draws with replacement, shape (2, num_resamples); 0 for draws with a constant side."""
+    """Compute SRCC and PLCC of draws with replacement, shape (2, num_resamples).
+
+    They are 0 where a side is constant in all pictures, and NaN for other draws that are constant by chance.
+    """
+    if np.ptp(predicted) == 0 or np.ptp(wanted) == 0:
+        return np.zeros((2, num_resamples))
     count, results = len(predicted), []
     values = [side - side.mean() for side in (predicted, wanted)]
     rows_per_chunk = max(1, _VALUES_PER_CHUNK // count)
@@ -47,7 +53,7 @@ def _correlate_resamples(
         for a, b in (tuple(ranks for ranks, _ in ranked), centred):
             covariance, first, second = ((counts * pair).sum(axis=1) for pair in (a * b, a * a, b * b))
             norms = np.where(varied, np.sqrt(first * second), 0)
-            results.append(np.where(norms > 0, covariance / np.where(norms > 0, norms, 1), 0).clip(-1, 1))
+            results.append(np.where(norms > 0, covariance / np.where(norms > 0, norms, 1), np.nan).clip(-1, 1))
     return np.stack([np.concatenate(results[0::2]), np.concatenate(results[1::2])])
 
 
@@ -69,13 +75,15 @@ def bootstrap_intervals(
         predictions: Predicted scores, shape (num_pictures,), at least 3, finite.
         targets: Opinion scores, shape (num_pictures,), finite.
         groups: Name of each picture's group; None leaves the interval of the mean within groups out.
-        num_resamples: Number of draws with replacement, >= 1. A constant draw counts with the correlation 0.
+        num_resamples: Number of draws with replacement, >= 1. A draw that is constant by chance has no correlation
+            and does not count.
         confidence: Part of the draws that an interval covers, in (0, 1).
         seed: Seed of the draws.
 
     Returns:
-        {"overall": {"srcc": [low, high], "plcc": [low, high]}}. If a group has at least 3 pictures, there is an entry
+        {"overall": {"srcc": [low, high], "plcc": [low, high]}}. If groups have at least 3 pictures, there is an entry
         `MEAN_OF_GROUPS` of the same form. Its draws stay within each group, so that the sizes of the groups are kept.
+        An entry is left out if it has fewer than 10 pictures, of which draws say nothing.
 
     Raises:
         ValueError: If `quality_metrics` or `grouped_metrics` would refuse the scores, or an argument is out of its
@@ -89,17 +97,19 @@ def bootstrap_intervals(
     generator = np.random.default_rng(seed)
 
     correlations = partial(_correlate_resamples, num_resamples=num_resamples, generator=generator)
-    draws = {OVERALL: correlations(predicted, wanted)}
+    parts = {OVERALL: [np.ones(len(predicted), dtype=bool)]}
     members = {} if groups is None else group_members(predicted, wanted, groups)
     if members:
-        draws[MEAN_OF_GROUPS] = np.mean(
-            [correlations(predicted[rows], wanted[rows]) for rows in members.values()], axis=0
-        )
-    tail = (1 - confidence) / 2
-    return {
-        name: {
-            metric: [float(end) for end in np.quantile(values, (tail, 1 - tail))]
-            for metric, values in zip(("srcc", "plcc"), table, strict=True)
-        }
-        for name, table in draws.items()
-    }
+        parts[MEAN_OF_GROUPS] = list(members.values())
+    tail, intervals = (1 - confidence) / 2, {}
+    for name, masks in parts.items():
+        if np.sum(masks) < MIN_FOR_INTERVALS:
+            continue
+        draws = np.stack([correlations(predicted[rows], wanted[rows]) for rows in masks])
+        num_varied = np.isfinite(draws).sum(axis=0)  # -> (2, num_resamples); the others have no correlation
+        table = np.nansum(draws, axis=0) / np.where(num_varied, num_varied, np.nan)
+        table = table[:, np.isfinite(table).all(axis=0)]
+        if table.size:
+            ends = np.quantile(table, (tail, 1 - tail), axis=1).T.tolist()
+            intervals[name] = dict(zip(("srcc", "plcc"), ends, strict=True))
+    return intervals

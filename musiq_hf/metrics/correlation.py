@@ -18,6 +18,7 @@ import numpy as np
 from ..common.extras import require
 
 MIN_PICTURES = 3  # with fewer pictures a correlation says nothing
+TRUSTWORTHY_PICTURES = 100  # with fewer pictures the standard error of an SRCC exceeds about 0.1
 MEAN_OF_GROUPS = "mean within groups"
 OVERALL = "overall"
 METRICS = ("srcc", "plcc", "plcc_logistic", "krcc", "rmse")
@@ -32,6 +33,11 @@ Values = Sequence[float] | np.ndarray
 def evaluate_module_path() -> str:
     """Return the folder for `evaluate.load`, in a clone as in an installed package."""
     return str(Path(__file__).parent / "evaluate_iqa")
+
+
+def standard_error(count: int) -> float:
+    """Return about how far chance moves an SRCC of so many pictures."""
+    return float(1 / np.sqrt(max(count - MIN_PICTURES, 1)))
 
 
 def check_pairs(predictions: Values, targets: Values) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 
 from ..common.markdown import escape_cell, markdown_table
+from .bootstrap import MIN_FOR_INTERVALS
 from .correlation import MEAN_OF_GROUPS, METRICS, OVERALL
 from .reports import (
     ComparisonReport,
@@ -33,6 +34,7 @@ HEADINGS = {
     "accuracy_at_5": "accuracy at 5",
     "mse": "MSE",
 }
+NO_INTERVALS = f"Fewer than {MIN_FOR_INTERVALS} pictures are too few for intervals."
 _SPLIT_TITLES = {
     "selection": "Selection split (it chose the epoch, so the figures are optimistic)",
     "validation": "Validation split",
@@ -93,6 +95,8 @@ def _render_quality(report: QualityReport) -> str:
     said = [f"{title} {ends[0]:.4f} to {ends[1]:.4f}" for title, ends in intervals if ends is not None]
     if said:
         lines += ["", f"95 % bootstrap intervals of the SRCC: {', '.join(said)}."]
+    elif report.num_pictures < MIN_FOR_INTERVALS:
+        lines += ["", NO_INTERVALS]
     return "\n".join(lines)
 
 
@@ -128,7 +132,8 @@ def _render_comparison(reports: Sequence[QualityReport]) -> str:
         + _write_with_intervals(report, OVERALL, report.overall, columns)
         for report in reports
     ]
-    parts = ["Overall; in brackets 95 % bootstrap intervals over the pictures.", markdown_table(heads, rows)]
+    few = f" {NO_INTERVALS}" if any(report.num_pictures < MIN_FOR_INTERVALS for report in reports) else ""
+    parts = [f"Overall; in brackets 95 % bootstrap intervals over the pictures.{few}", markdown_table(heads, rows)]
     parts += [*_render_across_data_sets(reports), *_render_within_groups(reports)]
     signatures = dict.fromkeys(f"- `{own}`" for report in reports for own in report.signatures or ())
     return "\n\n".join([*parts, "Made with", "\n".join(signatures)])

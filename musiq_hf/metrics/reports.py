@@ -383,7 +383,8 @@ def quality_report(
         num_resamples: Number of draws of the bootstrap.
 
     Returns:
-        The report: `quality_metrics`, `grouped_metrics` (only with groups) and `bootstrap_intervals` of 95 %.
+        The report: `quality_metrics`, `grouped_metrics` (only with groups) and `bootstrap_intervals` of 95 %, which
+        fewer than 10 pictures do not have.
 
     Raises:
         ValueError: If `quality_metrics` or `grouped_metrics` refuses the scores.

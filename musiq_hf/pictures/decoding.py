@@ -24,7 +24,7 @@ import torch
 from PIL import Image, ImageFile
 
 from .finding import find_pictures
-from .lazy import LazyPicture
+from .lazy import LazyPicture, name_file
 from .opening import (
     MAX_MEGAPIXELS,
     Preset,
@@ -137,6 +137,13 @@ def name_picture(key: Any) -> str:
     return os.fsdecode(key) if isinstance(key, str | os.PathLike) else f"picture {key}"
 
 
+def _find_path(picture: Any) -> Any:
+    """Return the path of a picture, as far as it is known."""
+    if isinstance(picture, str | os.PathLike):
+        return picture
+    return picture.get("path") if isinstance(picture, Mapping) else getattr(picture, "filename", None)
+
+
 def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, str, Any]]:
     """Return key, name in error messages and source of every picture.
 
@@ -146,11 +153,10 @@ def _name_pictures(pictures: Iterable[Any]) -> Iterator[tuple[Any, str, Any]]:
         if isinstance(picture, tuple):
             if len(picture) != 2:
                 raise ValueError(f"A picture must be a source or a pair (key, source), got a tuple of {len(picture)}.")
-            yield picture[0], name_picture(picture[0]), picture[1]
+            yield picture[0], name_file(name_picture(picture[0]), _find_path(picture[1])), picture[1]
         else:
             key = os.fspath(picture) if isinstance(picture, str | os.PathLike) else index
-            found = picture.get("path") if isinstance(picture, Mapping) else getattr(picture, "filename", None)
-            yield key, found or name_picture(key), picture
+            yield key, name_picture(_find_path(picture) or key), picture
 
 
 def _copy_pixels(source: Any) -> Any:

@@ -11,6 +11,8 @@ from PIL import Image
 
 from .opening import Preset, SizeCheck, accept_size, choose_decoder
 
+LONGEST_PATH = 200  # characters of a path in an error message; a longer text may be a picture in base64
+
 
 @dataclass(frozen=True)
 class LazyPicture:
@@ -56,6 +58,13 @@ class LeftOutFile:
 def escape_name(name: str) -> str:
     """Return a file name that any output can hold: it writes bytes that are not Unicode with backslashes."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def name_file(key: str, path: object) -> str:
+    """Return the name of a picture in error messages: its key, and its path too if that is known and another one."""
+    if not isinstance(path, str | os.PathLike) or not (shown := escape_name(os.fspath(path))):
+        return key
+    return key if key == shown or len(shown) > LONGEST_PATH else f"{key}: {shown}"
 
 
 def make_unreadable(name: str, reason: str) -> Source:

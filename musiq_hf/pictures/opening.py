@@ -28,6 +28,7 @@ from ..models.musiq.image_formats_musiq import (
     MAX_SHRUNK_MEGAPIXELS,
     PICTURE_SUFFIXES,
     URL_PREFIXES,
+    PixelRangeError,
     SizeCheck,
     accept_size,
     check_limit,
@@ -55,6 +56,7 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "PRESETS",
     "URL_PREFIXES",
+    "PixelRangeError",
     "Preset",
     "SizeCheck",
     "accept_size",
@@ -171,7 +173,10 @@ def _open_cell(cell: Mapping[str, Any] | None, name: str | None, decode: Callabl
     found = resolve_cell(cell)
     if cell is None or found is None:
         raise ValueError("A row has no picture. Leave it out, or give its file.")
-    return decode(found, name or cell.get("path") or "picture in the data set")
+    shown = name or cell.get("path") or "picture in the data set"
+    if isinstance(found, str) and not os.path.exists(found):
+        raise ValueError(f"{shown}: no such file.")
+    return decode(found, shown)
 
 
 def _decode_published(file: str | BytesIO, name: str, *, check_size: SizeCheck = accept_size) -> Image.Image:

@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from .csv_rows import CsvRow, open_csv
-from .lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable
+from .lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable, name_file
 from .opening import resolve_cell
 
 PATH_COLUMNS = (
@@ -168,7 +168,9 @@ def read_arrow(table: Any, name: str, columns: Columns, *, path: str, row: int, 
     keys = table.column(columns.key).to_pylist() if columns.key else [None] * len(table)
     for number, (cell, value) in enumerate(zip(table.column(name), keys, strict=True), start=row):
         key = choose_key(value, f"{path}::{number}")
-        yield key, LazyPicture(key, partial(open_cell, cell.as_py(), key, folder))
+        found = cell.as_py()
+        shown = name_file(key, found.get("path") if isinstance(found, dict) else found)
+        yield key, LazyPicture(shown, partial(open_cell, found, shown, folder))
 
 
 def _open_parquet(path: str) -> Any:
@@ -238,7 +240,8 @@ def _read_csv_rows(rows: Iterator[CsvRow], found: tuple[int, int], path: str) ->
     for line, cells, problem in rows:
         if problem is None and len(cells) > index and cells[index]:
             name = choose_key(cells[key_index] if len(cells) > key_index else None, cells[index])
-            yield name, LazyPicture(name, partial(open_cell, cells[index], name, folder))
+            shown = name_file(name, cells[index])
+            yield name, LazyPicture(shown, partial(open_cell, cells[index], shown, folder))
         else:
             yield make_unreadable(f"{path}::line {line}", problem or "the line has no path.")
 

@@ -6,6 +6,7 @@ share the pictures. Without an output the rows come as a stream. Both use the sa
 """
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -35,6 +36,8 @@ from .journal import (
     write_output,
 )
 from .rows import Entry, Scorers
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")
 DECODING_PROCESSES = 8  # largest number of them, for an accelerator
@@ -313,8 +316,25 @@ def _choose_workers(num_workers: int | None, device: torch.device) -> ScoringOpt
 
 def _find_pictures(job: ScoreJob, share: Share | None = None) -> Iterator[tuple[str, Any]]:
     """Yield the pictures of a job's share, or of another one."""
-    share = share or job.share
-    return itertools.islice(find_sources(job.paths, columns=job.columns), share.index - 1, None, share.count)
+    share, sources = share or job.share, find_sources(job.paths, columns=job.columns)
+    if job.columns.key is not None:
+        sources = _watch_keys(sources)
+    return itertools.islice(sources, share.index - 1, None, share.count)
+
+
+def _watch_keys(sources: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield the pictures, and warn once if two have one key; the order of the rows still tells them apart."""
+    seen: set[int] | None = set()
+    for key, picture in sources:
+        if seen is not None and hash(key) in seen:
+            logger.warning(
+                "Several rows have the key %r, so scores cannot be joined to them by it. Name another by --key.",
+                key,
+            )
+            seen = None
+        elif seen is not None:
+            seen.add(hash(key))  # of millions of keys, numbers take less memory
+        yield key, picture
 
 
 def _list_settings(job: ScoreJob, scorers: Scorers) -> dict[str, Any]:

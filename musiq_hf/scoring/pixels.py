@@ -6,6 +6,7 @@ here; `model.requires_grad_(False)` saves the work for gradients of its weights.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
@@ -14,17 +15,32 @@ import torch
 from torch import distributed, nn
 
 from ..models.protocol import Feature, QualityModel, QualityProcessor
-from ..pictures.opening import describe, to_rgb_tensor
+from ..pictures.opening import PixelRangeError, describe, to_rgb_tensor
 from .engine import check_model, read_pixels, run_model
+
+FLOATS = ("float", "torch.float", "torch.bfloat")  # beginnings of the names of their types
+LOWEST, HIGHEST = -10, 10  # an untrained generator overshoots to 3; of 0..255, only black pictures stay below
 
 
 def _clamp(picture: Any) -> Any:
-    """Return a picture with float pixels limited to 0..1, but infinite ones, which are refused; others stay."""
-    if isinstance(picture, torch.Tensor) and picture.is_floating_point():
-        return torch.where(picture.isinf(), picture, picture.clamp(0, 1))
-    if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
-        return np.where(np.isinf(picture), picture, picture.clip(0, 1))
-    return picture
+    """Return a picture with float pixels limited to 0..1; others stay, and so do those that are not finite.
+
+    Raises:
+        ValueError: If a value lies far outside, which is another unit and no overshooting.
+    """
+    pixels = picture.detach() if isinstance(picture, torch.Tensor) else picture
+    is_float = isinstance(pixels, np.ndarray | torch.Tensor) and str(pixels.dtype).startswith(FLOATS)
+    if not is_float or 0 in pixels.shape:
+        return picture
+    low, high = float(pixels.min()), float(pixels.max())
+    if not math.isfinite(high - low):
+        return picture  # what reads it refuses it
+    if low < LOWEST or high > HIGHEST:
+        raise ValueError(
+            f"`clamp` limits pixels in 0..1 that overshoot to {LOWEST}..{HIGHEST} at most, got {low:.4g}..{high:.4g}. "
+            "Divide pixels in 0..255 by 255."
+        )
+    return picture.clip(0, 1)
 
 
 def _read_differentiable(picture: Any, processor: QualityProcessor, input_data_format: str | None) -> torch.Tensor:
@@ -45,11 +61,13 @@ def _cut_pictures(
 ) -> list[Feature]:
     """Cut pictures; a ValueError names the one that cannot be used, counted from `first`."""
     features = []
-    for index, picture in enumerate(map(_clamp, pictures) if clamp else pictures, start=first):
+    for index, picture in enumerate(pictures, start=first):
         try:
-            features.append(processor.cut(_read_differentiable(picture, processor, input_data_format)))
+            limited = _clamp(picture) if clamp else picture
+            features.append(processor.cut(_read_differentiable(limited, processor, input_data_format)))
         except ValueError as error:
-            raise ValueError(f"Picture {index} ({describe(picture)}): {error}") from error
+            advice = " Or set `clamp=True`." if isinstance(error, PixelRangeError) else ""
+            raise ValueError(f"Picture {index} ({describe(picture)}): {error}{advice}") from error
     return features
 
 
@@ -66,10 +84,12 @@ def _split_pictures(images: Any) -> Iterator[Any]:
 
 def _list_pictures(images: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return the single pictures (3, height, width) of a batch or a list, checked."""
-    if isinstance(images, torch.Tensor) and images.dim() != 4:
-        images = [images]
-    pictures = list(images)
+    is_batch = images.dim() == 4 if isinstance(images, torch.Tensor) else isinstance(images, list | tuple)
+    pictures: list[Any] = list(images) if is_batch else [images]
     for picture in pictures:
+        if not isinstance(picture, torch.Tensor):
+            kind = type(picture).__name__
+            raise TypeError(f"`images` must be tensors, got {kind}. `score_pictures` scores files and arrays.")
         shape = tuple(picture.shape)
         if len(shape) != 3 or shape[0] != 3:
             shapes = "(batch, 3, height, width), or a list of (3, height, width)"
@@ -98,7 +118,7 @@ def score_pixels(
         images: RGB pixels in 0..1, float, shape (batch, 3, height, width), or a list of (3, height, width) of any
             sizes.
         clamp: Whether values outside of 0..1 become 0 or 1, as in a saved picture, in place of an error. Their
-            gradient is 0, so that no score brings them back; NaN and infinite values stay an error.
+            gradient is 0, so that no score brings them back. Values beyond -10..10 stay an error.
 
     Returns:
         Scores in MOS points, shape (batch,), float32, on the model's device. They equal those of the same pictures
@@ -106,6 +126,7 @@ def score_pixels(
 
     Raises:
         ValueError: If pixels have a wrong shape or type or leave 0..1, or the model is in training mode.
+        TypeError: If a picture is no tensor.
     """
     check_model(model, processor)
     features = _cut_pictures(_list_pictures(images), processor, clamp=clamp, input_data_format="channels_first")

@@ -24,7 +24,7 @@ from ..data.splits import choose_groups, identify_pictures, split_data
 from ..hub.checkpoints import save_checkpoint
 from ..hub.model_card import CheckpointCard
 from ..hub.publishing import check_upload, upload
-from ..metrics.correlation import MIN_PICTURES, quality_metrics
+from ..metrics.correlation import MIN_PICTURES, TRUSTWORTHY_PICTURES, quality_metrics, standard_error
 from ..metrics.distributions import opinion_scores
 from ..metrics.report_files import StoredMetrics, write_metrics
 from ..metrics.reports import QualityReport, quality_report
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
 
 
 ENOUGH_TO_FIT = 30  # pictures that the unit of the scores is fitted to
-TRUSTWORTHY_PICTURES = 100  # with fewer pictures the standard error of an SRCC exceeds about 0.1
 PAIR_WEIGHT = 0.5  # weight of the ranking loss of `fault_pairs`, beside L1 in standard deviations of the scores
 COMMAND = "musiq_hf.training.finetune"  # name of a run in its card where the caller gives no other
 logger = logging.get_logger(__name__)
@@ -351,12 +350,11 @@ def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict", *
     _check_scores_differ("train", train)
     _warn_of_shared(train, measured)
     if len(selection) < TRUSTWORTHY_PICTURES:
-        error = 1 / np.sqrt(max(len(selection) - 3, 1))
         logger.warning(
             "The epoch is chosen by the SRCC of only %d pictures, whose standard error is about %.2f: differences "
             "between epochs and between runs may be chance.",
             len(selection),
-            error,
+            standard_error(len(selection)),
         )
     groups = {name: choose_groups(rows, settings.group_by, source=settings.data) for name, rows in measured.items()}
     return Parts(train=train, measured=measured, groups=groups)

@@ -17,6 +17,7 @@ from places import ROOT
 import musiq_hf
 from musiq_hf import DEFAULT_CHECKPOINT, TINY_CHECKPOINT, MusiqForImageClassification, MusiqImageProcessor, cli
 from musiq_hf.cli import build_parser, main
+from musiq_hf.cli.info import describe_checkpoint
 from musiq_hf.cli.recording import record_words
 from musiq_hf.cli.words import FILE
 from musiq_hf.common.arguments import parse_arguments
@@ -222,6 +223,13 @@ def test_the_command_registers_the_classes_before_it_runs(checkpoint, tmp_path):
     done = in_a_process("-m", "musiq_hf.cli", "info", checkpoint, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\nclass        MusiqForImageQualityAssessment\n" in done.stdout
+    assert "\npercentiles  none\n" in done.stdout and "shrunk" not in done.stdout
+
+
+def test_information_tells_of_shrinking_and_percentiles():
+    lines = describe_checkpoint(str(DEFAULT_CHECKPOINT))
+    assert lines["scales"] == "longer side 224, native (shrunk to a longer side of 1024 if larger)"
+    assert lines["percentiles"] == "stored; `musiq score --percentile` adds them"
 
 
 def test_a_command_that_lacks_something_does_not_harm_the_others(monkeypatch, capsys):
@@ -356,6 +364,7 @@ def test_info_tells_what_a_checkpoint_is(checkpoint, tiny_model, capsys):
         "scales": "longer side 16, longer side 24, native",
         "score range": "0 to 100; predictions are not clipped",
         "self-test": "stored; `musiq verify` runs it",
+        "percentiles": "none",
         "signature": make_signature(model, MusiqImageProcessor.from_config(model.config), checkpoint=str(checkpoint)),
     }
 

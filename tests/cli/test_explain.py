@@ -167,7 +167,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(picture, blank, tiny_config
 def test_a_picture_that_cannot_be_scored_is_named(tiny_model):
     model = tiny_model()
     processor = MusiqImageProcessor.from_config(model.config)
-    with pytest.raises(ValueError, match="thin.png: .*aspect ratio is too extreme"):
+    with pytest.raises(ValueError, match="^thin.png: its aspect ratio is too extreme"):
         make_report(model, processor, Image.new("RGB", (500, 2)), name="thin.png", checkpoint="c", signature="s")
 
 

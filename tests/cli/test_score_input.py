@@ -99,6 +99,10 @@ def test_a_listed_name_that_leads_to_nothing_is_a_row_with_its_error(run, photos
         (b"\n\n", ["-"], "which holds none"),
         (b"a", ["-", "-"], "- stands for the names on standard input. Give it once, not 2 times."),
         (b"a", ["photos", "--null"], "`--null` says how names on standard input end, and needs the path -."),
+        (b"photos/1.png\0photos/2.png\0", ["-"], "The names on standard input end in zero bytes. Add --null."),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ["-"], "Names of pictures are expected on standard input, one a line"),
+        (b"\0\0", ["-"], "Names of pictures are expected on standard input"),
+        (b"photos/1.png\nphotos/2.png\n", ["-", "--null"], "and standard input has none. Drop --null."),
         (b"photos/1.png\n", ["-", "--key", "id"], "--key names a column ('id') of a table or data set"),
     ],
 )

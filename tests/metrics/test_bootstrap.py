@@ -17,7 +17,7 @@ def scores(count, seed):
     return targets + generator.normal(0, 10, count), targets
 
 
-@given(st.integers(3, 30), st.integers(0, 100))
+@given(st.integers(10, 30), st.integers(0, 100))
 def test_bootstrap_counts_each_draw_as_scipy_does(count, seed):
     predictions, targets = (side.round(-1) for side in scores(count, seed))  # ties, in few pictures constant draws
     drawn = np.random.default_rng(seed).integers(0, count, (50, count))
@@ -27,7 +27,7 @@ def test_bootstrap_counts_each_draw_as_scipy_does(count, seed):
         linear = [stats.pearsonr(predictions[rows], targets[rows])[0] for rows in drawn]
     intervals = bootstrap_intervals(predictions, targets, num_resamples=50, confidence=0.8, seed=seed)
     for name, values in (("srcc", ranked), ("plcc", linear)):
-        expected = np.quantile(np.nan_to_num(values, nan=0.0), (0.1, 0.9))
+        expected = np.nanquantile(values, (0.1, 0.9))
         np.testing.assert_allclose(intervals["overall"][name], expected, atol=1e-9)
 
 
@@ -56,7 +56,6 @@ def test_bootstrap_draws_within_groups():
     intervals = bootstrap_intervals(predictions, targets, groups=groups, num_resamples=100)
     assert list(intervals) == ["overall", MEAN_OF_GROUPS]
     np.testing.assert_allclose(intervals[MEAN_OF_GROUPS]["srcc"], [0, 0], atol=1e-12)
-    assert list(bootstrap_intervals([1, 2, 3], [1, 2, 4], groups=list("abc"))) == ["overall"]
 
 
 def test_bootstrap_is_repeatable_and_narrower_with_more_pictures():
@@ -67,7 +66,23 @@ def test_bootstrap_is_repeatable_and_narrower_with_more_pictures():
 
 
 def test_bootstrap_of_constant_predictions_is_zero():
-    assert bootstrap_intervals([5, 5, 5], [1, 2, 3])["overall"] == {"srcc": [0.0, 0.0], "plcc": [0.0, 0.0]}
+    assert bootstrap_intervals([5] * 10, range(10))["overall"] == {"srcc": [0.0, 0.0], "plcc": [0.0, 0.0]}
+
+
+def test_draws_that_are_constant_by_chance_do_not_count():
+    # One picture differs, and a draw without it, every third, has no correlation; all others have 1.
+    values = [0.0] * 9 + [1.0]
+    assert bootstrap_intervals(values, values)["overall"] == {"srcc": [1.0, 1.0], "plcc": [1.0, 1.0]}
+    groups = ["a"] * 10 + ["b"] * 10
+    assert bootstrap_intervals(values * 2, values * 2, groups=groups)[MEAN_OF_GROUPS]["srcc"] == [1.0, 1.0]
+    assert bootstrap_intervals(values, values, num_resamples=1, seed=3) == {}  # no draw has a correlation
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_few_pictures_have_no_interval(count):
+    assert bootstrap_intervals(*scores(count, 0), groups=["a"] * count) == {}
+    groups = ["a"] * count + list("bcdefgh")[: 10 - count]  # the others are alone, and have no correlation
+    assert list(bootstrap_intervals(*scores(10, 0), groups=groups)) == ["overall"]
 
 
 @pytest.mark.parametrize(

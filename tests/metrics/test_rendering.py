@@ -76,6 +76,13 @@ def test_one_set_of_pictures_has_a_row_for_each_group_and_the_mean_last(quality)
     ]
 
 
+def test_reports_on_few_pictures_say_why_there_is_no_interval(quality):
+    few, sentence = replace(quality, num_pictures=9, intervals={}), "Fewer than 10 pictures are too few for intervals."
+    assert render(few).endswith(f"\n\n{sentence}") and sentence not in render(quality)
+    assert sentence in render(ComparisonReport(results=(few, quality)))
+    assert sentence not in render(ComparisonReport(results=(quality,)))
+
+
 def test_several_reports_share_a_table(quality):
     other = replace(quality, model="n", signatures=("n|weights:2",), groups=None, intervals={})
     other = replace(other, overall=replace(other.overall, emd=0.0625))

@@ -144,6 +144,13 @@ def test_keys_are_texts_of_any_kind_and_are_not_parsed(place, kind):
     assert keys("t.csv", columns=Columns(key="key")) == names
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_errors_name_key_and_path(place, kind):
+    (place / "t.csv").write_text("image,id\ngone.png,x3\n")
+    pyarrow.parquet.write_table(pyarrow.table({"image": ["gone.png"], "id": ["x3"]}), "t.parquet")
+    assert outcomes(f"t.{kind}", columns=Columns(key="id")) == {"x3": "x3: gone.png: no such file."}
+
+
 def test_a_column_of_paths_is_read_where_no_column_has_pictures(place):
     write(place / "a.png", png(3))
     pyarrow.parquet.write_table(pyarrow.table({"mos": [1.0], "file_name": ["a.png"], "mine": ["b.png"]}), "t.parquet")

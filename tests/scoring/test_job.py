@@ -61,6 +61,17 @@ def use_threads(monkeypatch):
     return lambda number: monkeypatch.setattr("torch.get_num_threads", lambda: number)
 
 
+@pytest.mark.parametrize("output", ["scores.csv", None])
+def test_keys_of_several_rows_are_warned_of_once(photos, output, caplog):
+    Path("t.csv").write_text("image,id\nphotos/0.png,x\nphotos/1.png,y\nphotos/3.png,y\nphotos/4.png,x\n")
+    for key, number in (("id", 1), ("image", 0)):
+        caplog.clear()
+        job = ScoreJob(["t.csv"], output=output, columns=Columns(key=key), models=["a"], device="cpu", overwrite=True)
+        assert (run_job(job).pictures if output else len(list(score_rows(job)))) == 4
+        assert len(caplog.records) == number
+        assert all("Several rows have the key 'y', so scores" in record.message for record in caplog.records)
+
+
 def test_a_run_that_goes_on_with_other_threads_says_so(photos, use_threads, caplog):
     job = make_job("scores.csv")
     for threads, number in ((3, 0), (1, 2), (1, 3), (2, 4)):

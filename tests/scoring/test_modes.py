@@ -133,7 +133,6 @@ KINDS = {
         SIXTEEN,
     ),
     "I;16L": lambda: (Image.frombytes("I;16L", (WIDTH, HEIGHT), SIXTEEN.astype("<u2").tobytes()), SIXTEEN),
-    "I": lambda: (Image.fromarray(SIXTEEN.astype(np.int32)), SIXTEEN),
     "I, PGM": lambda: (b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + SIXTEEN.astype(">u2").tobytes(), SIXTEEN),
     "F": lambda: (save(Image.fromarray(GRAY / np.float32(255)), "TIFF"), GRAY / np.float32(255)),
 }
@@ -156,11 +155,12 @@ def list_routes(made, folder):
     loaded = Image.open(BytesIO(made))
     loaded.load()
     column = Dataset.from_dict({"image": [str(path)]}).cast_column("image", ImageFeature())
+    copy = Image.open(BytesIO(made)).copy()
     return {
         "path": str(path),
         "lazy": Image.open(path),
         "loaded": loaded,
-        "copy": Image.open(BytesIO(made)).copy(),
+        **({} if copy.mode == "I" else {"copy": copy}),  # it has lost the format, by which its range is known
         "cell": {"bytes": made, "path": None},
         "datasets": column[0]["image"],
     }
@@ -205,6 +205,6 @@ def test_the_same_picture_shrinks_to_the_same_pixels(tmp_path, kind, length):
 
 def test_what_shrinking_overshoots_is_clipped():
     edge = np.repeat(np.array([[0, 1]], np.float32), 30, axis=1).repeat(60, axis=0)
-    for image in (Image.fromarray(edge), Image.fromarray((edge * 65535).astype(np.int32))):
+    for image in (Image.fromarray(edge), Image.fromarray((edge * 65535).astype(np.uint16))):
         pixels = read(image, shorter_side=31)
         assert pixels.min() == 0 and pixels.max() == 1

@@ -204,6 +204,29 @@ def test_clamping_hides_no_number_that_is_none(scorer, value, kind):
         QualityMetric(*scorer, clamp=True).update([kind(picture)])
 
 
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-12, 1), (0, 10.5)])
+def test_clamping_hides_no_other_unit(scorer, low, high, kind):
+    picture = np.linspace(low, high, 3 * 16 * 16, dtype=np.float32).reshape(3, 16, 16)
+    with pytest.raises(ValueError, match=rf"Picture 0 .*overshoot to -10..10 at most, got {low}..{high}. .*by 255"):
+        QualityMetric(*scorer, clamp=True).update([kind(picture)])
+
+
+def test_what_rounding_leaves_beyond_the_range_is_clipped(scorer):
+    picture = torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
+    rounded = torch.where(picture == 1, 1 + 5e-7, picture)
+    assert rounded.max() > 1
+    assert torch.equal(score_pixels(*scorer, rounded), score_pixels(*scorer, picture))
+    with pytest.raises(ValueError, match=r"got 0\.\.1\.00001. Divide or clip them. Or set `clamp=True`"):
+        score_pixels(*scorer, picture * 1.00001)
+
+
+@pytest.mark.parametrize("images", ["x.jpg", ["x.jpg"], np.zeros((1, 3, 16, 16), np.float32)])
+def test_files_and_arrays_are_no_tensors(scorer, images):
+    with pytest.raises(TypeError, match=r"`images` must be tensors, got (str|ndarray). `score_pictures` scores files"):
+        score_pixels(*scorer, images)
+
+
 def test_the_metric_clamps_float_pixels_alone(scorer, beyond, pictures, expected):
     metric = QualityMetric(*scorer, clamp=True)
     torch.testing.assert_close(metric(beyond), score_pixels(*scorer, beyond.clamp(0, 1)).mean(), rtol=0, atol=1e-5)

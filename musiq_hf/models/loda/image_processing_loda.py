@@ -20,6 +20,7 @@ from .configuration_loda import LodaConfig
 from .settings_loda import CheckedProcessor, check_sizes
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+ROUNDING = 1e-6  # beyond the range of float pixels, which arithmetic leaves behind; it is clipped
 LARGEST_RATIO = 100  # of the longer by the shorter side; a thinner picture would be resized to any size
 LARGEST = {"shorter_side": 2**13, "crop_size": 2**13, "patch_size": 2**10, "num_crops": 2**12}
 
@@ -290,8 +291,8 @@ class LodaImageProcessor(CheckedProcessor, BaseImageProcessor):
             raise ValueError("A gray picture was given, which `do_convert_rgb=False` does not convert.")
         if is_float and pixels.numel():
             low, high = (float(bound) for bound in pixels.aminmax())
-            if not 0 <= low <= high <= 1:
-                raise ValueError(f"Float pixels must lie in [0, 1], got {low:g} to {high:g}.")
+            if not -ROUNDING <= low <= high <= 1 + ROUNDING:
+                raise ValueError(f"Float pixels must lie in [0, 1], got {low:.7g} to {high:.7g}.")
 
     @staticmethod
     def _flatten(images: Any) -> Iterator[Any]:

@@ -207,7 +207,9 @@ def card(config: MusiqConfig) -> CardText:
 def facts(config: MusiqConfig) -> dict[str, str]:
     """Name the scales at which pictures are read, for `musiq info`."""
     lengths = [f"longer side {length}" for length in config.longer_side_lengths]
-    return {"scales": ", ".join([*lengths, *(["native"] if config.use_native_resolution else [])])}
+    side = config.max_native_side
+    native = "native" if side is None else f"native (shrunk to a longer side of {side} if larger)"
+    return {"scales": ", ".join([*lengths, *([native] if config.use_native_resolution else [])])}
 
 
 def _describe_classes(config: MusiqConfig) -> str:

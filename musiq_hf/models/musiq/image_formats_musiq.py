@@ -20,8 +20,10 @@ from numbers import Real
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 SizeCheck = Callable[[tuple[int, int], str], None]  # function of width and height, and of a name, that raises or not
@@ -125,6 +127,10 @@ class RefusedPictureError(ValueError):
 
 class LargePictureError(RefusedPictureError):
     """Error of a picture with more pixels than a limit allows."""
+
+
+class PixelRangeError(ValueError):
+    """Error of float pixels outside of 0..1."""
 
 
 def check_limit(max_megapixels: Any) -> None:
@@ -254,6 +260,18 @@ def check_developed(opened: Any, name: str) -> None:
         find_suffix(name) in RAW_SUFFIXES or _is_reduced(opened) or _read_opened_head(opened)[8:10] == b"CR"
     ):
         raise RefusedPictureError(f"{name}: {RAW}.")
+
+
+def keep_sixteen_bits(image: Image.Image) -> Image.Image:
+    """Return a decoded PGM picture of more than 8 bits with the 16 bits to which Pillow scales it; others stay.
+
+    Pillow opens it with 32-bit integers, whose range a picture does not tell in any other format.
+    """
+    if not (isinstance(image, PpmImageFile) and image.mode == "I"):
+        return image
+    plain = Image.fromarray(np.array(image).astype(np.uint16))
+    plain.filename = image.filename  # type: ignore[attr-defined]  # error messages name it
+    return plain
 
 
 def _read_head(file: str | os.PathLike[str] | BytesIO) -> bytes:

@@ -27,12 +27,14 @@ from .image_formats_musiq import (
     POSTSCRIPT,
     URL_PREFIXES,
     LargePictureError,
+    PixelRangeError,
     RefusedPictureError,
     SizeCheck,
     accept_size,
     check_developed,
     drop_texts,
     is_broken_off,
+    keep_sixteen_bits,
     open_file,
     reopen,
 )
@@ -50,6 +52,7 @@ TURNS: dict[Any, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation
 LOADING = Lock()  # held where a PIL image reads its file: several threads may have been given the same one
+ROUNDING = 1e-6  # beyond 0..1, which arithmetic in float32 leaves behind; it is clipped
 WRONG_DTYPE = "pixels must be uint8 (0..255), uint16 (0..65535) or float (0..1)"
 
 
@@ -194,6 +197,7 @@ def decode_image(
 
     def read(opened: Image.Image) -> Image.Image:
         opened.load()
+        opened = keep_sixteen_bits(opened)
         return (_turn_upright(opened) if upright else opened).copy()  # free of the file, which is closed then
 
     image = _read_file(file, name, read, check_size)
@@ -302,6 +306,7 @@ def _load_pil(image: Any, name: str, *, upright: bool, check_size: SizeCheck) ->
             _load_whole(image)
         if is_broken_off(image):
             return decode_image(reopen(image), name, upright=upright)
+        image = keep_sixteen_bits(image)
         return _turn_upright(image) if upright else image
 
 
@@ -358,7 +363,7 @@ def to_plain_mode(image: Image.Image) -> Image.Image:
         The picture, upright. One that has such a mode already is not copied.
 
     Raises:
-        ValueError: If the picture cannot be decoded or converted, or has 32-bit integers beyond 16 bits.
+        ValueError: If the picture cannot be decoded or converted, or has 32-bit integers, whose range is unknown.
     """
     image = load_image(image)
     if image.mode == "F":
@@ -373,13 +378,10 @@ def to_plain_mode(image: Image.Image) -> Image.Image:
 
 
 def _read_sixteen_bits(image: Image.Image) -> np.ndarray:
-    """Read gray pixels of any byte order, in 16 bits or in a container of 32 bits, as uint16 (height, width)."""
-    pixels = np.array(image)
-    if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
-        raise ValueError(
-            f"32-bit integer pixels must lie in 0..65535, got {pixels.min()}..{pixels.max()}. Scale them first."
-        )
-    gray = pixels.astype(np.uint16)
+    """Read gray pixels of 16 bits in any byte order, as uint16 (height, width)."""
+    if image.mode == "I":  # its 255 may be white, or nearly black
+        raise ValueError("32-bit integer pixels have no known range. Scale them to uint16, 0..65535, first.")
+    gray = np.array(image).astype(np.uint16)
     if "transparency" in image.info:
         gray[gray == image.info["transparency"]] = 65535
     return gray
@@ -441,7 +443,7 @@ def _order_channels_last(pixels: torch.Tensor, input_data_format: str | None, *,
 
 
 def _scale_to_unit_range(pixels: torch.Tensor) -> torch.Tensor:
-    """Scale pixels to float32 in [0, 1]: uint8 is 0..255, uint16 is 0..65535, and floats must lie in 0..1 already."""
+    """Scale pixels to float32 in [0, 1]: uint8 is 0..255, uint16 is 0..65535, and floats must lie there already."""
     if pixels.dtype == torch.uint8:
         return pixels.to(torch.float32) / 255
     if pixels.dtype == torch.uint16:
@@ -451,11 +453,9 @@ def _scale_to_unit_range(pixels: torch.Tensor) -> torch.Tensor:
     low, high = pixels.detach().aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError("float pixels must be finite, got NaN or infinite values. Clean the picture first.")
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"float pixels must lie in 0..1, got {low.item():.4g}..{high.item():.4g}. Divide or clip them."
-        )
-    return pixels.to(torch.float32, copy=True)
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise PixelRangeError(f"float pixels must lie in 0..1, got {low:.7g}..{high:.7g}. Divide or clip them.")
+    return (pixels if low >= 0 and high <= 1 else pixels.clamp(0, 1)).to(torch.float32, copy=True)
 
 
 def to_rgb_tensor(

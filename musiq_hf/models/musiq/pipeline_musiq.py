@@ -282,8 +282,15 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
         self.image_processor.check_config(self.model.config)
 
     def _sanitize_parameters(
-        self, timeout: float | None = None, max_megapixels: float | None = None, percentile: bool | None = None
+        self,
+        timeout: float | None = None,
+        max_megapixels: float | None = None,
+        percentile: bool | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if unknown:
+            known = "`timeout`, `max_megapixels`, `percentile`, `batch_size` and `num_workers`"
+            raise TypeError(f"The pipeline knows {known}, got `{', '.join(unknown)}`. Leave it out.")
         answer: dict[str, Any] = {} if percentile is None else {"calibration": None}
         if percentile:
             answer["calibration"] = load_calibration(self.model.name_or_path, self.model, self.image_processor)

@@ -114,6 +114,16 @@ def test_pictures_that_cannot_be_used_are_refused(picture, message):
         LodaImageProcessor(**TINY)(picture)
 
 
+def test_what_rounding_leaves_beyond_the_range_is_clipped():
+    processor, pixels = LodaImageProcessor(shorter_side=40, crop_size=32), np.linspace(0, 1, 7500).reshape(50, 50, 3)
+    wanted, rounded = (
+        processor(picture)["pixel_values"] for picture in (pixels, np.where(pixels == 1, 1 + 5e-7, pixels))
+    )
+    assert np.array_equal(wanted, rounded)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got 0 to 1.00001"):
+        processor(pixels * 1.00001)
+
+
 def test_no_gradient_passes_through_pillow():
     with pytest.raises(ValueError, match="no gradient passes"):
         LodaImageProcessor(**TINY).cut(torch.rand(64, 64, 3, requires_grad=True))

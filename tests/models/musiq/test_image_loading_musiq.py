@@ -313,12 +313,28 @@ def test_big_endian_sixteen_bits_are_turned_around():
     np.testing.assert_allclose(to_rgb_tensor(pixels.astype(">u2"))[0, :, 0], pixels[0] / 65535, atol=1e-7)
 
 
-def test_integer_mode_is_sixteen_bits_and_more_raises():
-    pixels = np.array([[0, 300], [40000, 65535]], np.int32)
-    np.testing.assert_allclose(to_rgb_tensor(Image.fromarray(pixels))[..., 2], pixels / 65535, atol=1e-7)
-    for value in (-1, 65536):
-        with pytest.raises(ValueError, match=r"32-bit integer pixels must lie in 0..65535, got .*Scale them first"):
-            to_rgb_tensor(Image.fromarray(np.array([[0, value]], np.int32)))
+@pytest.mark.parametrize("bits", ["int32", "int16"])
+@pytest.mark.parametrize("largest", [255, 30000, 70000])
+def test_integers_of_unknown_range_are_refused_not_guessed(tmp_path, bits, largest):
+    pixels = np.array([[0, min(largest, np.iinfo(bits).max)]], np.int32)
+    path = tmp_path / "measured.tif"
+    if bits == "int16":
+        Image.frombytes("I;16", (2, 1), pixels.astype(np.int16).tobytes()).save(path, tiffinfo={339: 2})
+    else:
+        Image.fromarray(pixels).save(path)
+    assert Image.open(path).tag_v2[339] == (2,)  # signed
+    for image in (Image.fromarray(pixels), Image.open(path), load_image(path)):
+        assert image.mode == "I"
+        with pytest.raises(ValueError, match=r"32-bit integer pixels have no known range. Scale them to uint16, 0"):
+            to_rgb_tensor(image)
+
+
+@pytest.mark.parametrize("largest", [1023, 4095, 65535])
+def test_gray_files_that_name_their_largest_value_are_scaled_by_it(tmp_path, largest):
+    path = tmp_path / "camera.pgm"
+    path.write_bytes(b"P5 3 1 %d\n" % largest + np.array([0, largest // 3, largest], ">u2").tobytes())
+    for image in (load_image(path), Image.open(path)):
+        np.testing.assert_allclose(to_rgb_tensor(image)[0, :, 1], [0, 1 / 3, 1], atol=2e-5)
 
 
 def test_float_mode_is_the_unit_range():

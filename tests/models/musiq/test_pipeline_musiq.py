@@ -70,6 +70,13 @@ def test_path_pil_array_tensor_and_base64_of_one_picture_get_one_score(scorer, f
     assert [scorer(source)["score"] for source in inputs] == pytest.approx([singles[0]] * len(inputs), abs=1e-5)
 
 
+def test_arguments_that_the_pipeline_lacks_are_named(scorer, files):
+    with pytest.raises(
+        TypeError, match="knows `timeout`, .*`batch_size` and `num_workers`, got `top_k`. Leave it out"
+    ):
+        scorer(files[0], top_k=1)
+
+
 def test_url_is_fetched_and_scored(scorer, files, singles):
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(Path(files[0]).parent))
     handler.log_message = lambda *args: None
