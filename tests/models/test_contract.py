@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from isolated import run_isolated
+from isolated import fill_cache, run_isolated
 from PIL import Image
 from places import ROOT
 from safetensors.torch import load_file, save_file
@@ -161,6 +161,16 @@ def test_the_pipeline_scores(case, photos):
     rows = list(score_pictures(files, model=model, processor=processor))
     assert [own["score"] for own in answer] == pytest.approx([row.score for row in rows], abs=1e-4)
     assert [own["percentile"] for own in answer] == [round((own["score"] + 200) / 4, 1) for own in answer]
+
+
+@pytest.mark.parametrize("task", ["image-quality-assessment", "image-classification", "image-feature-extraction"])
+def test_no_pipeline_offers_to_run_code_that_the_package_has(case, monkeypatch, tmp_path, task):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    fill_cache(tmp_path, "someone/mine", case.folder)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in (str(case.folder), "someone/mine"):
+        assert pipeline(task, model=name).model.__class__ is case.family.quality
 
 
 def test_remote_code_scores_in_a_fresh_process(case, photos, tmp_path):
