@@ -25,7 +25,7 @@ from musiq_hf.data.checks import count_tokens_of_rows
 from musiq_hf.evaluation import collect_feature_maps, measure_log_amplitudes
 from musiq_hf.explain.report import make_report
 from musiq_hf.hub.model_card import CheckpointCard
-from musiq_hf.hub.publishing import add_remote_code
+from musiq_hf.hub.publishing import add_remote_code, has_pipeline
 from musiq_hf.models import FAMILIES, family_of
 from musiq_hf.models.auto import AutoModelForImageQualityAssessment, register_family
 from musiq_hf.models.musiq import publishing_musiq
@@ -180,11 +180,17 @@ model = AutoModel.from_pretrained({str(case.folder)!r}, trust_remote_code=True).
 picture = torch.arange(30 * 41 * 3, dtype=torch.uint8).view(30, 41, 3)
 with torch.no_grad():
     scores = model(**processor.pad([processor.cut(picture)], padding="longest")).scores
+try:
+    (answer,) = pipeline("image-classification", model={str(case.folder)!r}, trust_remote_code=True)(PICTURE)
+    result["label"] = answer["label"]
+except ValueError as error:
+    result["label"] = str(error).partition(" for this kind of AutoModel")[0]
 result |= {{"scores": scores.tolist(), "module": type(model).__module__}}
 """
     picture = torch.arange(30 * 41 * 3, dtype=torch.uint8).view(30, 41, 3)
     found = run_isolated(script, home=tmp_path, cwd=tmp_path, picture=photos / "3.png", package=False)
     assert found["module"].startswith("transformers_modules.")
+    assert (found["label"] == "MOS") == has_pipeline(case.family)  # else a logit would be called a class
     assert found["scores"] == pytest.approx(scores_of(case, [case.processor.cut(picture)]), abs=1e-4)
 
 
@@ -478,7 +484,8 @@ def test_turned_pictures_are_counted_upright(case, tmp_path):
 def test_a_card_promises_a_pipeline_without_the_package_only_where_it_ships(case):
     card = CheckpointCard(name="x", config=case.model.config, source="a", training_data="b", recipe="c").render()
     is_shipped = "custom_pipelines" in json.loads((case.folder / "config.json").read_text())
-    assert ("trust_remote_code=True below" in card) == is_shipped == (case.name == "musiq")
+    assert ("trust_remote_code=True below" in card) == is_shipped == has_pipeline(case.family)
+    assert ("\npipeline_tag: image-classification\n" in card) == is_shipped == (case.name == "musiq")
 
 
 def test_official_scores_are_those_of_one_family(case, tmp_path):
