@@ -408,19 +408,25 @@ def test_quality_pretraining_leaves_a_model_to_fine_tune(case, photos, tmp_path)
 
 def test_a_family_teaches_another_and_learns_from_it(case, photos, tmp_path):
     torch.manual_seed(1)
-    toy = TOY.quality(TOY.config())
+    toy = TOY.start(TOY.config(score_offset=400.0, score_scale=90.0))
+    torch.nn.init.constant_(toy.head.weight, 1.0)
     toy.save_pretrained(tmp_path / "toy")
     TOY.processor.from_config(toy.config).save_pretrained(tmp_path / "toy")
     for number, (student, teacher) in enumerate(((case.folder, tmp_path / "toy"), (tmp_path / "toy", case.folder))):
         output = tmp_path / f"out{number}"
-        given = {"data": str(photos / "scores.csv"), "output_dir": str(output), "epochs": 1}
-        given |= {"batch_size": 8, "freeze": "none"}
+        given = {"data": str(photos / "scores.csv"), "output_dir": str(output), "epochs": 5}
+        given |= {"batch_size": 8, "freeze": "none", "learning_rate": 0.01, "plcc_weight": 1.0}
         report = distill(DistillSettings(model=str(student), teacher=str(teacher), fault_pairs=1, **given))
         assert report["selection"].num_pictures == 4
         model, _ = load_quality(str(output))
         started = load_quality(str(student))[0]
         assert type(model) is type(started) and model.state_dict().keys() == started.state_dict().keys()
         assert f"Its teacher was `{teacher.name}`." in (output / "README.md").read_text()
+        if family_of(model.config).calibrate is not None:  # to all pictures, because those of the validation are few
+            files = [photos / f"{index}.png" for index in range(20)]
+            pairs = (load_quality(str(name)) for name in (teacher, output))
+            found = [[row.score for row in score_pictures(files, model=a, processor=b)] for a, b in pairs]
+            assert np.mean(found[1]) == pytest.approx(np.mean(found[0]), abs=0.01)
 
 
 def test_the_commands_tell_about_a_checkpoint(case, photos, tmp_path, capsys):
