@@ -186,6 +186,8 @@ def _run_back(job: ConversionJob) -> None:
     converter = converter_of_config(load_config(str(directory)))
     count = converter.to_original(directory, job.output)
     print_line(f"written   {job.output}, {count} arrays")
+    if converter.left_out:
+        print_line(f"left out  {converter.left_out.format(directory=job.checkpoint)}")
 
 
 def run_job(job: ConversionJob) -> None:

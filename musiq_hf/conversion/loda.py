@@ -44,6 +44,10 @@ NEEDED = (
     "on the Hub, a folder, or a file of weights of timm. The published program has "
     "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k and timm/resnet50.a1_in1k."
 )
+LEFT_OUT = (
+    "the two networks, which this format does not hold, trained or not. To convert the file again, save `loda.vit` "
+    "and `loda.cnn` of the model in {directory} with `save_pretrained`, and give these folders as `--vit` and `--cnn`."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +282,7 @@ class LodaConverter:
     endings = (ENDING, ".state")
     published: Sequence[str] = ()
     shared = ("num_attention_heads",)
+    left_out = LEFT_OUT
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
         """Return None: nobody publishes LoDa checkpoints."""

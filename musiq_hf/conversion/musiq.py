@@ -110,6 +110,7 @@ class MusiqConverter:
     endings = (".npz", ".pth")
     published = PUBLISHED
     shared = ("num_attention_heads",)
+    left_out = ""
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
         """Download a published checkpoint by a name such as `koniq` or `musiq-koniq`; None for any other name."""

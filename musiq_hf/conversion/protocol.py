@@ -88,6 +88,8 @@ class Converter(Protocol):
             recognises.
         published: Names of the checkpoints that it can download.
         shared: Names of the `SHARED_OPTIONS` that it reads, beside the options of its own.
+        left_out: Sentences about what the original's files cannot hold of a model, and where it is; `{directory}`
+            stands for the Hugging Face directory. Empty if they hold the whole model.
     """
 
     @property
@@ -104,6 +106,9 @@ class Converter(Protocol):
 
     @property
     def shared(self) -> Sequence[str]: ...
+
+    @property
+    def left_out(self) -> str: ...
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
         """Download a published checkpoint, unless it is there already.

@@ -32,7 +32,8 @@ def save_checkpoint(
         processor: Image processor that is saved beside it.
         output_dir: Folder, made if missing. Other files in it are kept, but code of an earlier version and the
             calibration of other weights are removed.
-        dtype: Type of the weights in the file, "float32" or "float16"; config.json says float32 either way.
+        dtype: Type of floating-point weights in the file, "float32" or "float16"; config.json says float32 either way.
+            Whole numbers, such as counters of batch norms, keep their type.
         weights: Weights by name; None = the model's own. Sharded training gathers them first and gives them here.
     """
     output = Path(output_dir)
@@ -40,7 +41,8 @@ def save_checkpoint(
     with tempfile.TemporaryDirectory(dir=output, prefix=".saving-") as name:
         temporary = Path(name)
         source = model.state_dict() if weights is None else weights
-        stored = {key: value.to(getattr(torch, dtype)) for key, value in source.items()}
+        kind = getattr(torch, dtype)
+        stored = {key: value.to(kind) if value.is_floating_point() else value for key, value in source.items()}
         model.save_pretrained(temporary, state_dict=stored)
         processor.save_pretrained(temporary)
         write_json(temporary / "config.json", read_json(temporary / "config.json") | {"dtype": "float32"})

@@ -149,11 +149,12 @@ class CheckpointCard:
 
     def render(self) -> str:
         """Render the whole card, as Markdown with a YAML head."""
-        text = family_of(self.config).card(self.config)
+        family = family_of(self.config)
+        text = family.card(self.config)
         head = ModelCardData(
             license=self.license,
             library_name="transformers",
-            pipeline_tag=STANDARD_TASK,
+            pipeline_tag=STANDARD_TASK if self.is_classifier or has_pipeline(family) else None,
             tags=[*text.tags, *self.tags],
             datasets=list(self.datasets) or None,
         )

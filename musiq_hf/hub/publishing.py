@@ -65,7 +65,7 @@ def upload(model: Any, repository: str, directory: str | Path) -> None:
 
 
 def has_pipeline(family: Family) -> bool:
-    """Return whether a pipeline is among the files of a family, so that it scores without this package."""
+    """Return whether a pipeline is among the files of a family, so that its checkpoints score without this package."""
     config: Any = family.config
     return any(path.name == f"pipeline_{family.name}.py" for path in config.list_code())
 

@@ -63,6 +63,9 @@ def register_family(family: Family) -> None:
     # One class serves both keys. With "pil" alone Transformers warns wherever torchvision is installed.
     backends = {"pil": family.processor, "torchvision": family.processor}
     AutoImageProcessor.register(family.config, image_processor_classes=backends, exist_ok=True)
+    # No class is enough to say that there is no other. Else `pipeline` derives its name from that of the image
+    # processor, finds the code of a checkpoint, and asks whether to run it.
+    AutoVideoProcessor.register(family.config, None, exist_ok=True)
 
 
 def find_embedded(name: Any) -> Any:

@@ -29,7 +29,9 @@ from ..scoring.loading import load_quality, resolve_model
 from .collators import Augmentation, TrainingCollator
 from .finetuning import (
     Parts,
+    choose_rows_to_fit,
     compute_metrics,
+    fit_unit,
     load_splits,
     measure_saved,
     part_pictures,
@@ -262,14 +264,20 @@ def _load_splits(settings: DistillSettings) -> "datasets.DatasetDict":
     return splits
 
 
+def _teach(settings: DistillSettings, rows: "datasets.Dataset", teacher: Teacher) -> "datasets.Dataset":
+    """Give pictures the scores that the student should give them, in place of their opinion scores."""
+    scores, _ = teacher.score(rows, shorter_side=settings.shorter_side)
+    labels, part = np.array(rows["mos"][:]), settings.label_weight
+    wanted = np.where(np.isnan(labels), scores, (1 - part) * scores + part * labels)
+    return rows.remove_columns("mos").add_column("mos", wanted.tolist())
+
+
 def _load_parts(settings: DistillSettings, teacher: Teacher) -> Parts:
     """Load the pictures of a run; those that choose the epoch get the teacher's scores if they have no others."""
     parts = part_pictures(settings, _load_splits(settings), teacher.processor)
     if settings.dataset != PICTURES:
         return parts
-    rows = parts.measured["selection"]
-    scores, _ = teacher.score(rows, shorter_side=settings.shorter_side)
-    return replace(parts, measured={"selection": rows.remove_columns("mos").add_column("mos", scores.tolist())})
+    return replace(parts, measured={"selection": _teach(settings, parts.measured["selection"], teacher)})
 
 
 def _check_unit(labels: np.ndarray, scores: np.ndarray) -> None:
@@ -355,8 +363,12 @@ def distill(settings: DistillSettings, *, command: str = COMMAND) -> dict[str, Q
     teacher = Teacher.load(settings)
     teacher.model.to(find_device("auto"))
     parts = _load_parts(settings, teacher)
+    fitted = choose_rows_to_fit(settings, parts)
+    if fitted is not None:  # now, because training may spread the teacher over devices
+        fitted = _teach(settings, fitted, teacher)
     trainer = _make_trainer(settings, parts, teacher)
     student = trainer.model.student
     train_to_end(trainer, settings, checkpoint)
     save_trained(trainer, settings, student, weights=trainer.trained_weights("student."))
+    fit_unit(trainer, settings, fitted)
     return measure_saved(trainer, settings, parts, command=command, teaching=_describe_teaching(settings))

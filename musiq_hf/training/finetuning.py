@@ -360,18 +360,29 @@ def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict", *
     return Parts(train=train, measured=measured, groups=groups)
 
 
-def _calibrate(trainer: QualityTrainer, settings: FinetuneSettings, parts: Parts) -> None:
-    """Let the family, if it can, fit the unit of the saved scores to the pictures that chose the epoch.
+def choose_rows_to_fit(settings: ScoredRunSettings, parts: Parts) -> "datasets.Dataset | None":
+    """Choose the pictures that the unit of the scores is fitted to after training; None if the family fits none.
 
-    Of few pictures such a fit means little, so that then it is made to all pictures of the run.
+    They are those that choose the epoch. Of few pictures such a fit means little, so that then all are taken.
     """
     import datasets
 
-    if family_of(load_config(settings.output_dir)).calibrate is None:
-        return
+    if family_of(load_config(settings.model)).calibrate is None:
+        return None
     rows = parts.measured["selection"]
-    if len(rows) < ENOUGH_TO_FIT:
-        rows = datasets.concatenate_datasets([rows, parts.train])
+    return rows if len(rows) >= ENOUGH_TO_FIT else datasets.concatenate_datasets([rows, parts.train])
+
+
+def fit_unit(trainer: QualityTrainer, settings: ScoredRunSettings, rows: "datasets.Dataset | None") -> None:
+    """Fit the unit of the saved scores to the scores that some pictures should get, and save the model again.
+
+    Args:
+        trainer: Trainer of the run.
+        settings: Settings of the run.
+        rows: Pictures with these scores; None leaves the unit as it is.
+    """
+    if rows is None:
+        return
     model, _ = load_quality(settings.output_dir)
     trainer.model = trainer.model_wrapped = model.to(trainer.args.device)
     prediction = trainer.predict(rows)
@@ -476,7 +487,7 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     model = merge_lora(trainer.accelerator.unwrap_model(trainer.model))
     weights = trainer.trained_weights() if settings.lora_rank is None else model.state_dict()
     save_trained(trainer, settings, model, weights=weights)
-    _calibrate(trainer, settings, parts)
+    fit_unit(trainer, settings, choose_rows_to_fit(settings, parts))
     report = measure_saved(trainer, settings, parts, command=command)
     if settings.push_to_hub is not None and trainer.is_world_process_zero():
         upload(load_quality(settings.output_dir)[0], settings.push_to_hub, settings.output_dir)

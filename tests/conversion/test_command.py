@@ -31,6 +31,7 @@ class ToyConverter:
     endings = (".pth", ".toy")
     published = ("toy-small",)
     shared = ()
+    left_out = ""
 
     def __init__(self, folder):
         self.folder = folder

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from isolated import run_isolated
+from isolated import fill_cache, run_isolated
 from PIL import Image
 from places import ROOT
 from safetensors.torch import load_file, save_file
@@ -25,7 +25,7 @@ from musiq_hf.data.checks import count_tokens_of_rows
 from musiq_hf.evaluation import collect_feature_maps, measure_log_amplitudes
 from musiq_hf.explain.report import make_report
 from musiq_hf.hub.model_card import CheckpointCard
-from musiq_hf.hub.publishing import add_remote_code
+from musiq_hf.hub.publishing import add_remote_code, has_pipeline
 from musiq_hf.models import FAMILIES, family_of
 from musiq_hf.models.auto import AutoModelForImageQualityAssessment, register_family
 from musiq_hf.models.musiq import publishing_musiq
@@ -163,6 +163,16 @@ def test_the_pipeline_scores(case, photos):
     assert [own["percentile"] for own in answer] == [round((own["score"] + 200) / 4, 1) for own in answer]
 
 
+@pytest.mark.parametrize("task", ["image-quality-assessment", "image-classification", "image-feature-extraction"])
+def test_no_pipeline_offers_to_run_code_that_the_package_has(case, monkeypatch, tmp_path, task):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    fill_cache(tmp_path, "someone/mine", case.folder)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in (str(case.folder), "someone/mine"):
+        assert pipeline(task, model=name).model.__class__ is case.family.quality
+
+
 # A process of its own takes seconds; the families that the package has show what the toy would.
 fresh_process = pytest.mark.parametrize(
     "case", [*FAMILIES, pytest.param("toy", marks=pytest.mark.slow)], indirect=True, scope="module"
@@ -177,11 +187,17 @@ model = AutoModel.from_pretrained({str(case.folder)!r}, trust_remote_code=True).
 picture = torch.arange(30 * 41 * 3, dtype=torch.uint8).view(30, 41, 3)
 with torch.no_grad():
     scores = model(**processor.pad([processor.cut(picture)], padding="longest")).scores
+try:
+    (answer,) = pipeline("image-classification", model={str(case.folder)!r}, trust_remote_code=True)(PICTURE)
+    result["label"] = answer["label"]
+except ValueError as error:
+    result["label"] = str(error).partition(" for this kind of AutoModel")[0]
 result |= {{"scores": scores.tolist(), "module": type(model).__module__}}
 """
     picture = torch.arange(30 * 41 * 3, dtype=torch.uint8).view(30, 41, 3)
     found = run_isolated(script, home=tmp_path, cwd=tmp_path, picture=photos / "3.png", package=False)
     assert found["module"].startswith("transformers_modules.")
+    assert (found["label"] == "MOS") == has_pipeline(case.family)  # else a logit would be called a class
     assert found["scores"] == pytest.approx(scores_of(case, [case.processor.cut(picture)]), abs=1e-4)
 
 
@@ -400,19 +416,25 @@ def test_quality_pretraining_leaves_a_model_to_fine_tune(case, photos, tmp_path)
 
 def test_a_family_teaches_another_and_learns_from_it(case, photos, tmp_path):
     torch.manual_seed(1)
-    toy = TOY.quality(TOY.config())
+    toy = TOY.start(TOY.config(score_offset=400.0, score_scale=90.0))
+    torch.nn.init.constant_(toy.head.weight, 1.0)
     toy.save_pretrained(tmp_path / "toy")
     TOY.processor.from_config(toy.config).save_pretrained(tmp_path / "toy")
     for number, (student, teacher) in enumerate(((case.folder, tmp_path / "toy"), (tmp_path / "toy", case.folder))):
         output = tmp_path / f"out{number}"
-        given = {"data": str(photos / "scores.csv"), "output_dir": str(output), "epochs": 1}
-        given |= {"batch_size": 8, "freeze": "none"}
+        given = {"data": str(photos / "scores.csv"), "output_dir": str(output), "epochs": 5}
+        given |= {"batch_size": 8, "freeze": "none", "learning_rate": 0.01, "plcc_weight": 1.0}
         report = distill(DistillSettings(model=str(student), teacher=str(teacher), fault_pairs=1, **given))
         assert report["selection"].num_pictures == 4
         model, _ = load_quality(str(output))
         started = load_quality(str(student))[0]
         assert type(model) is type(started) and model.state_dict().keys() == started.state_dict().keys()
         assert f"Its teacher was `{teacher.name}`." in (output / "README.md").read_text()
+        if family_of(model.config).calibrate is not None:  # to all pictures, because those of the validation are few
+            files = [photos / f"{index}.png" for index in range(20)]
+            pairs = (load_quality(str(name)) for name in (teacher, output))
+            found = [[row.score for row in score_pictures(files, model=a, processor=b)] for a, b in pairs]
+            assert np.mean(found[1]) == pytest.approx(np.mean(found[0]), abs=0.01)
 
 
 def test_the_commands_tell_about_a_checkpoint(case, photos, tmp_path, capsys):
@@ -476,7 +498,8 @@ def test_turned_pictures_are_counted_upright(case, tmp_path):
 def test_a_card_promises_a_pipeline_without_the_package_only_where_it_ships(case):
     card = CheckpointCard(name="x", config=case.model.config, source="a", training_data="b", recipe="c").render()
     is_shipped = "custom_pipelines" in json.loads((case.folder / "config.json").read_text())
-    assert ("trust_remote_code=True below" in card) == is_shipped == (case.name == "musiq")
+    assert ("trust_remote_code=True below" in card) == is_shipped == has_pipeline(case.family)
+    assert ("\npipeline_tag: image-classification\n" in card) == is_shipped == (case.name == "musiq")
 
 
 def test_official_scores_are_those_of_one_family(case, tmp_path):

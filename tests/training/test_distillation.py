@@ -24,6 +24,7 @@ from musiq_hf.training.distillation import (
     DistillSettings,
     Teacher,
     _check_unit,
+    _teach,
     distill,
 )
 from musiq_hf.training.recipes import load_settings
@@ -256,6 +257,18 @@ def test_opinion_scores_in_another_unit_are_refused(scores_csv, blank, tiny_mode
     with pytest.raises(ValueError, match="are 3 and 1.633, and .* with a deviation of 32.04: another unit"):
         _check_unit(labels, np.array([2.2, 50.0, 80.0]))  # of a scale of 0 to 100, whose lowest reaches into 1 to 5
     _check_unit(20 * labels, np.array([2.2, 50.0, 80.0]))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25])
+def test_pictures_get_the_score_that_the_student_should_give(scores_csv, blank, teacher, tmp_path, weight):
+    given = settings(scores_csv, blank, teacher, tmp_path, label_weight=weight)
+    known = Teacher.load(given)
+    rows = load_scored_images(scores_csv)["validation"]
+    scores, _ = known.score(rows, shorter_side=None)
+    labels = np.array(rows["mos"][:])
+    assert _teach(given, rows, known)["mos"][:] == pytest.approx((1 - weight) * scores + weight * labels)
+    bare = rows.remove_columns("mos").add_column("mos", [float("nan")] * len(rows))
+    assert _teach(given, bare, known)["mos"][:] == pytest.approx(scores)
 
 
 def test_pictures_without_scores_have_no_splits_to_draw(scores_csv, blank, tmp_path):

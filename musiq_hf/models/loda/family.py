@@ -33,8 +33,8 @@ _LIMITS = """\
 - Opinion scores are averages over particular observers, displays and instructions. They carry the taste of those
   people and of those who chose the pictures; subjects and styles that are rare in the training data are scored less
   reliably.
-- Both networks inside were trained by others on other pictures, whose bias they carry. Their weights have licences of
-  their own, which hold for this checkpoint too.
+- A network inside that started from weights of others carries the bias of the pictures that these were trained on.
+  Such weights have licences of their own, which hold for this checkpoint too.
 - Scores of one checkpoint compare pictures with each other. They are not calibrated across checkpoints, and a small
   difference between two pictures may be noise.
 - The published accuracy needs the published backbones and a GPU; it is not claimed for this checkpoint."""

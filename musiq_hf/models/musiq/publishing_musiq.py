@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saving and uploading of configuration, image processor and model with all that belongs to them.
 
-A saved directory loads without the package: the files of the family go with it, and its two JSON files name their
-classes. A model takes card and measured results of its checkpoint along, as far as they hold for it. Nothing here
-knows the family except the name of this file: every family has the same file under its own name.
+A saved directory loads without the package: the family's code goes with it, and its two JSON files name the classes.
+A model takes card and measured results along, as far as they hold. Every family has this file under its own name.
 """
 
 import json
@@ -127,13 +126,14 @@ def _write_code(directory: Path) -> None:
 
 
 def _name_classes(config: str, model: str) -> dict[str, Any]:
-    """Name the classes as config.json does: `auto_map`, and `custom_pipelines` for a model with a quality head."""
-    is_quality = model.endswith("ForImageQualityAssessment")
-    has_head = is_quality or model.endswith("ForImageClassification")
-    autos = ["AutoModel", *(["AutoModelForImageClassification"] if has_head else [])]
-    names: dict[str, Any] = {"auto_map": {"AutoConfig": config} | dict.fromkeys(autos, model)}
+    """Name the classes as config.json does: `auto_map`, and `custom_pipelines` where the family has pipelines."""
     pipelines = {task: _find_class(name) for task, name in PIPELINES.items()}
-    if is_quality and all(pipelines.values()):
+    has_pipelines = model.endswith("ForImageQualityAssessment") and all(pipelines.values())
+    # For a quality head without them, Transformers' own pipeline would show logits as those of classes.
+    is_shown = has_pipelines or model.endswith("ForImageClassification")
+    autos = ["AutoModel", *(["AutoModelForImageClassification"] if is_shown else [])]
+    names: dict[str, Any] = {"auto_map": {"AutoConfig": config} | dict.fromkeys(autos, model)}
+    if has_pipelines:
         # Transformers looks the class under "pt" up among its own, so it cannot be ours.
         common = {"pt": ["AutoModelForImageClassification"], "type": "image"}
         names["custom_pipelines"] = {task: {"impl": impl, **common} for task, impl in pipelines.items()}

@@ -186,7 +186,10 @@ class CheckedConfig(PublishedConfig):
         """
         base, this = super(), cls  # type: Any, Any
         names = {field.name for field in fields(this)}
-        given = config_dict | {name: value for name, value in kwargs.items() if name in names}
+        given = {name: value for name, value in kwargs.items() if name in names}
+        if given.get("dtype") == "auto":  # a pipeline loads so, and it means the type that the file has
+            del given["dtype"]
+        given = config_dict | given
         rest = {name: value for name, value in kwargs.items() if name not in names}
         values = {name: value for name, value in given.items() if value is not None or name not in _REFUSED}
         cls._check_names(values)
