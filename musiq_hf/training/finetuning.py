@@ -363,7 +363,7 @@ def part_pictures(settings: ScoredRunSettings, splits: "datasets.DatasetDict", *
 def choose_rows_to_fit(settings: ScoredRunSettings, parts: Parts) -> "datasets.Dataset | None":
     """Choose the pictures that the unit of the scores is fitted to after training; None if the family fits none.
 
-    They are those that choose the epoch. Of few pictures such a fit means little, so that then all are taken.
+    They are those that choose the epoch, or all of the run where these are too few for a fit that means something.
     """
     import datasets
 
