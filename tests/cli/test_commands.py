@@ -446,7 +446,7 @@ def test_evaluate_prints_and_writes_tables(scores_csv, checkpoint, tmp_path, cap
     code, printed, errors = musiq(capsys, "evaluate", *scores_csv, *words)
     assert code == 0, errors
     (report,) = json.loads((tmp_path / "report.json").read_text())["results"]
-    assert report["num_pictures"] == 6 and f"| {report['overall']['srcc']:.4f} [" in printed
+    assert report["num_pictures"] == 6 and f"| {report['overall']['srcc']:.4f} |" in printed
 
 
 @pytest.mark.parametrize(

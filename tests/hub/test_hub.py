@@ -187,23 +187,23 @@ def test_converter_pushes_a_published_directory_with_its_card(hub, authored):
     assert check_card(files["README.md"].decode()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["musiq-koniq", "someone/pushed", "someone/published"])
 def test_ids_load_with_the_package_in_a_fresh_cache(hub, downloaded, score, name):
     assert_scores(downloaded[name], score, package=True)
     assert len([path for path in hub.paths("GET", f"/{name}/resolve/") if path.endswith("model.safetensors")]) >= 1
 
 
+@pytest.mark.slow
 def test_published_id_loads_without_the_package_if_trusted(hub, downloaded_code, score):
     assert_scores(downloaded_code["someone/published"], score, package=False)
 
 
-@pytest.mark.slow
 def test_converted_id_scores_as_the_checkpoint_before_the_conversions(downloaded_code, checkpoints, picture):
     expected = pytest.approx(score_of(checkpoints["convertible"], picture), abs=1e-4)
     assert_scores(downloaded_code["someone/converted"], expected, package=False)
 
 
+@pytest.mark.slow
 def test_downloaded_ids_load_offline(hub, downloaded, score, picture, folder):
     before = len(hub.requests)
     offline = run_isolated(USER, home=folder / "user_home", cwd=folder, picture=picture, package=True)

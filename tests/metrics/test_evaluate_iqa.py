@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from musiq_hf.metrics.correlation import evaluate_module_path, quality_metrics
 
 PREDICTIONS, REFERENCES = [20.0, 40.0, 40.0, 70.0, 90.0], [10.0, 50.0, 30.0, 60.0, 60.0]
@@ -15,7 +17,6 @@ def watch(event, arguments):
     if event == "socket.getaddrinfo":
         raise OSError(f"no network, but {{arguments[0]}} was asked for")
 
-@pytest.mark.slow
 sys.addaudithook(watch)
 from musiq_hf.metrics.correlation import evaluate_module_path
 assert "evaluate" not in sys.modules
@@ -28,6 +29,7 @@ print(json.dumps([whole, metric.compute(), metric.name, metric.citation]))
 """
 
 
+@pytest.mark.slow
 def test_evaluate_loads_the_module_without_network(tmp_path):
     """In a process of its own, as a user would, from another directory and with empty caches."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

@@ -323,16 +323,14 @@ def finetune(case: Case, photos: Path, output: Path, *words: str) -> int:
 
 def test_two_steps_of_training_are_saved_with_card_and_self_test(case, photos, tmp_path):
     assert finetune(case, photos, tmp_path / "out") == 0
-    model, _ = load_quality(str(tmp_path / "out"))
+    (model, _), before = load_quality(str(tmp_path / "out")), case.model.state_dict()
     assert type(model) is case.family.quality and model.config.score_range == [0, 100]
-    before = case.model.state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
     card = (tmp_path / "out" / "README.md").read_text()
     text = case.family.card(model.config)
     assert text.summary in card and text.citation in card and "## Evaluation" in card
     assert main(["verify", str(tmp_path / "out")]) == 0
-    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
-    assert state["global_step"] == 2
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 2
 
 
 def test_a_family_may_fit_its_unit_after_training(case, photos, tmp_path):
@@ -416,7 +414,7 @@ def test_quality_pretraining_leaves_a_model_to_fine_tune(case, photos, tmp_path)
 
 def test_a_family_teaches_another_and_learns_from_it(case, photos, tmp_path):
     torch.manual_seed(1)
-    toy = TOY.start(TOY.config(score_offset=400.0, score_scale=90.0))
+    toy = TOY.start({"score_offset": 400.0, "score_scale": 90.0})
     torch.nn.init.constant_(toy.head.weight, 1.0)
     toy.save_pretrained(tmp_path / "toy")
     TOY.processor.from_config(toy.config).save_pretrained(tmp_path / "toy")
@@ -440,11 +438,8 @@ def test_a_family_teaches_another_and_learns_from_it(case, photos, tmp_path):
 def test_the_commands_tell_about_a_checkpoint(case, photos, tmp_path, capsys):
     assert main(["info", str(case.folder)]) == 0
     assert case.family.quality.__name__ in capsys.readouterr().out
-    words = ["--data", str(photos / "scores.csv"), "--model", str(case.folder), "--split", "train", "--update_card"]
-    output = tmp_path / "report.json"
-    folder = tmp_path / "copy"
-    shutil.copytree(case.folder, folder)
-    words[3] = str(folder)
+    folder, output = shutil.copytree(case.folder, tmp_path / "copy"), tmp_path / "report.json"
+    words = ["--data", str(photos / "scores.csv"), "--model", str(folder), "--split", "train", "--update_card"]
     assert main(["evaluate", *words, "--output", str(output)]) == 0
     assert "SRCC" in output.with_suffix(".md").read_text() and "SRCC" in (folder / "README.md").read_text()
 
@@ -452,9 +447,8 @@ def test_the_commands_tell_about_a_checkpoint(case, photos, tmp_path, capsys):
 def test_a_report_explains_a_score(case, photos):
     pytest.importorskip("matplotlib")
     with Image.open(photos / "3.png") as image:
-        page, score = make_report(
-            case.model, case.processor, image.copy(), name="3.png", checkpoint="x", signature="y"
-        )
+        names = {"name": "3.png", "checkpoint": "x", "signature": "y"}
+        page, score = make_report(case.model, case.processor, image.copy(), **names)
     assert f"{score:.2f} MOS points, on a scale of 0 to 100" in page and "Degradation" in page
 
 
@@ -491,8 +485,7 @@ def test_turned_pictures_are_counted_upright(case, tmp_path):
     Image.new("RGB", (80, 24)).save(tmp_path / "a.jpg", exif=tag)
     (tmp_path / "scores.csv").write_text("image,mos\na.jpg,1\n")
     rows = load_scored_images(str(tmp_path / "scores.csv"))["train"]
-    expected = case.processor.count_tokens(80, 24)
-    assert count_tokens_of_rows(rows, case.processor) == [expected]
+    assert count_tokens_of_rows(rows, case.processor) == [case.processor.count_tokens(80, 24)]
 
 
 def test_a_card_promises_a_pipeline_without_the_package_only_where_it_ships(case):

@@ -325,7 +325,6 @@ def test_the_pipeline_says_that_there_is_none(copy, tiny_model, is_saved):
         pipeline("image-quality-assessment", percentile=True, **parts)
 
 
-@pytest.mark.slow
 def test_a_model_with_a_distribution_has_them_by_its_mean_score(photos, tiny_model):
     model = tiny_model(num_labels=10)
     processor = MusiqImageProcessor.from_config(model.config)
@@ -337,6 +336,7 @@ def test_a_model_with_a_distribution_has_them_by_its_mean_score(photos, tiny_mod
     assert answer["percentile"] == round(10 * (answer["score"] - 1), 1)
 
 
+@pytest.mark.slow
 def test_the_pipeline_answers_them_without_the_package(checkpoint, tmp_path):
     picture = save_picture(tmp_path / "picture.png")
     script = f"""
