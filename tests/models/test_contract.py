@@ -101,7 +101,7 @@ def photos(tmp_path_factory) -> Path:
         level = 20 + 12 * index
         values = generator.integers(0, level, (24 + index, 30, 3), dtype=np.uint8)
         Image.fromarray(values).save(folder / f"{index}.png")
-        lines.append(f"{index}.png,{5 * index},{'train' if index < 16 else 'validation'}")
+        lines.append(f"{index}.png,{5 * index},{'validation' if index % 5 == 4 else 'train'}")
     (folder / "scores.csv").write_text("\n".join(lines) + "\n")
     return folder
 
