@@ -106,3 +106,8 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file in the format of Transformers, under a temporary name first."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def hide_path(source: str | os.PathLike[str]) -> str:
+    """Return the name alone of a file or folder that is here, and any other source, an id on the Hub say, as it is."""
+    return Path(source).name if Path(source).exists() else str(source)

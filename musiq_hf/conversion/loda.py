@@ -5,7 +5,6 @@ The authors publish no weights, so these are files of one's own training with th
 """
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from transformers import AutoBackbone
 
 from ..common.arguments import positive
-from ..common.files import replace_file
+from ..common.files import hide_path, replace_file
 from ..hub.model_card import CheckpointCard
 from ..models.loda.backbones_loda import load_backbone, load_vit
 from ..models.loda.configuration_loda import LodaConfig
@@ -163,11 +162,6 @@ def build_model(checkpoint: Checkpoint, options: LodaOptions) -> tuple[LodaForIm
     return model, sizes
 
 
-def _name_network(source: str | None) -> str:
-    """Return what a card says of the source of a network, which is no path of this machine."""
-    return Path(source).name if source is not None and os.path.exists(source) else str(source)
-
-
 def model_card(
     name: str, checkpoint: Checkpoint, config: LodaConfig, options: LodaOptions, difference: float
 ) -> CheckpointCard:
@@ -180,12 +174,13 @@ def model_card(
         options: Options of the conversion, which name the two networks.
         difference: Largest absolute difference of a logit after reloading.
     """
+    vit, cnn = (hide_path(str(source)) for source in (options.vit, options.cnn))
     return CheckpointCard(
         name=name,
         config=config,
         source=(
             f"Converted from `{checkpoint.path.name}`, a checkpoint of the authors' program (NeosXu/LoDa), with the "
-            f"networks `{_name_network(options.vit)}` and `{_name_network(options.cnn)}`. No weight was changed. The "
+            f"networks `{vit}` and `{cnn}`. No weight was changed. The "
             "statistics of the convolutional network are those of the checkpoint."
         ),
         source_sha256=checkpoint.sha256,

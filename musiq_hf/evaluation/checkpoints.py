@@ -4,8 +4,8 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..common.checks import check_counts
 from ..common.devices import without_accelerator
 from ..common.extras import require
+from ..common.files import hide_path
 from ..data.batches import RowPicture, lazy_row
 from ..data.columns import TableOptions
 from ..data.loading import load_data
@@ -195,7 +196,7 @@ def _check_scored(answer: PictureScore) -> None:
 
 def _shorten_names(names: Sequence[str]) -> list[str]:
     """Shorten paths to their last part for tables, unless two would get the same name."""
-    short = [Path(name).name if Path(name).exists() else name for name in names]
+    short = [hide_path(name) for name in names]
     return short if len(set(short)) == len(short) else list(names)
 
 
@@ -226,7 +227,7 @@ class _Measured:
     rows: "datasets.Dataset"
     groups: list[str] | None
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """Opinion scores of all rows; of distributions their means."""
         return opinion_scores(self.rows["mos" if "mos" in self.rows.column_names else "distribution"][:])

@@ -3,7 +3,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..common.checks import check_choice
 from ..common.extras import require
+from ..common.files import hide_path
 from ..models import family_of
 from ..models.protocol import Family
 from ..scoring.loading import check_checkpoint, has_weights, load_config, resolve_model
@@ -45,6 +45,12 @@ def check_architecture(family: Family, names: Iterable[str]) -> None:
                 f"`architecture` names {name}, which is no field of a {family.name} model. Known are "
                 f"{', '.join(sorted(known))}."
             )
+
+
+def _select_fields(config: Any, architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Select what a configuration has of the fields to change; the image processor alone has the others."""
+    known = config.to_dict()
+    return {name: value for name, value in architecture.items() if name in known}
 
 
 def check_backbones(family: Family, names: Iterable[str], *, model: str) -> None:
@@ -100,12 +106,11 @@ def check_start(settings: RunSettings) -> None:
     settings.training_view(family)
     check_backbones(family, settings.backbones, model=settings.model)
     check_batches(family, settings)
+    changes = _select_fields(config, settings.architecture)
     if family.backbones and not has_weights(settings.model):
-        changes = {name: value for name, value in settings.architecture.items() if name in config.to_dict()}
         with torch.random.fork_rng():  # the model of the run begins with the same random numbers
             _start(family, config, changes, settings.backbones, find_frozen(settings, family))
     if settings.encoder_weights is not None:
-        changes = {name: value for name, value in settings.architecture.items() if name in config.to_dict()}
         kind: Any = family.quality or family.classifier
         with torch.device("meta"):
             model = kind(type(config).from_dict(config.to_diff_dict(), **changes))
@@ -117,7 +122,7 @@ def flatten_settings(settings: RunSettings) -> dict[str, Any]:
     values = asdict(settings)
     values.pop("view")
     for name, source in values.pop("backbones").items():
-        values[name] = Path(source).name if Path(source).exists() else source  # a card tells no private paths
+        values[name] = hide_path(source)  # a card tells no private paths
     return values | asdict(settings.training_view(family_of(load_config(settings.model))))
 
 
@@ -157,8 +162,7 @@ def load_model(
     # Every score value is a label with a name, because Transformers counts the labels by their names.
     names = {0: "MOS"} if num_labels == 1 else {i: str(i + 1) for i in range(num_labels)}
     changes: dict[str, Any] = {"id2label": names, "label2id": {label: i for i, label in names.items()}}
-    known = config.to_dict()
-    changes |= {field: value for field, value in (architecture or {}).items() if field in known}
+    changes |= _select_fields(config, architecture or {})
     if not has_weights(name):
         logger.warning("%s holds no %s: training starts from random weights.", name, SAFE_WEIGHTS_NAME)
         return _start(family, config, changes, backbones or {}, frozen)

@@ -101,10 +101,14 @@ def _read_config(source: str, **changes: Any) -> Any:
         raise ValueError(f"{source} holds no configuration that Transformers can read: {reason} {FORMS}.") from error
 
 
-def make_vit(config: Any, **options: Any) -> Any:
+def _leave_out_pooler(config: Any) -> dict[str, bool]:
+    """Return the keyword that makes a vision Transformer without a pooler; some kinds have none anyway."""
+    return {} if config.model_type.startswith("dinov2") else {"add_pooling_layer": False}
+
+
+def make_vit(config: Any) -> Any:
     """Make a vision Transformer without a pooler from its configuration, with random weights."""
-    has_pooler = {} if config.model_type.startswith("dinov2") else {"add_pooling_layer": False}
-    return AutoModel.from_config(config, trust_remote_code=False, **has_pooler, **options)
+    return AutoModel.from_config(config, trust_remote_code=False, **_leave_out_pooler(config))
 
 
 def _fill(model: Any, weights: dict[str, torch.Tensor], source: Any) -> Any:
@@ -142,8 +146,7 @@ def load_vit(source: Any, *, num_attention_heads: int | None = None) -> Any:
         return _fill(make_vit(config), weights, source)
     config = _read_config(str(source))
     _check_vit(config, str(source))
-    has_pooler = {} if config.model_type.startswith("dinov2") else {"add_pooling_layer": False}
-    return _load(AutoModel.from_pretrained, source, trust_remote_code=False, **has_pooler)
+    return _load(AutoModel.from_pretrained, source, trust_remote_code=False, **_leave_out_pooler(config))
 
 
 def _check_vit(config: PreTrainedConfig | None, source: str) -> None:

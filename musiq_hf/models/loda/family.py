@@ -10,7 +10,7 @@ from torch import nn
 from transformers.utils import logging
 
 from ..protocol import CardText, Family, Feature, TrainingView, describe_score
-from .backbones_loda import copy_weights, load_backbone, load_vit
+from .backbones_loda import load_backbone, load_vit
 from .configuration_loda import LodaConfig
 from .image_processing_loda import LodaImageProcessor
 from .modeling_loda import LodaForImageQualityAssessment, LodaModel
@@ -97,12 +97,8 @@ def start(fields: Mapping[str, Any], *, frozen: str | None = None, **backbones: 
     for part, example in _EXAMPLES.items():
         if frozen in ("backbones", part) and part not in backbones:
             raise ValueError(_NO_WEIGHTS.format(part=part, example=example))
-    loaded = {part: _LOADERS[part](source) for part, source in backbones.items()}
-    changes = {f"{part}_config": network.config.to_dict() for part, network in loaded.items()}
-    model = LodaForImageQualityAssessment(LodaConfig.from_dict({**fields, **changes}))
-    for part, network in loaded.items():
-        copy_weights(network, getattr(model.loda, part))
-    return model
+    networks = {part: _LOADERS[part](source) for part, source in backbones.items()}
+    return LodaForImageQualityAssessment.from_networks(fields, **networks)
 
 
 def calibrate(model: Any, logits: torch.Tensor, labels: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ published code draws its test crops at random, so its scores change from run to 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Self, TypedDict
 
 import numpy as np
@@ -294,17 +294,6 @@ class LodaImageProcessor(CheckedProcessor, BaseImageProcessor):
             if not -ROUNDING <= low <= high <= 1 + ROUNDING:
                 raise ValueError(f"Float pixels must lie in [0, 1], got {low:.7g} to {high:.7g}.")
 
-    @staticmethod
-    def _flatten(images: Any) -> Iterator[Any]:
-        """Yield the single pictures of a picture, a batch array, or lists of them."""
-        if isinstance(images, list | tuple):
-            for image in images:
-                yield from LodaImageProcessor._flatten(image)
-        elif isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
-            yield from images
-        else:
-            yield images
-
     def __call__(
         self, images: Any, *, crop_corners: Any = None, return_tensors: str | TensorType | None = None
     ) -> BatchFeature:
@@ -330,7 +319,7 @@ class LodaImageProcessor(CheckedProcessor, BaseImageProcessor):
         """
         if return_tensors not in (None, "pt", "np", TensorType.PYTORCH, TensorType.NUMPY):
             raise ValueError(f'`return_tensors` must be "pt", "np" or None, got {return_tensors!r}.')
-        features, pictures = [], list(self._flatten(images))
+        features, pictures = [], list(self.list_pictures(images))
         for index, picture in enumerate(pictures):
             try:
                 features.append(self.cut(self._to_pixels(picture), crop_corners=crop_corners))

@@ -6,6 +6,7 @@ added to all tokens. As published, both networks stay as they were trained by ot
 learns.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,12 +224,24 @@ class LodaForImageQualityAssessment(LodaPreTrainedModel):
         Raises:
             ValueError: If a network cannot be read, or is of a kind that LoDa cannot use.
         """
-        encoder, backbone = load_vit(vit), load_backbone(cnn)
-        config = LodaConfig(vit_config=encoder.config.to_dict(), cnn_config=backbone.config.to_dict(), **fields)
-        model = cls(config)
-        copy_weights(encoder, model.loda.vit)
-        copy_weights(backbone, model.loda.cnn)
-        return model.eval()
+        return cls.from_networks(fields, vit=load_vit(vit), cnn=load_backbone(cnn)).eval()
+
+    @classmethod
+    def from_networks(cls, fields: Mapping[str, Any], **networks: Any) -> "LodaForImageQualityAssessment":
+        """Make a model from the fields of a configuration, with the weights of the networks that are given.
+
+        Args:
+            fields: Fields of `LodaConfig`; its `vit_config` and `cnn_config` hold for networks that are not given.
+            **networks: Loaded networks by the names "vit" and "cnn"; another one starts at random.
+
+        Raises:
+            ValueError: If fields contradict each other or the networks.
+        """
+        parts = {f"{part}_config": network.config.to_dict() for part, network in networks.items()}
+        model = cls(LodaConfig.from_dict({**fields, **parts}))
+        for part, network in networks.items():
+            copy_weights(network, getattr(model.loda, part))
+        return model
 
     def scores_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits, shape (batch_size, 1), into MOS points, shape (batch_size,)."""

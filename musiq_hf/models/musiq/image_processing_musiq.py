@@ -8,7 +8,7 @@ largest possible length. Here padding stands only at the end of a sequence, and 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -271,20 +271,9 @@ class MusiqImageProcessor(CheckedProcessor, BaseImageProcessor):
         if kwargs["return_tensors"] not in (None, "pt", "np", TensorType.PYTORCH, TensorType.NUMPY):
             raise ValueError(f'`return_tensors` must be "pt", "np" or None, got {kwargs["return_tensors"]!r}.')
 
-    @staticmethod
-    def _flatten(images: Any) -> Iterator[Any]:
-        """Yield the single pictures of a picture, a batch array, or lists of them."""
-        if isinstance(images, list | tuple):
-            for image in images:
-                yield from MusiqImageProcessor._flatten(image)
-        elif isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
-            yield from images
-        else:
-            yield images
-
     def _preprocess_image_like_inputs(self, images: Any, **kwargs: Any) -> BatchFeature:
         padding, return_tensors = kwargs.pop("padding"), kwargs.pop("return_tensors")
-        features, pictures = [], list(self._flatten(images))
+        features, pictures = [], list(self.list_pictures(images))
         for index, image in enumerate(pictures):
             try:
                 if not isinstance(image, np.ndarray | torch.Tensor):

@@ -6,11 +6,12 @@ Each mistake in a JSON file is one sentence.
 
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from huggingface_hub.dataclasses import validate_typed_dict
 from transformers import PreTrainedConfig
@@ -64,6 +65,13 @@ _REFUSED = {
     "_output_attentions",
     "_post_init_done",
 }
+
+
+def _read_object(read: Callable[..., Any], source: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a JSON file by a method of Transformers, or raise a ValueError if it holds no object."""
+    with reading_json(source):
+        values, rest = read(source, **kwargs)
+        return values | {}, rest  # a TypeError for anything but an object
 
 
 def check_scores(config: Any) -> None:
@@ -170,9 +178,7 @@ class CheckedConfig(PublishedConfig):
             OSError: If there is no such file, or it is no JSON.
         """
         base: Any = super()
-        with reading_json(pretrained_model_name_or_path):
-            values, rest = base.get_config_dict(pretrained_model_name_or_path, **kwargs)
-            return values | {}, rest  # a TypeError for anything but an object
+        return _read_object(base.get_config_dict, pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
@@ -242,6 +248,17 @@ class CheckedProcessor(PublishedProcessor):
         validate_typed_dict(cls.valid_kwargs, {name: settings[name] for name in settings if name not in FILE_KEYS})
 
     @classmethod
+    def list_pictures(cls, images: Any) -> Iterator[Any]:
+        """Yield the single pictures of a picture, a batch array, or lists of them."""
+        if isinstance(images, list | tuple):
+            for image in images:
+                yield from cls.list_pictures(image)
+        elif isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
+            yield from images
+        else:
+            yield images
+
+    @classmethod
     def get_image_processor_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -252,9 +269,7 @@ class CheckedProcessor(PublishedProcessor):
             OSError: If there is no such file, or it is no JSON.
         """
         base: Any = super()
-        with reading_json(pretrained_model_name_or_path):
-            values, rest = base.get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
-            return values | {}, rest  # a TypeError for anything but an object
+        return _read_object(base.get_image_processor_dict, pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Self:
