@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from musiq_hf.pictures.sources import count_sources, find_sources
+from musiq_hf.pictures.sources.paths import count_sources, find_sources
 
 
 def pixels(seed):

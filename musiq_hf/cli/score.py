@@ -13,7 +13,7 @@ from ..common.arguments import positive
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures import decoding
 from ..pictures.opening import MAX_MEGAPIXELS, MAX_SHRUNK_MEGAPIXELS, PRESETS
-from ..pictures.table_sources import Columns
+from ..pictures.sources.tables import Columns
 from ..scoring.calibration import CALIBRATION
 from ..scoring.job import DTYPES, ScoreJob, Share, find_launched_share
 from ..scoring.journal import COLUMNS, ENSEMBLE, PLACES

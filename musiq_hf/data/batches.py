@@ -21,7 +21,7 @@ from ..pictures.opening import (
     shrink_shorter_side,
     to_rgb_tensor,
 )
-from ..pictures.table_sources import open_cell
+from ..pictures.sources.tables import open_cell
 
 WHOLE_PICTURE = TrainingView()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..pictures.csv_rows import find_delimiter, open_csv
 from ..pictures.opening import resolve_cell
-from ..pictures.table_sources import holds_bytes, holds_cells, holds_text
+from ..pictures.sources.tables import holds_bytes, holds_cells, holds_text
 from .annotation_files import (
     MissingPictures,
     Range,

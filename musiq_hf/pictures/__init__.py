@@ -4,9 +4,9 @@
 from .degradations import DEGRADATIONS, apply_degradations, degrade
 from .finding import find_pictures
 from .opening import open_picture, shrink_shorter_side, to_rgb_tensor
-from .sources import count_sources, find_sources
+from .sources.paths import count_sources, find_sources
+from .sources.tables import Columns
 from .synthetic import make_picture
-from .table_sources import Columns
 
 __all__ = [
     "Columns",

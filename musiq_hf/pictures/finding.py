@@ -9,8 +9,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from .dataset_sources import SAVED, is_saved
 from .opening import PICTURE_SUFFIXES, find_suffix
+from .sources.data_sets import SAVED, is_saved
 
 # Kinds of paths that a walk finds, beside `SAVED`.
 PICTURE, UNLISTED, LEFT_OUT = "picture", "folder", "left out"

@@ -22,8 +22,8 @@ from ..common.files import check_output_file
 from ..common.outputs import check_table_path
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.opening import Preset, check_limit, check_preset
-from ..pictures.sources import check_sources, count_sources, find_sources
-from ..pictures.table_sources import Columns
+from ..pictures.sources.paths import check_sources, count_sources, find_sources
+from ..pictures.sources.tables import Columns
 from .engine import ScoringOptions
 from .finished import check_finished
 from .journal import (

@@ -18,7 +18,7 @@ from musiq_hf import MusiqImageProcessor
 from musiq_hf.pictures import decoding
 from musiq_hf.pictures.decoding import Decoder, decode_ahead
 from musiq_hf.pictures.lazy import LazyPicture
-from musiq_hf.pictures.sources import find_sources
+from musiq_hf.pictures.sources.paths import find_sources
 from musiq_hf.scoring.engine import score_pictures
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from musiq_hf.pictures import finding
 from musiq_hf.pictures.finding import PICTURE_SUFFIXES, find_pictures
-from musiq_hf.pictures.sources import find_sources
+from musiq_hf.pictures.sources.paths import find_sources
 
 
 def draw(path: Path) -> Path:

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from musiq_hf.models.musiq import image_formats_musiq
 from musiq_hf.models.musiq.image_loading_musiq import decode_image, load_image, read_header
 from musiq_hf.pictures.opening import open_picture
-from musiq_hf.pictures.sources import find_sources
+from musiq_hf.pictures.sources.paths import find_sources
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 LARGE = 2 << 14  # bytes, more than Pillow decodes of one text here

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from musiq_hf.pictures.lazy import LazyPicture
-from musiq_hf.pictures.sources import find_sources
+from musiq_hf.pictures.sources.paths import find_sources
 
 
 @pytest.mark.parametrize("error", [struct.error("short"), IndexError("x"), MemoryError(), RecursionError("deep")])

@@ -14,7 +14,7 @@ from musiq_hf import MusiqImageProcessor
 from musiq_hf.pictures import opening
 from musiq_hf.pictures.lazy import LazyPicture
 from musiq_hf.pictures.opening import check_preset, has_fast_decoder, open_picture
-from musiq_hf.pictures.sources import find_sources
+from musiq_hf.pictures.sources.paths import find_sources
 from musiq_hf.scoring.engine import score_pictures
 
 pytest.importorskip("simplejpeg")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from musiq_hf import ImageQualityAssessmentPipeline, MusiqImageProcessor, load_quality
 from musiq_hf.pictures.opening import MAX_MEGAPIXELS, check_tokens
-from musiq_hf.pictures.sources import find_sources
+from musiq_hf.pictures.sources.paths import find_sources
 from musiq_hf.scoring.engine import PictureScore, score_pictures, score_with_several
 
 

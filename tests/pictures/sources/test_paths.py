@@ -14,8 +14,8 @@ from musiq_hf import MusiqImageProcessor
 from musiq_hf.data import load_scored_images
 from musiq_hf.models.musiq import image_loading_musiq
 from musiq_hf.pictures import finding
-from musiq_hf.pictures.sources import check_sources, count_sources, find_sources
-from musiq_hf.pictures.table_sources import Columns
+from musiq_hf.pictures.sources.paths import check_sources, count_sources, find_sources
+from musiq_hf.pictures.sources.tables import Columns
 from musiq_hf.scoring.engine import score_pictures
 
 

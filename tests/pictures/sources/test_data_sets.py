@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from musiq_hf.cli import main
-from musiq_hf.pictures import dataset_sources
-from musiq_hf.pictures.dataset_sources import HubPath
-from musiq_hf.pictures.sources import check_sources, count_sources, find_sources
-from musiq_hf.pictures.table_sources import Columns
+from musiq_hf.pictures.sources import data_sets
+from musiq_hf.pictures.sources.data_sets import HubPath
+from musiq_hf.pictures.sources.paths import check_sources, count_sources, find_sources
+from musiq_hf.pictures.sources.tables import Columns
 
 
 def pixels(seed):
@@ -136,7 +136,7 @@ def test_a_data_set_of_the_hub_is_streamed_split_by_split(hub):
 def test_pictures_are_counted_if_the_data_set_says_how_many_they_are(hub, monkeypatch):
     path = "hf://datasets/photos/many:test"
     assert count_sources([path]) is None
-    plain = dataset_sources._load_splits
+    plain = data_sets._load_splits
 
     def described(path):
         splits = plain(path)
@@ -144,14 +144,14 @@ def test_pictures_are_counted_if_the_data_set_says_how_many_they_are(hub, monkey
             split.info.splits = datasets.SplitDict({name: datasets.SplitInfo(name, num_examples=3)})
         return splits
 
-    monkeypatch.setattr(dataset_sources, "_load_splits", described)
+    monkeypatch.setattr(data_sets, "_load_splits", described)
     assert count_sources([path, path]) == 6
 
 
 def test_files_of_the_hub_are_fetched_when_they_are_decoded_and_no_others(place, monkeypatch):
     Image.fromarray(pixels(6)).save("a.png")
     monkeypatch.setattr(fsspec, "open", lambda url, mode: open(url.removeprefix("hf://datasets/photos/many/"), mode))
-    opened = dataset_sources._open_remote({"bytes": None, "path": "hf://datasets/photos/many/a.png"}, "mine")
+    opened = data_sets._open_remote({"bytes": None, "path": "hf://datasets/photos/many/a.png"}, "mine")
     assert np.array_equal(np.array(Image.open(opened)), pixels(6))
     others = (
         "a.png",
@@ -162,16 +162,16 @@ def test_files_of_the_hub_are_fetched_when_they_are_decoded_and_no_others(place,
     )
     for path in others:
         with pytest.raises(ValueError, match="mine: its file is not one of the Hub"):
-            dataset_sources._open_remote({"bytes": None, "path": path}, "mine")
+            data_sets._open_remote({"bytes": None, "path": path}, "mine")
     with pytest.raises(ValueError, match="mine: the row has no picture"):
-        dataset_sources._open_remote(None, "mine")
+        data_sets._open_remote(None, "mine")
 
 
 def test_pictures_in_archives_of_the_hub_are_read(place, monkeypatch):
     asked = []
     monkeypatch.setattr(fsspec, "open", lambda url, mode: asked.append(url) or io.BytesIO(b"content"))
     path = "zip://0.png::hf://datasets/photos/many@main/data.zip"
-    assert dataset_sources._open_remote({"bytes": None, "path": path}, "mine").read() == b"content" and asked == [path]
+    assert data_sets._open_remote({"bytes": None, "path": path}, "mine").read() == b"content" and asked == [path]
 
 
 def test_a_connection_that_breaks_is_one_sentence_and_keeps_what_was_read(hub, monkeypatch):
@@ -183,7 +183,7 @@ def test_a_connection_that_breaks_is_one_sentence_and_keeps_what_was_read(hub, m
             yield {"image": cell(1)}
             raise RuntimeError("reset by peer")
 
-    monkeypatch.setattr(dataset_sources, "_load_splits", lambda path: {"test": Broken()})
+    monkeypatch.setattr(data_sets, "_load_splits", lambda path: {"test": Broken()})
     sources = find_sources(["hf://datasets/photos/many:test"])
     assert next(sources)[0] == "hf://datasets/photos/many:test::0"
     with pytest.raises(OSError, match=r"many:test: cannot be read on .reset by peer.\. The same command continues"):

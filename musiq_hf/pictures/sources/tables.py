@@ -7,9 +7,9 @@ from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from .csv_rows import CsvRow, open_csv
-from .lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable, name_file
-from .opening import resolve_cell
+from ..csv_rows import CsvRow, open_csv
+from ..lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable, name_file
+from ..opening import resolve_cell
 
 PATH_COLUMNS = (
     "image",

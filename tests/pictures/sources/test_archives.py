@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from picture_files import damage, keys, outcomes, pixels, png, write
 
-from musiq_hf.pictures.sources import count_sources, find_sources
+from musiq_hf.pictures.sources.paths import count_sources, find_sources
 
 HARD, SOFT = tarfile.LNKTYPE, tarfile.SYMTYPE
 

@@ -8,8 +8,8 @@ from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from .lazy import LazyPicture, Source, describe_error, make_unreadable
-from .table_sources import ROWS_AT_ONCE, Columns, choose_key, find_picture_column, open_cell, read_arrow
+from ..lazy import LazyPicture, Source, describe_error, make_unreadable
+from .tables import ROWS_AT_ONCE, Columns, choose_key, find_picture_column, open_cell, read_arrow
 
 SAVED, HUB = "saved data set", "data set of the Hub"
 SAVED_FILES = ("state.json", "dataset_info.json")  # `datasets` writes them beside the Arrow files of each split

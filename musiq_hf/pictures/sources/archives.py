@@ -8,9 +8,9 @@ import tarfile
 from collections.abc import Iterator
 from functools import partial
 
-from .finding import has_picture_suffix
-from .lazy import LazyPicture, LeftOutFile, Source, check_path, describe_error, escape_name, make_unreadable
-from .table_sources import Columns
+from ..finding import has_picture_suffix
+from ..lazy import LazyPicture, LeftOutFile, Source, check_path, describe_error, escape_name, make_unreadable
+from .tables import Columns
 
 TAR_BLOCK = 512  # bytes
 LONGEST_HEADER = 1 << 20  # bytes; long names and their like

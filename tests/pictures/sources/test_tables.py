@@ -7,8 +7,8 @@ import pyarrow.parquet
 import pytest
 from picture_files import damage, keys, outcomes, pixels, png, write
 
-from musiq_hf.pictures.sources import check_sources, count_sources, find_sources
-from musiq_hf.pictures.table_sources import Columns
+from musiq_hf.pictures.sources.paths import check_sources, count_sources, find_sources
+from musiq_hf.pictures.sources.tables import Columns
 
 TEXTS = {
     "string": pyarrow.string(),

@@ -13,8 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from ..common.files import NOTHING
-from .dataset_sources import (
+from ...common.files import NOTHING
+from ..finding import LEFT_OUT, PICTURE, UNLISTED, LeftOutFiles, has_picture_suffix, walk_folder
+from ..lazy import LazyPicture, LeftOutFile, Source, check_path, escape_name, make_unreadable
+from ..opening import URL_PREFIXES, download
+from .archives import read_tar
+from .data_sets import (
     HUB,
     HUB_PREFIX,
     SAVED,
@@ -26,11 +30,7 @@ from .dataset_sources import (
     read_hub,
     read_saved,
 )
-from .finding import LEFT_OUT, PICTURE, UNLISTED, LeftOutFiles, has_picture_suffix, walk_folder
-from .lazy import LazyPicture, LeftOutFile, Source, check_path, escape_name, make_unreadable
-from .opening import URL_PREFIXES, download
-from .table_sources import Columns, check_table, count_parquet, read_csv, read_parquet
-from .tar_sources import read_tar
+from .tables import Columns, check_table, count_parquet, read_csv, read_parquet
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 URL_TIMEOUT = 60  # seconds
