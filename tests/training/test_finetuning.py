@@ -154,7 +154,10 @@ def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):
         torch.testing.assert_close(reloaded.state_dict()[name], value.half().float(), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("ema_decay", "num_workers"), [(None, 0), (0.7, 0), (None, 1)])
+@pytest.mark.parametrize(
+    ("ema_decay", "num_workers"),
+    [(0.7, 0), pytest.param(None, 0, marks=pytest.mark.slow), pytest.param(None, 1, marks=pytest.mark.slow)],
+)
 def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch, ema_decay, num_workers):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
