@@ -163,7 +163,7 @@ class ScoreJob:
                 f"--engine ray cannot be used by the {self.share.count} processes of one launch. Start it once, alone."
             )
         gpus = self.gpus_per_worker
-        if gpus is not None and not (0 <= gpus <= 1 or gpus == int(gpus)):
+        if gpus is not None and not (0 <= gpus <= 1 or gpus > 1 and float(gpus).is_integer()):
             raise ValueError(f"`gpus_per_worker` must be a whole number or lie between 0 and 1, got {gpus}.")
         if gpus and self.device == "cpu":
             raise ValueError(f"--device cpu leaves no work for --gpus_per_worker {gpus:g}. Drop one of the two.")

@@ -11,7 +11,7 @@ import queue
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -252,7 +252,7 @@ class RayScorers:
     ):
         self._ray = require("ray", extra="ray")
         self._pool: _RayPool | None = None
-        self._has_started = _connect(self._ray)
+        self._end_connection = _connect(self._ray)
         try:
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             resources = choose_resources(nodes, workers, cpus_per_worker, gpus_per_worker, device=settings.device)
@@ -285,9 +285,7 @@ class RayScorers:
         """End the workers, and the cluster if it was started here."""
         if self._pool is not None:
             self._pool.close()
-        if self._has_started:
-            self._ray.shutdown()
-            self._has_started = False
+        self._end_connection()
 
 
 def _prepare(settings: ScorerSettings, cpus: int, paths: Sequence[str]) -> _Setup:
@@ -298,27 +296,46 @@ def _prepare(settings: ScorerSettings, cpus: int, paths: Sequence[str]) -> _Setu
     return _Setup(replace(settings, models=models), cpus, DecoderLimits.read(), os.getcwd(), list(needed))
 
 
-def _connect(ray: ModuleType) -> bool:
-    """Connect to the cluster of `RAY_ADDRESS`, or start one on this machine.
+def _connect(ray: ModuleType) -> Callable[[], None]:
+    """Connect to the cluster of `RAY_ADDRESS`, or start one on this machine, unless there is a connection.
 
     Returns:
-        True if the connection is made here, so that it should be ended here; False if there was one.
+        Function that ends what was begun here.
 
     Raises:
         OSError: If the cluster cannot be reached.
     """
     if ray.is_initialized():
-        return False
+        return _do_nothing
     address = os.environ.get(ADDRESS) or LOCAL
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options["include_dashboard"] = False
+    # Ray prints that a worker has ended on stdout, where a table may be, and has no setting for that.
+    printing, show = ray._private.worker, ray._private.worker.print_to_stdstream
+    printing.print_to_stdstream = _print_nothing
+
+    def disconnect() -> None:
+        ray.shutdown()
+        printing.print_to_stdstream = show
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about Ray's own future
             ray.init(address, **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except BaseException as error:
+        disconnect()
+        if not isinstance(error, OSError | RuntimeError | ValueError):
+            raise
         reason = " ".join(str(error).split())
         raise OSError(f"The Ray cluster {address} ({ADDRESS}) cannot be used ({reason}).") from error
-    return True
+    return disconnect
+
+
+def _do_nothing() -> None:
+    """Do nothing."""
+
+
+def _print_nothing(*words: Any, **options: Any) -> None:
+    """Print nothing."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of paths in parts that other processes read, so that bytes of files need not travel between them.
 
-A part has the keys and places of files, members of archives and lines of CSV tables. Of parquet files and saved data
-sets it has the numbers of rows. Data sets of the Hub are streams, so their rows travel with their bytes.
+A part has the keys and places of files, members of archives and lines of CSV tables. It has the numbers
+of rows of parquet files and saved data sets. Data sets of the Hub are streams, so their rows travel with their bytes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
