@@ -5,9 +5,11 @@ Ray is imported where a cluster is asked for, and is an extra. Nothing of it is 
 """
 
 import itertools
+import multiprocessing
 import os
 import platform
 import queue
+import sys
 import threading
 import warnings
 from collections import deque
@@ -21,6 +23,7 @@ import torch
 
 from ..common.extras import require
 from ..models.auto import EMBEDDED, register
+from ..pictures import decoding
 from ..pictures.decoding import DecoderLimits
 from ..pictures.lazy import Source
 from ..pictures.sources.parts import Part, read_part
@@ -113,6 +116,8 @@ class _Setup:
                     "pictures and checkpoints paths that lead to the same files on all machines."
                 )
         self.limits.adopt()
+        if sys.platform != "win32":  # imports what decoding needs once, for all processes that decode
+            multiprocessing.set_forkserver_preload([decoding.__name__])
         register()
         torch.set_num_threads(self.cpus)
         return self.settings.load(cores=self.cpus)
