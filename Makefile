@@ -9,7 +9,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 MANIFEST := pyproject.toml $(CONSTRAINTS)
 
-.PHONY: demo test test-slow test-oldest test-hf bench bench-check quality style clean release default default-numbers \
+.PHONY: demo test test-slow test-oldest test-ray test-hf bench bench-check quality style clean release default default-numbers \
 	numbers-validation numbers-second numbers-robustness numbers-speed numbers-documents
 .DELETE_ON_ERROR:
 
@@ -42,6 +42,14 @@ test-slow: $(VENV)/.test
 # The tests on the lower bounds of pyproject.toml, in an environment of their own; Python 3.11 has wheels of all of them.
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+$(VENV)/.ray: $(VENV)/.test
+	$(PIP_INSTALL) -e '.[ray]'
+	@touch $@
+
+# The tests on a Ray cluster that they start on this machine; without Ray they are skipped.
+test-ray: $(VENV)/.ray
+	$(BIN)/python -m pytest -q -m "not hub" tests/scoring/test_ray.py
 
 test-hf: $(VENV)/.test
 	$(BIN)/python tests/hf_acceptance/run.py

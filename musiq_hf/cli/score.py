@@ -15,7 +15,7 @@ from ..pictures import decoding
 from ..pictures.opening import MAX_MEGAPIXELS, MAX_SHRUNK_MEGAPIXELS, PRESETS
 from ..pictures.sources.tables import Columns
 from ..scoring.calibration import CALIBRATION
-from ..scoring.job import DTYPES, ScoreJob, Share, find_launched_share
+from ..scoring.job import DTYPES, ENGINES, ScoreJob, Share, find_launched_share
 from ..scoring.journal import COLUMNS, ENSEMBLE, PLACES
 from .score_output import print_scores, show_warnings, write_scores
 from .words import STDIN, read_limit, read_shard, read_weights
@@ -64,6 +64,7 @@ examples:
   find photos -name '*.jpg' -print0 | musiq score - --null -o scores.csv
   musiq score photos -o scores.parquet --shard 3/8                    one of 8 jobs: scores.3-of-8.parquet
   accelerate launch -m musiq_hf.cli score photos -o scores.parquet    all processes write one file
+  RAY_ADDRESS=auto musiq score photos -o scores.parquet --engine ray  all machines of a Ray cluster
 
 The file of a shard is a table of its own, and most readers take several at once ('scores.*-of-8.parquet'); their
 signatures must agree. Processes
@@ -130,6 +131,28 @@ def add_arguments(parser: Any) -> None:
         help="processes that decode; a file that crashes its decoder costs them its row alone (default: for a GPU up "
         "to 8; for a CPU two threads of this process, which are faster but crash with it)",
     )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="local",
+        help="ray: in workers on the machines of the Ray cluster of RAY_ADDRESS, or of one that is started on this "
+        "machine; with the extra ray. The rows are the same, and a run may go on with another engine",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="of the engine ray (default: as many as the cluster has GPUs, or CPUs if it has none)",
+    )
+    parser.add_argument(
+        "--cpus_per_worker", type=positive, metavar="N", help="which are its threads, and bound its --num_workers (1)"
+    )
+    parser.add_argument(
+        "--gpus_per_worker",
+        type=float,
+        metavar="G",
+        help="which may be a fraction, as 0.25 (default: 1 if the cluster has GPUs, else 0)",
+    )
     parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
 
 
@@ -191,6 +214,10 @@ def make_job(arguments: argparse.Namespace) -> ScoreJob:
         dtype=arguments.dtype,
         max_tokens=arguments.max_tokens,
         num_workers=arguments.num_workers,
+        engine=arguments.engine,
+        workers=arguments.workers,
+        cpus_per_worker=arguments.cpus_per_worker,
+        gpus_per_worker=arguments.gpus_per_worker,
     )
 
 

@@ -7,7 +7,8 @@ from .job import JobResult, RowStream, ScoreJob, Share, count_pictures, run_job,
 from .journal import Totals
 from .loading import load_quality
 from .pixels import QualityMetric, score_pixels
-from .rows import ScoreRow
+from .ray import RayScorers
+from .rows import ScoreRow, ScorerSettings
 from .signature import make_signature
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "JobResult",
     "PictureScore",
     "QualityMetric",
+    "RayScorers",
     "RowStream",
     "ScoreJob",
     "ScoreRow",
+    "ScorerSettings",
     "Share",
     "Totals",
     "count_pictures",

@@ -219,11 +219,11 @@ class Journal:
                 return entry[0].key, key
         return None
 
-    def skip_done(self, sources: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """Yield the sources that have no row yet.
+    def check_done(self, sources: Iterator[tuple[str, Any]]) -> None:
+        """Take the sources that have rows already; those that are left have none.
 
         Raises:
-            ValueError: If the sources at the start are not the pictures that the rows are about.
+            ValueError: If they are not the pictures that the rows are about.
         """
         change = self.find_change(sources)
         if change is not None:
@@ -231,7 +231,6 @@ class Journal:
                 f"{self.path}: the pictures have changed since the run began ({change[0]} was expected, {change[1]} "
                 f"is there). Restore them to continue it, {START_ANEW}"
             )
-        yield from sources
 
     def append(self, entry: Entry) -> None:
         """Add the rows of a picture, all or none."""

@@ -68,13 +68,18 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
         ValueError: If there is no picture at all.
     """
     found, left_out = False, LeftOutFiles()
-    for path, kind in _find_files(paths):
+    for path, kind in find_files(paths):
         for source in READERS[kind](path, columns):
             if isinstance(source, LeftOutFile):
                 left_out.add(source.name)
             else:
                 found = True
                 yield source
+    check_found(paths, found, left_out)
+
+
+def check_found(paths: Sequence[str], found: bool, left_out: LeftOutFiles) -> None:
+    """Warn of files that were left out, and raise a ValueError if no picture was found."""
     left_out.warn()
     if not found:
         raise ValueError(
@@ -86,7 +91,7 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
 def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> int | None:
     """Return the number of pictures that `find_sources` finds, reading none; None if a data set does not tell it."""
     total = 0
-    for path, kind in _find_files(paths):
+    for path, kind in find_files(paths):
         count = _count_pictures(path, kind, columns)
         if count is None:
             return None
@@ -147,14 +152,14 @@ def _check_saved_within(folder: str, columns: Columns) -> bool:
     has_splits = os.path.isfile(os.path.join(folder, "dataset_dict.json"))
     if not (is_saved(folder) or has_splits or columns != DEFAULT_COLUMNS):
         return False  # a walk through a large folder takes long, so it is made only where columns must be checked
-    saved = (path for path, kind in _find_files([folder]) if kind == SAVED)
+    saved = (path for path, kind in find_files([folder]) if kind == SAVED)
     checked = list(saved if has_splits else itertools.islice(saved, 1))
     for path in checked:
         check_saved(path, columns)
     return bool(checked)
 
 
-def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+def find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Find path and kind of every file; the kind is a key of `READERS`."""
     visited: set[tuple[int, int]] = set()
     for path in paths:
@@ -189,6 +194,15 @@ def _find_kind(path: str) -> str:
     if suffix in READERS:
         return suffix
     return PICTURE if has_picture_suffix(path) else LEFT_OUT
+
+
+def find_matches(paths: Sequence[str]) -> Iterator[str]:
+    """Find those of some paths that are there, and the first match of each that is a pattern."""
+    for path in paths:
+        if os.path.lexists(path):
+            yield path
+        elif "://" not in path:
+            yield from itertools.islice(_match_pattern(path), 1)
 
 
 def _match_pattern(pattern: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of parquet files and CSV tables, row by row."""
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -188,20 +189,50 @@ def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
         yield make_unreadable(path, f"cannot be read as parquet ({describe_error(error)}).")
         return
     with file:
-        row, end = 0, 0
+        row = 0
         for group in range(file.num_row_groups):
-            end += file.metadata.row_group(group).num_rows
-            problem = "the row group is too short"
-            try:
-                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns.list_names(name)):
-                    for source in read_arrow(batch, name, columns, path=path, row=row, folder=os.path.dirname(path)):
-                        yield source
-                        row += 1
-            except Exception as error:  # damaged pages
-                problem = describe_error(error)
-            while row < end:
-                yield make_unreadable(f"{path}::{row}", f"cannot be read ({problem}).")
+            yield from _read_group(file, name, columns, path=path, group=group, row=row)
+            row += file.metadata.row_group(group).num_rows
+
+
+def _read_group(file: Any, name: str, columns: Columns, *, path: str, group: int, row: int) -> Iterator[Source]:
+    """Read a picture per row of a row group, whose first row has a number in the file."""
+    end, problem = row + file.metadata.row_group(group).num_rows, "the row group is too short"
+    try:
+        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns.list_names(name)):
+            for source in read_arrow(batch, name, columns, path=path, row=row, folder=os.path.dirname(path)):
+                yield source
                 row += 1
+    except Exception as error:  # damaged pages
+        problem = describe_error(error)
+    while row < end:
+        yield make_unreadable(f"{path}::{row}", f"cannot be read ({problem}).")
+        row += 1
+
+
+def count_group_rows(path: str, columns: Columns) -> list[int] | None:
+    """Return the number of rows of each row group; None if the file cannot be read, or has paths of pictures."""
+    try:
+        with _open_parquet(path) as file:
+            name = find_picture_column(file.schema_arrow, columns, path)
+            if holds_text(file.schema_arrow.field(name).type):
+                return None
+            return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    except Exception:  # not a parquet file, or a damaged one
+        return None
+
+
+def read_row_group(path: str, columns: Columns, group: int, rows: range) -> Iterator[Source]:
+    """Read some rows of a row group as `read_parquet` does, counted from the first of the group.
+
+    Raises:
+        ValueError: If the file cannot be opened.
+    """
+    with _open_parquet(path) as file:
+        name = find_picture_column(file.schema_arrow, columns, path)
+        first = sum(file.metadata.row_group(before).num_rows for before in range(group))
+        sources = _read_group(file, name, columns, path=path, group=group, row=first)
+        yield from itertools.islice(sources, rows.start, rows.stop, rows.step)
 
 
 def _find_csv_columns(names: Sequence[str], columns: Columns, path: str) -> tuple[int, int]:
