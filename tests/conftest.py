@@ -81,3 +81,11 @@ def alone(monkeypatch):
     """Whatever starts the tests, the command is not one of several processes."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Make an empty store in memory, reached as flaky://, that fails on demand."""
+    from flaky_store import make_store  # fsspec takes a while to import
+
+    return make_store(monkeypatch)

@@ -36,6 +36,8 @@ PATH is one of
   a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:
                           hf://datasets/owner/name, with /configuration, @revision and :split as needed (shards
                           and continued runs read past the rows of others and those that are done)
+  a remote path           s3://bucket/photos, gs://bucket/*.tar and others that fsspec knows: a picture, folder, pattern,
+                          .tar, .parquet or .csv file; credentials are those of the environment
   -                       all of these, named on standard input, one a line; with --null each ends in a zero byte;
                           a name that leads to nothing is a row with its error
 
