@@ -29,7 +29,7 @@ class FlakyFileSystem(MemoryFileSystem):
 
     def _begin(self, name, path):
         self.requests.append((name, path))
-        error = self.failures.pop(0) if self.failures else self.of_paths.get("*", self.of_paths.get(path))
+        error = self.failures.pop(0) if self.failures else self.of_paths.get("*", self.of_paths.get(str(path)))
         if error is not None:
             raise error
 
@@ -53,9 +53,14 @@ class FlakyFileSystem(MemoryFileSystem):
         self._begin("put_file", rpath)
         return super().put_file(lpath, rpath, *words, **options)
 
+    def ls(self, path, *words, **options):
+        self._begin("ls", path)
+        return super().ls(path, *words, **options)
+
     def rm(self, path, *words, **options):
         self._begin("rm", path)
-        return super().rm(path, *words, **options)
+        for one in [path] if isinstance(path, str) else path:
+            self.rm_file(one)
 
 
 def make_store(monkeypatch):

@@ -123,7 +123,7 @@ def check_score(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{path}: {NOTHING}")
     if arguments.output is not None:
         output = check_table_path(arguments.output)
-        if arguments.shard is None:  # the file of a shard has another name
+        if isinstance(output, Path) and arguments.shard is None:  # the file of a shard has another name
             check_output_file(output)
     check_ensemble(arguments.model or ["the default"], arguments.weights)
 

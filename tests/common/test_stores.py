@@ -80,9 +80,7 @@ def test_a_store_is_asked_three_times(store, caplog):
     assert read_object("flaky://a") == b"content" and store.waits == [5, 30]
     assert "flaky://a: the store gives no answer (OSError: gone). Trying again in 5 seconds." in caplog.messages
     store.failures += [OSError("gone")] * 3
-    with pytest.raises(
-        StoreError, match=r"flaky://a: .* tried 3 times \(OSError: gone\). The same command contin"
-    ):
+    with pytest.raises(StoreError, match=r"flaky://a: .* tried 3 times \(OSError: gone\). The same command contin"):
         read_object("flaky://a")
     assert store.waits == [5, 30] * 2 and not store.failures
 
