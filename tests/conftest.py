@@ -88,3 +88,11 @@ def pytest_collection_finish(session):
     """Leave what the libraries hold out of the search for garbage, which costs .3 s a time with all of them loaded."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Make an empty store in memory, reached as flaky://, that fails on demand."""
+    from flaky_store import make_store  # fsspec takes a while to import
+
+    return make_store(monkeypatch)

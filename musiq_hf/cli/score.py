@@ -16,7 +16,7 @@ from ..pictures.opening import MAX_MEGAPIXELS, MAX_SHRUNK_MEGAPIXELS, PRESETS
 from ..pictures.sources.tables import Columns
 from ..scoring.calibration import CALIBRATION
 from ..scoring.job import DTYPES, ENGINES, ScoreJob, Share, find_launched_share
-from ..scoring.journal import COLUMNS, ENSEMBLE, PLACES
+from ..scoring.tables import COLUMNS, ENSEMBLE, PLACES
 from .score_output import print_scores, show_warnings, write_scores
 from .words import STDIN, read_limit, read_shard, read_weights
 
@@ -36,6 +36,8 @@ PATH is one of
   a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:
                           hf://datasets/owner/name, with /configuration, @revision and :split as needed (shards
                           and continued runs read past the rows of others and those that are done)
+  a remote path           s3://bucket/photos, gs://bucket and others that fsspec knows: a picture, a folder, a pattern
+                          or a .tar, .parquet or .csv file; credentials are those of the environment
   -                       all of these, named on standard input, one a line; with --null each ends in a zero byte;
                           a name that leads to nothing is a row with its error
 
@@ -50,9 +52,10 @@ the fifth of them that it lies in. They need {CALIBRATION} beside the weights, s
 Several checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the positions of its
 scores in their ranges, not clipped, stands in all of its rows; it is missing where one of the scores is.
 
-While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
-run that was never interrupted, bit by bit on a CPU with the same number of threads (OMP_NUM_THREADS). With another
-number, or batches (a GPU, or --max_tokens), the last digits can differ.
+While it runs, OUT.part holds the rows; in a remote store it gets an object for 1,000 rows, or every 60 seconds.
+Interrupted or killed, the same command continues, and the result is that of a run that was never interrupted, bit by
+bit on a CPU with the same number of threads (OMP_NUM_THREADS). With another number, or batches (a GPU, or
+--max_tokens), the last digits can differ.
 If OUT is there with the same pictures and settings, nothing is done; if it has others, the command says which.
 """
 EPILOG = """\
@@ -61,6 +64,7 @@ examples:
   musiq score photos -o scores.csv
   musiq score 'shards/*.tar' -o scores.parquet -m musiq-koniq
   musiq score photos -o scores.csv -m musiq-koniq -m musiq-spaq --weights 0.6,0.4
+  musiq score s3://bucket/photos -o s3://bucket/scores.parquet
   find photos -name '*.jpg' -print0 | musiq score - --null -o scores.csv
   musiq score photos -o scores.parquet --shard 3/8                    one of 8 jobs: scores.3-of-8.parquet
   accelerate launch -m musiq_hf.cli score photos -o scores.parquet    all processes write one file
@@ -80,7 +84,10 @@ def add_arguments(parser: Any) -> None:
     """Add the arguments."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="what to score, see above")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", help=".csv, .jsonl or .parquet file (default: a table on the terminal)"
+        "-o",
+        "--output",
+        metavar="OUT",
+        help=".csv, .jsonl or .parquet file, or the URL of one in a remote store (default: a table on the terminal)",
     )
     parser.add_argument(
         "-m",

@@ -2,12 +2,14 @@
 """Rows of CSV tables as texts; what is wrong with one row costs that row alone."""
 
 import csv
+import io
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TextIO
 
+from ..common.stores import is_remote, open_binary
 from .lazy import check_path, escape_name
 
 LONGEST_CELL = 131_072  # characters; the usual limit of the module csv
@@ -72,8 +74,9 @@ class _Lines:
 
 
 def _open_text(path: str | os.PathLike[str]) -> TextIO:
-    check_path(os.fspath(path), os.fspath(path))
-    return open(path, newline="", encoding="utf-8-sig", errors="surrogateescape")
+    if not is_remote(path):
+        check_path(os.fspath(path), os.fspath(path))
+    return io.TextIOWrapper(open_binary(path), newline="", encoding="utf-8-sig", errors="surrogateescape")
 
 
 def find_delimiter(path: str | os.PathLike[str]) -> str:

@@ -33,6 +33,7 @@ from .journal import (
     write_output,
 )
 from .ray import RayScorers
+from .remote_journal import RemoteJournal, check_remote_output, has_object, write_remote_output
 from .rows import Entry, Scorers, ScorerSettings
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ class ScoreJob:
 
     Attributes:
         paths: Pictures, URLs, folders, patterns, archives, tables and data sets; see `pictures.find_sources`.
-        output: A .csv, .jsonl or .parquet file, see `run_job`; None for a stream, see `score_rows`.
+        output: A .csv, .jsonl or .parquet file, see `run_job`; None for a stream, see `score_rows`. It may be the URL
+            of an object in a remote store, such as "s3://bucket/scores.parquet".
         columns: Columns of tables and data sets that hold the pictures and the keys.
         allow_missing: Whether a path that leads to nothing is a row with its error; else it is refused.
         share: Part of the pictures that is scored. The default is all of them, or, in a process of a launch, its part.
@@ -179,26 +181,35 @@ class ScoreJob:
             raise ValueError(f"--overwrite {refusal.format(self.share.count)} Delete the output first.")
         if self.output is None:
             raise ValueError("Several processes need an output that they write together. Give one with -o.")
+        if isinstance(self.table, str):
+            raise ValueError(
+                f"{self.table} {refusal.format(self.share.count)} Write a file that all of them see, and upload it."
+            )
 
     @property
-    def table(self) -> Path | None:
-        """File of the table, with the number of the shard in its name if it is one; None without an output."""
+    def table(self) -> Path | str | None:
+        """File of the table, with the number of the shard in its name if it is one; None without an output.
+
+        That of a remote store is a URL, as text.
+        """
         if self.output is None:
             return None
-        path = Path(self.output)
+        path = check_table_path(self.output)
         is_shard = self.share.count > 1 and not self.share.is_launched
         return name_shard(path, self.share.index, self.share.count) if is_shard else path
 
     @property
     def journals(self) -> list[Path]:
-        """Files with the rows so far, one of each process that writes the table; empty without an output."""
-        return (
-            [] if self.table is None else name_journals(self.table, self.share.count if self.share.is_launched else 1)
-        )
+        """Files with the rows so far, one of each process that writes the table; empty unless the table is a file."""
+        if not isinstance(self.table, Path):
+            return []
+        return name_journals(self.table, self.share.count if self.share.is_launched else 1)
 
     @property
-    def journal(self) -> Path | None:
-        """File with this process's rows so far; None without an output."""
+    def journal(self) -> Path | str | None:
+        """File with this process's rows so far, or the URL of their folder; None without an output."""
+        if isinstance(self.table, str):
+            return f"{self.table}.part"
         return self.journals[self.share.index - 1 if self.share.is_launched else 0] if self.journals else None
 
 
@@ -300,26 +311,46 @@ def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = Non
         ValueError: If the job has no output, or the output is a folder. If the output exists, or a run of it is
             unfinished, with other settings or pictures, unless the job may overwrite. Also if a path, a checkpoint or
             the device cannot be used.
+        StoreError: If a remote store gives no answer. It is an OSError, and the same job continues.
     """
     table, path = job.table, job.journal
     if table is None or path is None:
         raise ValueError("`run_job` writes a file, but the job has no `output`. Give one, or use `score_rows`.")
-    check_output_file(table)
+    if isinstance(table, Path):
+        check_output_file(table)
+    else:
+        check_remote_output(table)
     check_sources(job.paths, columns=job.columns, allow_missing=job.allow_missing)
-    check_no_other_journal(table, job.journals, remove=job.overwrite)
+    if isinstance(table, Path):
+        check_no_other_journal(table, job.journals, remove=job.overwrite)
     with ExitStack() as stack:
         scorers = _load_scorers(job, stack)
         settings = _list_settings(job, scorers)
-        journal = stack.enter_context(closing(Journal(path, settings, renew=job.overwrite)))
+        journal = stack.enter_context(closing(_open_journal(path, settings, renew=job.overwrite)))
         if job.overwrite and journal.find_change(_find_pictures(job)) is not None:
             journal.clear(settings)
         if not journal.is_finished:
-            if table.exists() and not job.overwrite:
+            if not job.overwrite and (table.exists() if isinstance(table, Path) else has_object(table)):
                 whole = Share() if job.share.is_launched else job.share  # processes of a launch share one table
                 return JobResult("found", *check_finished(table, _find_pictures(job, whole), scorers.terms))
             _score_missing(journal, job, scorers, on_progress or (lambda totals: None))
-    totals = write_output(table, job.journals, temporary=path.with_name(f"{path.name}.tmp"))
+    totals = _write_table(job)
     return JobResult("waiting") if totals is None else JobResult("written", *totals)
+
+
+def _open_journal(path: Path | str, settings: dict[str, Any], *, renew: bool) -> Journal:
+    """Open the journal of a file, or of an object in a remote store."""
+    if isinstance(path, str):
+        return RemoteJournal(path, settings, renew=renew)
+    return Journal(path, settings, renew=renew)
+
+
+def _write_table(job: ScoreJob) -> Totals | None:
+    """Make the table of a job of its journals; None if another process does so."""
+    if isinstance(job.table, Path) and isinstance(job.journal, Path):
+        temporary = job.journal.with_name(f"{job.journal.name}.tmp")
+        return write_output(job.table, job.journals, temporary=temporary)
+    return write_remote_output(str(job.table))
 
 
 def _load_scorers(job: ScoreJob, stack: ExitStack) -> Scorers | RayScorers:

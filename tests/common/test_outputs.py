@@ -4,7 +4,7 @@
 import pytest
 
 from musiq_hf.common.outputs import TABLES, check_page_path, check_report_path, check_table_path
-from musiq_hf.scoring.journal import WRITERS
+from musiq_hf.scoring.tables import WRITERS
 
 
 def test_paths_of_tables():
