@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import platform
 import queue
+import re
+import socket
 import sys
 import threading
 import warnings
@@ -33,6 +35,8 @@ from .rows import Entry, Scorers, ScorerSettings, Terms
 
 ADDRESS = "RAY_ADDRESS"  # of a cluster, as for every program that uses Ray
 LOCAL = "local"  # address that starts a cluster on this machine
+SECONDS_TO_ANSWER = 5.0
+COLOURS = re.compile(r"\x1b\[\d+m")
 MOST_NEEDED = 100  # paths that each worker looks for
 PART_SIZES = {"cpu": 16, "gpu": 64}  # pictures of a part: a few seconds of work
 
@@ -211,7 +215,7 @@ class _RayPool:
         except errors.RayTaskError as error:  # raised by our code
             raise error.cause from None
         except errors.RayError as error:  # the process or its machine has ended, or what it answered is lost
-            raise WorkerLost(" ".join(str(error).split())[:300].rstrip(" .")) from None
+            raise _describe_end(str(error)) from None
 
     def _end(self, actor: Any) -> None:
         self._ray.kill(actor)
@@ -220,6 +224,17 @@ class _RayPool:
         """End all workers."""
         while self._actors:
             self._end(self._actors.popitem()[1])
+
+
+def _describe_end(message: str) -> Exception:
+    """Return the error for Ray's message about a process that has ended, or could not begin."""
+    lines = [line.strip() for line in COLOURS.sub("", message).splitlines() if line.strip()]
+    if "creation task" in lines[0]:  # making a `Worker` loads this package, and nothing else
+        return ImportError(
+            f"musiq_hf cannot be loaded on a machine of the cluster ({lines[-1]}). Install the same version on all of "
+            "them."
+        )
+    return WorkerLost(lines[0].rstrip("."))
 
 
 class RayScorers:
@@ -313,6 +328,7 @@ def _connect(ray: ModuleType) -> Callable[[], None]:
     if ray.is_initialized():
         return _do_nothing
     address = os.environ.get(ADDRESS) or LOCAL
+    _check_address(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -334,8 +350,24 @@ def _connect(ray: ModuleType) -> Callable[[], None]:
         if not isinstance(error, OSError | RuntimeError | ValueError):
             raise
         reason = " ".join(str(error).split())
-        raise OSError(f"The Ray cluster {address} ({ADDRESS}) cannot be used ({reason}).") from error
+        raise OSError(
+            f"The Ray cluster {address} ({ADDRESS}) cannot be used ({reason}). It must run the same versions of Ray "
+            "and Python, and may ask for RAY_AUTH_MODE=token."
+        ) from error
     return disconnect
+
+
+def _check_address(address: str) -> None:
+    """Raise an OSError if nobody answers at a host and port; Ray would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
+        except OSError as error:
+            raise OSError(
+                f"No Ray cluster answers at {address}, which {ADDRESS} names ({error}). Start it, or unset {ADDRESS} "
+                "for a cluster on this machine."
+            ) from error
 
 
 def _do_nothing() -> None:

@@ -3,10 +3,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -24,6 +26,7 @@ from musiq_hf.pictures.decoding import CRASHED, DecoderLimits
 from musiq_hf.pictures.sources.parts import Part
 from musiq_hf.scoring import RayScorers, ScoreJob, ScorerSettings, Share, run_job, score_rows
 from musiq_hf.scoring import ray as engine
+from musiq_hf.scoring.dispatch import WorkerLost
 from musiq_hf.scoring.ray import Resources, Worker, choose_resources
 
 NUM_PICTURES = 25  # more than one part
@@ -269,6 +272,30 @@ def test_a_missing_ray_is_named_with_its_extra(photos, monkeypatch):
     assert not Path("scores.csv.part").exists()
 
 
+def test_an_address_where_nobody_answers_is_said_at_once(photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(is_initialized=lambda: False))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            with pytest.raises(OSError, match=f"No Ray cluster answers at {address}, which RAY_ADDRESS names"):
+                run_job(make_job("scores.csv", engine="ray"))
+
+
+def test_the_end_of_a_worker_is_described_in_one_line():
+    ended = engine._describe_end("The actor died unexpectedly.\n\tclass_name: Worker\n\tactor_id: 1\n")
+    assert isinstance(ended, WorkerLost) and str(ended) == "The actor died unexpectedly"
+    text = (
+        "The actor died because of an error raised in its creation task, \x1b[36mray::Worker\x1b[39m (pid=1)\n  ^^\n"
+    )
+    missing = engine._describe_end(text + "ModuleNotFoundError: No module named 'musiq_hf'\n")
+    assert isinstance(missing, ImportError)
+    assert str(missing).startswith(
+        "musiq_hf cannot be loaded on a machine of the cluster (ModuleNotFoundError: No mod"
+    )
+
+
 # With a real cluster, on this machine.
 
 
@@ -354,14 +381,17 @@ def run_command(*words, kill=False):
 
     command = [sys.executable, "-m", "musiq_hf.cli", "score", "photos", "-m", "a", "--device", "cpu", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
-        first = process.stdout.readline()
-        if kill:
-            (worker,) = find_workers(psutil.Process(process.pid))
-            worker.kill()
-        rest, errors = process.communicate(timeout=300)
-    return process.returncode, first + rest, errors
+    output = Path("output.txt")
+    with open(output, "w") as file:
+        process = subprocess.Popen(command, env=environment, text=True, stdout=file, stderr=subprocess.PIPE)
+        with process:
+            while kill and not output.stat().st_size and process.poll() is None:
+                time.sleep(0.05)
+            if kill:
+                (worker,) = find_workers(psutil.Process(process.pid))
+                worker.kill()
+            errors = process.communicate(timeout=300)[1]
+    return process.returncode, output.read_text(), errors
 
 
 @pytest.mark.slow
