@@ -2,8 +2,8 @@
 """Journals and tables of runs whose output is an object of a remote store, such as s3://bucket/scores.parquet.
 
 Objects cannot be appended to. So the rows stand in a file of this machine and go out in parts: the objects
-OUT.part/00000000.jsonl, 00000001.jsonl and so on. They are read back in order. The first line of each names its run and the hash
-of all parts before it, so parts of two runs are never mixed.
+OUT.part/00000000.jsonl, 00000001.jsonl and so on. They are read back in order. The first line of each names its run
+and the hash of all parts before it, so parts of two runs are never mixed.
 """
 
 import hashlib
