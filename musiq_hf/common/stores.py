@@ -91,7 +91,21 @@ def _find_store(url: str) -> Any:
             f"{url}: {package} is needed for {protocol}://. Install it with: pip install {package}"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{url}: fsspec knows no {protocol}://. Check the begin of the address.") from error
+        raise ValueError(f"{url}: fsspec knows no {protocol}://. Check how the address begins.") from error
+
+
+def has_search(url: str) -> bool:
+    """Return whether the store of a URL lists all files below a folder by a search of its own.
+
+    That of fsspec walks from folder to folder, and leaves out those that cannot be listed without a word.
+    """
+    from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem  # type: ignore[import-untyped]
+
+    kind = _find_store(url)
+    if kind.async_impl:
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
 
 
 def ask(url: str, request: Callable[[Any, str], Answer], *, once: bool = False) -> Answer:

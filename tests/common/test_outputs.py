@@ -13,6 +13,23 @@ def test_paths_of_tables():
         check_table_path("scores.xlsx")
 
 
+@pytest.mark.parametrize(
+    "url, words",
+    [
+        ("flaky://b/scores.xlsx", "scores are written to .csv, .jsonl, .parquet files"),
+        ("flaky://b/*.csv", r"the name has signs of a pattern \(\* \? \[ \]\)"),
+        ("s4://b/scores.csv", "fsspec knows no s4://"),
+        ("https://b/scores.csv", "scores are not written there. Write a file of this machine, and upload it"),
+        ("hf://datasets/a/b/scores.csv", "scores are not written there"),
+        ("hf://buckets/a/scores.csv", "scores are not written there"),
+    ],
+)
+def test_addresses_of_tables(store, url, words):
+    assert check_table_path("flaky://b/scores.csv") == "flaky://b/scores.csv"
+    with pytest.raises(ValueError, match=words):
+        check_table_path(url)
+
+
 def test_paths_of_pages(tmp_path):
     with pytest.raises(ValueError, match="photo.jpg: a report is HTML. Give it a name that ends in .html."):
         check_page_path("photo.jpg")

@@ -6,10 +6,11 @@ A folder of an object store is what its names have in front. It is listed as a w
 
 import glob
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
-from ...common.stores import ask, describe_object_error
+from ...common.stores import ask, describe_object_error, has_search
 from ..finding import LEFT_OUT, PICTURE, has_picture_suffix
 from .data_sets import SAVED_FILES
 
@@ -74,12 +75,12 @@ def walk_stored(url: str) -> Iterator[tuple[str, str]]:
         ValueError: If it holds a saved data set, or may not be listed.
         StoreError: If the store gives no answer.
     """
-    names = sorted(entry.url.removeprefix(_end(url)).split("/") for entry in _list_stored(url, ""))
-    _check_no_data_set(url, names)
-    for parts in names:
-        if not any(part.startswith(".") for part in parts):
-            name = "/".join(parts)
-            yield _end(url) + name, PICTURE if has_picture_suffix(name) else LEFT_OUT
+    start = _end(url)
+    names = [found.removeprefix(start) for found in _list_all(url)]
+    _check_no_data_set(start, names)
+    for name in sorted(names, key=lambda name: name.split("/")):
+        if not _is_hidden(name):
+            yield start + name, PICTURE if has_picture_suffix(name) else LEFT_OUT
 
 
 def match_stored(url: str) -> Iterator[StoredEntry]:
@@ -91,11 +92,40 @@ def match_stored(url: str) -> Iterator[StoredEntry]:
     """
     fixed = url[: url.index(next(sign for sign in url if sign in "*?["))]
     root = fixed[: fixed.rindex("/") + 1]
-    takes_hidden = "/." in url.removeprefix(root[:-1])
-    for entry in sorted(_list_stored(root, url.removeprefix(root))):
-        is_hidden = any(part.startswith(".") for part in entry.url.removeprefix(root).split("/"))
-        if (takes_hidden or not is_hidden) and not (entry.is_folder and "**" in url):
+    pattern = url.removeprefix(root).split("/")
+    if "**" in pattern:
+        files = (StoredEntry(found, is_folder=False) for found in _list_all(root))
+        matches = [entry for entry in files if _has_match(entry.url.removeprefix(root).split("/"), pattern)]
+    else:
+        matches = list(_expand(root, pattern))
+    takes_hidden = _is_hidden(url.removeprefix(root))
+    for entry in sorted(matches):
+        if takes_hidden or not _is_hidden(entry.url.removeprefix(root)):
             yield entry
+
+
+def _has_match(parts: list[str], pattern: list[str]) -> bool:
+    """Return whether a name matches a pattern, both parted at slashes; `**` stands for any number of parts."""
+    if not (parts and pattern):
+        return set(pattern) <= {"**"} and not parts
+    if pattern[0] == "**":
+        return _has_match(parts, pattern[1:]) or _has_match(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _has_match(parts[1:], pattern[1:])
+
+
+def _expand(url: str, pattern: list[str]) -> Iterator[StoredEntry]:
+    """List what matches a pattern without `**` that starts from a folder."""
+    for entry in _list_folder(url):
+        if fnmatchcase(entry.url.removeprefix(_end(url)), pattern[0]):
+            if len(pattern) == 1:
+                yield entry
+            elif entry.is_folder:
+                yield from _expand(entry.url, pattern[1:])
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether the name of a file, or of a folder on its way, begins with a dot."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _end(url: str) -> str:
@@ -103,47 +133,50 @@ def _end(url: str) -> str:
     return url if url.endswith("/") else url + "/"
 
 
-def _list_stored(url: str, pattern: str) -> list[StoredEntry]:
-    """List all files below a folder, or files and folders that match a pattern that starts from it."""
+def _list_all(url: str) -> list[str]:
+    """List the files below a folder and those below it."""
+    if has_search(url):
+        return [entry.url for entry in _list(url, lambda store, path: store.find(path, detail=True).values())]
+    files, folders = list[str](), [url]
+    while folders:
+        for entry in _list_folder(folders.pop()):
+            (folders if entry.is_folder else files).append(entry.url)
+    return files
 
-    def request(store: Any, path: str) -> tuple[str, dict[str, Any]]:
+
+def _list_folder(url: str) -> list[StoredEntry]:
+    """List what is in a folder itself."""
+    return _list(url, lambda store, path: store.ls(path, detail=True))
+
+
+def _list(url: str, find: Callable[[Any, str], Iterable[dict[str, Any]]]) -> list[StoredEntry]:
+    """List what a function of a store finds in a folder; nothing if there is no such folder."""
+
+    def request(store: Any, path: str) -> tuple[str, list[tuple[str, bool]]]:
         store.invalidate_cache()
-        options = {"detail": True} | _raise_errors(store)
-        if not pattern:
-            return path, store.find(path, **options)
-        return path, store.glob(f"{path.rstrip('/')}/{pattern}" if path else pattern, **options)
+        found = [(about["name"], about["type"] == "directory") for about in find(store, path)]
+        store.invalidate_cache()  # it holds much about each object
+        return path.strip("/"), found
 
     try:
-        path, found = ask(url, request)
+        start, found = ask(url, request)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except (OSError, ValueError) as error:
         raise _refuse(url, error) from error
-    start = path.strip("/")
     listed = []
-    for name, about in found.items():
+    for name, is_folder in found:
         inner = name.strip("/").removeprefix(start).strip("/")
-        if inner and not name.endswith("/"):  # some stores mark a folder by an object of its name
-            listed.append(StoredEntry(_end(url) + inner, about.get("type") == "directory"))
+        if inner and (is_folder or not name.endswith("/")):  # a folder may be marked by an object of its name
+            listed.append(StoredEntry(_end(url) + inner, is_folder))
     return listed
 
 
-def _raise_errors(store: Any) -> dict[str, str]:
-    """Return the option that keeps fsspec's own walk from leaving out folders that cannot be listed.
-
-    Stores that list all names at once have no walk, and no such option.
-    """
-    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
-    from fsspec.asyn import AsyncFileSystem  # type: ignore[import-untyped]
-
-    kind = type(store)
-    walks = kind._find is AsyncFileSystem._find if store.async_impl else kind.find is AbstractFileSystem.find
-    return {"on_error": "raise"} if walks else {}
-
-
-def _check_no_data_set(url: str, names: list[list[str]]) -> None:
+def _check_no_data_set(start: str, names: list[str]) -> None:
     """Raise a ValueError if the files below a folder are those of a saved data set."""
-    folders = [{posixpath.dirname("/".join(parts)) for parts in names if parts[-1] == file} for file in SAVED_FILES]
+    folders = [{posixpath.dirname(name) for name in names if posixpath.basename(name) == file} for file in SAVED_FILES]
     for folder in sorted(set.intersection(*folders)):
         raise ValueError(
-            f"{_end(url)}{folder}: a folder of `save_to_disk`, which is not read from a remote store. Copy it to this "
+            f"{start}{folder}: a folder of `save_to_disk`, which is not read from a remote store. Copy it to this "
             "machine first, or save the data set as parquet files."
         )

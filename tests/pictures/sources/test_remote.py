@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from fsspec import AbstractFileSystem
 from picture_files import keys, outcomes, pixels, png
 
 from musiq_hf import MusiqImageProcessor
@@ -174,6 +175,17 @@ def test_a_store_that_fails_ends_the_search_at_any_request(store, name):
             with pytest.raises(StoreError):
                 find()
             store.failures.clear()
+
+
+def test_a_folder_that_cannot_be_listed_is_not_left_out(store, monkeypatch):
+    monkeypatch.setattr(type(store), "find", AbstractFileSystem.find)  # it leaves such folders out unless it is told
+    store.pipe_file("/photos/1.png", png(1))
+    store.pipe_file("/photos/deep/2.png", png(2))
+    assert keys("flaky://photos") == ["flaky://photos/1.png", "flaky://photos/deep/2.png"]
+    store.of_paths["/photos/deep"] = OSError("gone")
+    for path in ("flaky://photos", "flaky://photos/**/*.png"):
+        with pytest.raises(StoreError, match="gone"):
+            list(find_sources([path]))
 
 
 def fail():
