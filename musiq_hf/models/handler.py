@@ -4,7 +4,8 @@
 A request is `{"inputs": picture or list of pictures, "parameters": {...}}`. A picture is the bytes of a file, in
 base64 where the request is JSON. It may be a PIL image, which a server makes of a body that is a picture. No text is
 ever taken for a path or a URL. Each picture is answered as by the pipeline "image-quality-assessment", with
-{"score": ...}, or with {"error": ...} in its place. Parameters are `percentile`, and `max_megapixels`, which lowers the limit.
+{"score": ...}, or with {"error": ...} in its place. Parameters are `percentile`, and `max_megapixels`, which lowers
+the limit.
 """
 
 import base64
