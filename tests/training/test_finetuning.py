@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from huggingface_hub import ModelCard
 from PIL import Image, ImageFilter
 from places import ROOT
 from safetensors.torch import load_file
@@ -115,6 +116,14 @@ def test_card_names_the_command_that_trained(blank, tmp_path):
         f"Trained with `musiq finetune` of musiq_hf, from random weights in the configuration `{Path(blank).name}`."
     )
     assert source in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("data", "named"), [("someone/cats", ["someone/cats"]), ("scores.csv", None)])
+def test_the_head_of_a_card_names_data_of_the_hub(blank, tmp_path, data, named):
+    (tmp_path / "config.json").write_text((Path(blank) / "config.json").read_text())
+    write_card(settings(data, blank, tmp_path), num_pictures=20, report={})
+    head = ModelCard.load(tmp_path / "README.md").data
+    assert head.datasets == named and head.base_model is None
 
 
 def test_card_of_a_repeated_run_names_what_repeated_it(scores_csv, blank, tmp_path):
