@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from io import BytesIO
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,9 +17,11 @@ from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
 from ..common.checks import check_choice, check_counts
 from ..common.devices import find_device
+from ..common.stores import is_remote
 from ..models.auto import DEFAULT_CHECKPOINT
-from ..pictures.lazy import LazyPicture, make_unreadable, name_file
+from ..pictures.lazy import LazyPicture, make_unreadable, name_file, read_url
 from ..pictures.opening import URL_PREFIXES, Preset, check_limit, check_preset, describe_decoder, download
+from ..pictures.sources.data_sets import is_hub_file, read_hub_file
 from ..pictures.sources.paths import URL_TIMEOUT
 from ..pictures.sources.tables import choose_key, open_cell
 from ..version import __version__
@@ -95,7 +96,8 @@ class BatchScorer:
             PIL images, or arrays.
         key: Column that tells the pictures apart. Errors name it, and Spark keeps no other column.
         prefix: Start of the names of the new columns, for data that have columns of these names already.
-        folder: Folder that paths start from; None is the current one of each process.
+        folder: Folder that paths start from, of this machine or of a remote store; None is the current one of each
+            process.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one. With `with_rank=True` each process
             of `datasets.map` takes a GPU of its own.
         dtype: Type of the weights of the model, "float32" or "bfloat16".
@@ -138,7 +140,7 @@ class BatchScorer:
                 f"`key` names {self.key!r}, which is one of the new columns. Give these another name by `prefix`."
             )
         object.__setattr__(self, "checkpoint", _name_everywhere(self.checkpoint))
-        if self.folder is not None:
+        if self.folder is not None and not is_remote(self.folder):
             object.__setattr__(self, "folder", os.path.abspath(self.folder))
         object.__setattr__(self, "identity", self._identify())
 
@@ -435,17 +437,11 @@ def _open_later(path: Any, name: str, folder: str) -> LazyPicture:
     text = "" if path is None else os.fspath(path)
     if text.startswith(URL_PREFIXES):
         return LazyPicture(shown, partial(download, text, name=shown, timeout=URL_TIMEOUT))
-    if "://" in text:
-        return LazyPicture(shown, partial(_read_remote, text))
+    if is_hub_file(text):
+        return LazyPicture(shown, partial(read_hub_file, text))
+    if is_remote(text):
+        return LazyPicture(shown, partial(read_url, text, shown))
     return LazyPicture(shown, partial(open_cell, text, shown, folder))
-
-
-def _read_remote(path: str) -> BytesIO:
-    """Read a file of the Hub, of an archive or of another file system that fsspec knows."""
-    import fsspec  # type: ignore[import-untyped]  # a dependency of datasets
-
-    with fsspec.open(path, "rb") as file:
-        return BytesIO(file.read())
 
 
 def _is_missing(cell: Any) -> bool:

@@ -16,6 +16,7 @@ from datasets.fingerprint import Hasher
 from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
+from musiq_hf.common.stores import StoreError
 from musiq_hf.scoring import BatchScorer, ScoreJob, batch_scorer, score_rows
 
 NAMES = ["a.png", "b.png", "c.jpg", "d.png"]
@@ -197,7 +198,17 @@ def test_files_of_other_file_systems_are_read(expected):
     with fsspec.open("memory://a.png", "wb") as file:
         file.write(read("a.png"))
     answer = make_scorer()({"image": ["memory://a.png", {"bytes": None, "path": "memory://b.png"}]})
-    assert answer["score"] == [expected["score"][0], None] and "memory://b.png: cannot be read" in answer["error"][1]
+    assert answer["score"] == [expected["score"][0], None] and "memory://b.png: no such file" in answer["error"][1]
+
+
+def test_a_store_that_gives_no_answer_ends_the_batch(store, expected):
+    good = read("a.png")
+    store.pipe_file("/photos/a.png", good)
+    found = make_scorer(folder="flaky://photos/")({"image": ["a.png", "absent.png"]})
+    assert found["score"][0] == expected["score"][0] and "no such file" in found["error"][1]
+    store.of_paths["*"] = TimeoutError("no answer")
+    with pytest.raises(StoreError, match="the store gives no answer"):
+        make_scorer(folder="flaky://photos/")({"image": ["a.png"]})
 
 
 def test_settings_of_scores_are_those_of_the_command():

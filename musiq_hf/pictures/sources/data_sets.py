@@ -189,6 +189,20 @@ def read_hub(path: str, columns: Columns) -> Iterator[Source]:
             yield key, LazyPicture(key, partial(_open_remote, cell[name], key))
 
 
+def is_hub_file(path: str) -> bool:
+    """Return whether a path leads to a file of the Hub, or into an archive there, as `datasets` writes it."""
+    *archives, file_path = path.split("::")
+    return file_path.startswith(HUB_FILE) and all(archive.startswith(ARCHIVES) for archive in archives)
+
+
+def read_hub_file(path: str) -> BytesIO:
+    """Read a file of the Hub, or a member of an archive there."""
+    import fsspec  # type: ignore[import-untyped]  # a dependency of datasets
+
+    with fsspec.open(path, "rb") as file:
+        return BytesIO(file.read())
+
+
 def _open_remote(cell: dict[str, Any] | bytes | None, name: str) -> str | BytesIO:
     """Return the bytes of a cell, or of the file of the Hub that it names.
 
@@ -196,12 +210,8 @@ def _open_remote(cell: dict[str, Any] | bytes | None, name: str) -> str | BytesI
     """
     cell = {"bytes": cell} if isinstance(cell, bytes) else cell or {}
     path = cell.get("path") or ""
-    *archives, file_path = path.split("::")
-    if not cell.get("bytes") and file_path.startswith(HUB_FILE) and all(a.startswith(ARCHIVES) for a in archives):
-        import fsspec  # type: ignore[import-untyped]  # a dependency of datasets
-
-        with fsspec.open(path, "rb") as file:
-            return BytesIO(file.read())
+    if not cell.get("bytes") and is_hub_file(path):
+        return read_hub_file(path)
     if not cell.get("bytes") and path:
         raise ValueError(f"{name}: its file is not one of the Hub ({path}).")
     return open_cell(cell.get("bytes"), name, "")
