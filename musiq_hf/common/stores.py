@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, BinaryIO, TypeGuard, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ OTHER = ("http://", "https://", "hf://datasets/")  # addresses that have a meani
 LOCAL = ("file", "local")  # names that fsspec has for this machine
 PACKAGES = {"smbclient": "smbprotocol", "git": "pygit2"}  # of modules that are named otherwise
 WAITS = (5, 30)  # seconds before the second and the third try
+PATIENCE = 120  # seconds after which nothing is tried again; libraries wait and try by themselves too
 AT_ONCE = 1 << 20  # bytes of an object that are read at least, for requests are slow
 CONTINUE = "The same command continues."
 CHECK = (
@@ -109,7 +110,7 @@ def has_search(url: str) -> bool:
 
 
 def ask(url: str, request: Callable[[Any, str], Answer], *, once: bool = False) -> Answer:
-    """Ask a store, and ask again if it gives no answer.
+    """Ask a store, and ask again if it gives no answer; one that answers nothing for minutes is not asked again.
 
     Args:
         url: URL of an object or folder.
@@ -122,15 +123,16 @@ def ask(url: str, request: Callable[[Any, str], Answer], *, once: bool = False) 
     """
     kind = _find_store(url)
     path, options = kind._strip_protocol(url), kind._get_kwargs_from_urls(url)
-    for wait in (None,) if once else (*WAITS, None):
+    began = monotonic()
+    for number, wait in enumerate((None,) if once else (*WAITS, None), start=1):
         try:
             return request(kind(**options), path)
         except Exception as error:  # the libraries of the stores raise errors of all kinds
             if is_of_one_object(error):
                 raise
             reason = _describe(error)
-            if wait is None:
-                tries, advice = ("", CHECK) if once else (f", tried {len(WAITS) + 1} times", CONTINUE)
+            if wait is None or monotonic() - began > PATIENCE:
+                tries, advice = ("", CHECK) if once else (f", tried {number} time{'s' * (number > 1)}", CONTINUE)
                 raise StoreError(f"{url}: the store gives no answer{tries} ({reason}). {advice}") from error
         logger.warning("%s: the store gives no answer (%s). Trying again in %g seconds.", url, reason, wait)
         sleep(wait)
