@@ -125,11 +125,14 @@ def ask(url: str, request: Callable[[Any, str], Answer], *, once: bool = False) 
     path, options = kind._strip_protocol(url), kind._get_kwargs_from_urls(url)
     began = monotonic()
     for number, wait in enumerate((None,) if once else (*WAITS, None), start=1):
+        store = None
         try:
-            return request(kind(**options), path)
-        except Exception as error:  # the libraries of the stores raise errors of all kinds
+            store = kind(**options)
+            return request(store, path)
+        except Exception as raised:  # the libraries of the stores raise errors of all kinds
+            error = _explain_refusal(raised, store, path)
             if is_of_one_object(error):
-                raise
+                raise error from error.__cause__  # it tells the code of the refusal
             reason = _describe(error)
             if wait is None or monotonic() - began > PATIENCE:
                 tries, advice = ("", CHECK) if once else (f", tried {number} time{'s' * (number > 1)}", CONTINUE)
@@ -139,13 +142,31 @@ def ask(url: str, request: Callable[[Any, str], Answer], *, once: bool = False) 
     raise AssertionError("the last try has returned or raised")
 
 
+def _find_code(error: Exception) -> str | None:
+    """Return the code of S3 that an error of s3fs was made of, if there is one."""
+    response = getattr(error.__cause__, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return None if code is None else str(code)
+
+
+def _explain_refusal(error: Exception, store: Any, path: str) -> Exception:
+    """Return the error of a read in place of a refusal that gives no reason, as S3's when it is asked for a size."""
+    if isinstance(error, PermissionError) and _find_code(error) in (None, "403"):
+        try:
+            store.cat_file(path, start=0, end=1)
+        except PermissionError as reason:
+            return reason
+        except Exception:  # it is no object, or the store has no such call
+            return error
+    return error
+
+
 def is_of_one_object(error: Exception) -> bool:
     """Return whether an error of a store is about the object that was asked for, which others need not share.
 
     It is missing, forbidden, a folder or too short, there is one already, or its name cannot be one.
     """
-    response = getattr(error.__cause__, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    code = _find_code(error)
     if isinstance(error, PermissionError):
         return code not in NO_CREDENTIALS
     if isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError):

@@ -120,6 +120,16 @@ def test_errors_of_one_object_are_not_asked_again(store, error):
     assert caught.value is error and not store.waits
 
 
+def test_a_refusal_without_a_reason_is_asked_for_it(store):
+    store.failures += [PermissionError("Forbidden"), caused_by(PermissionError("x"), "ExpiredToken")] * 3
+    with pytest.raises(StoreError, match="tried 3 times"):  # the credentials have ended, and no object is forbidden
+        read_object("flaky://a")
+    store.failures += [PermissionError("Forbidden"), caused_by(PermissionError("x"), "AccessDenied")]
+    with pytest.raises(PermissionError):
+        read_object("flaky://a")
+    assert not store.failures
+
+
 @pytest.mark.parametrize(
     "error",
     [
