@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, BinaryIO, TypeGuard, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ OTHER = ("http://", "https://", "hf://datasets/")  # addresses that have a meani
 LOCAL = ("file", "local")  # names that fsspec has for this machine
 PACKAGES = {"smbclient": "smbprotocol", "git": "pygit2"}  # of modules that are named otherwise
 WAITS = (5, 30)  # seconds before the second and the third try
+PATIENCE = 120  # seconds after which nothing is tried again; libraries wait and try by themselves too
 AT_ONCE = 1 << 20  # bytes of an object that are read at least, for requests are slow
 CONTINUE = "The same command continues."
 CHECK = (
@@ -109,7 +110,7 @@ def has_search(url: str) -> bool:
 
 
 def ask(url: str, request: Callable[[Any, str], Answer], *, once: bool = False) -> Answer:
-    """Ask a store, and ask again if it gives no answer.
+    """Ask a store, and ask again if it gives no answer; one that answers nothing for minutes is not asked again.
 
     Args:
         url: URL of an object or folder.
@@ -122,19 +123,42 @@ def ask(url: str, request: Callable[[Any, str], Answer], *, once: bool = False) 
     """
     kind = _find_store(url)
     path, options = kind._strip_protocol(url), kind._get_kwargs_from_urls(url)
-    for wait in (None,) if once else (*WAITS, None):
+    began = monotonic()
+    for number, wait in enumerate((None,) if once else (*WAITS, None), start=1):
+        store = None
         try:
-            return request(kind(**options), path)
-        except Exception as error:  # the libraries of the stores raise errors of all kinds
+            store = kind(**options)
+            return request(store, path)
+        except Exception as raised:  # the libraries of the stores raise errors of all kinds
+            error = _explain_refusal(raised, store, path)
             if is_of_one_object(error):
-                raise
+                raise error from error.__cause__  # it tells the code of the refusal
             reason = _describe(error)
-            if wait is None:
-                tries, advice = ("", CHECK) if once else (f", tried {len(WAITS) + 1} times", CONTINUE)
+            if wait is None or monotonic() - began > PATIENCE:
+                tries, advice = ("", CHECK) if once else (f", tried {number} time{'s' * (number > 1)}", CONTINUE)
                 raise StoreError(f"{url}: the store gives no answer{tries} ({reason}). {advice}") from error
         logger.warning("%s: the store gives no answer (%s). Trying again in %g seconds.", url, reason, wait)
         sleep(wait)
     raise AssertionError("the last try has returned or raised")
+
+
+def _find_code(error: Exception) -> str | None:
+    """Return the code of S3 that an error of s3fs was made of, if there is one."""
+    response = getattr(error.__cause__, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return None if code is None else str(code)
+
+
+def _explain_refusal(error: Exception, store: Any, path: str) -> Exception:
+    """Return the error of a read in place of a refusal that gives no reason, as S3's when it is asked for a size."""
+    if isinstance(error, PermissionError) and _find_code(error) in (None, "403"):
+        try:
+            store.cat_file(path, start=0, end=1)
+        except PermissionError as reason:
+            return reason
+        except Exception:  # it is no object, or the store has no such call
+            return error
+    return error
 
 
 def is_of_one_object(error: Exception) -> bool:
@@ -142,8 +166,7 @@ def is_of_one_object(error: Exception) -> bool:
 
     It is missing, forbidden, a folder or too short, there is one already, or its name cannot be one.
     """
-    response = getattr(error.__cause__, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    code = _find_code(error)
     if isinstance(error, PermissionError):
         return code not in NO_CREDENTIALS
     if isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError):

@@ -85,6 +85,15 @@ def test_a_store_is_asked_three_times(store, caplog):
     assert store.waits == [5, 30] * 2 and not store.failures
 
 
+def test_a_store_that_takes_minutes_to_fail_is_not_asked_again(store, monkeypatch):
+    now = iter([0, 121])
+    monkeypatch.setattr("musiq_hf.common.stores.monotonic", lambda: next(now))
+    store.failures += [OSError("no bytes in time")]
+    with pytest.raises(StoreError, match=r"no answer, tried 1 time \(OSError: no bytes in time\). The same command"):
+        read_object("flaky://a")
+    assert not store.waits
+
+
 def test_before_any_work_it_is_asked_once(store):
     store.failures += [OSError("gone")]
     with pytest.raises(StoreError, match=r"no answer \(OSError: gone\). Check the address, and the credentials"):
@@ -109,6 +118,16 @@ def test_errors_of_one_object_are_not_asked_again(store, error):
     with pytest.raises(type(error)) as caught:
         read_object("flaky://a")
     assert caught.value is error and not store.waits
+
+
+def test_a_refusal_without_a_reason_is_asked_for_it(store):
+    store.failures += [PermissionError("Forbidden"), caused_by(PermissionError("x"), "ExpiredToken")] * 3
+    with pytest.raises(StoreError, match="tried 3 times"):  # the credentials have ended, and no object is forbidden
+        read_object("flaky://a")
+    store.failures += [PermissionError("Forbidden"), caused_by(PermissionError("x"), "AccessDenied")]
+    with pytest.raises(PermissionError):
+        read_object("flaky://a")
+    assert not store.failures
 
 
 @pytest.mark.parametrize(
