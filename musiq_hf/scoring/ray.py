@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..common.devices import find_device
 from ..common.extras import require
 from ..models.auto import EMBEDDED, register
 from ..pictures import decoding
@@ -94,6 +95,7 @@ class _Setup:
     Attributes:
         settings: Checkpoints and the way in which they score.
         cpus: Threads that compute, and cores that may be used.
+        has_gpu: Whether the worker has a GPU, or a part of one.
         limits: Pillow's limits.
         folder: Working directory, from which relative paths start.
         needed: Paths that must be there.
@@ -101,6 +103,7 @@ class _Setup:
 
     settings: ScorerSettings
     cpus: int
+    has_gpu: bool
     limits: DecoderLimits
     folder: str
     needed: Sequence[str]
@@ -119,6 +122,11 @@ class _Setup:
                     f"{path} is not on {platform.node()}, a machine of the cluster, seen from {self.folder}. Give "
                     "pictures and checkpoints paths that lead to the same files on all machines."
                 )
+        if self.has_gpu and find_device(self.settings.device).type == "cpu":
+            raise ValueError(
+                f"PyTorch on {platform.node()}, a machine of the cluster, cannot use the GPU there. Install it for "
+                "that GPU, or score on CPUs by --gpus_per_worker 0."
+            )
         self.limits.adopt()
         if sys.platform != "win32":  # imports what decoding needs once, for all processes that decode
             multiprocessing.set_forkserver_preload([decoding.__name__])
@@ -272,11 +280,11 @@ class RayScorers:
     ):
         self._ray = require("ray", extra="ray")
         self._pool: _RayPool | None = None
-        self._end_connection = _connect(self._ray)
+        self._end_connection = _connect(self._ray, needs_gpu=bool(gpus_per_worker))
         try:
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             resources = choose_resources(nodes, workers, cpus_per_worker, gpus_per_worker, device=settings.device)
-            setup = _prepare(settings, resources.cpus, paths)
+            setup = _prepare(settings, resources, paths)
             self._pool = _RayPool(self._ray, setup, resources)
             self._dispatcher = Dispatcher(self._pool, resources.workers)
         except BaseException:
@@ -308,21 +316,23 @@ class RayScorers:
         self._end_connection()
 
 
-def _prepare(settings: ScorerSettings, cpus: int, paths: Sequence[str]) -> _Setup:
+def _prepare(settings: ScorerSettings, resources: Resources, paths: Sequence[str]) -> _Setup:
     """Prepare the orders of workers, which may have this package, and embedded checkpoints in it, in another place."""
     embedded = {str(path): name for name, path in EMBEDDED.items()}
     models = [embedded.get(model, model) for model in settings.models]
     needed = itertools.islice(find_matches([*models, *paths]), MOST_NEEDED)
-    return _Setup(replace(settings, models=models), cpus, DecoderLimits.read(), os.getcwd(), list(needed))
+    settings, has_gpu = replace(settings, models=models), resources.gpus > 0
+    return _Setup(settings, resources.cpus, has_gpu, DecoderLimits.read(), os.getcwd(), list(needed))
 
 
-def _connect(ray: ModuleType) -> Callable[[], None]:
+def _connect(ray: ModuleType, *, needs_gpu: bool) -> Callable[[], None]:
     """Connect to the cluster of `RAY_ADDRESS`, or start one on this machine, unless there is a connection.
 
     Returns:
         Function that ends what was begun here.
 
     Raises:
+        ValueError: If this machine lacks the GPU that is needed.
         OSError: If the cluster cannot be reached.
     """
     if ray.is_initialized():
@@ -331,6 +341,11 @@ def _connect(ray: ModuleType) -> Callable[[], None]:
     _check_address(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
+        if needs_gpu and find_device("auto").type == "cpu":
+            raise ValueError(
+                f"--gpus_per_worker needs GPUs, and PyTorch finds none on this machine. Name a cluster by {ADDRESS}, "
+                "or leave it out."
+            )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options["include_dashboard"] = False
     # Ray prints that a worker has ended on stdout, where a table may be, and has no setting for that.

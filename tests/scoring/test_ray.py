@@ -30,6 +30,8 @@ from musiq_hf.scoring.dispatch import WorkerLost
 from musiq_hf.scoring.ray import Resources, Worker, choose_resources
 
 NUM_PICTURES = 25  # more than one part
+ONE_CPU = Resources(1, 1, 0)
+PATTERNS = ["photos/*.png", "hf://datasets/owner/name"]
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_a_worker_scores_several_parts_as_one_stream(photos, monkeypatch):
         return score(self, sources)
 
     monkeypatch.setattr(engine.Scorers, "score", watch)
-    worker = Worker(engine._prepare(ScorerSettings(["a"], device="cpu"), 1, ["photos"]))
+    worker = Worker(engine._prepare(ScorerSettings(["a"], device="cpu"), ONE_CPU, ["photos"]))
     facts = worker.load()
     assert facts.terms.names == ["a"] and facts.threads == 1
     parts = list(find_parts(["photos"], size=4))
@@ -176,7 +178,7 @@ def test_a_worker_scores_several_parts_as_one_stream(photos, monkeypatch):
 
 
 def test_an_error_of_a_part_is_raised_for_it_and_the_worker_goes_on(photos):
-    worker = Worker(engine._prepare(ScorerSettings(["a"], device="cpu"), 1, ["photos"]))
+    worker = Worker(engine._prepare(ScorerSettings(["a"], device="cpu"), ONE_CPU, ["photos"]))
     worker.load()
     (part,) = find_parts(["photos"], size=64)
     with pytest.raises(ValueError, match="photos: 2 rows were expected, got 0"):
@@ -188,9 +190,7 @@ def test_a_worker_takes_over_the_folder_and_the_limits_of_its_process(photos, mo
     for module, name in ((Image, "MAX_IMAGE_PIXELS"), (ImageFile, "LOAD_TRUNCATED_IMAGES")):
         monkeypatch.setattr(module, name, getattr(module, name))
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = 12345, True
-    setup = engine._prepare(
-        ScorerSettings(["a", str(DEFAULT_CHECKPOINT)], device="cpu"), 1, ["photos/*.png", "hf://x"]
-    )
+    setup = engine._prepare(ScorerSettings(["a", str(DEFAULT_CHECKPOINT)], device="cpu"), ONE_CPU, PATTERNS)
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
     monkeypatch.chdir("photos")
     assert setup.settings.models == ["a", DEFAULT_CHECKPOINT.name] and setup.needed == ["a", "photos/00.png"]
@@ -270,6 +270,16 @@ def test_a_missing_ray_is_named_with_its_extra(photos, monkeypatch):
     with pytest.raises(ImportError, match=r'ray is needed here. Install it with: pip install "musiq_hf\[ray\]"'):
         run_job(make_job("scores.csv", engine="ray"))
     assert not Path("scores.csv.part").exists()
+
+
+def test_a_gpu_that_is_not_there_or_cannot_be_used_is_refused(photos, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(is_initialized=lambda: False))
+    with pytest.raises(ValueError, match="--gpus_per_worker needs GPUs, and PyTorch finds none on this machine. Name"):
+        run_job(make_job("scores.csv", engine="ray", device="auto", gpus_per_worker=0.5))
+    setup = engine._prepare(ScorerSettings(["a"]), Resources(1, 1, 0.5), [])
+    with pytest.raises(ValueError, match="PyTorch on .*, a machine of the cluster, cannot use the GPU there. Install"):
+        setup.load()
 
 
 def test_an_address_where_nobody_answers_is_said_at_once(photos, monkeypatch):
