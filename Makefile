@@ -44,12 +44,12 @@ test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
 $(VENV)/.ray: $(VENV)/.test
-	$(PIP_INSTALL) -e '.[ray]'
+	$(PIP_INSTALL) -e '.[ray]' 'ray[data]' pyspark s3fs 'moto[server]' boto3
 	@touch $@
 
-# The tests on a Ray cluster that they start on this machine; without Ray they are skipped.
+# The tests on a Ray cluster, in Spark and against an S3 server, all on this machine; without Java that of Spark is skipped.
 test-ray: $(VENV)/.ray
-	$(BIN)/python -m pytest -q -m "not hub" tests/scoring/test_ray.py
+	$(BIN)/python -m pytest -q -m "not hub" tests/scoring/clusters tests/pictures/sources/test_s3.py
 
 test-hf: $(VENV)/.test
 	$(BIN)/python tests/hf_acceptance/run.py

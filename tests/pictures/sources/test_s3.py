@@ -17,6 +17,7 @@ from musiq_hf.scoring import ScoreJob, run_job
 s3fs = pytest.importorskip("s3fs")
 server = pytest.importorskip("moto.server")
 
+pytestmark = pytest.mark.slow
 NAMES = ("b.JPG", "a/z.png", "a/c/1.png", "a-b/2.png", "odd [1] #%?+&.png", "ü/ä.png", "notes.txt", ".hidden.png")
 
 

@@ -11,6 +11,7 @@ from places import ROOT
 
 from musiq_hf.scoring import ScoreJob, score_rows
 
+pytestmark = pytest.mark.slow
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COLUMNS = ("score", "score_0_1", "width", "height")
 
