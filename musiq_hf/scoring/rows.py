@@ -68,6 +68,7 @@ class Scorers:
         weights: Weight of each checkpoint in the ensemble, or None.
         has_percentiles: Whether rows have percentiles.
         has_std: Whether a checkpoint predicts a distribution, so that its rows have a standard deviation.
+        loaded: Model and image processor of each checkpoint, in the same order.
 
     Raises:
         ValueError: If a checkpoint cannot be used or has no calibration that is wanted, or an ensemble cannot be made
@@ -86,9 +87,9 @@ class Scorers:
     ):
         self.names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
         self.weights, self.has_percentiles = weights, has_percentiles
-        self._scorers = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
-        self._ranges: list[Range | None] = [model.config.answer_range for model, _ in self._scorers]
-        self.has_std = any(model.config.num_labels > 1 for model, _ in self._scorers)
+        self.loaded = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
+        self._ranges: list[Range | None] = [model.config.answer_range for model, _ in self.loaded]
+        self.has_std = any(model.config.num_labels > 1 for model, _ in self.loaded)
         if weights is not None and None in self._ranges:
             name = self.names[self._ranges.index(None)]
             raise ValueError(
@@ -98,7 +99,7 @@ class Scorers:
         self.signatures: list[str] = []
         self._calibrations: list[Calibration | None] = []
         reading: dict[str, Any] = {name: options[name] for name in ("shorter_side", "preset") if name in options}
-        for checkpoint, (model, processor) in zip(checkpoints, self._scorers, strict=True):
+        for checkpoint, (model, processor) in zip(checkpoints, self.loaded, strict=True):
             model.to(device)
             self.signatures.append(make_signature(model, processor, checkpoint=checkpoint, **reading))
             self._calibrations.append(
@@ -121,7 +122,7 @@ class Scorers:
             Rows of one picture, in the order of the checkpoints.
         """
         num_pictures, num_beyond = 0, [0] * len(self.names)
-        for results in score_with_several(sources, self._scorers, **self._options):
+        for results in score_with_several(sources, self.loaded, **self._options):
             entry = self.place(tuple(map(make_row, results)))
             num_pictures += 1
             for index, (row, score_range) in enumerate(zip(entry, self._ranges, strict=True)):

@@ -26,7 +26,8 @@ LINES = (
     ("pictures", "metrics"),
     ("scoring", "data", "hub", "subjective"),
     ("training", "evaluation", "assessment", "upscaling", "explain", "conversion"),
-    ("cli", "app"),
+    ("app",),
+    ("cli",),
     ("__init__", "__main__"),
 )
 LINE_OF = {folder: number for number, line in enumerate(LINES) for folder in line}

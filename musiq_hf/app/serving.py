@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Server of `musiq serve`: the page and the route behind one set of doors, until a signal ends it."""
+
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from starlette.middleware import Middleware
+
+from .doors import Doors
+from .page import NAMING, STYLE, THEME, make_page
+from .route import make_routes
+from .service import Service
+from .settings import ServeSettings, check_address
+
+ENDS = (signal.SIGINT, signal.SIGTERM)
+UPLOADS = "GRADIO_TEMP_DIR"  # variable that tells gradio where uploads lie
+ANALYTICS = "GRADIO_ANALYTICS_ENABLED"  # variable that tells gradio whether to report its use
+
+
+@contextmanager
+def _own_uploads() -> Iterator[str]:
+    """Give uploads a folder that nobody else may read, and that goes with the server."""
+    before = os.environ.get(UPLOADS)
+    with tempfile.TemporaryDirectory(prefix="musiq-serve-", ignore_cleanup_errors=True) as folder:
+        os.environ[UPLOADS] = folder
+        try:
+            yield folder
+        finally:
+            os.environ.pop(UPLOADS, None)
+            if before is not None:
+                os.environ[UPLOADS] = before
+
+
+@contextmanager
+def start_server(settings: ServeSettings) -> Iterator[str]:
+    """Start a server, and end it with the context.
+
+    Args:
+        settings: Settings of the server.
+
+    Yields:
+        Address of the page.
+
+    Raises:
+        ValueError: If the address, a checkpoint or the device cannot be used.
+        ImportError: If the tool is wanted and its extra is missing.
+    """
+    check_address(settings.host, settings.port)
+    os.environ.setdefault(ANALYTICS, "False")
+    service = Service(settings.models, device=settings.device, max_megapixels=settings.max_megapixels)
+    with _own_uploads() as folder:
+        page = make_page(service, max_download=settings.max_bytes if settings.mcp else None)
+        page.queue(max_size=settings.queue, default_concurrency_limit=1, api_open=False)
+        doors = Middleware(Doors, max_bytes=settings.max_bytes, uploads=folder, mcp=settings.mcp)
+        _, address, _ = page.launch(
+            server_name=settings.host,
+            server_port=settings.port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=settings.max_bytes,
+            show_error=False,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=settings.mcp,
+            theme=THEME,
+            css=STYLE,
+            js=NAMING,
+            app_kwargs={
+                "routes": make_routes(service, settings),
+                "middleware": [doors],
+                "openapi_url": None,
+            },
+        )
+        try:
+            yield address
+        finally:
+            page.close(verbose=False)
+
+
+def serve(settings: ServeSettings, *, on_start: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C, or until the system asks the process to end.
+
+    Args:
+        settings: Settings of the server.
+        on_start: Function that is called with the address once the server listens.
+
+    Raises:
+        ValueError: If the address, a checkpoint or the device cannot be used.
+        ImportError: If the tool is wanted and its extra is missing.
+    """
+    ended = threading.Event()
+    with start_server(settings) as address:
+        handlers = {number: signal.signal(number, lambda *_: ended.set()) for number in ENDS}
+        try:
+            on_start(address)
+            ended.wait()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
