@@ -38,7 +38,7 @@ TOOLS = re.compile(rf"{MCP}(/.*)?")
 
 
 class _EndedError(Exception):
-    """End of a request whose body is too large or too slow, with the status and the sentence that answer it."""
+    """End of a request whose body is too large, too slow or not whole, with status and sentence of the answer."""
 
 
 def is_upload(path: str, folder: str) -> bool:
@@ -97,23 +97,7 @@ class Doors:
 
     async def _pass(self, scope: Message, receive: Receive, send: Send, limit: int) -> None:
         """Let a request in, and end it once its body is too large or too slow."""
-        loop = asyncio.get_running_loop()
-        deadline, num_bytes, has_begun = loop.time() + UPLOAD_SECONDS, 0, False
-        has_more = scope["method"] not in BODILESS
-
-        async def take() -> Message:
-            nonlocal num_bytes, has_more
-            if not has_more:
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), deadline - loop.time())
-            except TimeoutError:
-                raise _EndedError(408, TOO_SLOW) from None
-            num_bytes += len(message.get("body", b""))
-            has_more = message.get("more_body", False)
-            if num_bytes > limit:
-                raise _EndedError(413, _describe_limit(limit))
-            return message
+        body, has_begun = _Body(receive, limit, has_more=scope["method"] not in BODILESS), False
 
         async def give(message: Message) -> None:
             nonlocal has_begun
@@ -121,10 +105,45 @@ class Doors:
             await send(message)
 
         try:
-            await self.app(scope, take, give)
+            await self.app(scope, body.take, give)
         except _EndedError as end:
             if not has_begun:
                 await _answer(send, *end.args)
+
+
+class _Body:
+    """Body of a request that is counted as it comes.
+
+    Args:
+        receive: Function that waits for the next part.
+        limit: Largest body, in bytes.
+        has_more: Whether there is a body at all.
+    """
+
+    def __init__(self, receive: Receive, limit: int, *, has_more: bool):
+        self.receive, self.limit, self.has_more = receive, limit, has_more
+        self.num_bytes = 0
+        self.deadline = asyncio.get_running_loop().time() + UPLOAD_SECONDS
+
+    async def take(self) -> Message:
+        """Return the next part.
+
+        Raises:
+            _EndedError: If the body is too large, too slow, or breaks off.
+        """
+        if not self.has_more:
+            return await self.receive()
+        try:
+            message = await asyncio.wait_for(self.receive(), self.deadline - asyncio.get_running_loop().time())
+        except TimeoutError:
+            raise _EndedError(408, TOO_SLOW) from None
+        if message["type"] == "http.disconnect":
+            raise _EndedError(400, "The request broke off.")
+        self.num_bytes += len(message.get("body", b""))
+        self.has_more = message.get("more_body", False)
+        if self.num_bytes > self.limit:
+            raise _EndedError(413, _describe_limit(self.limit))
+        return message
 
 
 def _read_length(scope: Message) -> int:

@@ -6,17 +6,13 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from starlette.middleware import Middleware
-
+from ..common.extras import require
 from .doors import Doors
-from .page import NAMING, STYLE, THEME, make_page
-from .route import make_routes
 from .service import Service
 from .settings import ServeSettings, check_address
 
-ENDS = (signal.SIGINT, signal.SIGTERM)
 UPLOADS = "GRADIO_TEMP_DIR"  # variable that tells gradio where uploads lie
 ANALYTICS = "GRADIO_ANALYTICS_ENABLED"  # variable that tells gradio whether to report its use
 
@@ -47,12 +43,20 @@ def start_server(settings: ServeSettings) -> Iterator[str]:
 
     Raises:
         ValueError: If the address, a checkpoint or the device cannot be used.
-        ImportError: If the tool is wanted and its extra is missing.
+        ImportError: If gradio is missing, or what the tool needs.
     """
     check_address(settings.host, settings.port)
     os.environ.setdefault(ANALYTICS, "False")
-    service = Service(settings.models, device=settings.device, max_megapixels=settings.max_megapixels)
     with _own_uploads() as folder:
+        require("gradio", extra="serve")  # it reads both variables as it is imported
+        if settings.mcp:
+            require("mcp", extra="mcp")
+        from starlette.middleware import Middleware
+
+        from .page import NAMING, STYLE, THEME, make_page
+        from .route import make_routes
+
+        service = Service(settings.models, device=settings.device, max_megapixels=settings.max_megapixels)
         page = make_page(service, max_download=settings.max_bytes if settings.mcp else None)
         page.queue(max_size=settings.queue, default_concurrency_limit=1, api_open=False)
         doors = Middleware(Doors, max_bytes=settings.max_bytes, uploads=folder, mcp=settings.mcp)
@@ -94,14 +98,13 @@ def serve(settings: ServeSettings, *, on_start: Callable[[str], None]) -> None:
 
     Raises:
         ValueError: If the address, a checkpoint or the device cannot be used.
-        ImportError: If the tool is wanted and its extra is missing.
+        ImportError: If gradio is missing, or what the tool needs.
+        KeyboardInterrupt: If it is ended before it listens.
     """
-    ended = threading.Event()
-    with start_server(settings) as address:
-        handlers = {number: signal.signal(number, lambda *_: ended.set()) for number in ENDS}
-        try:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that uploads are deleted
+    try:
+        with start_server(settings) as address, suppress(KeyboardInterrupt):
             on_start(address)
-            ended.wait()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            threading.Event().wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)

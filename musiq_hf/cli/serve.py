@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..app.serving import serve
 from ..app.settings import ServeSettings
 from ..common.arguments import positive
-from ..common.extras import require
 from ..common.terminal import print_line
 from ..models.auto import DEFAULT_CHECKPOINT
 from .words import read_limit
@@ -71,11 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         queue=arguments.queue,
         mcp=arguments.mcp,
     )
-    require("gradio", extra="serve")
-    if settings.mcp:
-        require("mcp", extra="mcp")
-    from ..app.serving import serve  # imports gradio
-
     logging.disable_progress_bar()
     serve(settings, on_start=lambda address: print_line(f"musiq serve: {address} (Ctrl-C ends it)"))
     print_line("musiq serve: stopped.")

@@ -44,6 +44,9 @@ def test_a_host_that_is_no_address_here_is_one_sentence():
         check_address("no host", 7860)
 
 
+GONE = "gone"
+
+
 class Client:
     """One request to an application behind the doors, which reads the body and answers its length."""
 
@@ -68,6 +71,8 @@ class Client:
             chunk = next(waiting, None)
             if chunk is None:  # the client is silent
                 await asyncio.sleep(60)
+            if chunk is GONE:
+                return {"type": "http.disconnect"}
             return {"type": "http.request", "body": chunk, "more_body": True if chunk else False}
 
         async def send(message):
@@ -182,3 +187,7 @@ def test_a_body_that_does_not_come_is_ended(client, monkeypatch):
     monkeypatch.setattr(doors, "UPLOAD_SECONDS", 0.05)
     status, answer = client.request("POST", "/v1/score", [b"x"])
     assert status == 408 and client.received == 1 and answer["error"].startswith("The request did not come")
+
+
+def test_a_request_that_breaks_off_is_no_defect(client):
+    assert client.request("POST", "/v1/score", [b"x", GONE]) == (400, {"error": "The request broke off."})

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from musiq_hf.app import serving
 from musiq_hf.cli import main
 
 
@@ -12,6 +13,7 @@ from musiq_hf.cli import main
 def test_a_missing_extra_is_one_sentence(capsys, monkeypatch, words, module, extra):
     monkeypatch.setitem(sys.modules, "gradio", sys)  # stands for any module that is there
     monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(serving, "check_address", lambda host, port: None)
     assert main(["serve", *words]) == 2
     expected = f'musiq serve: {module} is needed here. Install it with: pip install "musiq_hf[{extra}]"'
     assert capsys.readouterr().err.splitlines()[0] == expected
