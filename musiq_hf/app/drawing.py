@@ -205,9 +205,9 @@ def draw_verdict(left: Mapping[str, Any], right: Mapping[str, Any], checkpoint: 
 def draw_table(rows: Sequence[Mapping[str, Any]], num_pictures: int, checkpoint: Checkpoint) -> str:
     """Return the table of many pictures, which may not be finished yet."""
     has_places = checkpoint.scorers.has_percentiles
-    names = ["Picture", "Score", *(["Percentile"] if has_places else []), "Size"]
-    heads = "".join(f'<th scope="col">{name}</th>' for name in names)
-    lines = "".join(_draw_line(row, has_places, len(names)) for row in rows)
+    names = ["Picture", "Score", *(["Percentile"] if has_places else [])]
+    heads = "".join(f'<th scope="col">{name}</th>' for name in names) + '<th scope="col" class="mq-size">Size</th>'
+    lines = "".join(_draw_line(row, has_places, len(names) + 1) for row in rows)
     num_errors = sum(row["error"] is not None for row in rows)
     told = f"{len(rows)} of {num_pictures} done" if len(rows) < num_pictures else f"{num_pictures} pictures"
     failed = f", {num_errors} with an error" if num_errors else ""
@@ -224,4 +224,4 @@ def _draw_line(row: Mapping[str, Any], has_places: bool, num_cells: int) -> str:
         return f'<tr>{name}<td colspan="{num_cells - 1}" class="mq-error">{escape(row["error"])}</td></tr>'
     places = f"<td>{row['percentile']:.0f}</td>" if has_places else ""
     size = f"{row['width']} × {row['height']}"
-    return f"<tr>{name}<td><strong>{row['score']:.1f}</strong></td>{places}<td>{size}</td></tr>"
+    return f"<tr>{name}<td><strong>{row['score']:.1f}</strong></td>{places}<td class='mq-size'>{size}</td></tr>"
