@@ -258,6 +258,21 @@ def test_inputs_of_files_have_names_of_their_own(page):
     assert {"Picture to score", "Left picture", "Right picture"} <= set(names)
 
 
+def test_dark_colours_can_be_read(page, kinds):
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": dark})
+    try:
+        page.browser.refresh()
+        page.wait("#picture input[type=file]")
+        assert page.all("body.dark")
+        page.score(kinds["photo.jpg"])
+        page.wait("#faults figure", count=3)
+        page.shoot("dark")
+        page.check()
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
 def test_nothing_comes_from_elsewhere(page, server):
     sources = page.browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
     assert sources and all(name.startswith((server.url, "data:", "blob:")) for name in sources)
