@@ -145,6 +145,8 @@ class ScoreRoute:
             async with _read_form(request) as form:
                 query = read_query(form, self.service, self.max_bytes)
                 async with self.waiting.take_turn():
+                    if await request.is_disconnected():
+                        raise RefusedError(400, "The client has gone.")
                     rows = await run_in_threadpool(lambda: list(self.service.score(*query)))
         except RefusedError as refusal:
             headers = {"retry-after": "5"} if refusal.status == 503 else None

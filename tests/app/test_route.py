@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`POST /v1/score` of a server that runs: rows, mistakes and limits. It needs the extra `serve`."""
 
+import asyncio
 import io
 import json
 import re
@@ -14,6 +15,8 @@ import pytest
 from app_server import MODELS, start, stop
 from PIL import Image
 from places import ROOT
+
+from musiq_hf.app.settings import ServeSettings
 
 pytest.importorskip("gradio")
 httpx = pytest.importorskip("httpx")
@@ -124,6 +127,39 @@ def test_a_slow_client_blocks_nobody(server):
             client.close()
     assert post(server, [("a.jpg", PHOTO.read_bytes())]).status_code == 200
     assert server.log.read_text() == printed  # a client that breaks off is no defect
+
+
+@pytest.mark.parametrize("has_gone", [False, True])
+def test_a_client_that_has_gone_while_it_waited_is_not_scored(has_gone):
+    from starlette.requests import Request
+
+    from musiq_hf.app.route import ScoreRoute
+
+    class Service:
+        num_scored = 0
+
+        def make_picture(self, name, read):
+            return name
+
+        def find(self):
+            return None
+
+        def score(self, pictures, checkpoint):
+            self.num_scored += len(pictures)
+            return pictures
+
+    asked = httpx.Request("POST", "http://x/v1/score", files={"files": ("a.jpg", b"x")})
+    messages = [{"type": "http.request", "body": asked.read(), "more_body": False}]
+    messages += [{"type": "http.disconnect"}] * has_gone
+
+    async def receive():
+        return messages.pop(0) if messages else await asyncio.sleep(60)
+
+    headers = [(name.lower(), value) for name, value in asked.headers.raw]
+    request = Request({"type": "http", "method": "POST", "path": "/v1/score", "headers": headers}, receive)
+    service = Service()
+    answer = asyncio.run(ScoreRoute(service, ServeSettings()).answer(request))
+    assert (answer.status_code, service.num_scored) == ((400, 0) if has_gone else (200, 1))
 
 
 def test_an_endless_body_is_ended(server):
