@@ -81,6 +81,12 @@ def _load_finetune() -> ModuleType:
     return finetune
 
 
+def _load_serve() -> ModuleType:
+    from . import serve
+
+    return serve
+
+
 @dataclass(frozen=True)
 class Command:
     """Subcommand, with what is known of it before its module is imported.
@@ -104,6 +110,7 @@ COMMANDS = {
     "explain": Command(
         "why a picture has its score: one page of HTML with figures", _load_explain, check=check_explain
     ),
+    "serve": Command("score in a browser, and by HTTP", _load_serve, "musiq serve --port 8000"),
     "info": Command("what a checkpoint is, and its signature", _load_info),
     "verify": Command("whether a checkpoint gives the numbers that it should", _load_verify, check=check_verify),
     "convert": Command(

@@ -118,6 +118,7 @@ class Scorers:
 
     Attributes:
         terms: Names and signatures of the checkpoints, and what else follows from them.
+        loaded: Model and image processor of each checkpoint, in the same order.
 
     Raises:
         ValueError: If a checkpoint cannot be used or has no calibration that is wanted, or an ensemble cannot be made
@@ -135,8 +136,8 @@ class Scorers:
         **options: Unpack[ScoringOptions],
     ):
         names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
-        self._scorers = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
-        ranges: list[Range | None] = [model.config.answer_range for model, _ in self._scorers]
+        self.loaded = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
+        ranges: list[Range | None] = [model.config.answer_range for model, _ in self.loaded]
         if weights is not None and None in ranges:
             name = names[ranges.index(None)]
             raise ValueError(
@@ -146,11 +147,11 @@ class Scorers:
         signatures: list[str] = []
         calibrations: list[Calibration | None] = []
         reading: dict[str, Any] = {name: options[name] for name in ("shorter_side", "preset") if name in options}
-        for checkpoint, (model, processor) in zip(checkpoints, self._scorers, strict=True):
+        for checkpoint, (model, processor) in zip(checkpoints, self.loaded, strict=True):
             model.to(device)
             signatures.append(make_signature(model, processor, checkpoint=checkpoint, **reading))
             calibrations.append(load_calibration(checkpoint, model, processor, **reading) if has_percentiles else None)
-        has_std = any(model.config.num_labels > 1 for model, _ in self._scorers)
+        has_std = any(model.config.num_labels > 1 for model, _ in self.loaded)
         self.terms = Terms(names, signatures, ranges, calibrations, has_std, weights, has_percentiles)
         self._options = options
 
@@ -168,7 +169,7 @@ class Scorers:
         Yields:
             Rows of one picture, in the order of the checkpoints.
         """
-        for results in score_with_several(sources, self._scorers, **self._options):
+        for results in score_with_several(sources, self.loaded, **self._options):
             yield self.terms.place(tuple(map(make_row, results)))
 
 
