@@ -23,7 +23,7 @@ from typing import Any
 from musiq_hf.common.extras import require
 
 PICTURES = sorted((Path(__file__).parents[2] / "examples" / "pictures").glob("*.jpg"))
-SLOW_HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+SLOW_HEAD = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
 SLOW_HEAD += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
 START_SECONDS, ALONE = 300, 20  # seconds until the server must listen; requests that are made one after the other
 

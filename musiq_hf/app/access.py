@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Access control of the server: which paths are open, and how much a request may send; an ASGI middleware.
+"""Access control of the server: which paths are open, to whom, and how much a request may send; an ASGI middleware.
 
 gradio has many paths that this page does not need. One fetches any address of the internet, others write files. A
 path that is not listed here is closed, so that a new version of gradio opens none.
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .origins import check_origin
 from .settings import FILES_OF_FULL_SIZE, MEGABYTE, UPLOAD_SECONDS
 
 Message = dict[str, Any]
@@ -56,10 +57,12 @@ class AccessControl:
         max_bytes: Largest file, in bytes.
         uploads: Folder with uploads and results, the only one whose files are handed out.
         mcp: Whether the paths of the Model Context Protocol are open.
+        local_host: Host on which the server listens if only its own machine reaches it, else None.
     """
 
-    def __init__(self, app: Application, *, max_bytes: int, uploads: str, mcp: bool):
+    def __init__(self, app: Application, *, max_bytes: int, uploads: str, mcp: bool, local_host: str | None):
         self.app, self.max_bytes, self.uploads, self.mcp = app, max_bytes, uploads, mcp
+        self.local_host = local_host
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -68,17 +71,24 @@ class AccessControl:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        path = scope["path"]
-        refusal = self._refuse(path, scope["method"])
-        limit = self._find_limit(path)
-        if refusal is None and _read_length(scope) > limit:
-            refusal = 413, _describe_limit(limit)
+        limit = self._find_limit(scope["path"])
+        refusal = self._refuse(scope["path"], scope["method"], dict(scope["headers"]), limit)
         if refusal is not None:
             await _answer(send, *refusal)
             return
         await self._pass(scope, receive, send, limit)
 
-    def _refuse(self, path: str, method: str) -> tuple[int, str] | None:
+    def _refuse(self, path: str, method: str, headers: Mapping[bytes, bytes], limit: int) -> tuple[int, str] | None:
+        """Return status and sentence for a request that is refused by its head; None for any other one."""
+        foreign = check_origin(headers, method, self.local_host)
+        if foreign is not None:
+            return 403, foreign
+        closed = self._find_closed(path, method)
+        if closed is None and _read_length(headers) > limit:
+            return 413, _describe_limit(limit)
+        return closed
+
+    def _find_closed(self, path: str, method: str) -> tuple[int, str] | None:
         """Return status and sentence for a path that is closed; None for one that is open."""
         if path in METHODS:
             allowed = METHODS[path]
@@ -146,9 +156,9 @@ class _Body:
         return message
 
 
-def _read_length(scope: Message) -> int:
+def _read_length(headers: Mapping[bytes, bytes]) -> int:
     """Return the length of a body that the client has told, in bytes; 0 if it has told none."""
-    told = dict(scope["headers"]).get(b"content-length", b"0")
+    told = headers.get(b"content-length", b"0")
     return int(told) if told.isdigit() else 0
 
 

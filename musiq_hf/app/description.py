@@ -104,7 +104,7 @@ pre{{background:#f3f4f6;padding:1em;overflow-x:auto}}th{{text-align:left;vertica
 <h1>POST {SCORE}</h1>
 <p>Scores pictures. <a href="{SCHEMA[1:]}">openapi.json</a> describes it to programs, and
 <a href=".">the page</a> does the same by hand.</p>
-<pre>curl -F files=@photo.jpg -F files=@scan.png http://{html.escape(settings.host)}:{settings.port}{SCORE}</pre>
+<pre>curl -F files=@photo.jpg -F files=@scan.png http://{html.escape(settings.host_in_address)}:{settings.port}{SCORE}</pre>
 <p>Fields of the form: <code>files</code>, one for each picture, and <code>model</code>, which is {names}; without it
 the first one scores. {_describe_limits(service, settings)}</p>
 <p>The answer is <code>{{"rows": [...]}}</code>, a row for each file in their order, and a file that cannot be scored

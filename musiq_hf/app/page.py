@@ -30,6 +30,7 @@ from .uploads import Files, Menu, Picture, Upload, make_refusal
 
 TITLE = "musiq_hf: the quality of pictures"
 CSV = "scores.csv"
+FORMULA = ("=", "+", "-", "@")  # beginnings of a cell that spreadsheets compute
 SEEN = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP")  # formats that browsers show
 OLD = (600, 3600)  # every so many seconds files are deleted that are so many seconds old
 ONE_AT_A_TIME = "score"  # name of the one queue of all events
@@ -219,10 +220,15 @@ def _add_table(shared: _Shared) -> None:
             done.append(row)
             yield draw_table(done, len(uploads), checkpoint), hidden
         path = Path(mkdtemp(dir=saved.GRADIO_CACHE)) / CSV
-        WRITERS[path.suffix](path, checkpoint.columns, (tuple(row.values()) for row in done))
+        WRITERS[path.suffix](path, checkpoint.columns, (tuple(map(_make_cell, row.values())) for row in done))
         yield draw_table(done, len(uploads), checkpoint), gr.DownloadButton(value=str(path), visible=True)
 
     button.click(run, [files, shared.menu], [table, saved], **shared.listen)
+
+
+def _make_cell(value: Any) -> Any:
+    """Return a value as a cell that no spreadsheet takes for a formula: `./` before a name changes no path."""
+    return f"./{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _add_endpoint(shared: _Shared, max_download: int | None) -> None:

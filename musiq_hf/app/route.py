@@ -145,13 +145,24 @@ class ScoreRoute:
             async with _read_form(request) as form:
                 query = read_query(form, self.service, self.max_bytes)
                 async with self.waiting.take_turn():
-                    if await request.is_disconnected():
-                        raise RefusedError(400, "The client has gone.")
-                    rows = await run_in_threadpool(lambda: list(self.service.score(*query)))
+                    rows = await self._score(query, request)
         except RefusedError as refusal:
             headers = {"retry-after": "5"} if refusal.status == 503 else None
             return JSONResponse(make_error(refusal.sentence), refusal.status, headers)
         return JSONResponse({"rows": rows})
+
+    async def _score(self, query: Query, request: Request) -> list[dict[str, Any]]:
+        """Score the pictures of a request, as long as somebody waits for them."""
+        rows: list[dict[str, Any]] = []
+        found = self.service.score(*query)
+        try:
+            while len(rows) < len(query.pictures):
+                if await request.is_disconnected():
+                    raise RefusedError(400, "The client has gone.")
+                rows.append(await run_in_threadpool(next, found))
+        finally:
+            await run_in_threadpool(found.close)  # waits for pictures that are decoded ahead
+        return rows
 
 
 @asynccontextmanager

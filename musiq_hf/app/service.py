@@ -5,11 +5,12 @@ It knows nothing of HTTP. A picture comes as a `LazyPicture`, so that its pixels
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -23,6 +24,7 @@ from ..metrics.reports import QualityReport
 from ..pictures.degradations import FAULTS, Fault, to_rgb_picture
 from ..pictures.lazy import LazyPicture, escape_name
 from ..pictures.opening import (
+    JPEG_FORMATS,
     MAX_SHRUNK_MEGAPIXELS,
     check_megapixels,
     choose_limit,
@@ -40,6 +42,7 @@ MAX_MEGAPIXELS_SHRUNK, MAX_MEGAPIXELS_WHOLE = 25.0, 12.5
 HELD_OUT = ("test", "validation")  # splits whose error is typical, the better one first
 EXPLAINED_SIDE = 768  # shorter side, in pixels, to which a picture is shrunk before its score is explained
 LONGEST_NAME = 120  # characters of the name of an upload that are kept
+JPEG_SCAN, MAX_SCANS = b"\xff\xda", 100  # start of a scan; a progressive file has about 10 of them
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,17 @@ def find_typical_error(checkpoint: str) -> TypicalError | None:
     return None
 
 
+def _check_scans(source: str | BytesIO, name: str) -> None:
+    """Raise a ValueError for a JPEG file of so many scans that it would be decoded for hours.
+
+    Each scan may have a few bytes and still passes over all pixels.
+    """
+    content = source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
+    num_scans = content.count(JPEG_SCAN)
+    if num_scans > MAX_SCANS:
+        raise ValueError(f"{name}: a JPEG file may have {MAX_SCANS} scans, got {num_scans}. Save it anew.")
+
+
 class Service:
     """Checkpoints that score uploads and explain the scores, one picture at a time.
 
@@ -162,13 +176,14 @@ class Service:
     def _read(self, name: str, read: Callable[[], str | BytesIO]) -> str | BytesIO:
         """Return what an upload is read from, or raise a ValueError if it is no picture or has too many pixels."""
         source = read()
-        read_header(source, name, check_size=self._check_size)
+        if read_header(source, name, check_size=self._check_size).format in JPEG_FORMATS:
+            _check_scans(source, name)
         return source
 
     def _check_size(self, size: tuple[int, int], name: str) -> None:
         check_megapixels(size, name, max_megapixels=self.max_megapixels, advice="Send a smaller copy.")
 
-    def score(self, pictures: Iterable[LazyPicture], checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+    def score(self, pictures: Iterable[LazyPicture], checkpoint: Checkpoint) -> Generator[dict[str, Any], None, None]:
         """Score pictures in order; the lock is held for one picture at a time.
 
         Args:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 from ..common.extras import require
 from .access import AccessControl
+from .origins import is_loopback
 from .service import Service
 from .settings import ServeSettings, check_address
 
@@ -59,9 +60,15 @@ def start_server(settings: ServeSettings) -> Iterator[str]:
         service = Service(settings.models, device=settings.device, max_megapixels=settings.max_megapixels)
         page = make_page(service, max_download=settings.max_bytes if settings.mcp else None)
         page.queue(max_size=settings.queue, default_concurrency_limit=1, api_open=False)
-        access = Middleware(AccessControl, max_bytes=settings.max_bytes, uploads=folder, mcp=settings.mcp)
+        access = Middleware(
+            AccessControl,
+            max_bytes=settings.max_bytes,
+            uploads=folder,
+            mcp=settings.mcp,
+            local_host=settings.host if is_loopback(settings.host) else None,
+        )
         _, address, _ = page.launch(
-            server_name=settings.host,
+            server_name=settings.host_in_address,
             server_port=settings.port,
             share=False,
             quiet=True,

@@ -56,6 +56,11 @@ class ServeSettings:
             raise ValueError(f"`port` must be at most 65535, got {self.port}.")
 
     @property
+    def host_in_address(self) -> str:
+        """Host as an address of the web has it: with brackets if it is one of IPv6."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
     def max_bytes(self) -> int:
         """Largest file, in bytes."""
         return self.max_megabytes * MEGABYTE

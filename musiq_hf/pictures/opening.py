@@ -51,6 +51,7 @@ from ..models.musiq.image_loading_musiq import (
 
 # No other file of the package imports how pictures are opened, so those names are listed with what is made here.
 __all__ = [
+    "JPEG_FORMATS",
     "MAX_MEGAPIXELS",
     "MAX_SHRUNK_MEGAPIXELS",
     "PICTURE_SUFFIXES",

@@ -169,3 +169,17 @@ def test_no_file_of_the_server_is_handed_out(server):
 
 def test_no_interface_file_is_written_beside_the_source():
     assert not list(Path(ROOT / "musiq_hf").rglob("*.pyi"))
+
+
+def test_no_cell_of_a_saved_table_is_a_formula(server, events, tmp_path):
+    number = next(number for number, kinds in events.items() if kinds == ["file", "dropdown"])
+    names = ("=1+1.jpg", "@x.jpg", "plain.jpg")
+    paths = [
+        httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("a.jpg", PHOTO.read_bytes())}).json()[0]
+        for _ in names
+    ]
+    files = [{"path": path, "orig_name": name, "meta": META} for path, name in zip(paths, names, strict=True)]
+    success, answer = run_event(server, number, [files, MODELS[1]])
+    saved = json.loads(answer)["output"]["data"][1]["value"]["path"]
+    table = httpx.get(f"{server.url}/gradio_api/file={saved}").text.splitlines()
+    assert success and [line.partition(",")[0] for line in table[1:]] == ["./=1+1.jpg", "./@x.jpg", "plain.jpg"]

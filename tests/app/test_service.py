@@ -4,6 +4,8 @@
 import csv
 import io
 import json
+import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from places import ROOT
 from musiq_hf import TINY_CHECKPOINT, MusiqImageProcessor
 from musiq_hf.app import drawing
 from musiq_hf.app.description import COLUMNS, describe_route, draw_documents
-from musiq_hf.app.service import MAX_MEGAPIXELS_WHOLE, Service, TypicalError, find_typical_error
+from musiq_hf.app.service import JPEG_SCAN, MAX_MEGAPIXELS_WHOLE, Service, TypicalError, find_typical_error
 from musiq_hf.app.settings import ServeSettings
 from musiq_hf.scoring.job import ScoreJob, run_job
 from musiq_hf.scoring.tables import COLUMNS as TABLE
@@ -82,6 +84,25 @@ def test_the_size_of_a_picture_is_checked_by_its_header(service):
     (row,) = service.score([service.make_picture("x.png", lambda: io.BytesIO(cut))], service.find())
     assert row["error"] == "x.png: 4000x4000 pixels are 16 megapixels, and the limit is 12.5. Send a smaller copy."
     assert service.max_megapixels == MAX_MEGAPIXELS_WHOLE
+
+
+def test_a_jpeg_file_of_endless_scans_is_refused(service):
+    file = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    last = whole[whole.rfind(JPEG_SCAN) : -2]  # a few bytes, and one more pass over all pixels
+    long = whole[:-2] + last * 200 + whole[-2:]
+    rows = list(
+        service.score(
+            [
+                service.make_picture(name, partial(io.BytesIO, content))
+                for name, content in (("a", whole), ("b", long))
+            ],
+            service.find(),
+        )
+    )
+    assert rows[0]["error"] is None
+    assert re.fullmatch(r"b: a JPEG file may have 100 scans, got 20\d\. Save it anew\.", rows[1]["error"])
 
 
 def test_checkpoints_that_shrink_take_larger_pictures():

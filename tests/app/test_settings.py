@@ -10,6 +10,7 @@ import pytest
 
 from musiq_hf.app import access
 from musiq_hf.app.access import AccessControl
+from musiq_hf.app.origins import is_loopback
 from musiq_hf.app.settings import MEGABYTE, ServeSettings, check_address
 
 
@@ -50,9 +51,11 @@ GONE = "gone"
 class Client:
     """One request to an application behind it, which reads the body and answers its length."""
 
-    def __init__(self, uploads, *, max_megabytes=1, mcp=False):
-        self.received = None
-        self.access = AccessControl(self.read, max_bytes=max_megabytes * MEGABYTE, uploads=str(uploads), mcp=mcp)
+    def __init__(self, uploads, *, max_megabytes=1, mcp=False, local_host="127.0.0.1"):
+        self.received, max_bytes = None, max_megabytes * MEGABYTE
+        self.access = AccessControl(
+            self.read, max_bytes=max_bytes, uploads=str(uploads), mcp=mcp, local_host=local_host
+        )
 
     async def read(self, scope, receive, send):
         self.received = 0
@@ -191,3 +194,69 @@ def test_a_body_that_does_not_come_is_ended(client, monkeypatch):
 
 def test_a_request_that_breaks_off_is_no_defect(client):
     assert client.request("POST", "/v1/score", [b"x", GONE]) == (400, {"error": "The request broke off."})
+
+
+def head(**values):
+    return [(name.replace("_", "-").encode(), value.encode()) for name, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        head(host="evil.example:7860"),  # a name that leads to this machine
+        head(host="evil.example", origin="http://evil.example"),
+        head(host="127.0.0.1.evil.example"),
+        head(host="127.0.0.1:7860@evil.example"),
+        head(host="[::1"),
+        head(host="localhost:7860", origin="http://evil.example"),
+        head(host="localhost:7860", origin="null"),
+        head(host="localhost:7860", origin="http://localhost:3000"),
+        head(host="localhost:7860", sec_fetch_site="cross-site"),
+        head(host="localhost:7860", sec_fetch_site="same-site", sec_fetch_mode="cors"),
+        head(host="localhost:7860", sec_fetch_site="cross-site", sec_fetch_mode="navigate"),
+    ],
+)
+def test_pages_elsewhere_do_not_use_a_server(client, headers):
+    status, answer = client.request("POST", "/v1/score", headers=headers)
+    assert status == 403 and client.received is None and list(answer) == ["error"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        *(head(host=name) for name in ("127.0.0.1:7860", "localhost", "LOCALHOST:1", "[::1]:7860", "127.0.0.1")),
+        head(host="localhost:7860", origin="http://localhost:7860", sec_fetch_site="same-origin"),
+        head(host="localhost:7860", origin="http://localhost:7860"),
+        head(host="localhost:7860", sec_fetch_site="none", sec_fetch_mode="navigate"),
+        head(host="localhost:7860", origin="https://q.example", x_forwarded_host="q.example"),  # by a proxy
+    ],
+)
+def test_the_page_itself_and_programs_use_a_server(client, headers):
+    assert client.request("POST", "/v1/score", headers=headers) == (200, {})
+
+
+def test_a_link_elsewhere_leads_to_the_page(client):
+    link = head(host="localhost:7860", sec_fetch_site="cross-site", sec_fetch_mode="navigate")
+    assert client.request("GET", "/", headers=link) == (200, {})
+    assert (
+        client.request("GET", "/healthz", headers=head(sec_fetch_site="cross-site", sec_fetch_mode="no-cors"))[0]
+        == 403
+    )
+
+
+def test_a_server_for_others_has_any_name(tmp_path):
+    client = Client(tmp_path, local_host=None)
+    assert client.request("POST", "/v1/score", headers=head(host="q.example")) == (200, {})
+    assert client.request("POST", "/v1/score", headers=head(host="q.example", origin="http://evil.example"))[0] == 403
+
+
+def test_a_name_of_its_own_is_known_on_this_machine(tmp_path):
+    client = Client(tmp_path, local_host="My-Laptop")
+    assert client.request("POST", "/v1/score", headers=head(host="my-laptop:7860")) == (200, {})
+
+
+@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False)])
+def test_addresses_of_this_machine_alone_are_known(host, expected):
+    assert is_loopback(host) is expected
+    assert ServeSettings(host=host).host_in_address == (f"[{host}]" if ":" in host else host)
