@@ -21,10 +21,21 @@ from musiq_hf.common.extras import require
 from musiq_hf.common.files import replace_file
 
 PICTURE = Path(__file__).parents[1] / "pictures" / "astronaut_blurred.jpg"
-PORT, WIDTH, HEIGHT = 7869, 1100, 1120
+PORT, WIDTH, HEIGHT = 7869, 1100, 600
 COLORS = 128  # of the palette, which makes the file small
 DONE = "return document.querySelectorAll('#faults figure').length === 3"
+END = """
+const parts = [...document.querySelectorAll('.mq-part')];
+return Math.ceil(Math.max(...parts.map(part => part.getBoundingClientRect().bottom)));
+"""
+MARGIN = 24  # pixels below the last line
 SECONDS = 120
+
+
+def _resize(browser: Any, height: int) -> None:
+    """Give the page a height, in pixels, of which the window itself takes nothing."""
+    metrics = {"width": WIDTH, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 def take_screenshot(url: str) -> bytes:
@@ -32,11 +43,11 @@ def take_screenshot(url: str) -> bytes:
     webdriver: Any = require("selenium.webdriver", extra="web")
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    for word in ("--headless=new", "--no-sandbox", "--hide-scrollbars", f"--window-size={WIDTH},{HEIGHT}"):
+    for word in ("--headless=new", "--no-sandbox", "--hide-scrollbars"):
         options.add_argument(word)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
     try:
-        browser.set_window_size(WIDTH, HEIGHT + 150)
+        _resize(browser, HEIGHT)
         browser.implicitly_wait(SECONDS)
         browser.get(url)
         browser.find_element("css selector", "#picture input[type=file]").send_keys(str(PICTURE.resolve()))
@@ -45,6 +56,7 @@ def take_screenshot(url: str) -> bytes:
             if time.monotonic() > end:
                 raise ValueError(f"The page was not done within {SECONDS} seconds. Try again on an idle machine.")
             time.sleep(0.2)
+        _resize(browser, browser.execute_script(END) + MARGIN)
         time.sleep(1)  # until what moves stands still
         content: bytes = browser.get_screenshot_as_png()
     finally:

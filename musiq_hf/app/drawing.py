@@ -134,9 +134,9 @@ def draw_faults(faults: Iterable[tuple[Fault, Sequence[float]]], size: tuple[int
     """
     parts = "".join(_draw_curve(fault, scores) for fault, scores in faults)
     return (
-        f'<section class="mq-part"><h3>What faults would do</h3><div class="mq-curves">{parts}</div>'
+        f'<section class="mq-part"><h3>What faults would do</h3><div class="mq-curves">{parts}'
         f'<p class="mq-note">Scores of copies of {size[0]} × {size[1]} pixels that are blurred, noisy or compressed, '
-        "more so to the right. A picture in good order should lose points.</p></section>"
+        "more so to the right. A picture in good order should lose points.</p></div></section>"
     )
 
 

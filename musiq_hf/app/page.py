@@ -25,14 +25,13 @@ from .drawing import (
     draw_verdict,
 )
 from .service import Checkpoint, Service
-from .settings import MAX_FILES
+from .settings import CLEANING_SECONDS, MAX_FILES, OLD_SECONDS
 from .uploads import Files, Menu, Picture, Upload, make_refusal
 
 TITLE = "musiq_hf: the quality of pictures"
 CSV = "scores.csv"
 FORMULA = ("=", "+", "-", "@")  # beginnings of a cell that spreadsheets compute
 SEEN = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP")  # formats that browsers show
-OLD = (600, 3600)  # every so many seconds files are deleted that are so many seconds old
 ONE_AT_A_TIME = "score"  # name of the one queue of all events
 THEME = gr.themes.Default(
     primary_hue="blue",
@@ -100,7 +99,7 @@ def make_page(service: Service, *, max_download: int | None = None) -> gr.Blocks
             addresses.
     """
     names = list(service.checkpoints)
-    with gr.Blocks(title=TITLE, delete_cache=OLD) as page:
+    with gr.Blocks(title=TITLE, delete_cache=(CLEANING_SECONDS, OLD_SECONDS)) as page:
         gr.HTML(HEAD)
         menu = Menu(names, value=names[0], label="Checkpoint", elem_id="model", visible=len(names) > 1)
         listen = {"concurrency_id": ONE_AT_A_TIME, "api_visibility": "private", "show_progress": "minimal"}

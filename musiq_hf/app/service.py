@@ -107,6 +107,12 @@ def find_typical_error(checkpoint: str) -> TypicalError | None:
     return None
 
 
+def name_checkpoints(models: Sequence[str]) -> Sequence[str]:
+    """Name checkpoints for clients, who are not told in which folders they lie, unless two names would be the same."""
+    names = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
+    return names if len(set(names)) == len(names) else models
+
+
 def _check_scans(source: str | BytesIO, name: str) -> None:
     """Raise a ValueError for a JPEG file of so many scans that it would be decoded for hours.
 
@@ -143,8 +149,8 @@ class Service:
             for model in models
         ]
         self.checkpoints = {
-            scorers.terms.names[0]: Checkpoint(scorers.terms.names[0], scorers, find_typical_error(model))
-            for model, scorers in zip(models, loaded, strict=True)
+            name: Checkpoint(name, scorers, find_typical_error(model))
+            for name, model, scorers in zip(name_checkpoints(models), models, loaded, strict=True)
         }
         processors = [processor for scorers in loaded for _, processor in scorers.loaded]
         is_shrunk = choose_limit(None, *processors) == MAX_SHRUNK_MEGAPIXELS

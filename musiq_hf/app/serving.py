@@ -3,33 +3,18 @@
 
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from ..common.extras import require
 from .access import AccessControl
+from .folder import open_folder
 from .origins import is_loopback
 from .service import Service
 from .settings import ServeSettings, check_address
 
-UPLOADS = "GRADIO_TEMP_DIR"  # variable that tells gradio where uploads lie
 ANALYTICS = "GRADIO_ANALYTICS_ENABLED"  # variable that tells gradio whether to report its use
-
-
-@contextmanager
-def _own_uploads() -> Iterator[str]:
-    """Give uploads a folder that nobody else may read, and that goes with the server."""
-    before = os.environ.get(UPLOADS)
-    with tempfile.TemporaryDirectory(prefix="musiq-serve-", ignore_cleanup_errors=True) as folder:
-        os.environ[UPLOADS] = folder
-        try:
-            yield folder
-        finally:
-            os.environ.pop(UPLOADS, None)
-            if before is not None:
-                os.environ[UPLOADS] = before
 
 
 @contextmanager
@@ -48,7 +33,7 @@ def start_server(settings: ServeSettings) -> Iterator[str]:
     """
     check_address(settings.host, settings.port)
     os.environ.setdefault(ANALYTICS, "False")
-    with _own_uploads() as folder:
+    with open_folder() as folder:
         require("gradio", extra="serve")  # it reads both variables as it is imported
         if settings.mcp:
             require("mcp", extra="mcp")

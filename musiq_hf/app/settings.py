@@ -15,6 +15,8 @@ MAX_FILES = 100  # files of one request
 FILES_OF_FULL_SIZE = 25  # a request may have as many bytes as so many of the largest files
 UPLOAD_SECONDS = 300  # in which the body of a request must have come
 
+CLEANING_SECONDS, OLD_SECONDS = 600, 3600  # files are deleted every 10 minutes, once they are an hour old
+
 
 @dataclass(frozen=True)
 class ServeSettings:

@@ -15,7 +15,14 @@ from places import ROOT
 from musiq_hf import TINY_CHECKPOINT, MusiqImageProcessor
 from musiq_hf.app import drawing
 from musiq_hf.app.description import COLUMNS, describe_route, draw_documents
-from musiq_hf.app.service import JPEG_SCAN, MAX_MEGAPIXELS_WHOLE, Service, TypicalError, find_typical_error
+from musiq_hf.app.service import (
+    JPEG_SCAN,
+    MAX_MEGAPIXELS_WHOLE,
+    Service,
+    TypicalError,
+    find_typical_error,
+    name_checkpoints,
+)
 from musiq_hf.app.settings import ServeSettings
 from musiq_hf.scoring.job import ScoreJob, run_job
 from musiq_hf.scoring.tables import COLUMNS as TABLE
@@ -70,6 +77,14 @@ def test_a_checkpoint_without_a_calibration_has_no_percentiles(service, bare, fi
     (row,) = bare.score(open_files(bare, files[:1]), bare.find())
     card = drawing.draw_score(row, bare.find())
     assert "of 5 stars" not in card and "scale" not in card.partition("mq-scale")[2] and row["score_0_1"] is None
+
+
+def test_clients_are_not_told_where_checkpoints_lie(tmp_path):
+    for name in ("a/best", "b/best", "b/mine"):
+        (tmp_path / name).mkdir(parents=True)
+    one, other, mine = (str(tmp_path / name) for name in ("a/best", "b/best", "b/mine"))
+    assert name_checkpoints([f"{one}/", mine, "owner/on_the_hub"]) == ["best", "mine", "owner/on_the_hub"]
+    assert name_checkpoints([one, other]) == [one, other]
 
 
 def test_an_unknown_checkpoint_is_a_sentence_with_the_known_ones(service):
