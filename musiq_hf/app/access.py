@@ -6,6 +6,7 @@ path that is not listed here is closed, so that a new version of gradio opens no
 """
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -30,6 +31,7 @@ MCP = f"{API}/mcp"
 SMALL_BODY = MEGABYTE  # of a request without files
 BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE")  # methods whose requests have no body that is read
 TOO_SLOW = f"The request did not come within {UPLOAD_SECONDS} seconds. Send fewer pictures at a time."
+FULL = "The disk of the server is full. Try again in a few minutes, with fewer or smaller pictures."
 PAGES = re.compile(
     r"/|/config/?|/(assets|static|svelte)/.*|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/pwa_icon(/\d+)?"
     rf"|{API}/(info/?|theme\.css|app_id/?|upload|upload_progress|startup-events|heartbeat/\w+|cancel|reset/?)"
@@ -119,6 +121,10 @@ class AccessControl:
         except _EndedError as end:
             if not has_begun:
                 await _answer(send, *end.args)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or has_begun:
+                raise
+            await _answer(send, 507, FULL)
 
 
 class _Body:

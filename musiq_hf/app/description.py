@@ -25,10 +25,12 @@ COLUMNS: dict[str, dict[str, Any]] = {
 }
 STATUSES = {
     "400": "A field is unknown or missing, or the form cannot be read.",
+    "403": "The request comes from a page of another server, or by another name.",
     "408": "The request did not come in time.",
     "413": "A file or the request is too large.",
     "415": "The request is no form.",
     "503": "Too many requests wait. Try again after the seconds in Retry-After.",
+    "507": "The disk of the server is full.",
 }
 
 

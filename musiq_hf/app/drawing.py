@@ -20,6 +20,7 @@ from .service import Checkpoint, TypicalError
 
 MAX_SHOWN = 640  # pixels along a side of a picture on the page
 STRONGEST = 0.75  # opacity of the region that matters most
+MAP_WIDTH = 400.0  # width of a quality map, in units of its drawing
 WIDTH, HEIGHT, LEFT, TOP = 240, 132, 34, 10  # of a curve and its margins, in units of its drawing
 
 
@@ -52,13 +53,14 @@ def draw_score(row: Mapping[str, Any], checkpoint: Checkpoint) -> str:
     scale = f"on a scale of {low:g} to {high:g}; higher is better" if has_range else "higher is better"
     lines = [f"{row['width']} × {row['height']} pixels", escape(checkpoint.name)]
     if row.get("std") is not None:
-        lines.append(f"standard deviation of the opinions {row['std']:.1f}")
+        lines.append(f"standard deviation of the opinions {row['std']:.{checkpoint.num_digits}f}")
     bar = ""
     if has_range:
         bar = f'<div class="mq-bar" aria-hidden="true"><span style="width:{100 * row["score_0_1"]:.1f}%"></span></div>'
     return (
         f'<div class="mq-card" role="status"><h2>{escape(row["key"])}</h2>'
-        f'<p><strong class="mq-score">{score:.1f}</strong> <span class="mq-scale">{scale}</span></p>{bar}'
+        f'<p><strong class="mq-score">{score:.{checkpoint.num_digits}f}</strong> '
+        f'<span class="mq-scale">{scale}</span></p>{bar}'
         f"{_draw_place(row)}<p class='mq-facts'>{' · '.join(lines)}</p></div>"
     )
 
@@ -84,15 +86,16 @@ def draw_picture(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def draw_map(quality_map: QualityMap, image: Image.Image) -> str:
+def draw_map(quality_map: QualityMap, image: Image.Image, num_digits: int) -> str:
     """Return a quality map over its picture, with a number in each region.
 
     Args:
         quality_map: Map to draw.
         image: Picture of the map.
+        num_digits: Digits behind the point.
     """
     rows, cols = quality_map.deltas.shape
-    cell = 100.0  # width of a region, in units of the drawing
+    cell = MAP_WIDTH / cols
     tall = cell * cols * quality_map.height / quality_map.width / rows
     largest = max(float(np.abs(quality_map.deltas).max()), 1e-6)
     cells = []
@@ -102,9 +105,9 @@ def draw_map(quality_map: QualityMap, image: Image.Image) -> str:
         cells.append(
             f'<rect x="{x:.0f}" y="{y:.1f}" width="{cell:.0f}" height="{tall:.1f}" fill="{color}" '
             f'fill-opacity="{STRONGEST * abs(delta) / largest:.2f}" stroke="#fff" stroke-width="1"/>'
-            f'<text x="{x + cell / 2:.0f}" y="{y + tall / 2:.1f}">{float(delta):+z.1f}</text>'
+            f'<text x="{x + cell / 2:.0f}" y="{y + tall / 2:.1f}">{float(delta):+z.{num_digits}f}</text>'
         )
-    label = f"Quality map of {rows} by {cols} regions. {_tell_extremes(quality_map.deltas)}"
+    label = f"Quality map of {rows} by {cols} regions. {_tell_extremes(quality_map.deltas, num_digits)}"
     size = f"{cell * cols:.0f} {tall * rows:.1f}"
     return (
         '<section class="mq-part"><h3>Which regions count</h3>'
@@ -116,23 +119,24 @@ def draw_map(quality_map: QualityMap, image: Image.Image) -> str:
     )
 
 
-def _tell_extremes(deltas: np.ndarray) -> str:
+def _tell_extremes(deltas: np.ndarray, num_digits: int) -> str:
     """Write without which regions the score moves most, for those who do not see the map."""
     told = []
     for place, way in ((int(deltas.argmax()), "highest"), (int(deltas.argmin()), "lowest")):
         row, col = np.unravel_index(place, deltas.shape)
-        told.append(f"It is {way} without row {row + 1}, column {col + 1}: {deltas[row, col]:+.1f} points.")
+        told.append(f"It is {way} without row {row + 1}, column {col + 1}: {deltas[row, col]:+.{num_digits}f} points.")
     return " ".join(told)
 
 
-def draw_faults(faults: Iterable[tuple[Fault, Sequence[float]]], size: tuple[int, int]) -> str:
+def draw_faults(faults: Iterable[tuple[Fault, Sequence[float]]], size: tuple[int, int], num_digits: int) -> str:
     """Return curves of the score against the strength of faults, one below the other where the page is narrow.
 
     Args:
         faults: Faults that are done, with the score without each and those at its levels.
         size: Width and height of the picture that has the faults, in pixels.
+        num_digits: Digits behind the point.
     """
-    parts = "".join(_draw_curve(fault, scores) for fault, scores in faults)
+    parts = "".join(_draw_curve(fault, scores, num_digits) for fault, scores in faults)
     return (
         f'<section class="mq-part"><h3>What faults would do</h3><div class="mq-curves">{parts}'
         f'<p class="mq-note">Scores of copies of {size[0]} × {size[1]} pixels that are blurred, noisy or compressed, '
@@ -140,9 +144,9 @@ def draw_faults(faults: Iterable[tuple[Fault, Sequence[float]]], size: tuple[int
     )
 
 
-def _draw_curve(fault: Fault, values: Sequence[float]) -> str:
+def _draw_curve(fault: Fault, values: Sequence[float], num_digits: int) -> str:
     """Return the curve of one fault."""
-    low, high = min(values), max(*values, min(values) + 1)
+    low, high = min(values), max(*values, min(values) + 10 ** (1 - num_digits))
     step = (WIDTH - LEFT - 14) / (len(values) - 1)
 
     def place(index: int, value: float) -> tuple[float, float]:
@@ -158,10 +162,10 @@ def _draw_curve(fault: Fault, values: Sequence[float]) -> str:
         for (x, _), name in zip(points, names, strict=True)
     )
     ends = "".join(
-        f'<text x="{LEFT - 6}" y="{place(0, value)[1] + 4:.1f}" text-anchor="end">{value:z.0f}</text>'
+        f'<text x="{LEFT - 6}" y="{place(0, value)[1] + 4:.1f}" text-anchor="end">{value:z.{num_digits - 1}f}</text>'
         for value in (low, high)
     )
-    told = ", ".join(f"{name}: {value:.1f}" for name, value in zip(names, values, strict=True))
+    told = ", ".join(f"{name}: {value:.{num_digits}f}" for name, value in zip(names, values, strict=True))
     return (
         f'<figure><figcaption>{fault.label}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="Score by {fault.label}, {fault.unit}. {told}."><polyline points="{line}"/>{dots}{ticks}{ends}'
@@ -170,19 +174,21 @@ def _draw_curve(fault: Fault, values: Sequence[float]) -> str:
     )
 
 
-def describe_difference(left: Mapping[str, Any], right: Mapping[str, Any], error: TypicalError | None) -> str:
+def describe_difference(
+    left: Mapping[str, Any], right: Mapping[str, Any], error: TypicalError | None, num_digits: int
+) -> str:
     """Write which of two pictures scores higher, and whether that is more than the typical error of a checkpoint."""
     difference = abs(left["score"] - right["score"])
-    if f"{difference:.1f}" == "0.0":
+    if not round(difference, num_digits):
         return "Both score the same."
     higher, name = (left, "left") if left["score"] > right["score"] else (right, "right")
-    start = f"The {name} one, {higher['key']}, scores higher, by {difference:.1f} points."
+    start = f"The {name} one, {higher['key']}, scores higher, by {difference:.{num_digits}f} points."
     if error is None:
         return f"{start} The typical error of this checkpoint is not known, so take small differences for none."
     more = "more" if difference > error.points else "no more"
     return (
-        f"{start} That is {more} than the typical error of this checkpoint: {error.points:.1f} points, the root mean "
-        f"square error on the {error.num_pictures:,} pictures of its {error.split} split."
+        f"{start} That is {more} than the typical error of this checkpoint: {error.points:.{num_digits}f} points, the "
+        f"root mean square error on the {error.num_pictures:,} pictures of its {error.split} split."
     )
 
 
@@ -191,11 +197,13 @@ def draw_verdict(left: Mapping[str, Any], right: Mapping[str, Any], checkpoint: 
     errors = [row["error"] for row in (left, right) if row["error"] is not None]
     if errors:
         return "".join(map(draw_error, errors))
+    digits = checkpoint.num_digits
     cards = "".join(
-        f"<div><h3>{side}: {escape(row['key'])}</h3><p><strong class='mq-score'>{row['score']:.1f}</strong></p></div>"
+        f"<div><h3>{side}: {escape(row['key'])}</h3>"
+        f"<p><strong class='mq-score'>{row['score']:.{digits}f}</strong></p></div>"
         for side, row in (("Left", left), ("Right", right))
     )
-    sentence = escape(describe_difference(left, right, checkpoint.error))
+    sentence = escape(describe_difference(left, right, checkpoint.error, digits))
     return (
         f'<div class="mq-card" role="status"><div class="mq-pair">{cards}</div><p>{sentence}</p></div>'
         f"{draw_signature(checkpoint)}"
@@ -207,7 +215,7 @@ def draw_table(rows: Sequence[Mapping[str, Any]], num_pictures: int, checkpoint:
     has_places = checkpoint.scorers.terms.has_percentiles
     names = ["Picture", "Score", *(["Percentile"] if has_places else [])]
     heads = "".join(f'<th scope="col">{name}</th>' for name in names) + '<th scope="col" class="mq-size">Size</th>'
-    lines = "".join(_draw_line(row, has_places, len(names) + 1) for row in rows)
+    lines = "".join(_draw_line(row, checkpoint) for row in rows)
     num_errors = sum(row["error"] is not None for row in rows)
     told = f"{len(rows)} of {num_pictures} done" if len(rows) < num_pictures else f"{num_pictures} pictures"
     failed = f", {num_errors} with an error" if num_errors else ""
@@ -218,10 +226,12 @@ def draw_table(rows: Sequence[Mapping[str, Any]], num_pictures: int, checkpoint:
     )
 
 
-def _draw_line(row: Mapping[str, Any], has_places: bool, num_cells: int) -> str:
+def _draw_line(row: Mapping[str, Any], checkpoint: Checkpoint) -> str:
+    has_places = checkpoint.scorers.terms.has_percentiles
     name = f'<th scope="row">{escape(row["key"])}</th>'
     if row["error"] is not None:
-        return f'<tr>{name}<td colspan="{num_cells - 1}" class="mq-error">{escape(row["error"])}</td></tr>'
+        return f'<tr>{name}<td colspan="{2 + has_places}" class="mq-error">{escape(row["error"])}</td></tr>'
     places = f"<td>{row['percentile']:.0f}</td>" if has_places else ""
     size = f"{row['width']} × {row['height']}"
-    return f"<tr>{name}<td><strong>{row['score']:.1f}</strong></td>{places}<td class='mq-size'>{size}</td></tr>"
+    score = f"{row['score']:.{checkpoint.num_digits}f}"
+    return f"<tr>{name}<td><strong>{score}</strong></td>{places}<td class='mq-size'>{size}</td></tr>"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .settings import CLEANING_SECONDS, OLD_SECONDS
+from .settings import CLEANING_SECONDS, OLD_SECONDS, UPLOAD_SECONDS
 
 VARIABLE = "GRADIO_TEMP_DIR"  # variable that tells gradio where uploads lie
 
@@ -36,16 +36,17 @@ def _keep_clean(folder: str, has_ended: threading.Event) -> None:
 
 
 def delete_old(folder: str, seconds: float) -> None:
-    """Delete old files, such as those of uploads that broke off, and old empty folders.
+    """Delete uploads that broke off, and old files and empty folders.
 
     Args:
-        folder: Folder in which they are, at any depth; it stays itself.
+        folder: Folder in which they are, at any depth; it stays itself. Uploads that are under way lie directly in it.
         seconds: Age from which a file or folder is old, by its last change.
     """
-    limit = time.time() - seconds
+    now = time.time()
     for place, folders, files in os.walk(folder, topdown=False):
         for delete, names in ((os.remove, files), (os.rmdir, folders)):
+            age = UPLOAD_SECONDS if place == folder and names is files else seconds
             for path in (os.path.join(place, name) for name in names):
                 with suppress(OSError):  # it is gone, or not empty
-                    if os.lstat(path).st_mtime < limit:
+                    if now - os.lstat(path).st_mtime > age:
                         delete(path)

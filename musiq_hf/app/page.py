@@ -163,21 +163,22 @@ def _explain_regions(shared: _Shared, upload: Upload, name: str) -> str:
         image = shared.service.shrink(shared.open(upload))
     except ValueError:  # the card of the score says why
         return ""
+    checkpoint = shared.find(name)
     try:
-        found = shared.service.map_quality(image, shared.find(name))
+        found = shared.service.map_quality(image, checkpoint)
     except ValueError as error:
         return draw_hint(str(error))
-    return "" if found is None else draw_map(found, image)
+    return "" if found is None else draw_map(found, image, checkpoint.num_digits)
 
 
 def _explain_faults(shared: _Shared, upload: Upload, name: str) -> Iterator[str]:
     """Yield what faults would do to a picture, once more after each fault; nothing if it has no score."""
     try:
         image = shared.service.shrink(shared.open(upload))
-        done = []
-        for fault in shared.service.score_faults(image, shared.find(name)):
+        done, checkpoint = [], shared.find(name)
+        for fault in shared.service.score_faults(image, checkpoint):
             done.append(fault)
-            yield draw_faults(done, image.size)
+            yield draw_faults(done, image.size, checkpoint.num_digits)
     except ValueError:
         yield ""
 

@@ -4,6 +4,7 @@
 It knows nothing of HTTP. A picture comes as a `LazyPicture`, so that its pixels are those of `musiq score`.
 """
 
+import math
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -41,6 +42,7 @@ from ..scoring.tables import name_columns
 MAX_MEGAPIXELS_SHRUNK, MAX_MEGAPIXELS_WHOLE = 25.0, 12.5
 HELD_OUT = ("test", "validation")  # splits whose error is typical, the better one first
 EXPLAINED_SIDE = 768  # shorter side, in pixels, to which a picture is shrunk before its score is explained
+UNKNOWN_DIGITS = 2  # digits behind the point of a score whose range is not noted
 LONGEST_NAME = 120  # characters of the name of an upload that are kept
 JPEG_SCAN, MAX_SCANS = b"\xff\xda", 100  # start of a scan; a progressive file has about 10 of them
 
@@ -90,6 +92,14 @@ class Checkpoint:
         """Lowest and highest opinion score, in MOS points; None if they are not noted."""
         model, _ = self.scorers.loaded[0]
         return model.config.answer_range
+
+    @property
+    def num_digits(self) -> int:
+        """Digits of a score behind its point that are shown: 1 for a range of 100 points, and 3 for one of 1."""
+        if self.score_range is None:
+            return UNKNOWN_DIGITS
+        low, high = self.score_range
+        return max(1, 3 - math.ceil(math.log10(high - low)))
 
 
 def find_typical_error(checkpoint: str) -> TypicalError | None:

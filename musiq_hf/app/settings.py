@@ -15,7 +15,7 @@ MAX_FILES = 100  # files of one request
 FILES_OF_FULL_SIZE = 25  # a request may have as many bytes as so many of the largest files
 UPLOAD_SECONDS = 300  # in which the body of a request must have come
 
-CLEANING_SECONDS, OLD_SECONDS = 600, 3600  # files are deleted every 10 minutes, once they are an hour old
+CLEANING_SECONDS, OLD_SECONDS = 60, 3600  # files are deleted every minute, once they are an hour old
 
 
 @dataclass(frozen=True)

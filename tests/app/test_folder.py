@@ -11,7 +11,7 @@ from musiq_hf.app.folder import delete_old, open_folder
 
 def test_old_files_and_empty_folders_go(tmp_path):
     now = time.time()
-    for name, age in (("broken", 100), ("new", 10), ("a/old.jpg", 100), ("b/new.jpg", 10)):
+    for name, age in (("broken", 400), ("new", 200), ("a/old.jpg", 100), ("b/new.jpg", 10)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
         os.utime(tmp_path / name, (now - age, now - age))
@@ -25,7 +25,7 @@ def test_old_files_and_empty_folders_go(tmp_path):
 
 def test_the_folder_is_kept_clean_and_goes(monkeypatch, tmp_path):
     monkeypatch.setattr(folder, "CLEANING_SECONDS", 0.01)
-    monkeypatch.setattr(folder, "OLD_SECONDS", -1)
+    monkeypatch.setattr(folder, "UPLOAD_SECONDS", -1)
     monkeypatch.setenv("GRADIO_TEMP_DIR", "mine")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with open_folder() as place:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from musiq_hf.app.description import COLUMNS, describe_route, draw_documents
 from musiq_hf.app.service import (
     JPEG_SCAN,
     MAX_MEGAPIXELS_WHOLE,
+    Checkpoint,
     Service,
     TypicalError,
     find_typical_error,
@@ -153,9 +155,22 @@ def row(key, score, error=None):
 )
 def test_a_comparison_says_whether_the_difference_means_something(left, right, expected):
     rows = row("l.png", left), row("r.png", right)
-    assert drawing.describe_difference(*rows, TypicalError(9.0, 1000, "validation")).startswith(expected)
+    assert drawing.describe_difference(*rows, TypicalError(9.0, 1000, "validation"), 1).startswith(expected)
     if left != 50 or right == 58:
-        assert "is not known" in drawing.describe_difference(*rows, None)
+        assert "is not known" in drawing.describe_difference(*rows, None, 1)
+
+
+@pytest.mark.parametrize(("score_range", "expected"), [((0, 100), 1), ((1, 10), 2), ((1, 5), 2), ((0, 1), 3)])
+def test_small_scales_are_shown_with_more_digits(service, score_range, expected):
+    terms = SimpleNamespace(has_percentiles=False, signatures=["x"])
+    model = SimpleNamespace(config=SimpleNamespace(answer_range=score_range))
+    checkpoint = Checkpoint("x", SimpleNamespace(loaded=[(model, None)], terms=terms), None)
+    low, high = score_range
+    left, right = row("l.png", low + 0.6 * (high - low)), row("r.png", low + 0.62 * (high - low))
+    assert checkpoint.num_digits == expected
+    for drawn in (drawing.draw_score(left, checkpoint), drawing.draw_table([left], 1, checkpoint)):
+        assert f">{left['score']:.{expected}f}</strong>" in drawn
+    assert "The right one, r.png, scores higher" in drawing.draw_verdict(left, right, checkpoint)
 
 
 def test_names_are_never_markup(service):
@@ -184,13 +199,13 @@ def test_explanations_can_be_read_without_seeing_them(service):
     picture = service.make_picture("rocket", lambda: str(ROOT / "examples" / "pictures" / "rocket_sharp.jpg"))
     image = picture.open().resize((160, 107))
     found = service.map_quality(image, service.find())
-    text = drawing.draw_map(found, image)
+    text = drawing.draw_map(found, image, 1)
     row, col = np.unravel_index(found.deltas.argmax(), found.deltas.shape)
     assert f"highest without row {row + 1}, column {col + 1}: {found.deltas.max():+.1f} points" in text
     faults = list(service.score_faults(image, service.find()))
     assert len(faults) == 3 and all(len(scores) == 1 + len(fault.levels) for fault, scores in faults)
     assert len({scores[0] for _, scores in faults}) == 1
-    drawn = drawing.draw_faults(faults, image.size)
+    drawn = drawing.draw_faults(faults, image.size, 1)
     assert f"as is: {faults[0][1][0]:.1f}, 0.7: {faults[0][1][1]:.1f}," in drawn and drawn.count("<figure>") == 3
 
 

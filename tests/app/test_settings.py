@@ -2,6 +2,7 @@
 """Settings of a server, its address, and the access control in front of it: nothing here needs gradio."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -260,3 +261,12 @@ def test_a_name_of_its_own_is_known_on_this_machine(tmp_path):
 def test_addresses_of_this_machine_alone_are_known(host, expected):
     assert is_loopback(host) is expected
     assert ServeSettings(host=host).host_in_address == (f"[{host}]" if ":" in host else host)
+
+
+def test_a_full_disk_is_one_sentence(client):
+    async def fail(scope, receive, send):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    client.access.app = fail
+    status, answer = client.request("POST", "/v1/score")
+    assert status == 507 and answer["error"].startswith("The disk of the server is full.")
