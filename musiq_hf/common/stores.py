@@ -39,6 +39,7 @@ NO_CREDENTIALS = (
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 )
+BAD_ENDPOINT = "Invalid endpoint"  # begins the ValueError of botocore about the settings, other ones are about a name
 TOO_SHORT = ("InvalidRange", "416")  # answers of S3 to who asks for bytes after the last one
 
 
@@ -171,7 +172,8 @@ def is_of_one_object(error: Exception) -> bool:
         return code not in NO_CREDENTIALS
     if isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError):
         return True
-    has_odd_name = type(error) is ValueError or type(error).__name__ == "ParamValidationError"
+    is_of_name = type(error) is ValueError and not str(error).startswith(BAD_ENDPOINT)
+    has_odd_name = is_of_name or type(error).__name__ == "ParamValidationError"
     return has_odd_name or code in TOO_SHORT or getattr(error, "errno", None) == errno.ENAMETOOLONG
 
 
