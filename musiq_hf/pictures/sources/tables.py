@@ -254,6 +254,8 @@ def count_group_rows(path: str, columns: Columns) -> list[int] | None:
             if holds_text(file.schema_arrow.field(name).type):
                 return None
             return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    except StoreError:
+        raise
     except Exception:  # not a parquet file, or a damaged one
         return None
 
