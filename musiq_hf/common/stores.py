@@ -96,6 +96,13 @@ def _find_store(url: str) -> Any:
         raise ValueError(f"{url}: fsspec knows no {protocol}://. Check how the address begins.") from error
 
 
+def is_in_store(url: str, other: str) -> bool:
+    """Return whether a URL leads to the same host or account as another one of its protocol, if they name any."""
+    find_options = _find_store(other)._get_kwargs_from_urls
+    here, there = find_options(url), find_options(other)
+    return all(here[name] == there[name] for name in here.keys() & there.keys())
+
+
 def has_search(url: str) -> bool:
     """Return whether the store of a URL lists all files below a folder by a search of its own.
 

@@ -9,7 +9,7 @@ from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from ...common.stores import StoreError, hide_password, is_remote, open_binary
+from ...common.stores import StoreError, hide_password, is_in_store, is_remote, open_binary
 from ..csv_rows import CsvRow, open_csv
 from ..lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable, name_file, read_url
 from ..opening import resolve_cell
@@ -174,16 +174,14 @@ def _join_url(folder: str, path: str, name: str) -> str:
         ValueError: If it names a file outside of its store.
     """
     protocol = folder.partition("://")[0] + "://"
-    if is_remote(path) and path.startswith(protocol):
-        return path
-    if is_remote(path) or path.startswith("/"):
+    url = path if is_remote(path) else folder + path
+    if not is_remote(path) and {".", ".."} & set(path.split("/")):  # names in a store are not resolved
+        url = protocol + posixpath.normpath(url.removeprefix(protocol))
+    if path.startswith("/") or not url.startswith(protocol) or not is_in_store(url, folder):
         raise ValueError(
             f"{name}: a table of {protocol} names files of its own store alone, got {hide_password(path)}. Write "
             "paths that start from its folder."
         )
-    url = folder + path
-    if {".", ".."} & set(path.split("/")):  # names in a store are not resolved
-        url = protocol + posixpath.normpath(url.removeprefix(protocol))
     return url
 
 
