@@ -163,7 +163,7 @@ def open_cell(cell: Any, name: str, folder: str) -> str | BytesIO:
 
 
 def find_folder(path: str) -> str:
-    """Return the folder that paths of a table start from; that of a remote table ends in a slash."""
+    """Return the folder that paths of a table start from."""
     return path[: path.rindex("/") + 1] if is_remote(path) else os.path.dirname(path)
 
 
@@ -174,7 +174,7 @@ def _join_url(folder: str, path: str, name: str) -> str:
         ValueError: If it names a file outside of its store.
     """
     protocol = folder.partition("://")[0] + "://"
-    url = path if is_remote(path) else folder + path
+    url = path if is_remote(path) else posixpath.join(folder, path)
     if not is_remote(path) and {".", ".."} & set(path.split("/")):  # names in a store are not resolved
         url = protocol + posixpath.normpath(url.removeprefix(protocol))
     if path.startswith("/") or not url.startswith(protocol) or not is_in_store(url, folder):
