@@ -39,6 +39,7 @@ NO_CREDENTIALS = (
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 )
+BAD_ENDPOINT = "Invalid endpoint"  # begins the ValueError of botocore about the settings, other ones are about a name
 TOO_SHORT = ("InvalidRange", "416")  # answers of S3 to who asks for bytes after the last one
 
 
@@ -93,6 +94,13 @@ def _find_store(url: str) -> Any:
         ) from error
     except ValueError as error:
         raise ValueError(f"{url}: fsspec knows no {protocol}://. Check how the address begins.") from error
+
+
+def is_in_store(url: str, other: str) -> bool:
+    """Return whether a URL leads to the same host or account as another one of its protocol, if they name any."""
+    find_options = _find_store(other)._get_kwargs_from_urls
+    here, there = find_options(url), find_options(other)
+    return all(here[name] == there[name] for name in here.keys() & there.keys())
 
 
 def has_search(url: str) -> bool:
@@ -171,7 +179,8 @@ def is_of_one_object(error: Exception) -> bool:
         return code not in NO_CREDENTIALS
     if isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError):
         return True
-    has_odd_name = type(error) is ValueError or type(error).__name__ == "ParamValidationError"
+    is_of_name = type(error) is ValueError and not str(error).startswith(BAD_ENDPOINT)
+    has_odd_name = is_of_name or type(error).__name__ == "ParamValidationError"
     return has_odd_name or code in TOO_SHORT or getattr(error, "errno", None) == errno.ENAMETOOLONG
 
 

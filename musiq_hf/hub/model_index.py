@@ -3,8 +3,9 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import yaml_dump
@@ -69,10 +70,22 @@ def renew_head(card: str, name: str, reports: Mapping[str, Report]) -> str:
         data = ModelCard(card, ignore_metadata_errors=False).data
     except Exception:  # whatever the parser makes of damage
         return card
+    head = _leave_out(head, ("metrics", "model-index"))
     kept = [result for result in data.eval_results or [] if result.dataset_name not in reports]
     kinds = dict.fromkeys([*(data.metrics or []), *(result.metric_type for result in results)])
-    for key in ("metrics", "model-index"):
-        head = re.sub(rf"^{key}:.*(?:\n[ -].*)*\n?", "", f"{head}\n", flags=re.MULTILINE).rstrip("\n")
     index = eval_results_to_model_index(data.model_name or name, [*kept, *results])
     block = yaml_dump({"metrics": list(kinds), "model-index": index}, sort_keys=False)
     return f"{head}\n{block.rstrip()}{mark}{text}"
+
+
+def _leave_out(head: str, names: Collection[str]) -> str:
+    """Return the head of a card without some keys and their values; all other lines stay."""
+    lines = head.split("\n")
+    tree = yaml.compose(head)
+    for key, value in reversed(tree.value if isinstance(tree, yaml.MappingNode) else []):
+        if key.value in names:
+            first, end = key.start_mark.line, value.end_mark.line + (value.end_mark.column > 0)
+            while end > first + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
+                end -= 1  # what stands between a list and the next key
+            del lines[first:end]
+    return "\n".join(lines)

@@ -17,7 +17,7 @@ from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
 from ..common.checks import check_choice, check_counts
 from ..common.devices import find_device
-from ..common.stores import is_remote
+from ..common.stores import check_url, is_remote
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures.lazy import LazyPicture, make_unreadable, name_file, read_url
 from ..pictures.opening import URL_PREFIXES, Preset, check_limit, check_preset, describe_decoder, download
@@ -111,6 +111,7 @@ class BatchScorer:
 
     Raises:
         ValueError: If a setting is out of range, or there is no such checkpoint.
+        ImportError: If the folder needs a package that is missing.
     """
 
     checkpoint: str = str(DEFAULT_CHECKPOINT)
@@ -140,7 +141,9 @@ class BatchScorer:
                 f"`key` names {self.key!r}, which is one of the new columns. Give these another name by `prefix`."
             )
         object.__setattr__(self, "checkpoint", _name_everywhere(self.checkpoint))
-        if self.folder is not None and not is_remote(self.folder):
+        if self.folder is not None and is_remote(self.folder):
+            check_url(self.folder)
+        elif self.folder is not None:
             object.__setattr__(self, "folder", os.path.abspath(self.folder))
         object.__setattr__(self, "identity", self._identify())
 
@@ -256,6 +259,8 @@ class BatchScorer:
                 )
         cells = _list_cells(take(self.picture), self.picture)
         keys = [None] * len(cells) if self.key is None else _list_cells(take(self.key), self.key)
+        if len(keys) != len(cells):
+            raise ValueError(f"{len(cells)} pictures and {len(keys)} keys were given. A row has one of each.")
         rows, signature = [], None
         if cells:
             sources = [
@@ -382,7 +387,7 @@ def _open_batch(batch: Any) -> tuple[list[str], Callable[[str], Any]]:
         return list(batch), batch.__getitem__ if table is None else table.column
     if hasattr(batch, "append_column"):
         return batch.schema.names, batch.column
-    if hasattr(batch, "iloc"):
+    if hasattr(batch, "iloc") and hasattr(batch, "columns"):
         return list(batch.columns), batch.__getitem__
     raise ValueError(
         "Columns by name, an Arrow table or a pandas frame is expected, got "

@@ -138,6 +138,7 @@ def test_a_refusal_without_a_reason_is_asked_for_it(store):
         ConnectionError("x"),
         caused_by(PermissionError("x"), "ExpiredToken"),
         ClientError("SlowDown"),
+        ValueError("Invalid endpoint: host"),
         UnicodeDecodeError("utf-8", b"", 0, 1, "x"),
         KeyError("x"),
     ],

@@ -56,6 +56,23 @@ def test_the_head_holds_the_results_that_are_stored(tiny_config, tmp_path):
     assert "# a remark" in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        "metrics:\n# of theirs\n- a\n\n- b\n\n# a remark\nlicense: mit",
+        "metrics: [a,\nb]\n# a remark\nlicense: mit",
+        '# a remark\nlicense: mit\n"metrics":\n  - a\n\n  - b',
+    ],
+)
+def test_the_head_stays_whole_however_its_lists_are_written(tiny_config, tmp_path, values):
+    tiny_config().save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text(f"---\n{values}\n---\n")
+    update_card(tmp_path, report_of(0.75))
+    data, text = ModelCard.load(tmp_path / "README.md").data, (tmp_path / "README.md").read_text()
+    assert data.metrics[:3] == ["a", "b", "spearmanr"] and data.license == "mit" and data.eval_results
+    assert '"metrics"' not in text and "# a remark\nlicense" in text
+
+
 @pytest.mark.parametrize("head", ["", "---\nlicense: [\n---\n\n"])
 def test_a_head_that_cannot_be_read_stays(tiny_config, tmp_path, head):
     tiny_config().save_pretrained(tmp_path)

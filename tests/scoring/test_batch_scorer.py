@@ -204,8 +204,9 @@ def test_files_of_other_file_systems_are_read(expected):
 def test_a_store_that_gives_no_answer_ends_the_batch(store, expected):
     good = read("a.png")
     store.pipe_file("/photos/a.png", good)
-    found = make_scorer(folder="flaky://photos/")({"image": ["a.png", "absent.png"]})
-    assert found["score"][0] == expected["score"][0] and "no such file" in found["error"][1]
+    for place in ("flaky://photos", "flaky://photos/"):
+        found = make_scorer(folder=place)({"image": ["a.png", "absent.png"]})
+        assert found["score"][0] == expected["score"][0] and "no such file" in found["error"][1]
     store.of_paths["*"] = TimeoutError("no answer")
     with pytest.raises(StoreError, match="the store gives no answer"):
         make_scorer(folder="flaky://photos/")({"image": ["a.png"]})
@@ -300,6 +301,9 @@ MISTAKES = {
     "list of cells, got str": lambda: make_scorer()({"image": "a.png"}),
     "list of cells, got ndarray": lambda: make_scorer()({"image": np.zeros((9, 9, 3))}),
     "got list.*leave out `input_columns`": lambda: map_rows(batched=True, input_columns=["image"]),
+    "got Series": lambda: make_scorer()(pandas.Series(NAMES)),
+    "2 pictures and 1 keys": lambda: make_scorer(key="id")({"image": NAMES[:2], "id": [1]}),
+    "fsspec knows no nowhere://": lambda: make_scorer(folder="nowhere://photos"),
     "`rank` must be a number, got list": lambda: map_rows(batched=True, with_indices=True),
     "`key` names 'score'": lambda: make_scorer(key="score"),
     "`picture` must be a text, got 3": lambda: make_scorer(3),

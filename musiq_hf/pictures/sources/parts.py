@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ...common.stores import is_remote
 from ..finding import LeftOutFiles
 from ..lazy import LeftOutFile, Source
 from .data_sets import HUB, SAVED, count_saved_rows, read_saved
@@ -16,6 +17,8 @@ from .paths import DEFAULT_COLUMNS, READERS, check_found, find_files
 from .tables import ROWS_AT_ONCE, Columns, count_group_rows, read_row_group
 
 PARTS_OF_GROUP = 16  # parts of a large row group, each of which is read past the rows before it
+# Past rows of a remote file means that they are fetched: with four parts 2.5 times the file, of few rows only once.
+STORED_PARTS_OF_GROUP, ROWS_OF_STORED_PART = 4, 128
 
 
 @dataclass(frozen=True)
@@ -47,23 +50,25 @@ def find_parts(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, size
         paths: Paths, as `find_sources` takes them. Those that are relative start from the working directory of the
             process that reads.
         columns: Columns of tables and data sets that are read.
-        size: Pictures of a part, at least 1. A row group of a parquet file has 16 parts at most, which may be larger.
+        size: Pictures of a part, at least 1. A row group of a parquet file has 16 parts at most, which may be larger;
+            one of a remote file has 4 at most, of at least 128 pictures.
 
     Raises:
         ValueError: If there is no picture at all.
+        StoreError: If a remote store gives no answer. It is an OSError.
     """
     found, left_out = False, LeftOutFiles()
     run: list[Source] = []
-    for path, kind in find_files(paths):
-        ranges = RANGES.get(kind, _find_no_ranges)(path, columns, size)
-        if ranges is not None:
-            yield from _end_run(run)
-            for part in ranges:
-                found = True
-                yield part
-            continue
-        longest = min(size, ROWS_AT_ONCE) if kind == HUB else size
-        try:
+    try:
+        for path, kind in find_files(paths):
+            ranges = RANGES.get(kind, _find_no_ranges)(path, columns, size)
+            if ranges is not None:
+                yield from _end_run(run)
+                for part in ranges:
+                    found = True
+                    yield part
+                continue
+            longest = min(size, ROWS_AT_ONCE) if kind == HUB else size
             for source in READERS[kind](path, columns):
                 if isinstance(source, LeftOutFile):
                     left_out.add(source.name)
@@ -72,9 +77,9 @@ def find_parts(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, size
                 run.append(source)
                 if len(run) >= longest:
                     yield from _end_run(run)
-        except Exception:
-            yield from _end_run(run)  # what was found before the error comes before it
-            raise
+    except Exception:
+        yield from _end_run(run)  # what was found before the error comes before it
+        raise
     yield from _end_run(run)
     check_found(paths, found, left_out)
 
@@ -124,9 +129,10 @@ def _find_group_ranges(path: str, columns: Columns, size: int) -> Iterator[Part]
 
 
 def _part_groups(path: str, columns: Columns, size: int, groups: Sequence[int]) -> Iterator[Part]:
+    least, most = (ROWS_OF_STORED_PART, STORED_PARTS_OF_GROUP) if is_remote(path) else (1, PARTS_OF_GROUP)
     for group, num_rows in enumerate(groups):
         read = partial(read_row_group, path, columns, group)
-        yield from _cut_rows(Part(path, read, range(num_rows)), max(size, -(-num_rows // PARTS_OF_GROUP)))
+        yield from _cut_rows(Part(path, read, range(num_rows)), max(size, least, -(-num_rows // most)))
 
 
 def _find_saved_ranges(folder: str, columns: Columns, size: int) -> Iterator[Part] | None:

@@ -9,7 +9,7 @@ from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from ...common.stores import StoreError, hide_password, is_remote, open_binary
+from ...common.stores import StoreError, hide_password, is_in_store, is_remote, open_binary
 from ..csv_rows import CsvRow, open_csv
 from ..lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable, name_file, read_url
 from ..opening import resolve_cell
@@ -163,7 +163,7 @@ def open_cell(cell: Any, name: str, folder: str) -> str | BytesIO:
 
 
 def find_folder(path: str) -> str:
-    """Return the folder that paths of a table start from; that of a remote table ends in a slash."""
+    """Return the folder that paths of a table start from."""
     return path[: path.rindex("/") + 1] if is_remote(path) else os.path.dirname(path)
 
 
@@ -174,16 +174,14 @@ def _join_url(folder: str, path: str, name: str) -> str:
         ValueError: If it names a file outside of its store.
     """
     protocol = folder.partition("://")[0] + "://"
-    if is_remote(path) and path.startswith(protocol):
-        return path
-    if is_remote(path) or path.startswith("/"):
+    url = path if is_remote(path) else posixpath.join(folder, path)
+    if not is_remote(path) and {".", ".."} & set(path.split("/")):  # names in a store are not resolved
+        url = protocol + posixpath.normpath(url.removeprefix(protocol))
+    if path.startswith("/") or not url.startswith(protocol) or not is_in_store(url, folder):
         raise ValueError(
             f"{name}: a table of {protocol} names files of its own store alone, got {hide_password(path)}. Write "
             "paths that start from its folder."
         )
-    url = folder + path
-    if {".", ".."} & set(path.split("/")):  # names in a store are not resolved
-        url = protocol + posixpath.normpath(url.removeprefix(protocol))
     return url
 
 
@@ -254,6 +252,8 @@ def count_group_rows(path: str, columns: Columns) -> list[int] | None:
             if holds_text(file.schema_arrow.field(name).type):
                 return None
             return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    except StoreError:
+        raise
     except Exception:  # not a parquet file, or a damaged one
         return None
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of pictures: read in any process and in their order, they are what `find_sources` finds."""
 
+import io
 import itertools
 import pickle
 import tarfile
@@ -11,10 +12,12 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from flaky_store import make_store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from picture_files import damage, pixels, png, write
 
+from musiq_hf.common.stores import StoreError
 from musiq_hf.pictures.sources import data_sets
 from musiq_hf.pictures.sources.parts import find_parts, read_part, take_every
 from musiq_hf.pictures.sources.paths import find_sources
@@ -146,6 +149,29 @@ def test_parts_hold_no_bytes_of_files_and_few_pictures(streamed):
 def test_a_large_row_group_has_sixteen_parts(place):
     pyarrow.parquet.write_table(pyarrow.table({"image": [b"x"] * 3200}), "t.parquet", row_group_size=1600)
     assert [len(part) for part in find_parts(["t.parquet"], size=64)] == [100] * 32
+
+
+def test_row_groups_of_a_remote_file_have_few_parts(place, monkeypatch):
+    """Each of them fetches the rows before it anew."""
+    store, content = make_store(monkeypatch), io.BytesIO()
+    for rows, lengths in ((100, [100]), (200, [128, 72]), (1600, [400] * 4)):
+        content.seek(0)
+        pyarrow.parquet.write_table(pyarrow.table({"image": [b"x"] * rows}), content)
+        store.pipe_file("/t.parquet", content.getvalue())
+        assert [len(part) for part in find_parts(["flaky://t.parquet"], size=16)] == lengths
+
+
+@pytest.mark.parametrize("failures", [[OSError("broken")] * 3, [None, *[OSError("broken")] * 3]])
+def test_a_silent_store_ends_the_parts_after_what_was_found(place, monkeypatch, failures):
+    """It is silent when the file is looked for, or when it is opened."""
+    Path("paths.csv").write_text("image\n1.png\n2.png\n")
+    store = make_store(monkeypatch)
+    store.pipe_file("/t.parquet", b"")
+    store.failures += failures
+    parts = find_parts(["paths.csv", "flaky://t.parquet"], size=16)
+    assert len(next(parts)) == 2
+    with pytest.raises(StoreError, match="tried 3 times"):
+        next(parts)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -18,6 +18,7 @@ from musiq_hf.common.stores import StoreError
 from musiq_hf.pictures import Columns
 from musiq_hf.pictures.lazy import LazyPicture
 from musiq_hf.pictures.sources.paths import check_sources, count_sources, find_sources
+from musiq_hf.pictures.sources.tables import open_cell
 from musiq_hf.scoring.engine import score_with_several
 
 NAMES = ("b.JPG", "a/z.png", "a/c/1.tiff", "a/c.gif", "a-b/2.png", "a.webp", "a b?#%/[1].png")
@@ -145,6 +146,12 @@ def test_a_table_names_files_of_its_store(store, place):
     assert np.array_equal(found["flaky://in/1.png"], pixels(1)) and "secret" not in str(found)
     assert "the address holds a user name and a password" in found["flaky://in/2.png"]
     assert "fsspec knows no s4://" in found["s4://in/1.png"]
+
+
+@pytest.mark.parametrize("cell", ["ftp://other/x.png", "../../other/x.png", "/x.png", "../../../x.png"])
+def test_a_table_of_one_host_names_no_files_of_others(cell):
+    with pytest.raises(ValueError, match=r"k: a table of ftp:// names files of its own store alone, got .*x.png\."):
+        open_cell(cell, "k", "ftp://127.0.0.1:1/in/")
 
 
 def test_a_store_that_fails_is_no_error_of_a_picture(store):
