@@ -19,6 +19,9 @@ from .words import (
     check_explain,
     check_export,
     check_finetune,
+    check_mos,
+    check_pairs,
+    check_plan_session,
     check_score,
     check_verify,
     read_words,
@@ -81,6 +84,24 @@ def _load_finetune() -> ModuleType:
     return finetune
 
 
+def _load_plan_session() -> ModuleType:
+    from . import plan_session
+
+    return plan_session
+
+
+def _load_mos() -> ModuleType:
+    from . import mos
+
+    return mos
+
+
+def _load_pairs() -> ModuleType:
+    from . import pairs
+
+    return pairs
+
+
 @dataclass(frozen=True)
 class Command:
     """Subcommand, with what is known of it before its module is imported.
@@ -126,6 +147,16 @@ COMMANDS = {
         _load_finetune,
         "musiq finetune --data scores.csv --image_root photos --output_dir runs/new",
         check_finetune,
+    ),
+    "plan-session": Command(
+        "plan the sessions of a viewing test",
+        _load_plan_session,
+        "musiq plan-session cells.csv -o plan",
+        check_plan_session,
+    ),
+    "mos": Command("opinion scores from the votes of viewers", _load_mos, "musiq mos votes.csv -o mos.csv", check_mos),
+    "pairs": Command(
+        "a scale from paired comparisons", _load_pairs, "musiq pairs comparisons.csv -o scale.csv", check_pairs
     ),
 }
 

@@ -40,3 +40,23 @@ def check_report_path(path: str | os.PathLike[str]) -> Path:
     for output in (Path(path), Path(path).with_suffix(".md")):
         check_output_file(output)
     return Path(path)
+
+
+def check_new_file(path: str | os.PathLike[str], suffix: str, *, overwrite: bool) -> Path:
+    """Return the path of a file to write.
+
+    Args:
+        path: Path that was asked for.
+        suffix: End that the name must have.
+        overwrite: Whether a file that is there is replaced.
+
+    Raises:
+        ValueError: If the name ends otherwise, the file cannot be written, or it is there and must stay.
+    """
+    checked = Path(path)
+    if checked.suffix.lower() != suffix:
+        raise ValueError(f"{checked}: a {suffix} file is written. Change the end of the name.")
+    check_output_file(checked)
+    if checked.exists() and not overwrite:
+        raise ValueError(f"{checked} exists already. Add --overwrite to replace it, or choose another name.")
+    return checked

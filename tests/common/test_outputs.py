@@ -3,7 +3,7 @@
 
 import pytest
 
-from musiq_hf.common.outputs import TABLES, check_page_path, check_report_path, check_table_path
+from musiq_hf.common.outputs import TABLES, check_new_file, check_page_path, check_report_path, check_table_path
 from musiq_hf.scoring.journal import WRITERS
 
 
@@ -31,3 +31,16 @@ def test_paths_of_reports(tmp_path):
         (tmp_path / name).mkdir()
         with pytest.raises(ValueError, match=f"{name} is a folder. Give the file another name"):
             check_report_path((tmp_path / name).with_suffix(".json"))
+
+
+def test_paths_of_new_files(tmp_path):
+    path = tmp_path / "mos.csv"
+    assert check_new_file(path, ".csv", overwrite=False) == path
+    path.write_text("kept")
+    assert check_new_file(path, ".csv", overwrite=True) == path
+    with pytest.raises(ValueError, match="mos.csv exists already. Add --overwrite to replace it"):
+        check_new_file(path, ".csv", overwrite=False)
+    with pytest.raises(ValueError, match="mos.csv: a .png file is written. Change the end of the name"):
+        check_new_file(path, ".png", overwrite=True)
+    with pytest.raises(ValueError, match="is no folder, so no file can be written in it"):
+        check_new_file(path / "mos.csv", ".csv", overwrite=True)
