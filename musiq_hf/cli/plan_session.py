@@ -34,7 +34,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--display", type=read_size, default=(1920, 1080), metavar="WxH", help="pixels of the display (1920x1080)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the plan and the sheets in FOLDER")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the plan in FOLDER, and its sheets with their votes"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,12 +14,11 @@ from typing import Any
 from ..common.arguments import positive, read_flag
 from ..common.checks import are_weights, check_ensemble
 from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
-from ..common.outputs import check_new_file, check_page_path, check_report_path, check_table_path
+from ..common.outputs import check_new_file, check_page_path, check_plan_folder, check_report_path, check_table_path
 
 FILE = Path(__file__).with_name("words.json")
 SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 STDIN = "-"  # path that stands for the names on standard input
-PLAN = "plan.csv"  # file in the folder of `musiq plan-session`
 EXPORTED = (".onnx", ".pt2")
 # Arguments of `musiq evaluate`: of measuring alone, and of repeated training alone. None marks those not given.
 MEASURING = ("preset", "split", "split_seed", "batch_size", "ensemble", "write_calibration")
@@ -150,7 +149,7 @@ def check_verify(arguments: argparse.Namespace) -> None:
 
 def check_plan_session(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if `musiq plan-session` would replace another plan, or cannot write there."""
-    check_new_file(Path(arguments.output) / PLAN, ".csv", overwrite=arguments.overwrite)
+    check_plan_folder(arguments.output, overwrite=arguments.overwrite)
 
 
 def check_mos(arguments: argparse.Namespace) -> None:

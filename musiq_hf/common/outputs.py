@@ -8,6 +8,7 @@ from .files import check_output_file
 
 TABLES = (".csv", ".jsonl", ".parquet")
 PAGES = (".html", ".htm")
+PLAN, SHEETS = "plan.csv", "sheets"  # file and folder of a plan of viewing sessions
 
 
 def check_table_path(path: str | os.PathLike[str]) -> Path:
@@ -60,3 +61,14 @@ def check_new_file(path: str | os.PathLike[str], suffix: str, *, overwrite: bool
     if checked.exists() and not overwrite:
         raise ValueError(f"{checked} exists already. Add --overwrite to replace it, or choose another name.")
     return checked
+
+
+def check_plan_folder(folder: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raise a ValueError if no plan can be written in a folder, or one is there, or sheets, that must stay."""
+    check_new_file(Path(folder) / PLAN, ".csv", overwrite=overwrite)
+    sheets = Path(folder) / SHEETS
+    check_output_file(sheets / PLAN)
+    if sheets.is_dir() and any(sheets.iterdir()) and not overwrite:
+        raise ValueError(
+            f"{sheets} holds sheets, perhaps with votes. Choose another folder, or add --overwrite to replace them."
+        )

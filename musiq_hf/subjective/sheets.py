@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..common.files import write_text
+from ..common.outputs import PLAN, SHEETS
 from ..pictures.csv_rows import check_number
 from .planner import Cell, Phase, Presentation, viewing_distance
 from .tables import Numbers, read_columns, write_rows
 from .votes import Votes, gather_votes
 
-PLAN, SHEETS = "plan.csv", "sheets"
 SHEET_NAMES = "panel*_session*"
 SHEET_COLUMNS = ("subject", "panel", "session", "vote", "A", "B")
 DEGREES = ("severely annoying", "annoying", "clearly perceptible", "perceptible", "slightly perceptible")

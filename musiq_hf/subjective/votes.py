@@ -141,6 +141,8 @@ def read_votes(path: str | os.PathLike[str]) -> Votes:
         for name in ("subject", "item") if is_long else ("item",):
             if not cells[name].strip():
                 raise ValueError(f"{where}: `{name}` must be a name, got nothing.")
+    if not is_long and not all(name.strip() for name in names):
+        raise ValueError(f"{path}: a column has no name, so it is no viewer. Name it, or drop it if it is an index.")
     if not is_long:
         return gather_votes(_read_wide(rows, names, numbers), source=str(path), keep_order=True)
     votes = [

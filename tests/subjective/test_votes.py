@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import sys
+
 import numpy as np
 import pytest
 from golden_subjective import PANELS, make_votes, reference, votes_file
@@ -100,12 +102,19 @@ def test_long_and_wide_tables_say_the_same(table):
         ("item,v1,v2\n", "votes of at least 2 viewers are needed, got those of 0"),
         ("item,v1,v2\na,4,\n", "the viewer 'v2' has no vote"),
         ("item,v1,v2\na,4,5\nb,,\n", "the item 'b' has no vote"),
+        (",item,v1,v2\n0,a,4,5\n", "a column has no name, so it is no viewer"),
         ("subject,item,vote\n,a,4\n", "line 2: `subject` must be a name, got nothing"),
     ],
 )
 def test_wrong_tables_are_one_sentence_with_file_and_line(table, text, message):
     with pytest.raises(ValueError, match=message):
         read_votes(table(text))
+
+
+def test_a_missing_scipy_is_answered_with_its_pip_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    with pytest.raises(ImportError, match=r'Install it with: pip install "musiq_hf\[subjective\]"'):
+        mean_opinion_scores(make_votes([[1, 2]]))
 
 
 def test_viewers_are_kept_by_answers_for_each():
