@@ -9,7 +9,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 MANIFEST := pyproject.toml $(CONSTRAINTS)
 
-.PHONY: demo test test-slow test-oldest test-hf bench bench-check quality style clean release default default-numbers \
+.PHONY: demo test test-slow test-oldest test-ray test-web test-hf space figure-serve bench bench-check quality style clean \
+	release default default-numbers \
 	numbers-validation numbers-second numbers-robustness numbers-speed numbers-documents
 .DELETE_ON_ERROR:
 
@@ -43,8 +44,40 @@ test-slow: $(VENV)/.test
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
+$(VENV)/.ray: $(VENV)/.test
+	$(PIP_INSTALL) -e '.[ray]' 'ray[data]' pyspark s3fs 'moto[server]' boto3
+	@touch $@
+
+# The tests on a Ray cluster, in Spark and against an S3 server, all on this machine; without Java that of Spark is skipped.
+test-ray: $(VENV)/.ray
+	$(BIN)/python -m pytest -q -m "not hub" tests/scoring/clusters tests/pictures/sources/test_s3.py
+
 test-hf: $(VENV)/.test
 	$(BIN)/python tests/hf_acceptance/run.py
+
+# gradio does not go with the Pillow of constraints.txt, so the page has an environment and constraints of its own.
+SERVE := .venv-serve
+SERVE_INSTALL = $(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-serve.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+$(SERVE)/.created: pyproject.toml constraints-serve.txt
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE_INSTALL) -e '.[web]'
+	@touch $@
+
+# The page in Chromium, its route, its tool and its limits; screenshots go to runs/screenshots.
+test-web: $(SERVE)/.created
+	@test -x /usr/bin/chromium -a -x /usr/bin/chromedriver || \
+		{ echo "make test-web needs Chromium and its driver: apt-get install chromium chromium-driver"; exit 2; }
+	$(SERVE)/bin/python -m pytest -q tests/app tests/cli/test_serve.py
+
+# The folder of a Space of the Hub, in runs/space.
+space: $(VENV)/.core
+	$(BIN)/python examples/page/make_space.py --output runs/space
+
+# The picture of the page in the documents.
+figure-serve: $(SERVE)/.created
+	$(SERVE)/bin/python examples/page/draw_page.py --output docs/figures/serve.png
 
 # pyiqa is what we compare with: installed without its many dependencies, of which its MUSIQ needs none.
 $(VENV)/.bench: $(VENV)/.core
@@ -134,4 +167,4 @@ release: $(VENV)/.release
 	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL="$(TORCH_INDEX)") $(BIN)/python tests/release/run.py dist
 
 clean:
-	rm -rf $(VENV) .venv-oldest build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest $(SERVE) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

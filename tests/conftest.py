@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests share: deterministic properties, models that are built once, small models and pictures."""
 
+import gc
 import json
 import multiprocessing
 import sys
@@ -81,3 +82,17 @@ def alone(monkeypatch):
     """Whatever starts the tests, the command is not one of several processes."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+
+
+def pytest_collection_finish(session):
+    """Leave what the libraries hold out of the search for garbage, which costs .3 s a time with all of them loaded."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Make an empty store in memory, reached as flaky://, that fails on demand."""
+    from flaky_store import make_store  # fsspec takes a while to import
+
+    return make_store(monkeypatch)

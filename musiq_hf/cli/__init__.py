@@ -85,21 +85,27 @@ def _load_finetune() -> ModuleType:
 
 
 def _load_plan_session() -> ModuleType:
-    from . import plan_session
+    from .subjective import plan_session
 
     return plan_session
 
 
 def _load_mos() -> ModuleType:
-    from . import mos
+    from .subjective import mos
 
     return mos
 
 
 def _load_pairs() -> ModuleType:
-    from . import pairs
+    from .subjective import pairs
 
     return pairs
+
+
+def _load_serve() -> ModuleType:
+    from . import serve
+
+    return serve
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,7 @@ COMMANDS = {
     "explain": Command(
         "why a picture has its score: one page of HTML with figures", _load_explain, check=check_explain
     ),
+    "serve": Command("score in a browser, and by HTTP", _load_serve, "musiq serve --port 8000"),
     "info": Command("what a checkpoint is, and its signature", _load_info),
     "verify": Command("whether a checkpoint gives the numbers that it should", _load_verify, check=check_verify),
     "convert": Command(

@@ -15,8 +15,8 @@ from ..pictures import decoding
 from ..pictures.opening import MAX_MEGAPIXELS, MAX_SHRUNK_MEGAPIXELS, PRESETS
 from ..pictures.sources.tables import Columns
 from ..scoring.calibration import CALIBRATION
-from ..scoring.job import DTYPES, ScoreJob, Share, find_launched_share
-from ..scoring.journal import COLUMNS, ENSEMBLE, PLACES
+from ..scoring.job import DTYPES, ENGINES, ScoreJob, Share, find_launched_share
+from ..scoring.tables import COLUMNS, ENSEMBLE, PLACES
 from .score_output import print_scores, show_warnings, write_scores
 from .words import STDIN, read_limit, read_shard, read_weights
 
@@ -36,6 +36,8 @@ PATH is one of
   a data set              a folder that `save_to_disk` has written, or on the Hub and read as a stream:
                           hf://datasets/owner/name, with /configuration, @revision and :split as needed (shards
                           and continued runs read past the rows of others and those that are done)
+  a remote path           s3://bucket/photos, gs://bucket and others that fsspec knows: a picture, a folder, a pattern
+                          or a .tar, .parquet or .csv file; credentials are those of the environment
   -                       all of these, named on standard input, one a line; with --null each ends in a zero byte;
                           a name that leads to nothing is a row with its error
 
@@ -50,9 +52,10 @@ the fifth of them that it lies in. They need {CALIBRATION} beside the weights, s
 Several checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the positions of its
 scores in their ranges, not clipped, stands in all of its rows; it is missing where one of the scores is.
 
-While it runs, OUT.part holds the rows. Interrupted or killed, the same command continues, and the result is that of a
-run that was never interrupted, bit by bit on a CPU with the same number of threads (OMP_NUM_THREADS). With another
-number, or batches (a GPU, or --max_tokens), the last digits can differ.
+While it runs, OUT.part holds the rows; in a remote store it gets an object for 1,000 rows, or every 60 seconds.
+Interrupted or killed, the same command continues, and the result is that of a run that was never interrupted, bit by
+bit on a CPU with the same number of threads (OMP_NUM_THREADS). With another number, or batches (a GPU, or
+--max_tokens), the last digits can differ.
 If OUT is there with the same pictures and settings, nothing is done; if it has others, the command says which.
 """
 EPILOG = """\
@@ -61,9 +64,11 @@ examples:
   musiq score photos -o scores.csv
   musiq score 'shards/*.tar' -o scores.parquet -m musiq-koniq
   musiq score photos -o scores.csv -m musiq-koniq -m musiq-spaq --weights 0.6,0.4
+  musiq score s3://bucket/photos -o s3://bucket/scores.parquet
   find photos -name '*.jpg' -print0 | musiq score - --null -o scores.csv
   musiq score photos -o scores.parquet --shard 3/8                    one of 8 jobs: scores.3-of-8.parquet
   accelerate launch -m musiq_hf.cli score photos -o scores.parquet    all processes write one file
+  RAY_ADDRESS=auto musiq score photos -o scores.parquet --engine ray  all machines of a Ray cluster
 
 The file of a shard is a table of its own, and most readers take several at once ('scores.*-of-8.parquet'); their
 signatures must agree. Processes
@@ -79,7 +84,10 @@ def add_arguments(parser: Any) -> None:
     """Add the arguments."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="what to score, see above")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", help=".csv, .jsonl or .parquet file (default: a table on the terminal)"
+        "-o",
+        "--output",
+        metavar="OUT",
+        help=".csv, .jsonl or .parquet file, or the URL of one in a remote store (default: a table on the terminal)",
     )
     parser.add_argument(
         "-m",
@@ -129,6 +137,28 @@ def add_arguments(parser: Any) -> None:
         metavar="N",
         help="processes that decode; a file that crashes its decoder costs them its row alone (default: for a GPU up "
         "to 8; for a CPU two threads of this process, which are faster but crash with it)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="local",
+        help="ray: in workers on the machines of the Ray cluster of RAY_ADDRESS, or of one that is started on this "
+        "machine; with the extra ray. The rows are the same, and a run may go on with another engine",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="of the engine ray (default: as many as the cluster has GPUs, or CPUs if it has none)",
+    )
+    parser.add_argument(
+        "--cpus_per_worker", type=positive, metavar="N", help="which are its threads, and bound its --num_workers (1)"
+    )
+    parser.add_argument(
+        "--gpus_per_worker",
+        type=float,
+        metavar="G",
+        help="which may be a fraction, as 0.25 (default: 1 if the cluster has GPUs, else 0)",
     )
     parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
 
@@ -191,6 +221,10 @@ def make_job(arguments: argparse.Namespace) -> ScoreJob:
         dtype=arguments.dtype,
         max_tokens=arguments.max_tokens,
         num_workers=arguments.num_workers,
+        engine=arguments.engine,
+        workers=arguments.workers,
+        cpus_per_worker=arguments.cpus_per_worker,
+        gpus_per_worker=arguments.gpus_per_worker,
     )
 
 

@@ -14,8 +14,9 @@ from ..common.arguments import INTERRUPTED
 from ..common.terminal import print_line, print_text
 from ..pictures.opening import has_fast_decoder
 from ..scoring.job import JobResult, ScoreJob, count_pictures, run_job, score_rows
-from ..scoring.journal import PLACES, STD, Totals, name_columns
+from ..scoring.journal import Totals
 from ..scoring.rows import Entry
+from ..scoring.tables import PLACES, STD, name_columns
 
 # Columns of the table before the key, and their widths; some are shown only where there is something to show.
 WIDTHS = {"score": 8, "in 0..1": 7, "std": 7, "percentile": 10, "stars": 5, "size": 11}

@@ -15,6 +15,7 @@ from ..common.arguments import positive, read_flag
 from ..common.checks import are_weights, check_ensemble
 from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
 from ..common.outputs import check_new_file, check_page_path, check_plan_folder, check_report_path, check_table_path
+from ..common.stores import check_url, is_remote
 
 FILE = Path(__file__).with_name("words.json")
 SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
@@ -126,11 +127,13 @@ def check_score(arguments: argparse.Namespace) -> None:
     if arguments.null and not num_lists:
         raise ValueError(f"`--null` says how names on standard input end, and needs the path {STDIN}.")
     for path in arguments.paths:
-        if path != STDIN and "://" not in path and leads_nowhere(path):
+        if is_remote(path):
+            check_url(path)
+        elif path != STDIN and "://" not in path and leads_nowhere(path):
             raise ValueError(f"{path}: {NOTHING}")
     if arguments.output is not None:
         output = check_table_path(arguments.output)
-        if arguments.shard is None:  # the file of a shard has another name
+        if isinstance(output, Path) and arguments.shard is None:  # the file of a shard has another name
             check_output_file(output)
     check_ensemble(arguments.model or ["the default"], arguments.weights)
 

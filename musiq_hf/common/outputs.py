@@ -5,17 +5,32 @@ import os
 from pathlib import Path
 
 from .files import check_output_file
+from .stores import OTHER, check_url, is_remote
 
 TABLES = (".csv", ".jsonl", ".parquet")
 PAGES = (".html", ".htm")
 PLAN, SHEETS = "plan.csv", "sheets"  # file and folder of a plan of viewing sessions
+PATTERN_SIGNS = "*?[]"  # which fsspec would take for a pattern where it removes objects
 
 
-def check_table_path(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a table of scores, or raise a ValueError if its suffix names no format that is written."""
+def check_table_path(path: str | os.PathLike[str]) -> Path | str:
+    """Return the path of a table of scores; the URL of an object of a remote store stays a text.
+
+    Raises:
+        ValueError: If its suffix names no format that is written, or it is a URL that cannot be written.
+        ImportError: If the store needs a package that is missing.
+    """
+    if is_remote(path):
+        check_url(path)
     if Path(path).suffix.lower() not in TABLES:
         raise ValueError(f"{path}: scores are written to {', '.join(TABLES)} files. Change the end of the name.")
-    return Path(path)
+    if str(path).startswith((*OTHER, "hf://")):
+        raise ValueError(f"{path}: scores are not written there. Write a file of this machine, and upload it.")
+    if not is_remote(path):
+        return Path(path)
+    if any(sign in path for sign in PATTERN_SIGNS):
+        raise ValueError(f"{path}: the name has signs of a pattern ({' '.join(PATTERN_SIGNS)}). Leave them out.")
+    return path
 
 
 def check_page_path(path: str | os.PathLike[str]) -> Path:

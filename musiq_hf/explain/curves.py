@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..models.protocol import QualityModel, QualityProcessor
-from ..pictures.degradations import FAULTS, to_rgb_picture
+from ..pictures.degradations import FAULTS, Fault, to_rgb_picture
 from ..pictures.opening import load_image
 from ..scoring.engine import score_pictures
 from .figures import PANEL, new_figure
@@ -101,6 +101,26 @@ def _find_fraction(ratio: float) -> Fraction:
     return Fraction(ratio).limit_denominator(20)
 
 
+def score_fault(
+    model: QualityModel, processor: QualityProcessor, image: Image.Image, fault: Fault
+) -> tuple[float, ...]:
+    """Score copies of a picture with a fault of rising strength.
+
+    Args:
+        model: Model in evaluation mode, on its device.
+        processor: Processor that agrees with the model.
+        image: Picture in 8-bit RGB.
+        fault: Fault that the copies have.
+
+    Returns:
+        Score of each copy, in the order of the fault's levels.
+
+    Raises:
+        ValueError: If a copy cannot be scored, the model is training, or model and processor disagree.
+    """
+    return tuple(_score_copies(model, processor, (fault.apply(image, level, 0) for level in fault.levels)))
+
+
 def plot_degradations(model: QualityModel, processor: QualityProcessor, image: Any) -> "Figure":
     """Plot the score of the picture with blur, noise and JPEG artefacts of rising strength.
 
@@ -117,13 +137,13 @@ def plot_degradations(model: QualityModel, processor: QualityProcessor, image: A
         ImportError: If matplotlib is missing.
     """
     whole = to_rgb_picture(load_image(image))
-    copies = (fault.apply(whole, level, 0) for fault in FAULTS.values() for level in fault.levels)
     own = _score_copies(model, processor, [whole])[0]
-    scores = iter(_score_copies(model, processor, copies))
+    scores = [score_fault(model, processor, whole, fault) for fault in FAULTS.values()]
     figure = new_figure(PANEL * len(FAULTS) * 0.85, 3.4)
-    for axes, fault in zip(figure.subplots(1, len(FAULTS), sharey=True), FAULTS.values(), strict=True):
+    panels = figure.subplots(1, len(FAULTS), sharey=True)
+    for axes, fault, copies in zip(panels, FAULTS.values(), scores, strict=True):
         places = range(1 + len(fault.levels))
-        axes.plot(places, [own, *(next(scores) for _ in fault.levels)], "o-")
+        axes.plot(places, [own, *copies], "o-")
         axes.axhline(own, color="black", linewidth=0.8, linestyle=":")
         axes.set_xticks(places, ["as it is", *(f"{level:g}" for level in fault.levels)])
         axes.set_title(fault.label, fontsize=10)

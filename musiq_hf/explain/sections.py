@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..models.protocol import QualityModel, QualityProcessor
 from .curves import plot_aspect_ratios, plot_degradations
+from .figures import QualityMap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,10 +36,12 @@ class Explainer:
     Attributes:
         sections: Function of model, processor and picture that gives the family's sections.
         facts: Function of processor, height and width, in pixels, that gives lines of the table by name.
+        quality_map: Function of model, processor and picture that gives the effect of each region on the score.
     """
 
     sections: Callable[[Any, Any, Image.Image], Iterator[Section]]
     facts: Callable[[Any, int, int], Mapping[str, str]]
+    quality_map: Callable[[Any, Any, Image.Image], QualityMap]
 
 
 def make_general_sections(model: QualityModel, processor: QualityProcessor, image: Image.Image) -> Iterator[Section]:

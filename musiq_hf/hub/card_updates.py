@@ -14,6 +14,7 @@ from ..metrics.reports import QualityReport, Report
 from ..models.auto import find_embedded
 from ..models.calibration import CALIBRATION, Calibration
 from .model_card import PERCENTILES, CheckpointCard
+from .model_index import renew_head
 
 _UNKNOWN = "Not noted with these files."
 _EVALUATION, _PERCENTILES = (
@@ -43,7 +44,7 @@ def _read_calibration(directory: Path) -> Calibration | None:
 
 
 def update_card(directory: str | Path, report: Report, *, title: str | None = None) -> None:
-    """Add a report to metrics.json and to the "Evaluation" section of the model card; the rest of both stays.
+    """Add a report to metrics.json, and to head and "Evaluation" section of the model card; the rest of both stays.
 
     Args:
         directory: Folder of the checkpoint. Without a README.md a whole card is written.
@@ -62,7 +63,7 @@ def update_card(directory: str | Path, report: Report, *, title: str | None = No
 
 
 def renew_card(directory: str | Path) -> None:
-    """Write the percentiles in the model card anew, from calibration.json; the rest stays.
+    """Write percentiles of calibration.json, and the head's results, in the model card anew; the rest stays.
 
     Args:
         directory: Folder of the checkpoint. Without a README.md a whole card is written.
@@ -87,7 +88,7 @@ def _write_card(directory: Path, reports: Mapping[str, Report], *, replace_part:
         calibration=_read_calibration(directory),
     ).render()
     if readme.is_file():
-        text = replace_part(readme.read_text(encoding="utf-8"), text)
+        text = renew_head(replace_part(readme.read_text(encoding="utf-8"), text), directory.name, reports)
     write_text(readme, text)
 
 

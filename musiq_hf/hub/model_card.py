@@ -15,6 +15,7 @@ from ..metrics.reports import Report
 from ..models import family_of
 from ..models.auto import STANDARD_TASK
 from ..models.calibration import Calibration
+from .model_index import renew_head
 from .publishing import has_pipeline
 
 PERCENTILES = "### Percentiles and stars"  # heading of the last part of the evaluation
@@ -123,6 +124,7 @@ class CheckpointCard:
         largest_difference: Largest absolute difference of the logits in the check of a conversion.
         notes: Sentences that a user of this checkpoint must know, beside the limits of its whole family.
         license: SPDX identifier, lower case, as the Hub writes it.
+        base_model: Hub id of the checkpoint that training started from; None if it has none.
         datasets: Hub ids of the data sets, for the head of the card.
         tags: Tags in addition to those of the family.
     """
@@ -138,6 +140,7 @@ class CheckpointCard:
     largest_difference: float | None = None
     notes: Sequence[str] = ()
     license: str = "apache-2.0"
+    base_model: str | None = None
     datasets: Sequence[str] = ()
     tags: Sequence[str] = ()
 
@@ -156,9 +159,10 @@ class CheckpointCard:
             library_name="transformers",
             pipeline_tag=STANDARD_TASK if self.is_classifier or has_pipeline(family) else None,
             tags=[*text.tags, *self.tags],
+            base_model=self.base_model,
             datasets=list(self.datasets) or None,
         )
-        return _TEMPLATE.format(
+        card = _TEMPLATE.format(
             head=head.to_yaml().strip(),
             name=self.name,
             summary=text.summary,
@@ -175,6 +179,7 @@ class CheckpointCard:
             patents=text.patents,
             citation=text.citation,
         )
+        return renew_head(card, self.name, self.metrics or {})
 
     def save(self, directory: str | Path) -> Path:
         """Write README.md into the directory of the checkpoint, and return its path."""

@@ -5,6 +5,7 @@ Saving a model or an image processor adds it. Here it is added to directories th
 version. Where `musiq_hf` is imported, its own classes are used instead.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ def _find_family(architecture: str | None, config_file: Path) -> Family:
             "Save the model with `save_pretrained`."
         )
     return known[architecture]
+
+
+def find_hub_id(source: str) -> str | None:
+    """Return a source of weights or data that is an id on the Hub; None for a file, a folder or anything else."""
+    return source if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).exists() else None
 
 
 def check_upload(repository: str) -> None:

@@ -4,6 +4,7 @@
 from .degradations import DEGRADATIONS, apply_degradations, degrade
 from .finding import find_pictures
 from .opening import open_picture, shrink_shorter_side, to_rgb_tensor
+from .sources.parts import Part, find_parts, read_part
 from .sources.paths import count_sources, find_sources
 from .sources.tables import Columns
 from .synthetic import make_picture
@@ -11,13 +12,16 @@ from .synthetic import make_picture
 __all__ = [
     "Columns",
     "DEGRADATIONS",
+    "Part",
     "apply_degradations",
     "count_sources",
     "degrade",
+    "find_parts",
     "find_pictures",
     "find_sources",
     "make_picture",
     "open_picture",
+    "read_part",
     "shrink_shorter_side",
     "to_rgb_tensor",
 ]

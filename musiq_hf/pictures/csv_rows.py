@@ -2,6 +2,7 @@
 """Rows of CSV tables as texts, whose problems cost them alone, and checks for tables that must be whole."""
 
 import csv
+import io
 import math
 import os
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TextIO
 
+from ..common.stores import is_remote, open_binary
 from .lazy import check_path, escape_name
 
 LONGEST_CELL = 131_072  # characters; the usual limit of the module csv
@@ -73,8 +75,9 @@ class _Lines:
 
 
 def _open_text(path: str | os.PathLike[str]) -> TextIO:
-    check_path(os.fspath(path), os.fspath(path))
-    return open(path, newline="", encoding="utf-8-sig", errors="surrogateescape")
+    if not is_remote(path):
+        check_path(os.fspath(path), os.fspath(path))
+    return io.TextIOWrapper(open_binary(path), newline="", encoding="utf-8-sig", errors="surrogateescape")
 
 
 def find_delimiter(path: str | os.PathLike[str]) -> str:

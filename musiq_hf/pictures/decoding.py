@@ -190,10 +190,31 @@ def silence_decoders() -> None:
             setter(None)
 
 
-def _start_worker(max_pixels: int | None, load_truncated: bool) -> None:
+class DecoderLimits(NamedTuple):
+    """Settings of Pillow for a whole process, which another process that decodes takes over.
+
+    Attributes:
+        max_pixels: Largest picture that it decodes, in pixels; None sets no limit.
+        load_truncated: Whether it decodes files that end early.
+    """
+
+    max_pixels: int | None
+    load_truncated: bool
+
+    @classmethod
+    def read(cls) -> "DecoderLimits":
+        """Read the settings of this process."""
+        return cls(Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+
+    def adopt(self) -> None:
+        """Set them in this process, and silence its decoders."""
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = self
+        silence_decoders()
+
+
+def _start_worker(limits: DecoderLimits) -> None:
     """Take over Pillow's settings, leave Ctrl-C to the process that started this one, and end when it ends."""
-    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, load_truncated
-    silence_decoders()
+    limits.adopt()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -214,10 +235,9 @@ def _start_processes(number: int) -> ProcessPoolExecutor:
 
     They are not forked from here: a process that holds threads of torch, or a GPU, cannot be copied safely.
     """
-    settings = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     method = "spawn" if sys.platform == "win32" else "forkserver"
     context = multiprocessing.get_context(method)
-    pool = ProcessPoolExecutor(number, mp_context=context, initializer=_start_worker, initargs=settings)
+    pool = ProcessPoolExecutor(number, mp_context=context, initializer=_start_worker, initargs=(DecoderLimits.read(),))
     try:
         with _hold_interrupts():
             pool.submit(_do_nothing)

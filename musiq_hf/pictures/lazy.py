@@ -9,6 +9,7 @@ from io import BytesIO
 
 from PIL import Image
 
+from ..common.stores import StoreError, describe_object_error, hide_password, read_object
 from .opening import Preset, SizeCheck, accept_size, choose_decoder
 
 LONGEST_PATH = 200  # characters of a path in an error message; a longer text may be a picture in base64
@@ -31,10 +32,11 @@ class LazyPicture:
 
         Raises:
             ValueError: If the picture cannot be read or decoded, for any reason; one sentence names the picture.
+            StoreError: If a remote store gives no answer, which says nothing about the picture.
         """
         try:
             return choose_decoder(preset)(self.read(), self.name, check_size=check_size)
-        except ValueError:
+        except (ValueError, StoreError):
             raise
         except Exception as error:  # damaged files provoke errors of all kinds, and none may stop the run
             reason = f"{type(error).__name__}: {error}"
@@ -62,7 +64,7 @@ def escape_name(name: str) -> str:
 
 def name_file(key: str, path: object) -> str:
     """Return the name of a picture in error messages: its key, and its path too if that is known and another one."""
-    if not isinstance(path, str | os.PathLike) or not (shown := escape_name(os.fspath(path))):
+    if not isinstance(path, str | os.PathLike) or not (shown := escape_name(hide_password(os.fspath(path)))):
         return key
     return key if key == shown or len(shown) > LONGEST_PATH else f"{key}: {shown}"
 
@@ -78,7 +80,13 @@ def _refuse(message: str) -> str:
 
 
 def describe_error(error: Exception) -> str:
-    """Return the message of an error, or the name of its class if it has none."""
+    """Return the message of an error that is about a file, or the name of its class if it has none.
+
+    Raises:
+        StoreError: If the error is one, which says nothing about the file.
+    """
+    if isinstance(error, StoreError):
+        raise error
     return str(error) or type(error).__name__
 
 
@@ -87,3 +95,26 @@ def check_path(path: str, name: str) -> str:
     if not os.path.isfile(path):
         raise ValueError(f"{name}: {'not a regular file' if os.path.exists(path) else 'no such file'}.")
     return path
+
+
+def read_url(url: str, name: str, start: int | None = None, end: int | None = None) -> BytesIO:
+    """Read an object of a remote store, or a part of it.
+
+    Args:
+        url: URL of the object, see `common.stores`.
+        name: Name of the picture in error messages.
+        start: Place of the first byte; None for that of the object.
+        end: Place after the last byte; None for the end of the object.
+
+    Raises:
+        ValueError: If there is no such object, or it may not be read.
+        StoreError: If the store gives no answer, or cannot be reached by this installation.
+    """
+    try:
+        return BytesIO(read_object(url, start, end))
+    except StoreError:
+        raise
+    except ImportError as error:  # all pictures of this store share it
+        raise StoreError(str(error)) from error
+    except Exception as error:
+        raise ValueError(f"{name}: {describe_object_error(error)}.") from error

@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores of pictures: loading, engine, rows, resumable jobs, signatures and self-tests."""
 
+from .batch_scorer import BatchScorer
 from .calibration import Calibration, load_calibration, write_calibration
 from .engine import PictureScore, score_pictures, score_with_several
 from .job import JobResult, RowStream, ScoreJob, Share, count_pictures, run_job, score_rows
 from .journal import Totals
 from .loading import load_quality
 from .pixels import QualityMetric, score_pixels
-from .rows import ScoreRow
+from .ray import RayScorers
+from .rows import ScoreRow, ScorerSettings
 from .signature import make_signature
 
 __all__ = [
+    "BatchScorer",
     "Calibration",
     "JobResult",
     "PictureScore",
     "QualityMetric",
+    "RayScorers",
     "RowStream",
     "ScoreJob",
     "ScoreRow",
+    "ScorerSettings",
     "Share",
     "Totals",
     "count_pictures",

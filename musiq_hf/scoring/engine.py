@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ..common.checks import require_evaluation_mode
 from ..common.devices import is_out_of_memory
+from ..common.stores import StoreError
 from ..models.protocol import Feature, QualityModel, QualityProcessor
 from ..pictures.decoding import TOO_LARGE, Decoder, decode_ahead, list_pictures, name_picture
 from ..pictures.opening import Preset, check_limit, check_preset, check_tokens, choose_limit
@@ -220,6 +221,7 @@ def score_with_several(
             not read pictures alike.
         TypeError: If something is no picture at all. Like an error that `pictures` itself raises, it comes after the
             rows of the pictures before it.
+        StoreError: If a remote store gives no answer, after the rows of the pictures before it. It is an OSError.
     """
     counts = {"max_tokens": max_tokens, "max_pictures": max_pictures}
     for name, value in (counts | {"num_workers": num_workers, "shorter_side": shorter_side}).items():
@@ -341,6 +343,8 @@ def _make_feature(
         num_tokens = processor.count_tokens(height, width)
         check_tokens(num_tokens, (width, height), name_picture(key), max_megapixels=max_megapixels, advice=TOO_LARGE)
         feature = processor.cut(pixels)
+    except StoreError:  # no row, for the next run may read the picture
+        raise
     except (ValueError, OSError) as error:
         return replace(row, error=_name_error(key, error)), None
     except TypeError as error:

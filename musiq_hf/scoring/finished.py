@@ -5,14 +5,17 @@ A job that is run again, as schedulers do, has nothing to do.
 """
 
 import csv
+import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .journal import ENSEMBLE, PLACES, Totals, describe_difference, name_columns
-from .rows import Entry, ScoreRow, Scorers
+from ..common.stores import open_binary
+from .journal import Totals, describe_difference
+from .rows import Entry, ScoreRow, Terms
+from .tables import ENSEMBLE, PLACES, name_columns
 
 NUMBERS: dict[str, Callable[[Any], Any]] = dict.fromkeys(("width", "height", "stars"), int) | dict.fromkeys(
     ("score", "score_0_1", "std", ENSEMBLE, "percentile"), float
@@ -26,15 +29,15 @@ class _Difference(Exception):
     """Difference of a table from what a job would make, as the end of a sentence."""
 
 
-def check_finished(table: Path, job_sources: Iterator[tuple[str, Any]], scorers: Scorers) -> Totals:
+def check_finished(table: Path | str, job_sources: Iterator[tuple[str, Any]], terms: Terms) -> Totals:
     """Check that a table holds what a job would write: its pictures, checkpoints and settings.
 
     Scores are not computed again, so a picture that was changed under its name goes unnoticed.
 
     Args:
-        table: Table that is there.
+        table: Table that is there, a file or the URL of an object.
         job_sources: Keys and pictures of the job; no picture is read.
-        scorers: Checkpoints of the job.
+        terms: Checkpoints of the job.
 
     Returns:
         Numbers of pictures and errors in the table.
@@ -43,7 +46,7 @@ def check_finished(table: Path, job_sources: Iterator[tuple[str, Any]], scorers:
         ValueError: If the table differs; the message names the first difference.
     """
     try:
-        return _compare(READERS[table.suffix.lower()](table), job_sources, scorers)
+        return _compare(READERS[Path(table).suffix.lower()](table), job_sources, terms)
     except _Difference as difference:
         reason = f"with {difference}"
     except (ValueError, TypeError, KeyError, csv.Error):  # whatever the readers raise for another kind of file
@@ -51,13 +54,13 @@ def check_finished(table: Path, job_sources: Iterator[tuple[str, Any]], scorers:
     raise ValueError(f"{table} exists already, {reason}. Add --overwrite, choose another name, or delete it.")
 
 
-def _compare(rows: Iterator[dict[str, Any]], sources: Iterator[tuple[str, Any]], scorers: Scorers) -> Totals:
+def _compare(rows: Iterator[dict[str, Any]], sources: Iterator[tuple[str, Any]], terms: Terms) -> Totals:
     pictures = errors = 0
     _check_columns(
-        next(rows), name_columns(std=scorers.has_std, weights=scorers.weights, percentile=scorers.has_percentiles)
+        next(rows), name_columns(std=terms.has_std, weights=terms.weights, percentile=terms.has_percentiles)
     )
-    while found := list(itertools.islice(rows, len(scorers.names))):
-        for name, expected in (("model", scorers.names), ("signature", scorers.signatures)):
+    while found := list(itertools.islice(rows, len(terms.names))):
+        for name, expected in (("model", terms.names), ("signature", terms.signatures)):
             there = [row[name] for row in found]
             if there != expected:
                 hint = HINT if name == "signature" else ""
@@ -66,7 +69,7 @@ def _compare(rows: Iterator[dict[str, Any]], sources: Iterator[tuple[str, Any]],
         key = next(sources, (None, None))[0]
         if key is None or any(row.key != key for row in entry):
             raise _Difference(f"other pictures ({entry[0].key} is there, {key or 'nothing'} is to be scored)")
-        _check_places(entry, scorers)
+        _check_places(entry, terms)
         pictures += 1
         errors += any(row.error is not None for row in entry)
     missing = next(sources, None)
@@ -85,9 +88,9 @@ def _check_columns(found: dict[str, Any], expected: Sequence[str]) -> None:
         raise _Difference(f"other settings (it {has} the column {names[0]})")
 
 
-def _check_places(entry: Entry, scorers: Scorers) -> None:
+def _check_places(entry: Entry, terms: Terms) -> None:
     """Raise a _Difference if what follows from the scores is not what the job would write."""
-    for row, expected in zip(entry, scorers.place(entry), strict=True):
+    for row, expected in zip(entry, terms.place(entry), strict=True):
         for name, setting in SETTINGS.items():
             old, new = getattr(row, name), getattr(expected, name)
             if old != new:
@@ -99,33 +102,33 @@ def _to_row(values: dict[str, Any]) -> ScoreRow:
     return ScoreRow(**{"key": "", **{name: read[name] for name in ScoreRow._fields if name in read}})
 
 
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
+def _read_csv(path: Path | str) -> Iterator[dict[str, Any]]:
     """Yield the names of the columns, as keys, and then the rows, as all readers do."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with io.TextIOWrapper(open_binary(path), newline="", encoding="utf-8") as file:
         reader = csv.reader(file, strict=True)
         names = next(reader, [])
         yield dict.fromkeys(names)
         yield from (dict(zip(names, row, strict=True)) for row in reader)
 
 
-def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
+def _read_json_lines(path: Path | str) -> Iterator[dict[str, Any]]:
+    with io.TextIOWrapper(open_binary(path), encoding="utf-8") as file:
         rows = map(json.loads, file)
         first: dict[str, Any] = next(rows, {})
         yield dict.fromkeys(first)
         yield from itertools.chain([first] if first else [], rows)
 
 
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _read_parquet(path: Path | str) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with open_binary(path) as content, pyarrow.parquet.ParquetFile(content) as file:
         yield dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches():
             yield from batch.to_pylist()
 
 
-READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
+READERS: dict[str, Callable[[Path | str], Iterator[dict[str, Any]]]] = {
     ".csv": _read_csv,
     ".jsonl": _read_json_lines,
     ".parquet": _read_parquet,

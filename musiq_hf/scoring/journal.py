@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of scores on disk, made by runs that may be killed at any moment.
+"""Journals of runs that make tables of scores, and that may be killed at any moment.
 
 While a run goes on, its rows stand in a journal beside the output: a line of settings, then a line for each picture.
 A kill can only cut off the last line. At the end the output is made of the journal and put in its place by one rename.
 """
 
-import csv
 import itertools
 import json
 import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -21,6 +20,7 @@ from transformers.utils import logging
 
 from ..common.files import shorten_name
 from .rows import Entry, ScoreRow
+from .tables import write_table
 
 try:
     import fcntl
@@ -28,13 +28,9 @@ except ImportError:  # Windows has no fcntl: two runs at once on one output go u
     fcntl = None  # type: ignore[assignment]
 
 logger = logging.get_logger(__name__)
-STD = "std"  # column of checkpoints that predict a distribution
-COLUMNS = ("key", "width", "height", "score", "score_0_1", STD, "model", "signature", "error")
-ENSEMBLE = "ensemble"  # additional column, for several checkpoints with weights
-PLACES = ("percentile", "stars")  # additional columns, for checkpoints with a calibration
 MAGIC = '{"journal_of": "musiq score"'
-ROWS_OF_GROUP = 10_000  # rows in a row group of a parquet file
 THREADS = "threads"  # setting that may change in a run, because it moves the last digits of scores alone
+WAS_CHANGED = "was deleted or changed before {} was made of it. Run again."
 START_ANEW = "or, if no run is at work on it, delete the file, or add --overwrite, to start anew."
 
 
@@ -50,9 +46,11 @@ class Totals(NamedTuple):
     errors: int
 
 
-def name_shard(path: Path, index: int, count: int) -> Path:
-    """Return the output of one shard of several: `scores.2-of-8.csv`; `index` counts from 1."""
-    return path.with_name(f"{path.stem}.{index}-of-{count}{path.suffix}")
+def name_shard(path: Path | str, index: int, count: int) -> Path | str:
+    """Return the output of one shard of several: `scores.2-of-8.csv`; `index` counts from 1, and a URL is a text."""
+    start, suffix = os.path.splitext(path)
+    name = f"{start}.{index}-of-{count}{suffix}"
+    return name if isinstance(path, str) else Path(name)
 
 
 def name_journals(output: Path, count: int) -> list[Path]:
@@ -61,12 +59,6 @@ def name_journals(output: Path, count: int) -> list[Path]:
     if count == 1:
         return [output.with_name(f"{name}.part")]
     return [output.with_name(f"{name}.{index}-of-{count}.part") for index in range(1, count + 1)]
-
-
-def name_columns(*, std: bool, weights: Sequence[float] | None, percentile: bool) -> tuple[str, ...]:
-    """Return the columns of a table, with or without standard deviations, an ensemble and percentiles."""
-    columns = (name for name in COLUMNS if std or name != STD)
-    return (*columns, *((ENSEMBLE,) if weights else ()), *(PLACES if percentile else ()))
 
 
 def check_no_other_journal(output: Path, journals: Sequence[Path], *, remove: bool = False) -> None:
@@ -113,6 +105,7 @@ class Journal:
         settings: Settings that the run was started with; "models", "signatures", "std", "weights" and
             "percentile" shape the output. A run that is continued with other "threads" says so, and goes on.
         renew: Whether a journal of a run with other settings is emptied, so that no ValueError is raised for it.
+        name: Name of the journal in messages; None takes the path.
 
     Attributes:
         pictures: Number of pictures that are scored.
@@ -124,8 +117,8 @@ class Journal:
             the path is a link or a folder.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, renew: bool = False):
-        self.path, self._renew = path, renew
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, renew: bool = False, name: str | None = None):
+        self.path, self._renew, self.name = path, renew, name or str(path)
         self.pictures, self.errors, self.is_finished = 0, 0, False
         self._file = _open_journal(path)
         try:
@@ -144,7 +137,7 @@ class Journal:
             if fcntl is not None:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{self.path}: another run is writing it. Wait for it, or end it.") from None
+            raise ValueError(f"{self.name}: another run is writing it. Wait for it, or end it.") from None
         except OSError:
             pass  # some network file systems have no locks
 
@@ -153,7 +146,7 @@ class Journal:
         self._file.seek(0)
         head = self._file.readline()
         if not head.startswith(MAGIC.encode()[: len(head)]):
-            raise ValueError(f"{self.path}: not a file of an unfinished run. Move it away, or choose another output.")
+            raise ValueError(f"{self.name}: not a file of an unfinished run. Move it away, or choose another output.")
         if not head.endswith(b"\n"):
             return 0
         end = len(head)
@@ -182,11 +175,11 @@ class Journal:
             if not changed and not self.is_finished:
                 logger.warning(
                     "%s was begun with %s threads and goes on with %s: the last digits of scores can differ.",
-                    *(self.path, begun[THREADS], settings[THREADS]),
+                    *(self.name, begun[THREADS], settings[THREADS]),
                 )
         if changed and not self._renew:
             raise ValueError(
-                f"{self.path} is of an unfinished run with other settings ({changed[0]}: "
+                f"{self.name} is of an unfinished run with other settings ({changed[0]}: "
                 f"{describe_difference(begun.get(changed[0]), settings[changed[0]])}). Repeat its command to "
                 f"continue it, {START_ANEW}"
             )
@@ -219,19 +212,18 @@ class Journal:
                 return entry[0].key, key
         return None
 
-    def skip_done(self, sources: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """Yield the sources that have no row yet.
+    def check_done(self, sources: Iterator[tuple[str, Any]]) -> None:
+        """Take the sources that have rows already; those that are left have none.
 
         Raises:
-            ValueError: If the sources at the start are not the pictures that the rows are about.
+            ValueError: If they are not the pictures that the rows are about.
         """
         change = self.find_change(sources)
         if change is not None:
             raise ValueError(
-                f"{self.path}: the pictures have changed since the run began ({change[0]} was expected, {change[1]} "
+                f"{self.name}: the pictures have changed since the run began ({change[0]} was expected, {change[1]} "
                 f"is there). Restore them to continue it, {START_ANEW}"
             )
-        yield from sources
 
     def append(self, entry: Entry) -> None:
         """Add the rows of a picture, all or none."""
@@ -249,7 +241,7 @@ class Journal:
             self._write(Totals(self.pictures, self.errors)._asdict())
         self.is_finished = True
         if os.fstat(self._file.fileno()).st_size != self._size:
-            raise ValueError(f"{self.path} was changed during the run: it lacks scores. Delete it, and run again.")
+            raise ValueError(f"{self.name} was changed during the run: it lacks scores. Delete it, and run again.")
         if not os.path.lexists(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file.seek(0)
@@ -257,7 +249,7 @@ class Journal:
                 shutil.copyfileobj(self._file, copy)
         elif not self._is_in_place():
             raise ValueError(
-                f"{self.path}: another file has taken its place, and the scores of this run are lost. Wait for the "
+                f"{self.name}: another file has taken its place, and the scores of this run are lost. Wait for the "
                 "run that writes it, or run again."
             )
 
@@ -310,7 +302,7 @@ def _read_entries(file: IO[bytes]) -> Iterator[Entry]:
         yield entry
 
 
-def _read_totals(journal: Path) -> Totals | None:
+def read_totals(journal: Path) -> Totals | None:
     """Read the totals of a finished journal; return None if it is unfinished or missing."""
     try:
         with open(journal, "rb") as file:
@@ -337,23 +329,16 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
     Raises:
         ValueError: If a journal lacks rows that it should have.
     """
-    totals = [_read_totals(journal) for journal in journals]
+    totals = [read_totals(journal) for journal in journals]
     finished = [part for part in totals if part is not None]
     if len(journals) == 1 and not finished:
-        raise ValueError(f"{journals[0]} was deleted or changed before {output} was made of it. Run again.")
+        raise ValueError(f"{journals[0]} {WAS_CHANGED.format(output)}")
     if len(finished) < len(journals):
         return None
     result = Totals(sum(part.pictures for part in finished), sum(part.errors for part in finished))
     temporary.unlink(missing_ok=True)
     try:
-        with ExitStack() as stack:
-            files = [stack.enter_context(open(journal, "rb")) for journal in journals]
-            head = json.loads(files[0].readline())
-            files[0].seek(0)
-            entries = _count_out(_take_turns([_read_entries(file) for file in files]), result.pictures, journals)
-            rows = _complete_rows(entries, head)
-            columns = name_columns(std=head[STD], weights=head["weights"], percentile=bool(head.get("percentile")))
-            WRITERS[output.suffix.lower()](temporary, columns, (tuple(map(row.get, columns)) for row in rows))
+        make_table(temporary, output.suffix, journals, result.pictures)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # it must be on the disk before the journals are removed
         os.replace(temporary, output)
@@ -366,6 +351,26 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
     for journal in journals:
         journal.unlink(missing_ok=True)
     return result
+
+
+def make_table(path: Path, suffix: str, journals: Sequence[Path], num_pictures: int) -> None:
+    """Make a table of finished journals, in the format of a suffix.
+
+    Args:
+        path: File of the table, which must not exist yet.
+        suffix: Ending that names the format.
+        journals: Journals of all n processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
+        num_pictures: Number of pictures that have rows in them.
+
+    Raises:
+        ValueError: If a journal lacks rows that it should have.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(journal, "rb")) for journal in journals]
+        head = json.loads(files[0].readline())
+        files[0].seek(0)
+        entries = _count_out(_take_turns([_read_entries(file) for file in files]), num_pictures, journals)
+        write_table(path, suffix, entries, head)
 
 
 def _count_out(entries: Iterable[Entry], expected: int, journals: Sequence[Path]) -> Iterator[Entry]:
@@ -386,60 +391,3 @@ def _take_turns(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
         if entry is None:
             return
         yield entry
-
-
-def _complete_rows(entries: Iterable[Entry], head: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield each row by the names of its columns, with its model and signature."""
-    for entry in entries:
-        for row, model, signature in zip(entry, head["models"], head["signatures"], strict=True):
-            yield row._asdict() | {"model": model, "signature": signature}
-
-
-class _PlainLines:
-    """Text file in which lines end with a line feed alone.
-
-    `csv` quotes only those line breaks that its own line ending has, so it must write both.
-    """
-
-    def __init__(self, file: IO[str]):
-        self._file = file
-
-    def write(self, line: str) -> int:
-        """Write a line that ends with carriage return and line feed."""
-        return self._file.write(line.removesuffix("\r\n") + "\n")
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    with open(path, "x", newline="", encoding="utf-8") as file:
-        writer = csv.writer(_PlainLines(file), lineterminator="\r\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
-def _write_json_lines(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    with open(path, "x", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
-
-
-def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    text, count, number = pyarrow.string(), pyarrow.int32(), pyarrow.float64()
-    kinds = dict.fromkeys(("width", "height", "stars"), count)
-    kinds |= dict.fromkeys(("score", "score_0_1", "std", ENSEMBLE, "percentile"), number)
-    schema = pyarrow.schema([(name, kinds.get(name, text)) for name in columns])
-    with open(path, "xb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        iterator = iter(rows)
-        while group := list(itertools.islice(iterator, ROWS_OF_GROUP)):
-            values = zip(*group, strict=True)
-            arrays = [pyarrow.array(column, field.type) for column, field in zip(values, schema, strict=True)]
-            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
-
-
-WRITERS: dict[str, Callable[[Path, Sequence[str], Iterable[tuple[Any, ...]]], None]] = {
-    ".csv": _write_csv,
-    ".jsonl": _write_json_lines,
-    ".parquet": _write_parquet,
-}

@@ -3,19 +3,23 @@
 
 import math
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, NamedTuple, Unpack
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Unpack
 
 import torch
 from transformers.utils import logging
 
+from ..common.devices import find_device
 from ..models.auto import EMBEDDED
 from ..pictures.lazy import escape_name
+from ..pictures.opening import Preset
 from .calibration import Calibration, hash_calibration, load_calibration
 from .engine import PictureScore, ScoringOptions, score_with_several
 from .loading import load_quality
 from .signature import make_signature
 
 logger = logging.get_logger(__name__)
+DECODING_PROCESSES = 8  # largest number of them, for an accelerator
 Range = tuple[float, float]  # lowest and highest score, in MOS points
 
 
@@ -51,6 +55,56 @@ class ScoreRow(NamedTuple):
 Entry = tuple[ScoreRow, ...]  # rows of one picture, one of each checkpoint
 
 
+@dataclass(frozen=True)
+class Terms:
+    """Facts about the checkpoints of a table, beside which only their scores are needed to write its rows.
+
+    Attributes:
+        names: Names of the checkpoints, as a table calls them.
+        signatures: Signatures of their scores, in the same order.
+        ranges: Lowest and highest score of each checkpoint, in MOS points; None where they are unknown.
+        stored: Calibration of each checkpoint; None without percentiles.
+        has_std: Whether a checkpoint predicts a distribution, so that its rows have a standard deviation.
+        weights: Weight of each checkpoint in the ensemble, or None.
+        has_percentiles: Whether rows have percentiles.
+    """
+
+    names: list[str]
+    signatures: list[str]
+    ranges: list[Range | None]
+    stored: list[Calibration | None]
+    has_std: bool
+    weights: Sequence[float] | None
+    has_percentiles: bool
+
+    @property
+    def calibrations(self) -> list[str | None]:
+        """Hashes of the calibrations, in the order of the checkpoints; None without percentiles."""
+        return [None if known is None else hash_calibration(known) for known in self.stored]
+
+    def place(self, entry: Entry) -> Entry:
+        """Return the rows of a picture with all that follows from their scores: positions, percentiles, ensemble."""
+        rows = [place_row(*parts) for parts in zip(entry, self.ranges, self.stored, strict=True)]
+        ensemble = None if self.weights is None else average_positions(rows, self.ranges, self.weights)
+        return tuple(row._replace(ensemble=ensemble) for row in rows)
+
+    def watch(self, entries: Iterator[Entry]) -> Generator[Entry, None, None]:
+        """Yield rows, and warn at the end of scores that lie outside of the range of their checkpoint."""
+        num_pictures, num_beyond = 0, [0] * len(self.names)
+        for entry in entries:
+            num_pictures += 1
+            for index, (row, score_range) in enumerate(zip(entry, self.ranges, strict=True)):
+                num_beyond[index] += is_beyond(row.score, score_range)
+            yield entry
+        for name, count, score_range in zip(self.names, num_beyond, self.ranges, strict=True):
+            if count and score_range is not None:
+                logger.warning(
+                    "%s: %d of %d scores lie outside of its range, that of the opinion scores, %g to %g. They are not "
+                    "clipped; score_0_1 is.",
+                    *(name, count, num_pictures, *score_range),
+                )
+
+
 class Scorers:
     """Checkpoints on one device, all of which score a picture that is decoded once.
 
@@ -63,11 +117,8 @@ class Scorers:
         **options: Keywords of `score_with_several`, which describes them.
 
     Attributes:
-        names: Names of the checkpoints, as a table calls them.
-        signatures: Signatures of their scores, in the same order.
-        weights: Weight of each checkpoint in the ensemble, or None.
-        has_percentiles: Whether rows have percentiles.
-        has_std: Whether a checkpoint predicts a distribution, so that its rows have a standard deviation.
+        terms: Names and signatures of the checkpoints, and what else follows from them.
+        loaded: Model and image processor of each checkpoint, in the same order.
 
     Raises:
         ValueError: If a checkpoint cannot be used or has no calibration that is wanted, or an ensemble cannot be made
@@ -84,32 +135,30 @@ class Scorers:
         has_percentiles: bool = False,
         **options: Unpack[ScoringOptions],
     ):
-        self.names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
-        self.weights, self.has_percentiles = weights, has_percentiles
-        self._scorers = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
-        self._ranges: list[Range | None] = [model.config.answer_range for model, _ in self._scorers]
-        self.has_std = any(model.config.num_labels > 1 for model, _ in self._scorers)
-        if weights is not None and None in self._ranges:
-            name = self.names[self._ranges.index(None)]
+        names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
+        self.loaded = [load_quality(checkpoint, dtype=dtype) for checkpoint in checkpoints]
+        ranges: list[Range | None] = [model.config.answer_range for model, _ in self.loaded]
+        if weights is not None and None in ranges:
+            name = names[ranges.index(None)]
             raise ValueError(
                 f"{name} does not say the range of its scores, which an ensemble needs. Fine-tune with --score_range "
                 '0 100, say, or add "score_range": [0, 100] to its config.json.'
             )
-        self.signatures: list[str] = []
-        self._calibrations: list[Calibration | None] = []
+        signatures: list[str] = []
+        calibrations: list[Calibration | None] = []
         reading: dict[str, Any] = {name: options[name] for name in ("shorter_side", "preset") if name in options}
-        for checkpoint, (model, processor) in zip(checkpoints, self._scorers, strict=True):
+        for checkpoint, (model, processor) in zip(checkpoints, self.loaded, strict=True):
             model.to(device)
-            self.signatures.append(make_signature(model, processor, checkpoint=checkpoint, **reading))
-            self._calibrations.append(
-                load_calibration(checkpoint, model, processor, **reading) if has_percentiles else None
-            )
+            signatures.append(make_signature(model, processor, checkpoint=checkpoint, **reading))
+            calibrations.append(load_calibration(checkpoint, model, processor, **reading) if has_percentiles else None)
+        has_std = any(model.config.num_labels > 1 for model, _ in self.loaded)
+        self.terms = Terms(names, signatures, ranges, calibrations, has_std, weights, has_percentiles)
         self._options = options
 
     @property
-    def calibrations(self) -> list[str | None]:
-        """Hashes of the calibrations, in the order of the checkpoints; None without percentiles."""
-        return [None if known is None else hash_calibration(known) for known in self._calibrations]
+    def threads(self) -> int:
+        """Number of threads that compute, which moves the last digits of scores."""
+        return torch.get_num_threads()
 
     def score(self, sources: Iterator[tuple[str, Any]]) -> Generator[Entry, None, None]:
         """Score pictures, in order, with each checkpoint.
@@ -120,26 +169,66 @@ class Scorers:
         Yields:
             Rows of one picture, in the order of the checkpoints.
         """
-        num_pictures, num_beyond = 0, [0] * len(self.names)
-        for results in score_with_several(sources, self._scorers, **self._options):
-            entry = self.place(tuple(map(make_row, results)))
-            num_pictures += 1
-            for index, (row, score_range) in enumerate(zip(entry, self._ranges, strict=True)):
-                num_beyond[index] += is_beyond(row.score, score_range)
-            yield entry
-        for name, count, score_range in zip(self.names, num_beyond, self._ranges, strict=True):
-            if count and score_range is not None:
-                logger.warning(
-                    "%s: %d of %d scores lie outside of its range, that of the opinion scores, %g to %g. They are not "
-                    "clipped; score_0_1 is.",
-                    *(name, count, num_pictures, *score_range),
-                )
+        for results in score_with_several(sources, self.loaded, **self._options):
+            yield self.terms.place(tuple(map(make_row, results)))
 
-    def place(self, entry: Entry) -> Entry:
-        """Return the rows of a picture with all that follows from their scores: positions, percentiles, ensemble."""
-        rows = [place_row(*parts) for parts in zip(entry, self._ranges, self._calibrations, strict=True)]
-        ensemble = None if self.weights is None else average_positions(rows, self._ranges, self.weights)
-        return tuple(row._replace(ensemble=ensemble) for row in rows)
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """Checkpoints, and the way in which they score: plain values, which can be sent to another process.
+
+    Attributes:
+        models: Checkpoints: folders, Hub ids or names of embedded ones.
+        weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
+        percentile: Whether rows have percentile and stars.
+        preset: Way in which files become pixels; see `pictures.opening`.
+        shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
+        max_megapixels: Largest size of a picture as it is scored; see `score_with_several`.
+        device: Name of the device, or "auto" for a GPU if there is one.
+        dtype: Type of the weights of the models, "float32" or "bfloat16".
+        max_tokens: Tokens of a batch; see `score_with_several`.
+        num_workers: Processes that decode. None: two threads of this process for a CPU, up to 8 processes for a GPU.
+    """
+
+    models: Sequence[str]
+    weights: Sequence[float] | None = None
+    percentile: bool = False
+    preset: Preset = "default"
+    shorter_side: int | None = None
+    max_megapixels: float | None = None
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_tokens: int | None = None
+    num_workers: int | None = None
+
+    def load(self, *, cores: int) -> Scorers:
+        """Load the checkpoints.
+
+        Args:
+            cores: Number of cores that may be used.
+
+        Raises:
+            ValueError: If a checkpoint or the device cannot be used.
+        """
+        device = find_device(self.device)
+        options: ScoringOptions = {
+            "max_tokens": self.max_tokens,
+            "shorter_side": self.shorter_side,
+            "max_megapixels": self.max_megapixels,
+            "preset": self.preset,
+            **_choose_workers(self.num_workers, device, cores),
+        }
+        dtype, has_percentiles = getattr(torch, self.dtype), self.percentile
+        return Scorers(
+            self.models, device=device, dtype=dtype, weights=self.weights, has_percentiles=has_percentiles, **options
+        )
+
+
+def _choose_workers(num_workers: int | None, device: torch.device, cores: int) -> ScoringOptions:
+    """Choose how many threads or processes decode for a device."""
+    if num_workers is None and device.type == "cpu":
+        return {"num_workers": 2, "in_processes": False}  # two threads decode faster than it scores
+    return {"num_workers": num_workers or min(DECODING_PROCESSES, max(1, cores)), "in_processes": True}
 
 
 def name_checkpoint(checkpoint: str) -> str:

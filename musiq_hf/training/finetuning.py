@@ -23,7 +23,7 @@ from ..data.loading import load_data
 from ..data.splits import choose_groups, identify_pictures, split_data
 from ..hub.checkpoints import save_checkpoint
 from ..hub.model_card import CheckpointCard
-from ..hub.publishing import check_upload, upload
+from ..hub.publishing import check_upload, find_hub_id, upload
 from ..metrics.correlation import MIN_PICTURES, TRUSTWORTHY_PICTURES, quality_metrics, standard_error
 from ..metrics.distributions import opinion_scores
 from ..metrics.report_files import StoredMetrics, write_metrics
@@ -239,6 +239,8 @@ def write_card(
         recipe=f"Settings: {named}.",
         metrics=report,
         calibration=calibration,
+        base_model=find_hub_id(settings.model) if has_weights(settings.model) else None,
+        datasets=[known] if (known := find_hub_id(settings.data)) else [],
     )
     card.save(settings.output_dir)
 

@@ -51,6 +51,15 @@ def test_a_file_that_is_used_as_a_folder_is_one_sentence_before_anything_is_scor
     )
 
 
+@pytest.mark.parametrize("words", [["s4://b/x.png"], ["photos", "-o", "s4://b/scores.csv"]])
+def test_an_unknown_store_is_one_sentence_before_anything_is_loaded(photos, capsys, words):
+    assert run(*words, "-m", "no such checkpoint") == 2
+    address = words[-1]
+    assert capsys.readouterr().err == (
+        f"musiq score: {address}: fsspec knows no s4://. Check how the address begins.\n"
+    )
+
+
 def test_the_limit_in_megapixels_changes_rows_of_errors_alone(photos, capsys):
     assert run("photos", "-o", "all.csv", "--max_megapixels", "inf") == 0
     assert run("photos", "-o", "some.csv", "--max_megapixels", "0.002") == 1

@@ -11,13 +11,30 @@ from musiq_hf.common.outputs import (
     check_report_path,
     check_table_path,
 )
-from musiq_hf.scoring.journal import WRITERS
+from musiq_hf.scoring.tables import WRITERS
 
 
 def test_paths_of_tables():
     assert check_table_path("a/b.parquet").name == "b.parquet" and tuple(WRITERS) == TABLES
     with pytest.raises(ValueError, match=r"scores.xlsx: scores are written to .csv, .jsonl, .parquet files"):
         check_table_path("scores.xlsx")
+
+
+@pytest.mark.parametrize(
+    "url, words",
+    [
+        ("flaky://b/scores.xlsx", "scores are written to .csv, .jsonl, .parquet files"),
+        ("flaky://b/*.csv", r"the name has signs of a pattern \(\* \? \[ \]\)"),
+        ("s4://b/scores.csv", "fsspec knows no s4://"),
+        ("https://b/scores.csv", "scores are not written there. Write a file of this machine, and upload it"),
+        ("hf://datasets/a/b/scores.csv", "scores are not written there"),
+        ("hf://buckets/a/scores.csv", "scores are not written there"),
+    ],
+)
+def test_addresses_of_tables(store, url, words):
+    assert check_table_path("flaky://b/scores.csv") == "flaky://b/scores.csv"
+    with pytest.raises(ValueError, match=words):
+        check_table_path(url)
 
 
 def test_paths_of_pages(tmp_path):

@@ -149,7 +149,7 @@ def test_labels_are_named(converted):
 def test_directory_holds_weights_configs_card_and_code(converted):
     conversion = converted("tiny10")
     files = {path.name for path in conversion.directory.iterdir()}
-    code = {path.name for path in (ROOT / "musiq_hf/models/musiq").glob("*_musiq.py")}
+    code = {"handler.py", *(path.name for path in (ROOT / "musiq_hf/models/musiq").glob("*_musiq.py"))}
     data = {"config.json", "preprocessor_config.json", "model.safetensors", "README.md", "self_test.json"}
     assert files == data | code
     config = read_json(conversion.directory / "config.json")

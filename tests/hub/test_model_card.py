@@ -64,6 +64,16 @@ def test_head_is_valid_for_the_hub(card):
     assert ModelCard(card.render()).data.license == "apache-2.0"
 
 
+def test_head_names_what_training_began_with_and_the_results(card):
+    data = ModelCard(replace(card, base_model="someone/musiq-theirs", metrics=METRICS).render()).data
+    assert data.base_model == "someone/musiq-theirs" and data.model_name == "someone/musiq-mine"
+    found = [(result.dataset_name, result.metric_type, result.metric_value) for result in data.eval_results]
+    assert ("validation", "spearmanr", 0.6123) in found and len(found) == 6
+    assert {result.task_type for result in data.eval_results} == {"image-classification"}
+    plain = ModelCard(card.render()).data
+    assert plain.base_model is plain.eval_results is plain.metrics is None
+
+
 def test_sections_stand_in_order_and_hold_what_was_given(card):
     text = card.render()
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS

@@ -4,7 +4,7 @@ import pytest
 from musiq_hf import MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.common.files import read_json
 from musiq_hf.hub.checkpoints import save_checkpoint
-from musiq_hf.hub.publishing import add_remote_code, check_upload, upload
+from musiq_hf.hub.publishing import add_remote_code, check_upload, find_hub_id, upload
 from musiq_hf.scoring import load_quality
 
 
@@ -92,3 +92,10 @@ def test_a_failed_upload_tells_that_the_checkpoint_is_saved(tiny_model, tmp_path
     monkeypatch.setattr(type(model), "push_to_hub", fail)
     with pytest.raises(ValueError, match="is saved in .*, but was not uploaded .no network.. .*hf upload owner/name"):
         upload(model, "owner/name", tmp_path)
+
+
+def test_ids_of_the_hub_are_told_from_what_is_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    names = ["someone/musiq", "runs/mine", "musiq-lite-biq2021", "scratch:musiq-tiny", "/data/a.csv", "a/b/*.parquet"]
+    assert [find_hub_id(name) for name in names] == ["someone/musiq", *[None] * 5]

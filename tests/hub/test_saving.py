@@ -166,7 +166,7 @@ def test_a_checkpoint_that_is_gone_leaves_a_card_that_claims_nothing(authored, h
 
 def test_a_processor_alone_is_uploaded_with_its_code(authored, hub, published):
     files = hub.files(f"someone/{authored[0]}-settings")
-    assert {path.name for path in published.glob("*.py")} <= set(files)
+    assert {path.name for path in published.glob("*_musiq.py")} <= set(files)
     assert json.loads(files["preprocessor_config.json"])["auto_map"] == {
         "AutoImageProcessor": "image_processing_musiq.MusiqImageProcessor"
     }

@@ -28,7 +28,7 @@ DOCUMENTS += sorted(RECIPES.glob("*.yaml"))
 OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size"}
 OTHERS |= {"--num_processes", "--pretrained", "--seeds", "--blur"}
 
-FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective")
+FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective", "app")
 PUBLIC = {"musiq_hf"} | {f"musiq_hf.{folder}" for folder in FOLDERS}
 PUBLIC |= {f"musiq_hf.models.{family}" for family in FAMILIES}
 

@@ -26,7 +26,8 @@ LINES = (
     ("pictures", "metrics"),
     ("scoring", "data", "hub", "subjective"),
     ("training", "evaluation", "assessment", "upscaling", "explain", "conversion"),
-    ("cli", "app"),
+    ("app",),
+    ("cli",),
     ("__init__", "__main__"),
 )
 LINE_OF = {folder: number for number, line in enumerate(LINES) for folder in line}
@@ -58,7 +59,19 @@ MAY_IMPORT = {
     "pipeline": LEAVES | {"image_loading", "image_processing", "modeling"},
 }
 
-PUBLIC = ("scoring", "data", "metrics", "training", "evaluation", "explain", "pictures", "hub", "subjective", "models")
+PUBLIC = (
+    "scoring",
+    "data",
+    "metrics",
+    "training",
+    "evaluation",
+    "explain",
+    "pictures",
+    "hub",
+    "subjective",
+    "models",
+    "app",
+)
 # Benchmarks time the parts of a model, feed them by hand and compare with other code: no public name does that.
 BENCHMARKS_MAY_IMPORT = ("common", "models.musiq", "conversion.key_mapping")
 

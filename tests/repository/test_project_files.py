@@ -55,6 +55,24 @@ def test_the_workflow_tests_the_oldest_versions_on_the_oldest_python():
     assert f">={python}" == PROJECT["requires-python"]
 
 
+def test_the_workflow_tests_the_page_and_keeps_the_screenshots():
+    steps = load(".github/workflows/ci.yml")["jobs"]["web"]["steps"]
+    install, test = (step["run"] for step in steps if "run" in step)
+    assert install.endswith("install -y chromium chromium-driver") and test == "make test-web"
+    assert steps[-1]["with"]["path"] == "runs/screenshots" and steps[-1]["if"] == "always()"
+
+
+def test_the_versions_of_the_page_lie_within_the_bounds_of_its_extras():
+    extras = PROJECT["optional-dependencies"]
+    lines = (ROOT / "constraints-serve.txt").read_text().splitlines()[1:]
+    pins = {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
+    bounds = map(Requirement, [*PROJECT["dependencies"], *extras["serve"], *extras["mcp"], *extras["web"]])
+    for bound in bounds:
+        if bound.name != "musiq_hf":
+            assert bound.specifier.contains(pins[bound.name.lower().replace("_", "-")]), bound
+    assert Version(pins["pillow"]) < Version("13")  # gradio asks for it
+
+
 def test_the_oldest_versions_are_the_lower_bounds_of_what_the_tests_import():
     extras = PROJECT["optional-dependencies"]
     lines = [*PROJECT["dependencies"], *(line for extra in TESTED_EXTRAS for line in extras[extra])]

@@ -18,11 +18,13 @@ SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What these need takes long: processes, an export, code of a checkpoint.
 LONG = ("usage.md",)  # pages whose snippets together take long
 APART = ("multiprocess", "onnxruntime", "trust_remote_code")
+CLUSTERS = ("import ray", "pyspark")  # `make test-ray` runs these
 EXPORT = re.compile(r"^python (examples/export\.py .*)$", re.MULTILINE)
 
 
 def snippets(path):
-    return SNIPPET.findall(path.read_text())
+    found = SNIPPET.findall(path.read_text())
+    return [snippet for snippet in found if not any(word in snippet for word in CLUSTERS)]
 
 
 def runs_apart(snippet):

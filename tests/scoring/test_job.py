@@ -272,7 +272,7 @@ def test_a_journal_that_is_deleted_during_the_run_costs_nothing(photos):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_output_that_cannot_be_made_is_refused_before_anything_is_scored(photos, overwrite, monkeypatch):
     Path("folder.csv").mkdir()
-    monkeypatch.setattr("musiq_hf.scoring.job.Scorers", lambda *_, **__: pytest.fail("it was loaded"))
+    monkeypatch.setattr("musiq_hf.scoring.rows.Scorers", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(ValueError, match="folder.csv is a folder. Give the file another name"):
         run_job(make_job("folder.csv", overwrite=overwrite))
     with pytest.raises(ValueError, match="1-of-2.csv: the name is longer than 255 bytes"):

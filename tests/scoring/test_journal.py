@@ -10,7 +10,6 @@ import pyarrow.parquet
 import pytest
 
 from musiq_hf.scoring.journal import (
-    COLUMNS,
     Journal,
     check_no_other_journal,
     fcntl,
@@ -19,6 +18,7 @@ from musiq_hf.scoring.journal import (
     write_output,
 )
 from musiq_hf.scoring.rows import ScoreRow
+from musiq_hf.scoring.tables import COLUMNS
 
 SETTINGS = {
     "models": ["musiq-test"],
@@ -48,7 +48,9 @@ def go_on(output, rows=ROWS, settings=SETTINGS, index=0, count=1):
     by_key = {row.key: row for row in rows}
     try:
         if not journal.is_finished:
-            for key, _ in journal.skip_done(sources(rows)):
+            rest = sources(rows)
+            journal.check_done(rest)
+            for key, _ in rest:
                 journal.append((by_key[key],))
             journal.finish()
     finally:
@@ -71,7 +73,7 @@ def read_back(path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".CSV"])
 def test_every_format_holds_every_value(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr("musiq_hf.scoring.journal.ROWS_OF_GROUP", 3)
+    monkeypatch.setattr("musiq_hf.scoring.tables.ROWS_OF_GROUP", 3)
     output = tmp_path / "new" / f"scores{suffix}"
     assert go_on(output) == (4, 1)
     if suffix != ".jsonl":  # its lines may hold a line separator of Unicode, where `splitlines` cuts
@@ -326,7 +328,7 @@ def test_changed_inputs_are_not_mixed(tmp_path, now, key):
     for row in ROWS[:2]:
         journal.append((row,))
     with pytest.raises(ValueError, match="the pictures have changed since the run began") as caught:
-        list(journal.skip_done(sources(now)))
+        journal.check_done(sources(now))
     assert f"{key} is there" in str(caught.value)
     journal.close()
 

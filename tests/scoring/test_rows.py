@@ -15,8 +15,16 @@ from musiq_hf.cli import main
 from musiq_hf.pictures import opening
 from musiq_hf.pictures.lazy import LazyPicture
 from musiq_hf.scoring.engine import PictureScore, score_pictures, score_with_several
-from musiq_hf.scoring.job import _choose_workers
-from musiq_hf.scoring.rows import ScoreRow, Scorers, average_positions, make_row, name_checkpoint, place_row
+from musiq_hf.scoring.job import _count_cores
+from musiq_hf.scoring.rows import (
+    ScoreRow,
+    Scorers,
+    _choose_workers,
+    average_positions,
+    make_row,
+    name_checkpoint,
+    place_row,
+)
 
 
 @pytest.fixture
@@ -161,12 +169,12 @@ def test_the_decoder_that_is_missing_is_named(checkpoints, monkeypatch, capsys):
 
 def test_processes_decode_if_they_are_asked_for_or_an_accelerator_must_be_fed(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    assert _choose_workers(None, cpu) == {"num_workers": 2, "in_processes": False}
-    assert _choose_workers(3, cpu) == {"num_workers": 3, "in_processes": True}
+    assert _choose_workers(None, cpu, 12) == {"num_workers": 2, "in_processes": False}
+    assert _choose_workers(3, cpu, 1) == {"num_workers": 3, "in_processes": True}
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)), raising=False)
-    assert _choose_workers(None, gpu) == {"num_workers": 8, "in_processes": True}
+    assert _choose_workers(None, gpu, _count_cores()) == {"num_workers": 8, "in_processes": True}
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert _choose_workers(None, gpu) == {"num_workers": 3, "in_processes": True}
+    assert _choose_workers(None, gpu, _count_cores()) == {"num_workers": 3, "in_processes": True}
 
 
 def test_processes_give_the_same_table(checkpoints):
@@ -186,7 +194,7 @@ def test_scorers_can_be_used_without_the_command(checkpoints):
     both = Scorers(["a", "b"], device=torch.device("cpu"))
     ((first, second),) = both.score(iter([("mine", Image.open("photos/0.png"))]))
     assert (first.key, second.key, first.ensemble) == ("mine", "mine", None)
-    assert both.names == ["a", "b"] and both.signatures[0].startswith("a|weights:")
+    assert both.terms.names == ["a", "b"] and both.terms.signatures[0].startswith("a|weights:")
 
 
 @pytest.mark.parametrize("words", [[], ["-o", "s.csv"]])

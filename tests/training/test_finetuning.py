@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from huggingface_hub import ModelCard
 from PIL import Image, ImageFilter
 from places import ROOT
 from safetensors.torch import load_file
@@ -117,6 +118,14 @@ def test_card_names_the_command_that_trained(blank, tmp_path):
     assert source in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("data", "named"), [("someone/cats", ["someone/cats"]), ("scores.csv", None)])
+def test_the_head_of_a_card_names_data_of_the_hub(blank, tmp_path, data, named):
+    (tmp_path / "config.json").write_text((Path(blank) / "config.json").read_text())
+    write_card(settings(data, blank, tmp_path), num_pictures=20, report={})
+    head = ModelCard.load(tmp_path / "README.md").data
+    assert head.datasets == named and head.base_model is None
+
+
 def test_card_of_a_repeated_run_names_what_repeated_it(scores_csv, blank, tmp_path):
     repeat_runs(settings(scores_csv, blank, tmp_path, max_steps=1), runs=1, output_dir=tmp_path, repeat_splits=False)
     card = (tmp_path / "run_00" / "README.md").read_text()
@@ -154,7 +163,10 @@ def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):
         torch.testing.assert_close(reloaded.state_dict()[name], value.half().float(), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("ema_decay", "num_workers"), [(None, 0), (0.7, 0), (None, 1)])
+@pytest.mark.parametrize(
+    ("ema_decay", "num_workers"),
+    [(0.7, 0), pytest.param(None, 0, marks=pytest.mark.slow), pytest.param(None, 1, marks=pytest.mark.slow)],
+)
 def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch, ema_decay, num_workers):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -59,7 +59,7 @@ def _name_scale(layout: PatchLayout, height: int, width: int) -> str:
     return f"{'native, shrunk' if layout.is_native else 'resized'} to {layout.width} x {layout.height}"
 
 
-EXPLAINER = Explainer(sections=make_sections, facts=describe_patches)
+EXPLAINER = Explainer(sections=make_sections, facts=describe_patches, quality_map=quality_map)
 
 __all__ = [
     "EXPLAINER",

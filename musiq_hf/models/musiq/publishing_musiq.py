@@ -23,9 +23,9 @@ from transformers.utils.hub import extract_commit_hash
 logger = logging.get_logger(__name__)
 
 FAMILY = __name__.rpartition("publishing_")[2]
-CONFIG, PROCESSOR, CARD = "config.json", "preprocessor_config.json", "README.md"
+CONFIG, PROCESSOR, CARD, HANDLER = "config.json", "preprocessor_config.json", "README.md", "handler.py"
 RESULTS = ("self_test.json", "metrics.json", "calibration.json")  # they hold for the weights beside them alone
-COMPANIONS = (CARD, *RESULTS, PROCESSOR)
+COMPANIONS = (CARD, *RESULTS, PROCESSOR, *([HANDLER] if __name__.startswith("transformers_modules") else []))
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 HUB_CHOICES = {"repo_id", "tags", "private", "token", "revision", "commit_message", "commit_description", "create_pr"}
@@ -69,8 +69,9 @@ from transformers import {autos}
 
 
 def list_code() -> list[Path]:
-    """List the files of the family that go with a checkpoint, sorted by name."""
-    return sorted(Path(__file__).parent.glob(f"*_{FAMILY}.py"))
+    """List the files that go with a checkpoint of the family, sorted by name; the handler is that of all families."""
+    here = Path(__file__).parent
+    return sorted([*here.glob(f"*_{FAMILY}.py"), *here.parent.glob(HANDLER)], key=lambda path: path.name)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -273,8 +274,7 @@ class _PublishedSettings(Uploaded):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Save the settings, and the code of their family; results that were measured with others are removed."""
-        this: Any = self
-        directory = Path(save_directory)
+        directory, this = Path(save_directory), self  # type: Path, Any
         before = _read_settings(directory / this.settings_file, this)
         hub = {key: kwargs.pop(key) for key in HUB_CHOICES & kwargs.keys()}
         files = super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
@@ -428,7 +428,7 @@ def _find_companions(
     is_old = bool(weights) and not is_here
     origin = here if loaded is None or (is_old and loaded.find(CARD) is None) else loaded
     is_same = is_here if origin is here else origin.is_same(config, state, processor)  # it reads all weights
-    found = origin.read(COMPANIONS if is_same else (CARD,))
+    found = origin.read(COMPANIONS if is_same else {CARD, HANDLER} & {*COMPANIONS})
     if CARD in found and not is_same:
         found[CARD] = _mark_changed(_decode(found[CARD])).encode()
     replaced = {CARD, *RESULTS} if is_old else set()

@@ -8,8 +8,9 @@ import tarfile
 from collections.abc import Iterator
 from functools import partial
 
+from ...common.stores import AT_ONCE, StoredFile, StoreError, is_remote
 from ..finding import has_picture_suffix
-from ..lazy import LazyPicture, LeftOutFile, Source, check_path, describe_error, escape_name, make_unreadable
+from ..lazy import LazyPicture, LeftOutFile, Source, check_path, describe_error, escape_name, make_unreadable, read_url
 from .tables import Columns
 
 TAR_BLOCK = 512  # bytes
@@ -20,14 +21,14 @@ Index = dict[str, list[tarfile.TarInfo]]  # members by their plain names, in the
 
 def read_tar(path: str, columns: Columns) -> Iterator[Source | LeftOutFile]:
     """Read the headers of the members; bytes of pictures are read when they are decoded, and hidden files left out."""
-    try:
-        check_path(path, path)
-    except ValueError as error:
-        yield make_unreadable(path, f"cannot be read as an archive ({error}).")
-        return
     problem, index = None, None
     try:
-        for member in _read_headers(path):
+        file = _open_archive(path)
+    except (OSError, ValueError) as error:
+        yield make_unreadable(path, f"cannot be read as an archive ({describe_error(error)}).")
+        return
+    try:
+        for member in _read_headers(file):
             if member.isdir() or _is_hidden(member.name):
                 continue
             if has_picture_suffix(member.name):
@@ -120,8 +121,10 @@ def _index_members(path: str) -> Index:
     """Read the headers of all members, up to the damage if there is any."""
     index: Index = {}
     try:
-        for member in _read_headers(path):
+        for member in _read_headers(_open_archive(path)):
             index.setdefault(_name_plainly(member.name), []).append(member)
+    except StoreError:
+        raise
     except Exception:  # whoever reads the archive itself meets the same error and names it
         pass
     return index
@@ -129,8 +132,14 @@ def _index_members(path: str) -> Index:
 
 def _read_part(path: str, offset: int, size: int, name: str) -> io.BytesIO:
     """Return the bytes of a member of an archive."""
+    is_short = f"{name}: the archive ends within this member. Download it again."
+    if is_remote(path):
+        content = read_url(path, name, offset, offset + size)
+        if content.getbuffer().nbytes < size:
+            raise ValueError(is_short)
+        return content
     if offset + size > os.path.getsize(path):  # compared first, because a damaged header may claim any size
-        raise ValueError(f"{name}: the archive ends within this member. Download it again.")
+        raise ValueError(is_short)
     with open(path, "rb") as file:
         file.seek(offset)
         return io.BytesIO(file.read(size))
@@ -146,9 +155,16 @@ class _HeaderFile(io.BufferedReader):
         return super().read(size)
 
 
-def _read_headers(path: str) -> Iterator[tarfile.TarInfo]:
+def _open_archive(path: str) -> _HeaderFile:
+    """Open an archive; raise a ValueError or OSError if there is no such file, or something else than one."""
+    if is_remote(path):
+        return _HeaderFile(StoredFile(path), AT_ONCE)
+    return _HeaderFile(io.FileIO(check_path(path, path)))
+
+
+def _read_headers(archive_file: _HeaderFile) -> Iterator[tarfile.TarInfo]:
     """Read the headers of all members; raise a TarError if the archive has no end mark."""
-    with _HeaderFile(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+    with archive_file as file, tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # the list would keep all headers in memory
             yield member

@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from ..lazy import LazyPicture, Source, describe_error, make_unreadable
-from .tables import ROWS_AT_ONCE, Columns, choose_key, find_picture_column, open_cell, read_arrow
+from .tables import Columns, choose_key, find_picture_column, open_cell, read_arrow
 
 SAVED, HUB = "saved data set", "data set of the Hub"
 SAVED_FILES = ("state.json", "dataset_info.json")  # `datasets` writes them beside the Arrow files of each split
@@ -36,8 +36,10 @@ def check_saved(folder: str, columns: Columns) -> None:
     find_picture_column(schema, columns, folder)
 
 
-def read_saved(folder: str, columns: Columns) -> Iterator[Source]:
-    """Read a picture per row, named by its key or as `folder::row`.
+def read_saved(folder: str, columns: Columns, rows: range | None = None) -> Iterator[Source]:
+    """Read a picture per row, named by its key or as `folder::row`; None reads all rows.
+
+    A data set that cannot be opened is one row with the error. Rows that cannot be read are rows with theirs.
 
     Raises:
         ValueError: If a column is missing.
@@ -48,19 +50,28 @@ def read_saved(folder: str, columns: Columns) -> Iterator[Source]:
         loaded = datasets.load_from_disk(folder)  # memory-mapped
         schema = loaded.features.arrow_schema
     except Exception as error:  # damaged files provoke errors of all kinds
-        yield _make_damaged(folder, error)
+        yield make_unreadable(folder, f"cannot be read as a data set ({describe_error(error)}).")
         return
-    name, row = find_picture_column(schema, columns, folder), 0
+    name = find_picture_column(schema, columns, folder)
+    selected = loaded.select_columns(columns.list_names(name)).with_format("arrow")
+    for row in range(len(loaded)) if rows is None else rows:
+        try:
+            (source,) = read_arrow(selected[row : row + 1], name, columns, path=folder, row=row, folder=folder)
+        except Exception as error:
+            source = make_unreadable(f"{folder}::{row}", f"cannot be read ({describe_error(error)}).")
+        yield source
+
+
+def count_saved_rows(folder: str, columns: Columns) -> int | None:
+    """Return the number of rows of a saved data set; None if it cannot be opened, or a column is missing."""
+    import datasets
+
     try:
-        for table in loaded.select_columns(columns.list_names(name)).with_format("arrow").iter(ROWS_AT_ONCE):
-            yield from read_arrow(table, name, columns, path=folder, row=row, folder=folder)
-            row += len(table)
-    except Exception as error:
-        yield _make_damaged(folder, error)
-
-
-def _make_damaged(folder: str, error: Exception) -> Source:
-    return make_unreadable(folder, f"what follows cannot be read as a data set ({describe_error(error)}).")
+        loaded = datasets.load_from_disk(folder)
+        find_picture_column(loaded.features.arrow_schema, columns, folder)
+        return len(loaded)
+    except Exception:  # damaged files provoke errors of all kinds
+        return None
 
 
 def count_saved(folder: str) -> int:
@@ -178,6 +189,20 @@ def read_hub(path: str, columns: Columns) -> Iterator[Source]:
             yield key, LazyPicture(key, partial(_open_remote, cell[name], key))
 
 
+def is_hub_file(path: str) -> bool:
+    """Return whether a path leads to a file of the Hub, or into an archive there, as `datasets` writes it."""
+    *archives, file_path = path.split("::")
+    return file_path.startswith(HUB_FILE) and all(archive.startswith(ARCHIVES) for archive in archives)
+
+
+def read_hub_file(path: str) -> BytesIO:
+    """Read a file of the Hub, or a member of an archive there."""
+    import fsspec  # type: ignore[import-untyped]  # a dependency of datasets
+
+    with fsspec.open(path, "rb") as file:
+        return BytesIO(file.read())
+
+
 def _open_remote(cell: dict[str, Any] | bytes | None, name: str) -> str | BytesIO:
     """Return the bytes of a cell, or of the file of the Hub that it names.
 
@@ -185,12 +210,8 @@ def _open_remote(cell: dict[str, Any] | bytes | None, name: str) -> str | BytesI
     """
     cell = {"bytes": cell} if isinstance(cell, bytes) else cell or {}
     path = cell.get("path") or ""
-    *archives, file_path = path.split("::")
-    if not cell.get("bytes") and file_path.startswith(HUB_FILE) and all(a.startswith(ARCHIVES) for a in archives):
-        import fsspec  # type: ignore[import-untyped]  # a dependency of datasets
-
-        with fsspec.open(path, "rb") as file:
-            return BytesIO(file.read())
+    if not cell.get("bytes") and is_hub_file(path):
+        return read_hub_file(path)
     if not cell.get("bytes") and path:
         raise ValueError(f"{name}: its file is not one of the Hub ({path}).")
     return open_cell(cell.get("bytes"), name, "")

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from ...common.files import NOTHING
+from ...common.stores import check_url, is_remote
 from ..finding import LEFT_OUT, PICTURE, UNLISTED, LeftOutFiles, has_picture_suffix, walk_folder
-from ..lazy import LazyPicture, LeftOutFile, Source, check_path, escape_name, make_unreadable
+from ..lazy import LazyPicture, LeftOutFile, Source, check_path, escape_name, make_unreadable, read_url
 from ..opening import URL_PREFIXES, download
 from .archives import read_tar
 from .data_sets import (
@@ -30,6 +31,7 @@ from .data_sets import (
     read_hub,
     read_saved,
 )
+from .remote import find_stored_kind, has_pattern, match_stored, walk_stored
 from .tables import Columns, check_table, count_parquet, read_csv, read_parquet
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -54,6 +56,8 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
             - Tables (.csv) with a column of paths, which start from the folder of the file.
             - Data sets, as folders that `save_to_disk` has written.
             - Data sets of the Hub: "hf://datasets/owner/name/configuration@revision:split", the last three as needed.
+            - URLs of other stores that fsspec knows, such as "s3://bucket/photos": pictures, folders, patterns,
+              archives and tables; a CSV there names files of its store.
         columns: Columns of tables and data sets that are read.
 
     Files of folders, patterns and archives whose endings are not those of pictures are left out. How many is logged as
@@ -65,16 +69,22 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
         that are not Unicode are written with backslashes.
 
     Raises:
-        ValueError: If there is no picture at all.
+        ValueError: If there is no picture at all, or a remote store may not be read.
+        StoreError: If a remote store gives no answer. It is an OSError.
     """
     found, left_out = False, LeftOutFiles()
-    for path, kind in _find_files(paths):
+    for path, kind in find_files(paths):
         for source in READERS[kind](path, columns):
             if isinstance(source, LeftOutFile):
                 left_out.add(source.name)
             else:
                 found = True
                 yield source
+    check_found(paths, found, left_out)
+
+
+def check_found(paths: Sequence[str], found: bool, left_out: LeftOutFiles) -> None:
+    """Warn of files that were left out, and raise a ValueError if no picture was found."""
     left_out.warn()
     if not found:
         raise ValueError(
@@ -86,7 +96,7 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
 def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> int | None:
     """Return the number of pictures that `find_sources` finds, reading none; None if a data set does not tell it."""
     total = 0
-    for path, kind in _find_files(paths):
+    for path, kind in find_files(paths):
         count = _count_pictures(path, kind, columns)
         if count is None:
             return None
@@ -106,6 +116,8 @@ def check_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, a
 
     Raises:
         ValueError: If a path does not exist, cannot hold pictures, or lacks a column.
+        ImportError: If a remote store needs a package that is missing.
+        StoreError: If a remote store gives no answer.
     """
     # The list makes `any` check all of them.
     has_table = any([_check_argument(path, columns, allow_missing) for path in paths])
@@ -125,6 +137,8 @@ def _check_argument(path: str, columns: Columns, allow_missing: bool) -> bool:
         return True
     if path.startswith(URL_PREFIXES):
         return False
+    if is_remote(path):
+        return _check_stored(path, columns, allow_missing)
     if os.path.isdir(path):
         return _check_saved_within(path, columns)
     matches = (match for match in _match_pattern(path) if _find_kind(match) != LEFT_OUT or os.path.isdir(match))
@@ -138,6 +152,26 @@ def _check_argument(path: str, columns: Columns, allow_missing: bool) -> bool:
     return False
 
 
+def _check_stored(url: str, columns: Columns, allow_missing: bool) -> bool:
+    """Check a path of a remote store as `_check_argument` does; of a long list no picture is asked for."""
+    check_url(url)
+    if _is_named_picture(url) and allow_missing:
+        return False
+    kind = find_stored_kind(url, once=True)
+    if kind == "folder" and _is_named_picture(url):
+        raise ValueError(f"{url}: a folder, but its name ends as that of a picture. Write a slash behind it.")
+    if kind == "folder":
+        return False
+    found = [(url, _find_kind(url))] if kind == "file" else list(_find_stored_matches(url))
+    if all(other in (LEFT_OUT, MISSING) for _, other in found) and kind is None and not allow_missing:
+        raise ValueError(f"{url}: {NOTHING}")
+    for file, suffix in found:
+        if suffix in TABLE_SUFFIXES:
+            check_table(file, suffix, columns)
+            return True
+    return False
+
+
 def _check_saved_within(folder: str, columns: Columns) -> bool:
     """Check a saved data set, or all splits of one; in another folder check the first data set if columns are named.
 
@@ -147,14 +181,14 @@ def _check_saved_within(folder: str, columns: Columns) -> bool:
     has_splits = os.path.isfile(os.path.join(folder, "dataset_dict.json"))
     if not (is_saved(folder) or has_splits or columns != DEFAULT_COLUMNS):
         return False  # a walk through a large folder takes long, so it is made only where columns must be checked
-    saved = (path for path, kind in _find_files([folder]) if kind == SAVED)
+    saved = (path for path, kind in find_files([folder]) if kind == SAVED)
     checked = list(saved if has_splits else itertools.islice(saved, 1))
     for path in checked:
         check_saved(path, columns)
     return bool(checked)
 
 
-def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+def find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Find path and kind of every file; the kind is a key of `READERS`."""
     visited: set[tuple[int, int]] = set()
     for path in paths:
@@ -162,6 +196,8 @@ def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield path, HUB
         elif path.startswith(URL_PREFIXES):
             yield path, "url"
+        elif is_remote(path):
+            yield from _find_stored(path)
         elif os.path.isdir(path):
             yield from walk_folder(path, visited)
         elif os.path.lexists(path):
@@ -183,12 +219,52 @@ def _find_matches(pattern: str, visited: set[tuple[int, int]]) -> Iterator[tuple
         yield pattern, MISSING
 
 
+def _is_named_picture(url: str) -> bool:
+    """Return whether a path of a remote store is taken for a picture by its name, without asking the store."""
+    return _find_kind(url) == PICTURE and not has_pattern(url)
+
+
+def _find_stored(url: str) -> Iterator[tuple[str, str]]:
+    """Find URL and kind of every file that a path of a remote store leads to."""
+    if _is_named_picture(url):
+        yield url, PICTURE
+        return
+    kind = find_stored_kind(url)
+    if kind == "folder":
+        yield from walk_stored(url)
+    elif kind == "file":
+        yield url, PICTURE if _find_kind(url) == LEFT_OUT else _find_kind(url)
+    else:
+        yield from _find_stored_matches(url)
+
+
+def _find_stored_matches(url: str) -> Iterator[tuple[str, str]]:
+    """Find URL and kind of every file that matches a pattern in a remote store, or lies in a folder that does."""
+    match = None
+    for match in match_stored(url) if has_pattern(url) else ():
+        if match.is_folder:
+            yield from walk_stored(match.url)
+        else:
+            yield match.url, _find_kind(match.url)
+    if match is None:
+        yield url, MISSING
+
+
 def _find_kind(path: str) -> str:
     """Return the kind of a file by its ending, a key of `READERS`."""
     suffix = Path(path).suffix.lower()
     if suffix in READERS:
         return suffix
     return PICTURE if has_picture_suffix(path) else LEFT_OUT
+
+
+def find_matches(paths: Sequence[str]) -> Iterator[str]:
+    """Find those of some paths that are there, and the first match of each that is a pattern."""
+    for path in paths:
+        if os.path.lexists(path):
+            yield path
+        elif "://" not in path:
+            yield from itertools.islice(_match_pattern(path), 1)
 
 
 def _match_pattern(pattern: str) -> Iterator[str]:
@@ -200,7 +276,7 @@ def _match_pattern(pattern: str) -> Iterator[str]:
 
 def _read_picture(path: str, columns: Columns) -> Iterator[Source]:
     name = escape_name(path)
-    yield name, LazyPicture(name, partial(check_path, path, name))
+    yield name, LazyPicture(name, partial(read_url if is_remote(path) else check_path, path, name))
 
 
 def _read_url(path: str, columns: Columns) -> Iterator[Source]:

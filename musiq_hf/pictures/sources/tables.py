@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of parquet files and CSV tables, row by row."""
 
+import itertools
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
+from ...common.stores import StoreError, hide_password, is_remote, open_binary
 from ..csv_rows import CsvRow, open_csv
-from ..lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable, name_file
+from ..lazy import LazyPicture, Source, check_path, describe_error, escape_name, make_unreadable, name_file, read_url
 from ..opening import resolve_cell
 
 PATH_COLUMNS = (
@@ -48,6 +51,8 @@ def check_table(path: str, kind: str, columns: Columns) -> None:
         else:
             with _open_parquet(path) as file:
                 schema = file.schema_arrow
+    except StoreError:
+        raise
     except Exception:  # damaged files provoke errors of all kinds
         return
     if kind == ".csv":
@@ -67,8 +72,9 @@ def check_key(names: Sequence[str], columns: Columns, path: str) -> None:
 def choose_key(value: Any, otherwise: str) -> str:
     """Return the key of a row as text, or another name if the row has none."""
     if value in (None, "", b""):
-        return escape_name(otherwise)
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else escape_name(str(value))
+        return hide_password(escape_name(otherwise))
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else escape_name(str(value))
+    return hide_password(text)
 
 
 def _find_plain_kind(kind: Any) -> Any:
@@ -140,15 +146,45 @@ def open_cell(cell: Any, name: str, folder: str) -> str | BytesIO:
     Args:
         cell: Cell of a table, see `resolve_cell`.
         name: Name of the picture in error messages.
-        folder: Folder that a path starts from.
+        folder: Folder that a path starts from, as `find_folder` gives it.
 
     Raises:
         ValueError: If the cell has no picture, or its file does not exist.
+        StoreError: If the file is in a remote store that gives no answer.
     """
-    found = resolve_cell(cell, folder)
+    found = resolve_cell(cell)
     if found is None:
         raise ValueError(f"{name}: the row has no picture.")
-    return check_path(found, name) if isinstance(found, str) else found
+    if not isinstance(found, str):
+        return found
+    if is_remote(folder):
+        return read_url(_join_url(folder, found, name), name)
+    return read_url(found, name) if is_remote(found) else check_path(os.path.join(folder, found), name)
+
+
+def find_folder(path: str) -> str:
+    """Return the folder that paths of a table start from; that of a remote table ends in a slash."""
+    return path[: path.rindex("/") + 1] if is_remote(path) else os.path.dirname(path)
+
+
+def _join_url(folder: str, path: str, name: str) -> str:
+    """Return the URL of a file that a remote table names; it must not name files of this machine.
+
+    Raises:
+        ValueError: If it names a file outside of its store.
+    """
+    protocol = folder.partition("://")[0] + "://"
+    if is_remote(path) and path.startswith(protocol):
+        return path
+    if is_remote(path) or path.startswith("/"):
+        raise ValueError(
+            f"{name}: a table of {protocol} names files of its own store alone, got {hide_password(path)}. Write "
+            "paths that start from its folder."
+        )
+    url = folder + path
+    if {".", ".."} & set(path.split("/")):  # names in a store are not resolved
+        url = protocol + posixpath.normpath(url.removeprefix(protocol))
+    return url
 
 
 def read_arrow(table: Any, name: str, columns: Columns, *, path: str, row: int, folder: str) -> Iterator[Source]:
@@ -176,7 +212,8 @@ def read_arrow(table: Any, name: str, columns: Columns, *, path: str, row: int, 
 def _open_parquet(path: str) -> Any:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
-    return pyarrow.parquet.ParquetFile(check_path(path, path), buffer_size=1 << 20, pre_buffer=False)
+    file = open_binary(path) if is_remote(path) else check_path(path, path)
+    return pyarrow.parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
 
 
 def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
@@ -188,20 +225,50 @@ def read_parquet(path: str, columns: Columns) -> Iterator[Source]:
         yield make_unreadable(path, f"cannot be read as parquet ({describe_error(error)}).")
         return
     with file:
-        row, end = 0, 0
+        row = 0
         for group in range(file.num_row_groups):
-            end += file.metadata.row_group(group).num_rows
-            problem = "the row group is too short"
-            try:
-                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns.list_names(name)):
-                    for source in read_arrow(batch, name, columns, path=path, row=row, folder=os.path.dirname(path)):
-                        yield source
-                        row += 1
-            except Exception as error:  # damaged pages
-                problem = describe_error(error)
-            while row < end:
-                yield make_unreadable(f"{path}::{row}", f"cannot be read ({problem}).")
+            yield from _read_group(file, name, columns, path=path, group=group, row=row)
+            row += file.metadata.row_group(group).num_rows
+
+
+def _read_group(file: Any, name: str, columns: Columns, *, path: str, group: int, row: int) -> Iterator[Source]:
+    """Read a picture per row of a row group, whose first row has a number in the file."""
+    end, problem = row + file.metadata.row_group(group).num_rows, "the row group is too short"
+    try:
+        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns.list_names(name)):
+            for source in read_arrow(batch, name, columns, path=path, row=row, folder=find_folder(path)):
+                yield source
                 row += 1
+    except Exception as error:  # damaged pages
+        problem = describe_error(error)
+    while row < end:
+        yield make_unreadable(f"{path}::{row}", f"cannot be read ({problem}).")
+        row += 1
+
+
+def count_group_rows(path: str, columns: Columns) -> list[int] | None:
+    """Return the number of rows of each row group; None if the file cannot be read, or has paths of pictures."""
+    try:
+        with _open_parquet(path) as file:
+            name = find_picture_column(file.schema_arrow, columns, path)
+            if holds_text(file.schema_arrow.field(name).type):
+                return None
+            return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    except Exception:  # not a parquet file, or a damaged one
+        return None
+
+
+def read_row_group(path: str, columns: Columns, group: int, rows: range) -> Iterator[Source]:
+    """Read some rows of a row group as `read_parquet` does, counted from the first of the group.
+
+    Raises:
+        ValueError: If the file cannot be opened.
+    """
+    with _open_parquet(path) as file:
+        name = find_picture_column(file.schema_arrow, columns, path)
+        first = sum(file.metadata.row_group(before).num_rows for before in range(group))
+        sources = _read_group(file, name, columns, path=path, group=group, row=first)
+        yield from itertools.islice(sources, rows.start, rows.stop, rows.step)
 
 
 def _find_csv_columns(names: Sequence[str], columns: Columns, path: str) -> tuple[int, int]:
@@ -236,7 +303,7 @@ def read_csv(path: str, columns: Columns) -> Iterator[Source]:
 
 
 def _read_csv_rows(rows: Iterator[CsvRow], found: tuple[int, int], path: str) -> Iterator[Source]:
-    folder, (index, key_index) = os.path.dirname(path), found
+    folder, (index, key_index) = find_folder(path), found
     for line, cells, problem in rows:
         if problem is None and len(cells) > index and cells[index]:
             name = choose_key(cells[key_index] if len(cells) > key_index else None, cells[index])
@@ -251,5 +318,7 @@ def count_parquet(path: str) -> int:
     try:
         with _open_parquet(path) as file:
             return file.metadata.num_rows
+    except StoreError:
+        raise
     except Exception:  # a damaged file is one row, with the error
         return 1

@@ -119,7 +119,7 @@ def test_rows_without_a_picture_and_damaged_data_sets_are_errors(place):
     check_sources(["saved"])
     assert count_sources(["saved"]) == 1
     ((key, error),) = found("saved").items()
-    assert key == "saved" and error.startswith("saved: what follows cannot be read as a data set")
+    assert key == "saved" and error.startswith("saved: cannot be read as a data set")
 
 
 def test_a_data_set_of_the_hub_is_streamed_split_by_split(hub):

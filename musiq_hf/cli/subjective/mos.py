@@ -5,13 +5,13 @@ import argparse
 import sys
 from typing import Any
 
-from ..common.extras import require
-from ..common.terminal import print_line
-from ..explain.viewers import save_viewers
-from ..subjective.opinions import ESTIMATORS, SCREENS, OpinionRow, OpinionSettings, summarize_opinions
-from ..subjective.screening import THRESHOLD
-from ..subjective.sheets import read_plan, read_sheets, votes_from_sheets
-from ..subjective.votes import INTERVALS, read_votes
+from ...common.extras import require
+from ...common.terminal import print_line
+from ...explain.viewers import save_viewers
+from ...subjective.opinions import ESTIMATORS, SCREENS, OpinionRow, OpinionSettings, summarize_opinions
+from ...subjective.screening import THRESHOLD
+from ...subjective.sheets import read_plan, read_sheets, votes_from_sheets
+from ...subjective.votes import INTERVALS, read_votes
 
 DESCRIPTION = f"""\
 Compute opinion scores from votes: screen viewers, remove their bias or weigh them, and give intervals.

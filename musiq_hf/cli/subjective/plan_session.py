@@ -5,10 +5,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..common.terminal import print_line
-from ..subjective.planner import plan_sessions
-from ..subjective.sheets import describe_plan, read_cells, write_plan
-from .words import read_limit, read_size
+from ...common.terminal import print_line
+from ...subjective.planner import plan_sessions
+from ...subjective.sheets import describe_plan, read_cells, write_plan
+from ..words import read_limit, read_size
 
 DESCRIPTION = """\
 Plan the sessions of an expert viewing test (after BT.500): in which order each panel sees the test cells, and when.

@@ -4,8 +4,8 @@
 import argparse
 from typing import Any
 
-from ..common.terminal import print_line
-from ..subjective.pairs import MODELS, UNITS, read_pairs, scale_pairs
+from ...common.terminal import print_line
+from ...subjective.pairs import MODELS, UNITS, read_pairs, scale_pairs
 
 DESCRIPTION = """\
 Place items on a scale by maximum likelihood, from who was preferred to whom.
