@@ -29,6 +29,7 @@ OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--hal
 OTHERS |= {"--num_processes", "--pretrained", "--seeds", "--blur"}
 
 FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective", "app")
+FOLDERS += ("assessment",)
 PUBLIC = {"musiq_hf"} | {f"musiq_hf.{folder}" for folder in FOLDERS}
 PUBLIC |= {f"musiq_hf.models.{family}" for family in FAMILIES}
 
