@@ -19,6 +19,9 @@ from .words import (
     check_explain,
     check_export,
     check_finetune,
+    check_mos,
+    check_pairs,
+    check_plan_session,
     check_score,
     check_verify,
     read_words,
@@ -81,6 +84,24 @@ def _load_finetune() -> ModuleType:
     return finetune
 
 
+def _load_plan_session() -> ModuleType:
+    from .subjective import plan_session
+
+    return plan_session
+
+
+def _load_mos() -> ModuleType:
+    from .subjective import mos
+
+    return mos
+
+
+def _load_pairs() -> ModuleType:
+    from .subjective import pairs
+
+    return pairs
+
+
 def _load_serve() -> ModuleType:
     from . import serve
 
@@ -133,6 +154,16 @@ COMMANDS = {
         _load_finetune,
         "musiq finetune --data scores.csv --image_root photos --output_dir runs/new",
         check_finetune,
+    ),
+    "plan-session": Command(
+        "plan the sessions of a viewing test",
+        _load_plan_session,
+        "musiq plan-session cells.csv -o plan",
+        check_plan_session,
+    ),
+    "mos": Command("opinion scores from the votes of viewers", _load_mos, "musiq mos votes.csv -o mos.csv", check_mos),
+    "pairs": Command(
+        "a scale from paired comparisons", _load_pairs, "musiq pairs comparisons.csv -o scale.csv", check_pairs
     ),
 }
 

@@ -25,7 +25,7 @@ from ..training.settings import FinetuneSettings
 from .words import MEASURING
 
 DESCRIPTION = """\
-Measure checkpoints, and the mean of their scores, on scored pictures, or repeat training over seeds and splits.
+Measure checkpoints, their mean and their differences on scored pictures, or repeat training over seeds and splits.
 
 musiq evaluate --data scores.csv --image_root photos --output report.json
 musiq evaluate --model musiq-koniq musiq-spaq --data koniq.csv mine.csv --ensemble
@@ -76,13 +76,13 @@ def measure_checkpoints(arguments: argparse.Namespace) -> ComparisonReport:
     models = arguments.model or [str(DEFAULT_CHECKPOINT)]
     settings = EvaluationSettings(models=models, **_select_given(arguments, "data", *SHARED, *MEASURING))
     directories = [check_card_directory(name) for name in settings.models] if arguments.update_card else []
-    reports = evaluate_checkpoints(settings)
+    comparison = evaluate_checkpoints(settings)
     if PartialState().is_main_process:
         # Not strict: the reports of an ensemble come last, and it has no card.
         owners = [directory for directory in directories for _ in arguments.data]
-        for directory, report in zip(owners, reports, strict=False):
+        for directory, report in zip(owners, comparison.results, strict=False):
             update_card(directory, report, title=arguments.card_title)
-    return ComparisonReport(results=tuple(reports))
+    return comparison
 
 
 def repeat_training(arguments: argparse.Namespace) -> RunsReport:

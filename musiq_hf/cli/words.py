@@ -6,6 +6,7 @@ word that is refused. So words.json holds what their `add_arguments` add, see `r
 """
 
 import argparse
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from ..common.arguments import positive, read_flag
 from ..common.checks import are_weights, check_ensemble
 from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
-from ..common.outputs import check_page_path, check_report_path, check_table_path
+from ..common.outputs import check_new_file, check_page_path, check_plan_folder, check_report_path, check_table_path
 from ..common.stores import check_url, is_remote
 
 FILE = Path(__file__).with_name("words.json")
@@ -53,9 +54,18 @@ def read_weights(text: str) -> tuple[float, ...]:
     return values
 
 
+def read_size(text: str) -> tuple[int, int]:
+    """Read the width and height of a display, in pixels."""
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT in pixels, as 1920x1080, got {text}")
+    return int(match[1]), int(match[2])
+
+
 # Types of arguments by the names that the file has for them.
 TYPES = {
-    kind.__name__: kind for kind in (int, float, str, Path, positive, read_flag, read_limit, read_shard, read_weights)
+    kind.__name__: kind
+    for kind in (int, float, str, Path, positive, read_flag, read_limit, read_shard, read_size, read_weights)
 }
 
 
@@ -138,3 +148,40 @@ def check_verify(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if `musiq verify` is told official scores, but has no pictures."""
     if arguments.name is not None and arguments.images is None:
         raise ValueError("`--name` says which official scores to compare with and needs `--images`.")
+
+
+def check_plan_session(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq plan-session` would replace another plan, or cannot write there."""
+    check_plan_folder(arguments.output, overwrite=arguments.overwrite)
+
+
+def check_mos(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq mos` cannot write its files, or has more than one table without a plan."""
+    if len(arguments.votes) > 1 and arguments.plan is None:
+        raise ValueError(
+            f"One table of votes is read, got {len(arguments.votes)}. Several are the sheets of a plan: add --plan."
+        )
+    _check_files(arguments, {"output": ".csv", "viewers": ".csv", "figure": ".png"}, arguments.votes)
+
+
+def check_pairs(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq pairs` cannot write its file."""
+    _check_files(arguments, {"output": ".csv"}, [arguments.comparisons])
+
+
+def _check_files(arguments: argparse.Namespace, suffixes: dict[str, str], inputs: list[str]) -> None:
+    """Raise a ValueError if a file cannot be written, or two are one.
+
+    Args:
+        arguments: Words of the command.
+        suffixes: End of the name of each file, by the argument that names it.
+        inputs: Files that are read.
+    """
+    taken = {os.path.realpath(path) for path in inputs}
+    for argument, suffix in suffixes.items():
+        path = getattr(arguments, argument)
+        if path is not None:
+            check_new_file(path, suffix, overwrite=arguments.overwrite)
+            if os.path.realpath(path) in taken:
+                raise ValueError(f"{path} is named twice, and would be lost. Choose another --{argument}.")
+            taken.add(os.path.realpath(path))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.extras import require
-from ..pictures.csv_rows import CsvRow, open_csv
+from ..pictures.csv_rows import check_columns, check_number, name_cells, open_csv, parse_number, read_column_names
 
 Range = tuple[float, float] | None  # lowest and highest possible score
 NUM_NAMED = 10  # missing pictures that a message names
@@ -43,38 +43,6 @@ class MissingPictures:
         raise ValueError(f"{named}. {len(self.found):,} pictures are missing. {advice}")
 
 
-def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return a score as a float.
-
-    Args:
-        value: Number, or a text of one.
-        name: Name of the score in the error message.
-        where: Beginning of the error message: file and line.
-        low: Lowest number that is allowed.
-        high: Highest number that is allowed.
-
-    Raises:
-        ValueError: If it is no finite number in [low, high].
-    """
-    try:
-        number = _parse_number(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not (math.isfinite(number) and low <= number <= high):
-        allowed = "a number" if low == -math.inf else f"a number in {low:g}..{high:g}"
-        is_missing = value in (None, "") or value != value
-        raise ValueError(f"{where}: `{name}` must be {allowed}, got {'nothing' if is_missing else value}.")
-    return number
-
-
-def _parse_number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError("Python reads True as 1, but a table that holds it answers a question.")
-    if "_" in str(value):
-        raise ValueError("Python reads 1_0 as 10, but a table that holds it is wrong.")
-    return float(value)
-
-
 def check_distribution(values: Any, *, where: str) -> list[float]:
     """Return counts or fractions of the scores 1..n as fractions that sum to 1.
 
@@ -82,20 +50,13 @@ def check_distribution(values: Any, *, where: str) -> list[float]:
         ValueError: If they are anything else; the message starts with `where`.
     """
     try:
-        counts = [_parse_number(value) for value in values]
+        counts = [parse_number(value) for value in values]
         total = math.fsum(counts)
     except (TypeError, ValueError, OverflowError):
         counts, total = [], math.nan
     if len(counts) < 2 or not math.isfinite(total) or min(counts) < 0 or total <= 0:
         raise ValueError(f"{where}: a distribution must be 2 or more numbers of at least 0, not all 0, got {values}.")
     return [count / total for count in counts]
-
-
-def check_columns(names: Sequence[Any], needed: Sequence[str], *, source: str, expected: str) -> None:
-    """Raise a ValueError that names the missing columns and says what a table needs."""
-    missing = [name for name in needed if name not in names]
-    if missing:
-        raise ValueError(f"{source}: columns {missing} are missing, got {list(names)}. A table needs {expected}.")
 
 
 def read_text(path: Path) -> str:
@@ -120,29 +81,9 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[st
         ValueError: If it is no CSV table, lacks a column, or a row ends before the last column that has a name.
     """
     with open_csv(path) as rows:
-        names = read_header(rows, path)
+        names = read_column_names(rows, path)
         check_columns(names, needed, source=str(path), expected=", ".join(needed))
-        for row in rows:
-            where = check_row(row, path)
-            missing = [name for name in names[len(row.cells) :] if name]
-            if missing:
-                raise ValueError(f"{where}: the row ends before {missing}. Give a cell for every column.")
-            yield where, dict(zip(names, row.cells, strict=False))
-
-
-def read_header(rows: Iterator[CsvRow], path: Path) -> list[str]:
-    """Read the names of the columns; raise a ValueError if they cannot be read."""
-    header = next(rows, CsvRow(1, [], None))
-    check_row(header, path)
-    return header.cells
-
-
-def check_row(row: CsvRow, path: Path) -> str:
-    """Return file and line of a row; raise a ValueError that begins with them if it cannot be read."""
-    where = f"{path}, line {row.line}"
-    if row.problem is not None:
-        raise ValueError(f"{where}: {row.problem}")
-    return where
+        yield from (name_cells(row, names, path) for row in rows)
 
 
 def read_sheet(path: Path) -> tuple[list[Any], list[tuple[str, list[Any]]]]:

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..pictures.csv_rows import check_columns
 from ..pictures.lazy import check_path
-from .annotation_files import MissingPictures, Range, check_columns, check_score, read_text
+from .annotation_files import MissingPictures, Range, check_score, read_text
 from .columns import TableOptions
 from .split_files import is_hidden
 from .splits import SPLIT_WORDS, part_rows, read_split_names

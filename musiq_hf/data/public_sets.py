@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from ..common.checks import check_choice
+from ..pictures.csv_rows import check_number
 from ..pictures.opening import decode_image, read_header
 from .annotation_files import (
     Pictures,
     check_distribution,
-    check_number,
     find_annotation_file,
     read_excel,
     read_fields,

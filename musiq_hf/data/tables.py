@@ -8,19 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pictures.csv_rows import find_delimiter, open_csv
+from ..pictures.csv_rows import check_columns, check_row, find_delimiter, open_csv, read_column_names, to_point
 from ..pictures.opening import resolve_cell
 from ..pictures.sources.tables import holds_bytes, holds_cells, holds_text
 from .annotation_files import (
     MissingPictures,
     Range,
-    check_columns,
     check_distribution,
-    check_row,
     check_score,
     check_unit,
     list_column_kinds,
-    read_header,
     read_sheet,
 )
 from .columns import TableOptions
@@ -55,7 +52,7 @@ def _open_table(path: Path) -> Iterator[tuple[list[str], Iterator[tuple[str, lis
         yield _to_texts(header), ((where, _to_texts(cells)) for where, cells in lines)
         return
     with open_csv(path) as rows:
-        yield read_header(rows, path), ((check_row(row, path), row.cells) for row in rows)
+        yield read_column_names(rows, path), ((check_row(row, path), row.cells) for row in rows)
 
 
 def _to_texts(cells: Sequence[Any]) -> list[str]:
@@ -102,20 +99,13 @@ def read_score_table(
         for where, texts in rows:
             cells = _name_cells(names, texts, where)
             columns["image"].append(resolve_picture({"path": cells[picture]}, image_root, where, missing))
-            values = [_to_point(cells[name], has_decimal_commas) for name in counts or [score]]
+            values = [to_point(cells[name], has_decimal_commas) for name in counts or [score]]
             columns[score].append(check_score(score, values if counts else values[0], where, score_range))
             for name in others:
                 columns[name].append(cells[name])
     known = list_column_kinds()
     features = {name: known[name] if name in ("image", score) else datasets.Value("string") for name in columns}
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
-
-
-def _to_point(number: str | None, has_decimal_commas: bool) -> str | None:
-    """Return the text of a number with a point before its decimals."""
-    if has_decimal_commas and re.fullmatch(r"\s*[-+]?\d+,\d+\s*", number or ""):
-        return (number or "").replace(",", ".")
-    return number
 
 
 def _list_count_columns(names: list[str], path: Path) -> list[str]:

@@ -24,9 +24,10 @@ from ..data.columns import TableOptions
 from ..data.loading import load_data
 from ..data.splits import choose_groups, choose_split, is_whole
 from ..hub.card_updates import check_card_directory, renew_card
+from ..metrics.bootstrap import bootstrap_differences
 from ..metrics.correlation import MIN_PICTURES, TRUSTWORTHY_PICTURES, standard_error
 from ..metrics.distributions import AVA_THRESHOLD, distribution_metrics, opinion_scores
-from ..metrics.reports import QualityReport, quality_report
+from ..metrics.reports import ComparisonReport, QualityReport, SrccDifference, quality_report
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..models.protocol import QualityModel, QualityProcessor
 from ..pictures.opening import Preset, check_preset
@@ -301,16 +302,41 @@ def _check_calibration(settings: EvaluationSettings, measured: Sequence[_Measure
         check_card_directory(name)
 
 
-def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
+def _find_differences(
+    reports: Sequence[QualityReport], scores: Sequence[np.ndarray], part: _Measured, *, num_resamples: int
+) -> Iterator[SrccDifference]:
+    """Yield the difference of each two checkpoints on one data set.
+
+    Args:
+        reports: Report of each checkpoint.
+        scores: Scores of each checkpoint for all rows.
+        part: Data set.
+        num_resamples: Number of draws of the bootstrap.
+    """
+    intervals = bootstrap_differences(scores, part.labels, num_resamples=num_resamples)
+    for (first, second), ends in intervals.items():
+        pair = reports[first], reports[second]
+        yield SrccDifference(
+            data=part.title,
+            split=part.split,
+            first=pair[0].model or "",
+            second=pair[1].model or "",
+            difference=pair[1].overall.srcc - pair[0].overall.srcc,
+            interval=ends,
+        )
+
+
+def evaluate_checkpoints(settings: EvaluationSettings) -> ComparisonReport:
     """Measure each checkpoint on each data set.
 
     Args:
         settings: Checkpoints, data sets and options.
 
     Returns:
-        One report for each pair, all of the first checkpoint first. It also holds `distribution_metrics` if checkpoint
-        and data both have score distributions over the same values. With `settings.ensemble`, the reports of the mean
-        scores follow, one for each data set. With `settings.write_calibration`, calibration.json is written.
+        One report for each pair, all of the first checkpoint first, and the difference of each two checkpoints. A
+        report also holds `distribution_metrics` if checkpoint and data both have score distributions over the same
+        values. With `settings.ensemble`, the reports of the mean scores follow, one for each data set. With
+        `settings.write_calibration`, calibration.json is written.
 
     Raises:
         ValueError: If data, checkpoint or settings are wrong; the data are read before anything is scored.
@@ -321,17 +347,17 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
     measured = _read_measured(settings)
     _check_calibration(settings, measured)
     reading: dict[str, Any] = {"shorter_side": settings.shorter_side, "preset": settings.preset}
-    sums = [np.zeros(len(part.rows)) for part in measured]
+    answers: list[list[np.ndarray]] = [[] for _ in measured]
     reports, signatures = [], []
     for title, name in zip(_shorten_names(settings.models), settings.models, strict=True):
         model, processor = load_quality(name)
         signature = make_signature(model, processor, checkpoint=name, **reading)
         signatures.append(signature)
-        for part, total in zip(measured, sums, strict=True):
+        for part, scores in zip(measured, answers, strict=True):
             found = score_rows(part.rows, model=model, processor=processor, **settings.scoring_options())
             report = part.report(title, found.scores, signatures=[signature], num_resamples=settings.num_resamples)
             reports.append(_add_distributions(report, found.logits, part.rows))
-            total += found.scores
+            scores.append(found.scores)
             if settings.write_calibration and PartialState().is_main_process:
                 data = part.title if settings.dataset == "scores" else settings.dataset
                 parts: dict[str, Any] = {"model": model, "processor": processor}
@@ -339,12 +365,18 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> list[QualityReport]:
                 renew_card(name)
     if settings.ensemble:
         count = len(settings.models)
-        for part, total in zip(measured, sums, strict=True):
+        for part, scores in zip(measured, answers, strict=True):
             title = f"mean of {count} checkpoints"
-            reports.append(
-                part.report(title, total / count, signatures=signatures, num_resamples=settings.num_resamples)
-            )
-    return reports
+            scores.append(np.stack(scores).mean(axis=0, dtype=np.float64))
+            reports.append(part.report(title, scores[-1], signatures=signatures, num_resamples=settings.num_resamples))
+    differences = [
+        difference
+        for number, part in enumerate(measured)
+        for difference in _find_differences(
+            reports[number :: len(measured)], answers[number], part, num_resamples=settings.num_resamples
+        )
+    ]
+    return ComparisonReport(results=tuple(reports), differences=tuple(differences) or None)
 
 
 def _add_distributions(report: QualityReport, logits: np.ndarray, rows: "datasets.Dataset") -> QualityReport:

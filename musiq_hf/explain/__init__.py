@@ -5,6 +5,7 @@ from .curves import plot_aspect_ratios, plot_degradations
 from .figures import QualityMap, plot_log_amplitudes, plot_quality_map
 from .musiq import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid, quality_map
 from .report import make_report
+from .viewers import plot_viewers
 
 __all__ = [
     "QualityMap",
@@ -17,5 +18,6 @@ __all__ = [
     "plot_log_amplitudes",
     "plot_pyramid",
     "plot_quality_map",
+    "plot_viewers",
     "quality_map",
 ]

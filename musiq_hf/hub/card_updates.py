@@ -48,7 +48,8 @@ def update_card(directory: str | Path, report: Report, *, title: str | None = No
 
     Args:
         directory: Folder of the checkpoint. Without a README.md a whole card is written.
-        report: Report of `evaluate_checkpoints`, `measure_robustness` or `repeat_runs`; the latter two need a title.
+        report: Report of `measure_robustness` or `repeat_runs`, which need a title, or a result of
+            `evaluate_checkpoints`.
         title: Name of the entry; one of the same name is replaced. None = "<data>, <split>", which never replaces the
             entry "validation" that training writes about its own split.
 

@@ -2,7 +2,7 @@
 """Agreement with opinion scores: metrics, intervals, their reports, and the tables of these."""
 
 from ..common.outputs import check_report_path
-from .bootstrap import bootstrap_intervals
+from .bootstrap import bootstrap_differences, bootstrap_intervals
 from .correlation import (
     MEAN_OF_GROUPS,
     METRICS,
@@ -38,6 +38,7 @@ __all__ = [
     "RunsReport",
     "SpeedReport",
     "StoredMetrics",
+    "bootstrap_differences",
     "bootstrap_intervals",
     "check_report_path",
     "distribution_metrics",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bootstrap intervals of correlations."""
+"""Bootstrap intervals of correlations, and of their differences on the same pictures."""
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 
@@ -57,6 +58,13 @@ def _correlate_resamples(
     return np.stack([np.concatenate(results[0::2]), np.concatenate(results[1::2])])
 
 
+def _check_draws(num_resamples: int, confidence: float) -> None:
+    if num_resamples < 1:
+        raise ValueError(f"`num_resamples` must be at least 1, got {num_resamples}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}.")
+
+
 def bootstrap_intervals(
     predictions: Values,
     targets: Values,
@@ -89,10 +97,7 @@ def bootstrap_intervals(
         ValueError: If `quality_metrics` or `grouped_metrics` would refuse the scores, or an argument is out of its
             range.
     """
-    if num_resamples < 1:
-        raise ValueError(f"`num_resamples` must be at least 1, got {num_resamples}.")
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}.")
+    _check_draws(num_resamples, confidence)
     predicted, wanted = check_pairs(predictions, targets)
     generator = np.random.default_rng(seed)
 
@@ -112,4 +117,49 @@ def bootstrap_intervals(
         if table.size:
             ends = np.quantile(table, (tail, 1 - tail), axis=1).T.tolist()
             intervals[name] = dict(zip(("srcc", "plcc"), ends, strict=True))
+    return intervals
+
+
+def bootstrap_differences(
+    predictions: Sequence[Values],
+    targets: Values,
+    *,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """Compute percentile bootstrap intervals of the differences between SRCCs, all of the same draws of pictures.
+
+    Intervals of each SRCC alone can overlap where the difference is clear: the same pictures are hard for all.
+
+    Args:
+        predictions: Scores of each model for the same pictures, each of shape (num_pictures,), at least 3, finite.
+        targets: Opinion scores, shape (num_pictures,), finite.
+        num_resamples: Number of draws with replacement, >= 1. A draw in which a side is constant by chance does not
+            count.
+        confidence: Part of the draws that an interval covers, in (0, 1).
+        seed: Seed of the draws.
+
+    Returns:
+        {(first, second): (low, high)} for each two models by their places, of SRCC(second) - SRCC(first). Empty if
+        there are fewer than 10 pictures, of which draws say nothing.
+
+    Raises:
+        ValueError: If `quality_metrics` would refuse the scores, or an argument is out of its range.
+    """
+    _check_draws(num_resamples, confidence)
+    pairs = [check_pairs(scores, targets) for scores in predictions]
+    if any(len(predicted) < MIN_FOR_INTERVALS for predicted, _ in pairs):
+        return {}
+    draws = [
+        _correlate_resamples(*pair, num_resamples=num_resamples, generator=np.random.default_rng(seed))[0]
+        for pair in pairs
+    ]
+    tail, intervals = (1 - confidence) / 2, {}
+    for first, second in combinations(range(len(draws)), 2):
+        differences = draws[second] - draws[first]
+        differences = differences[np.isfinite(differences)]
+        if differences.size:
+            low, high = np.quantile(differences, (tail, 1 - tail)).tolist()
+            intervals[first, second] = (low, high)
     return intervals

@@ -21,6 +21,7 @@ from .reports import (
     RunStatistics,
     SpeedReport,
     SplitSummary,
+    SrccDifference,
 )
 
 # Heads of the columns by metric, in the order of the columns.
@@ -57,7 +58,7 @@ def render(report: Report | ComparisonReport) -> str:
         case SpeedReport():
             return _render_speed(report)
         case ComparisonReport():
-            return _render_comparison(report.results)
+            return _render_comparison(report.results, report.differences or ())
 
 
 def render_evaluation(reports: Mapping[str, Report] | None) -> str:
@@ -123,8 +124,8 @@ def _write_with_intervals(report: QualityReport, part: str, metrics: Metrics, co
     return cells
 
 
-def _render_comparison(reports: Sequence[QualityReport]) -> str:
-    """Write a table with a row for each report, then SRCC across data sets if there are several, and the groups."""
+def _render_comparison(reports: Sequence[QualityReport], differences: Sequence[SrccDifference]) -> str:
+    """Write a row for each report, then differences, SRCC across data sets if there are several, and the groups."""
     columns = [name for name in HEADINGS if any(getattr(report.overall, name) is not None for report in reports)]
     heads = ["checkpoint", "data", "split", "pictures", *(HEADINGS[name] for name in columns)]
     rows = [
@@ -134,6 +135,7 @@ def _render_comparison(reports: Sequence[QualityReport]) -> str:
     ]
     few = f" {NO_INTERVALS}" if any(report.num_pictures < MIN_FOR_INTERVALS for report in reports) else ""
     parts = [f"Overall; in brackets 95 % bootstrap intervals over the pictures.{few}", markdown_table(heads, rows)]
+    parts += _render_differences(differences)
     parts += [*_render_across_data_sets(reports), *_render_within_groups(reports)]
     signatures = dict.fromkeys(f"- `{own}`" for report in reports for own in report.signatures or ())
     return "\n\n".join([*parts, "Made with", "\n".join(signatures)])
@@ -141,6 +143,19 @@ def _render_comparison(reports: Sequence[QualityReport]) -> str:
 
 def _name_origin(report: QualityReport) -> tuple[str, str]:
     return report.model or "", report.data or ""
+
+
+def _render_differences(differences: Sequence[SrccDifference]) -> list[str]:
+    rows = [
+        [
+            *(one.first, one.second, one.data, one.split),
+            f"{one.difference:+.4f} [{one.interval[0]:+.4f}, {one.interval[1]:+.4f}]",
+        ]
+        for one in differences
+    ]
+    heads = ["first", "second", "data", "split", "SRCC, second minus first"]
+    text = "Differences on the same pictures; in brackets 95 % intervals of the paired bootstrap."
+    return [f"{text} One that holds 0 may be chance.", markdown_table(heads, rows)] if rows else []
 
 
 def _render_across_data_sets(reports: Sequence[QualityReport]) -> list[str]:

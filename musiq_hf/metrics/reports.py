@@ -81,14 +81,38 @@ class QualityReport(JsonObject):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SrccDifference(JsonObject):
+    """Difference of two checkpoints on the same pictures.
+
+    Attributes:
+        data: Title of the data set.
+        split: Name of the split.
+        first: Title of the first checkpoint.
+        second: Title of the second checkpoint.
+        difference: SRCC of the second minus that of the first.
+        interval: Interval of 95 %; see `bootstrap_differences`.
+    """
+
+    data: str
+    split: str
+    first: str
+    second: str
+    difference: float
+    interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonReport(JsonObject):
     """Reports of several checkpoints and data sets, side by side.
 
     Attributes:
         results: One report for each pair, at least one, each with model, data, split and signatures.
+        differences: Difference of each two checkpoints on each data set; None if there is one checkpoint, or too few
+            pictures for intervals.
     """
 
     results: tuple[QualityReport, ...]
+    differences: tuple[SrccDifference, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

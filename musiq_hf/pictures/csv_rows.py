@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of CSV tables as texts; what is wrong with one row costs that row alone."""
+"""Rows of CSV tables as texts, whose problems cost them alone, and checks for tables that must be whole."""
 
 import csv
 import io
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from ..common.stores import is_remote, open_binary
 from .lazy import check_path, escape_name
@@ -132,3 +133,78 @@ def _describe_problem(reason: str) -> str:
     if "field limit" in reason:
         reason = f"a cell over {LONGEST_CELL:,} characters"
     return f"the row cannot be read as CSV ({reason})."
+
+
+def read_column_names(rows: Iterator[CsvRow], path: str | os.PathLike[str]) -> list[str]:
+    """Read the names of the columns; raise a ValueError if they cannot be read."""
+    header = next(rows, CsvRow(1, [], None))
+    check_row(header, path)
+    return header.cells
+
+
+def check_row(row: CsvRow, path: str | os.PathLike[str]) -> str:
+    """Return file and line of a row; raise a ValueError that begins with them if it cannot be read."""
+    where = f"{path}, line {row.line}"
+    if row.problem is not None:
+        raise ValueError(f"{where}: {row.problem}")
+    return where
+
+
+def name_cells(row: CsvRow, names: Sequence[str], path: str | os.PathLike[str]) -> tuple[str, dict[str, str]]:
+    """Return file and line of a row, and its cells by column.
+
+    Raises:
+        ValueError: If it cannot be read, or ends before the last column that has a name.
+    """
+    where = check_row(row, path)
+    missing = [name for name in names[len(row.cells) :] if name]
+    if missing:
+        raise ValueError(f"{where}: the row ends before {missing}. Give a cell for every column.")
+    return where, dict(zip(names, row.cells, strict=False))
+
+
+def check_columns(names: Sequence[Any], needed: Sequence[str], *, source: str, expected: str) -> None:
+    """Raise a ValueError that names the missing columns and says what a table needs."""
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise ValueError(f"{source}: columns {missing} are missing, got {list(names)}. A table needs {expected}.")
+
+
+def check_number(value: Any, *, name: str, where: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return a score as a float.
+
+    Args:
+        value: Number, or a text of one.
+        name: Name of the score in the error message.
+        where: Beginning of the error message: file and line.
+        low: Lowest number that is allowed.
+        high: Highest number that is allowed.
+
+    Raises:
+        ValueError: If it is no finite number in [low, high].
+    """
+    try:
+        number = parse_number(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and low <= number <= high):
+        allowed = "a number" if low == -math.inf else f"a number in {low:g}..{high:g}"
+        is_missing = value in (None, "") or value != value
+        raise ValueError(f"{where}: `{name}` must be {allowed}, got {'nothing' if is_missing else value}.")
+    return number
+
+
+def parse_number(value: Any) -> float:
+    """Return a number, or the number that a text holds; raise a ValueError or TypeError if it is none."""
+    if isinstance(value, bool):
+        raise ValueError("Python reads True as 1, but a table that holds it answers a question.")
+    if "_" in str(value):
+        raise ValueError("Python reads 1_0 as 10, but a table that holds it is wrong.")
+    return float(value)
+
+
+def to_point(number: str | None, has_decimal_commas: bool) -> str | None:
+    """Return the text of a number with a point before its decimals."""
+    if has_decimal_commas and re.fullmatch(r"\s*[-+]?\d+,\d+\s*", number or ""):
+        return (number or "").replace(",", ".")
+    return number

@@ -25,7 +25,7 @@ from musiq_hf.hub.model_card import CheckpointCard
 from musiq_hf.scoring.signature import make_signature
 from musiq_hf.scoring.verification import OFFICIAL_PICTURES, SELF_TEST, write_self_test
 
-COMMANDS = ("verify", "info", "convert", "export", "evaluate", "finetune")
+COMMANDS = ("verify", "info", "convert", "export", "evaluate", "finetune", "mos", "pairs", "plan-session")
 SCRIPTS = sysconfig.get_path("scripts")
 
 
@@ -92,7 +92,7 @@ def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(com
 @pytest.mark.parametrize(
     ("words", "code", "printed"),
     [
-        (["--help"], 0, "    finetune  train on your own opinion scores\n"),
+        (["--help"], 0, "    finetune    train on your own opinion scores\n"),
         (["--version"], 0, f"musiq_hf {musiq_hf.__version__}\n"),
         (["scor", "photo.jpg"], 2, "argument COMMAND: invalid choice: 'scor' (choose from "),
         ([], 2, "the following arguments are required: COMMAND"),
@@ -113,6 +113,7 @@ def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(com
         (["score", ".", "-o", "a.txt"], 2, "musiq score: a.txt: scores are written to .csv, .jsonl, .parquet files."),
         (["score", ".", "-m", "a", "--weights", "1,2"], 2, "musiq score: --weights needs several checkpoints (-m)"),
         (["score", "a.png", "--null"], 2, "`--null` says how names on standard input end"),
+        (["mos", "a.csv", "-o", "a.txt"], 2, "musiq mos: a.txt: a .csv file is written."),
         (["verify", "a", "--name", "koniq"], 2, "`--name` says which official scores"),
     ],
 )
@@ -153,6 +154,7 @@ def test_flags_that_are_mistyped_or_cut_short_show_the_usage_of_their_command(co
         "explain": ["a", "-o", "b"],
         "evaluate": [],
         "finetune": [],
+        "plan-session": ["a", "-o", "b"],
     }
     with pytest.raises(SystemExit) as stop:
         main([command, *needed.get(command, ["a"]), word, "1"])

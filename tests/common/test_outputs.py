@@ -3,7 +3,14 @@
 
 import pytest
 
-from musiq_hf.common.outputs import TABLES, check_page_path, check_report_path, check_table_path
+from musiq_hf.common.outputs import (
+    TABLES,
+    check_new_file,
+    check_page_path,
+    check_plan_folder,
+    check_report_path,
+    check_table_path,
+)
 from musiq_hf.scoring.tables import WRITERS
 
 
@@ -48,3 +55,29 @@ def test_paths_of_reports(tmp_path):
         (tmp_path / name).mkdir()
         with pytest.raises(ValueError, match=f"{name} is a folder. Give the file another name"):
             check_report_path((tmp_path / name).with_suffix(".json"))
+
+
+def test_paths_of_new_files(tmp_path):
+    path = tmp_path / "mos.csv"
+    assert check_new_file(path, ".csv", overwrite=False) == path
+    path.write_text("kept")
+    assert check_new_file(path, ".csv", overwrite=True) == path
+    with pytest.raises(ValueError, match="mos.csv exists already. Add --overwrite to replace it"):
+        check_new_file(path, ".csv", overwrite=False)
+    with pytest.raises(ValueError, match="mos.csv: a .png file is written. Change the end of the name"):
+        check_new_file(path, ".png", overwrite=True)
+    with pytest.raises(ValueError, match="is no folder, so no file can be written in it"):
+        check_new_file(path / "mos.csv", ".csv", overwrite=True)
+
+
+def test_folders_of_plans(tmp_path):
+    check_plan_folder(tmp_path / "new", overwrite=False)
+    (tmp_path / "sheets").mkdir()
+    check_plan_folder(tmp_path, overwrite=False)
+    (tmp_path / "sheets" / "panel1_session1.csv").write_text("votes")
+    with pytest.raises(ValueError, match="sheets holds sheets, perhaps with votes. Choose another folder"):
+        check_plan_folder(tmp_path, overwrite=False)
+    check_plan_folder(tmp_path, overwrite=True)
+    (tmp_path / "plan.csv").write_text("plan")
+    with pytest.raises(ValueError, match="plan.csv exists already. Add --overwrite"):
+        check_plan_folder(tmp_path, overwrite=False)

@@ -56,7 +56,8 @@ def checkpoints(tmp_path_factory, tiny_model) -> list[str]:
 
 
 def measure(models, data, **changes):
-    return evaluate_checkpoints(EvaluationSettings(models=models, data=data, **{"num_resamples": 20} | changes))
+    settings = EvaluationSettings(models=models, data=data, **{"num_resamples": 20} | changes)
+    return evaluate_checkpoints(settings).results
 
 
 def tables(*reports) -> str:

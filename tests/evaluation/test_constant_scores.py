@@ -25,7 +25,7 @@ def measure(tmp_path, tiny_model):
         rows = (f"{index}.png,{score},{'ab'[index % 2]}" for index, score in enumerate(scores))
         (tmp_path / "some.csv").write_text("\n".join(["image,mos,group", *rows]) + "\n")
         settings = {"models": [str(tmp_path / "tiny")], "data": [str(tmp_path / "some.csv")], "num_resamples": 20}
-        return evaluate_checkpoints(EvaluationSettings(**settings))
+        return evaluate_checkpoints(EvaluationSettings(**settings)).results
 
     return run
 

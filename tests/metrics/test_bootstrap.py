@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from musiq_hf.metrics.bootstrap import bootstrap_intervals
+from musiq_hf.metrics.bootstrap import bootstrap_differences, bootstrap_intervals
 from musiq_hf.metrics.correlation import MEAN_OF_GROUPS
 
 
@@ -96,3 +96,31 @@ def test_few_pictures_have_no_interval(count):
 def test_wrong_arguments_of_the_bootstrap_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_intervals([1, 2, 3], [1, 2, 3], **arguments)
+
+
+def test_differences_take_the_same_draws_of_both_sides():
+    first, targets = scores(40, 0)
+    second = targets + np.random.default_rng(9).normal(0, 30, 40)
+    drawn = np.random.default_rng(5).integers(0, 40, (60, 40))
+    ranked = [[stats.spearmanr(side[rows], targets[rows])[0] for rows in drawn] for side in (first, second)]
+    found = bootstrap_differences([first, second, first], targets, num_resamples=60, confidence=0.8, seed=5)
+    assert list(found) == [(0, 1), (0, 2), (1, 2)]
+    np.testing.assert_allclose(found[0, 1], np.quantile(np.subtract(*ranked[::-1]), (0.1, 0.9)), atol=1e-9)
+    assert found[0, 1] == pytest.approx([-end for end in found[1, 2][::-1]])
+    assert found[0, 2] == (0, 0)
+
+
+def test_differences_of_alike_models_are_far_narrower_than_their_own_intervals():
+    first, targets = scores(100, 1)
+    second = first + np.random.default_rng(2).normal(0, 2, 100)
+    low, high = bootstrap_differences([first, second], targets)[0, 1]
+    own = bootstrap_intervals(first, targets)["overall"]["srcc"]
+    assert high - low < 0.3 * (own[1] - own[0])
+
+
+def test_differences_of_few_pictures_or_one_model_are_none():
+    first, targets = scores(9, 0)
+    assert bootstrap_differences([first, first], targets) == {}
+    assert bootstrap_differences([scores(20, 0)[0]], scores(20, 0)[1]) == {}
+    with pytest.raises(ValueError, match="`confidence` must lie between 0 and 1"):
+        bootstrap_differences([first, first], targets, confidence=1)

@@ -16,6 +16,7 @@ from musiq_hf.metrics.reports import (
     RunsReport,
     RunStatistics,
     SplitSummary,
+    SrccDifference,
 )
 
 COLUMNS = " | ".join(HEADINGS[name] for name in METRICS)
@@ -93,6 +94,13 @@ def test_several_reports_share_a_table(quality):
     assert f"| checkpoint | data | group | {COLUMNS} |" in text and "| m | d.csv | a | 0.3750 |" in text
     assert "across data sets" not in text
     assert text.endswith("Made with\n\n- `m|weights:1`\n- `n|weights:2`")
+
+
+def test_differences_have_their_interval_and_sign(quality):
+    other = SrccDifference(data="d.csv", split="test", first="m", second="n", difference=0.02, interval=(-0.01, 0.05))
+    text = render(ComparisonReport(results=(quality,), differences=(other,)))
+    assert "| m | n | d.csv | test | +0.0200 [-0.0100, +0.0500] |" in text and "paired bootstrap" in text
+    assert "paired bootstrap" not in render(ComparisonReport(results=(quality,)))
 
 
 def test_terminal_files_and_cards_share_headings_and_tables(quality, runs):

@@ -13,6 +13,7 @@ from musiq_hf.metrics.reports import (
     QualityReport,
     RobustnessReport,
     RunsReport,
+    SrccDifference,
     quality_report,
     read_report,
     summarize_runs,
@@ -69,7 +70,8 @@ def test_reports_of_several_checkpoints_come_back_the_same():
     report = QualityReport(
         model="m", data="d", split="test", signatures=("s",), num_pictures=3, overall=metrics(0.5), intervals={}
     )
-    comparison = ComparisonReport(results=(report,))
+    other = SrccDifference(data="d", split="test", first="m", second="n", difference=0.5, interval=(0.25, 0.75))
+    comparison = ComparisonReport(results=(report,), differences=(other,))
     content = json.loads(json.dumps(comparison.to_json()))
     assert ComparisonReport.from_json(content) == comparison
     assert sorted(report.for_card().to_json()) == ["intervals", "num_pictures", "overall", "signatures"]

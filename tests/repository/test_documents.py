@@ -28,7 +28,8 @@ DOCUMENTS += sorted(RECIPES.glob("*.yaml"))
 OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size"}
 OTHERS |= {"--num_processes", "--pretrained", "--seeds", "--blur"}
 
-FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "app")
+FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective", "app")
+FOLDERS += ("assessment",)
 PUBLIC = {"musiq_hf"} | {f"musiq_hf.{folder}" for folder in FOLDERS}
 PUBLIC |= {f"musiq_hf.models.{family}" for family in FAMILIES}
 
@@ -95,7 +96,8 @@ def test_links_to_headings_find_them(path):
 def test_commands_in_documents_exist(path):
     text = path.read_text()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)musiq ([a-z]+)", text, flags=re.MULTILINE)) <= set(subcommands().choices)
+    commands = set(re.findall(r"(?:^|`)musiq ([a-z]+(?:-[a-z]+)*)", text, flags=re.MULTILINE))
+    assert commands <= set(subcommands().choices)
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.MULTILINE)) <= targets
 
 

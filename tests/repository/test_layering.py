@@ -65,6 +65,7 @@ PUBLIC = (
     "metrics",
     "training",
     "evaluation",
+    "assessment",
     "explain",
     "pictures",
     "hub",

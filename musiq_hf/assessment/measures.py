@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures of a distorted picture with its reference: PSNR and SSIM."""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+from ..common.checks import check_choice
+from ..common.extras import require
+from .pixels import Picture, read_pixels
+
+CHANNELS = ("y", "rgb")
+PEAK = 255.0  # also of luma, although it ends at 235: the convention of papers on upscaling
+LUMA = np.array([65.481, 128.553, 24.966]) / 255  # of BT.601, from 16 to 235
+SIGMA, RADIUS = 1.5, 5  # of the window of SSIM, which has 11x11 pixels
+CONSTANTS = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+
+
+def _read_planes(picture: Picture, channels: str) -> np.ndarray:
+    """Return the planes to compare, shape (num_planes, height, width)."""
+    pixels = read_pixels(picture)
+    return (16 + pixels @ LUMA)[None] if channels == "y" else np.moveaxis(pixels, -1, 0)
+
+
+def _read_both(
+    reference: Picture, distorted: Picture, channels: str, crop_border: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the planes of both pictures without their borders."""
+    check_choice("channels", channels, CHANNELS)
+    planes = _read_planes(reference, channels), _read_planes(distorted, channels)
+    height, width = planes[0].shape[1:]
+    if planes[1].shape[1:] != (height, width):
+        raise ValueError(
+            f"Both pictures must have one size, got {width}x{height} and {planes[1].shape[2]}x{planes[1].shape[1]}. "
+            "Scale the distorted one to the size of its reference."
+        )
+    if crop_border < 0 or 2 * crop_border >= min(height, width):
+        raise ValueError(
+            f"`crop_border` must be 0 or more and leave pixels of {width}x{height}, got {crop_border}. Lower it."
+        )
+    end = (height - crop_border, width - crop_border)
+    first, second = (each[:, crop_border : end[0], crop_border : end[1]] for each in planes)
+    return first, second
+
+
+def psnr(
+    reference: Picture, distorted: Picture, *, channels: Literal["y", "rgb"] = "y", crop_border: int = 0
+) -> float:
+    """Compute the peak signal-to-noise ratio of two pictures, 10 log10(255^2 / mean squared error).
+
+    Args:
+        reference: Path, PIL image, or uint8 array of shape (height, width) or (height, width, 3).
+        distorted: Picture of the same size.
+        channels: "y" for the luma of BT.601 in 16..235, not rounded, as papers on upscaling have it; "rgb" for all
+            three channels together. The two differ by more than a decibel.
+        crop_border: Number of pixels that are cut off each side first; upscalers are often measured with their factor.
+
+    Returns:
+        Decibels; infinite for equal pictures.
+
+    Raises:
+        ValueError: If the sizes differ, `crop_border` leaves nothing, or a picture cannot be read.
+        FileNotFoundError: If a file is missing.
+    """
+    first, second = _read_both(reference, distorted, channels, crop_border)
+    error = float(np.mean((first - second) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+
+
+def _compare_structure(first: np.ndarray, second: np.ndarray, ndimage: Any) -> float:
+    """Compute the SSIM of two planes, the mean over the pixels that have a whole window."""
+
+    def average(plane: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(plane, SIGMA, radius=RADIUS)[RADIUS:-RADIUS, RADIUS:-RADIUS]
+
+    means = average(first), average(second)
+    product = means[0] * means[1]
+    squares = means[0] ** 2 + means[1] ** 2
+    covariance = average(first * second) - product
+    variances = average(first * first + second * second) - squares
+    low, high = CONSTANTS
+    return float(np.mean((2 * product + low) * (2 * covariance + high) / ((squares + low) * (variances + high))))
+
+
+def ssim(
+    reference: Picture, distorted: Picture, *, channels: Literal["y", "rgb"] = "y", crop_border: int = 0
+) -> float:
+    """Compute the structural similarity of two pictures (Wang and others 2004).
+
+    The window is Gaussian with a standard deviation of 1.5 and 11x11 pixels, with population moments. Other windows,
+    such as scikit-image's default one, give other numbers.
+
+    Args:
+        reference: Path, PIL image, or uint8 array of shape (height, width) or (height, width, 3).
+        distorted: Picture of the same size.
+        channels: "y" for luma as in `psnr`; "rgb" for the mean over the three channels.
+        crop_border: Number of pixels that are cut off each side first.
+
+    Returns:
+        Similarity, 1 for equal pictures.
+
+    Raises:
+        ValueError: If the sizes differ, a side has fewer than 11 pixels, or a picture cannot be read.
+        FileNotFoundError: If a file is missing.
+        ImportError: If SciPy is missing.
+    """
+    ndimage = require("scipy.ndimage", extra="assessment")
+    first, second = _read_both(reference, distorted, channels, crop_border)
+    if min(first.shape[1:]) < 2 * RADIUS + 1:
+        raise ValueError(
+            f"SSIM needs {2 * RADIUS + 1} pixels on each side, got {first.shape[2]}x{first.shape[1]}. Take a larger "
+            "picture, or cut off less."
+        )
+    return float(np.mean([_compare_structure(*planes, ndimage) for planes in zip(first, second, strict=True)]))
