@@ -33,7 +33,7 @@ from ..pictures.opening import (
     shrink_shorter_side,
 )
 from ..scoring.calibration import CALIBRATION
-from ..scoring.loading import find_file
+from ..scoring.loading import check_checkpoint, find_file
 from ..scoring.rows import Scorers
 from ..scoring.tables import name_columns
 
@@ -154,6 +154,8 @@ class Service:
 
     def __init__(self, models: Sequence[str], *, device: str = "auto", max_megapixels: float | None = None):
         place = find_device(device)
+        for model in models:
+            check_checkpoint(model)  # before the Hub is asked for files beside it
         loaded = [
             Scorers([model], device=place, has_percentiles=find_file(model, CALIBRATION) is not None)
             for model in models

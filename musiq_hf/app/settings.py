@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of `musiq serve`, checked before anything is loaded."""
 
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -79,6 +80,8 @@ def check_address(host: str, port: int) -> None:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(f"--host {host} is no address of this machine. Try 127.0.0.1, or 0.0.0.0.") from error
         raise ValueError(
             f"Port {port} of {host} cannot be used ({error.strerror}). End what listens there, or choose another one "
             "with --port."

@@ -79,11 +79,10 @@ def choose_resources(
     wanted = {"CPU": cpus, "GPU": gpus}
     room = sum(min(int(node.get(name, 0) / need) for name, need in wanted.items() if need) for node in nodes)
     if room < (workers or 1):
-        each = f"{cpus:g} CPUs and {gpus:g} GPUs"
         raise ValueError(
-            f"{workers or 'No'} workers with {each} each fit into the cluster, which has {total['CPU']:g} CPUs and "
-            f"{total['GPU']:g} GPUs on {len(nodes)} machines, room for {room}. Change --workers, --cpus_per_worker or "
-            "--gpus_per_worker, or start more machines first."
+            f"The cluster has room for {room} workers, and {workers or 1} must fit: each takes {cpus:g} CPUs and {gpus:g} "
+            f"GPUs of one machine, and all {len(nodes)} machines have {total['CPU']:g} and {total['GPU']:g}. Change "
+            "--workers, --cpus_per_worker or --gpus_per_worker, or start more machines first."
         )
     return Resources(workers or room, cpus, gpus)
 

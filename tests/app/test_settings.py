@@ -44,6 +44,8 @@ def test_a_busy_port_is_one_sentence():
 def test_a_host_that_is_no_address_here_is_one_sentence():
     with pytest.raises(ValueError, match="--host no host is no name or address of this machine"):
         check_address("no host", 7860)
+    with pytest.raises(ValueError, match="--host 192.0.2.1 is no address of this machine"):
+        check_address("192.0.2.1", 7860)  # of documents, and of no machine
 
 
 GONE = "gone"

@@ -50,8 +50,8 @@ def find_parts(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, size
         paths: Paths, as `find_sources` takes them. Those that are relative start from the working directory of the
             process that reads.
         columns: Columns of tables and data sets that are read.
-        size: Pictures of a part, at least 1. A row group of a parquet file has 16 parts at most, which may be larger;
-            one of a remote file has 4 at most, of at least 128 pictures.
+        size: Pictures of a part, at least 1. A row group of a parquet file has 16 parts at most, which may be larger.
+            One of a remote file has 4 at most, of at least 128 pictures.
 
     Raises:
         ValueError: If there is no picture at all.

@@ -229,11 +229,21 @@ def test_workers_are_as_many_as_there_is_room_for(nodes, asked, device, expected
             CPUS,
             (1, 1, 1),
             "auto",
-            "1 workers with 1 CPUs and 1 GPUs each fit .* has 7 CPUs and 0 GPUs on 2 machines,",
+            "room for 0 workers, and 1 must fit: each takes 1 CPUs and 1 GPUs of one machine, and all 2 machines have 7 and 0",
         ),
-        (CPUS, (8, 1, 0), "auto", "8 workers with 1 CPUs and 0 GPUs each fit .* room for 7. Change --workers"),
-        (CPUS, (None, 5, None), "auto", "No workers with 5 CPUs and 0 GPUs each fit .* room for 0. Change --workers"),
-        (GPUS, (3, 1, 1), "auto", "3 workers with 1 CPUs and 1 GPUs each fit .* room for 2"),
+        (
+            CPUS,
+            (8, 1, 0),
+            "auto",
+            "room for 7 workers, and 8 must fit: each takes 1 CPUs and 0 GPUs .* Change --workers",
+        ),
+        (
+            CPUS,
+            (None, 5, None),
+            "auto",
+            "room for 0 workers, and 1 must fit: each takes 5 CPUs and 0 GPUs .* Change --workers",
+        ),
+        (GPUS, (3, 1, 1), "auto", "room for 2 workers, and 3 must fit: each takes 1 CPUs and 1 GPUs"),
         (GPUS, (None, 1, 0), "cuda:0", "--device cuda:0 needs --gpus_per_worker, and the cluster has 2 GPUs"),
     ],
 )
@@ -371,7 +381,7 @@ def test_a_picture_that_ends_its_worker_is_one_row_and_nothing_else_is_missing(p
 
 @pytest.mark.slow
 def test_errors_of_workers_are_those_of_one_process(photos, cluster):
-    with pytest.raises(ValueError, match="1 workers with 1 CPUs and 1 GPUs each fit into the cluster"):
+    with pytest.raises(ValueError, match="room for 0 workers, and 1 must fit: each takes 1 CPUs and 1 GPUs"):
         run_job(make_job("scores.csv", engine="ray", device="auto", workers=1, gpus_per_worker=1))
     Path("b/config.json").unlink()
     with pytest.raises(ValueError, match="b: neither a directory with a config.json nor an id on the Hub"):
