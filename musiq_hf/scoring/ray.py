@@ -80,9 +80,9 @@ def choose_resources(
     room = sum(min(int(node.get(name, 0) / need) for name, need in wanted.items() if need) for node in nodes)
     if room < (workers or 1):
         raise ValueError(
-            f"The cluster has room for {room} workers, and {workers or 1} must fit: each takes {cpus:g} CPUs and {gpus:g} "
-            f"GPUs of one machine, and all {len(nodes)} machines have {total['CPU']:g} and {total['GPU']:g}. Change "
-            "--workers, --cpus_per_worker or --gpus_per_worker, or start more machines first."
+            f"The cluster has room for {room} workers, and {workers or 1} must fit: each takes {cpus:g} CPUs and "
+            f"{gpus:g} GPUs of one machine, and all {len(nodes)} machines have {total['CPU']:g} and "
+            f"{total['GPU']:g}. Change --workers, --cpus_per_worker or --gpus_per_worker, or start machines first."
         )
     return Resources(workers or room, cpus, gpus)
 
