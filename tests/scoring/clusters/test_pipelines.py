@@ -50,7 +50,7 @@ def check(found, expected):
 def test_ray_data_gives_the_scores_of_the_command(pictures):
     ray = pytest.importorskip("ray")
     pytest.importorskip("ray.data")
-    ray.init(num_cpus=3, include_dashboard=False)
+    ray.init("local", num_cpus=3, include_dashboard=False)
     try:
         check(run_snippet("import ray", "scores"), pictures)
     finally:

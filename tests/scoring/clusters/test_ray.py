@@ -336,8 +336,13 @@ def find_workers(process=None):
     """Processes of the workers that descend from a process, or from this one."""
     import psutil
 
-    found = (process or psutil.Process()).children(recursive=True)
-    return [process for process in found if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker")]
+    def is_worker(process):
+        try:
+            return "".join(process.cmdline()[:1]).startswith("ray::Worker")
+        except psutil.NoSuchProcess:  # it has just ended
+            return False
+
+    return [*filter(is_worker, (process or psutil.Process()).children(recursive=True))]
 
 
 @pytest.mark.slow
