@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparisons of two systems: the mean difference on the same pictures, and the rate saved at the same quality."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..common.extras import require
+from ..metrics.bootstrap import check_draws, split_draws
 
 MIN_PAIRS = 3
 MIN_POINTS = 4  # of a curve of rate and quality, as Bjontegaard's cubic needs
 ROUNDING = 1e-12  # part of the sum of all sizes by which equal sums may differ
-_VALUES_PER_CHUNK = 1_000_000  # entries of a table of draws, which bounds the memory
 
 Numbers = Sequence[float] | np.ndarray
 
@@ -57,19 +57,12 @@ def _check_equal_lengths(first: np.ndarray, second: np.ndarray, names: tuple[str
         )
 
 
-def _split_draws(num_draws: int, num_pairs: int) -> Iterator[tuple[int, int]]:
-    """Yield the first draw of each chunk, and the one behind its last."""
-    size = max(1, _VALUES_PER_CHUNK // num_pairs)
-    for start in range(0, num_draws, size):
-        yield start, min(start + size, num_draws)
-
-
 def _find_interval(
     differences: np.ndarray, *, confidence: float, num_resamples: int, generator: np.random.Generator
 ) -> tuple[float, float]:
     """Compute the percentile interval of the mean over draws of pictures with replacement."""
     count, means = len(differences), np.empty(num_resamples)
-    for start, end in _split_draws(num_resamples, count):
+    for start, end in split_draws(num_resamples, count):
         means[start:end] = differences[generator.integers(0, count, (end - start, count))].mean(axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
@@ -82,7 +75,7 @@ def _test_signs(differences: np.ndarray, *, num_resamples: int, generator: np.ra
     is_exact = count < num_resamples.bit_length()  # 2^count <= num_resamples
     num_draws = 2**count if is_exact else num_resamples
     least, num_extreme = abs(differences.sum()) - ROUNDING * np.abs(differences).sum(), 0
-    for start, end in _split_draws(num_draws, count):
+    for start, end in split_draws(num_draws, count):
         if is_exact:
             flips = np.arange(start, end)[:, None] >> np.arange(count) & 1
         else:
@@ -117,10 +110,7 @@ def paired_difference(
     _check_equal_lengths(*values, ("first", "second"))
     if len(values[0]) < MIN_PAIRS:
         raise ValueError(f"At least {MIN_PAIRS} pairs are needed, got {len(values[0])}. Measure more pictures.")
-    if num_resamples < 1:
-        raise ValueError(f"`num_resamples` must be at least 1, got {num_resamples}.")
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}.")
+    check_draws(num_resamples, confidence)
     differences, generator = values[1] - values[0], np.random.default_rng(seed)
     low, high = _find_interval(differences, confidence=confidence, num_resamples=num_resamples, generator=generator)
     return PairedDifference(

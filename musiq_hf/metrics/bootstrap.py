@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bootstrap intervals of correlations, and of their differences on the same pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import combinations
 
@@ -11,6 +11,13 @@ from .correlation import MEAN_OF_GROUPS, OVERALL, Values, check_pairs, group_mem
 
 MIN_FOR_INTERVALS = 10  # pictures; draws of fewer are often the same few, and their intervals far too narrow
 _VALUES_PER_CHUNK = 1_000_000  # entries of a table of draws, which bounds the memory
+
+
+def split_draws(num_draws: int, num_pictures: int) -> Iterator[tuple[int, int]]:
+    """Yield the first draw of each chunk, and the one behind its last."""
+    size = max(1, _VALUES_PER_CHUNK // num_pictures)
+    for start in range(0, num_draws, size):
+        yield start, min(start + size, num_draws)
 
 
 def _rank_resamples(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,9 +50,8 @@ def _correlate_resamples(
         return np.zeros((2, num_resamples))
     count, results = len(predicted), []
     values = [side - side.mean() for side in (predicted, wanted)]
-    rows_per_chunk = max(1, _VALUES_PER_CHUNK // count)
-    for start in range(0, num_resamples, rows_per_chunk):
-        rows = min(rows_per_chunk, num_resamples - start)
+    for start, end in split_draws(num_resamples, count):
+        rows = end - start
         drawn = generator.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         ranked = [_rank_resamples(side, counts) for side in values]
@@ -58,7 +64,8 @@ def _correlate_resamples(
     return np.stack([np.concatenate(results[0::2]), np.concatenate(results[1::2])])
 
 
-def _check_draws(num_resamples: int, confidence: float) -> None:
+def check_draws(num_resamples: int, confidence: float) -> None:
+    """Raise a ValueError if there are no draws, or an interval would cover none or all of them."""
     if num_resamples < 1:
         raise ValueError(f"`num_resamples` must be at least 1, got {num_resamples}.")
     if not 0 < confidence < 1:
@@ -97,7 +104,7 @@ def bootstrap_intervals(
         ValueError: If `quality_metrics` or `grouped_metrics` would refuse the scores, or an argument is out of its
             range.
     """
-    _check_draws(num_resamples, confidence)
+    check_draws(num_resamples, confidence)
     predicted, wanted = check_pairs(predictions, targets)
     generator = np.random.default_rng(seed)
 
@@ -147,7 +154,7 @@ def bootstrap_differences(
     Raises:
         ValueError: If `quality_metrics` would refuse the scores, or an argument is out of its range.
     """
-    _check_draws(num_resamples, confidence)
+    check_draws(num_resamples, confidence)
     pairs = [check_pairs(scores, targets) for scores in predictions]
     if any(len(predicted) < MIN_FOR_INTERVALS for predicted, _ in pairs):
         return {}
