@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,12 +25,10 @@ from ..pictures.sources.data_sets import is_hub_file, read_hub_file
 from ..pictures.sources.paths import URL_TIMEOUT
 from ..pictures.sources.tables import choose_key, open_cell
 from ..version import __version__
-from .calibration import CALIBRATION, Calibration, load_calibration
-from .engine import ScoringOptions, score_pictures
+from .calibration import CALIBRATION
 from .job import DTYPES
-from .loading import check_checkpoint, find_file, find_weight_files, load_quality
-from .rows import Range, ScoreRow, make_row, name_checkpoint, place_row
-from .signature import make_signature
+from .loading import check_checkpoint, find_file, find_weight_files
+from .rows import ScoreRow, Scorers, name_checkpoint
 
 # Columns of an answer and their types, as Spark calls them.
 SCORES = {
@@ -65,16 +63,6 @@ class Column(list[Any]):
         import pyarrow  # type: ignore[import-untyped]
 
         return pyarrow.array(list(self), type or pyarrow.type_for_alias(self.kind))
-
-
-class _Loaded(NamedTuple):
-    """Checkpoint in the memory of this process, and what follows from it."""
-
-    model: Any
-    processor: Any
-    signature: str
-    score_range: Range | None
-    calibration: Calibration | None
 
 
 @dataclass(frozen=True)
@@ -268,27 +256,20 @@ class BatchScorer:
                 for row, (cell, key) in enumerate(zip(cells, keys, strict=True))
             ]
             with _use_threads(self.threads):
-                loaded = self._load(rank)
-                rows, signature = self._score_sources(sources, loaded), loaded.signature
+                scorers = self._load(rank)
+                rows, (signature,) = self._score_sources(sources, scorers), scorers.terms.signatures
         columns = {}
         for name, kind in self._fields.items():
             values = [signature if name == "signature" else getattr(row, name) for row in rows]
             columns[self.prefix + name] = Column(values, ARROW_TYPES[kind])
         return columns
 
-    def _score_sources(self, sources: Sequence[tuple[str, Any]], loaded: _Loaded) -> list[ScoreRow]:
+    def _score_sources(self, sources: Sequence[tuple[str, Any]], scorers: Scorers) -> list[ScoreRow]:
         """Score pictures that have keys, and return their rows."""
-        options: ScoringOptions = {
-            "preset": self.preset,
-            "shorter_side": self.shorter_side,
-            "max_megapixels": self.max_megapixels,
-        }
-        results = score_pictures(sources, model=loaded.model, processor=loaded.processor, **options)
         try:
-            rows = [make_row(result) for result in results]
+            return [row for (row,) in scorers.score(iter(sources))]
         except TypeError as error:  # of a cell that can be no picture at all
             raise ValueError(f"The column {self.picture!r} must hold pictures. {error}") from error
-        return [place_row(row, loaded.score_range, loaded.calibration) for row in rows]
 
     def _to_frame(self, columns: Mapping[str, Column], index: Any, frame: Any = None) -> Any:
         """Return a pandas frame of columns, or a copy of a frame to which they are added."""
@@ -300,13 +281,13 @@ class BatchScorer:
         }
         return pandas.DataFrame(series, index) if frame is None else frame.assign(**series)
 
-    def _load(self, rank: int | None) -> _Loaded:
+    def _load(self, rank: int | None) -> Scorers:
         """Return the checkpoint of this process; a process that was forked from another one loads its own."""
         return _load(self, rank, os.getpid())
 
 
 @lru_cache(maxsize=KEPT)
-def _load(scorer: BatchScorer, rank: int | None, process: int) -> _Loaded:
+def _load(scorer: BatchScorer, rank: int | None, process: int) -> Scorers:
     """Load the checkpoint of a scorer in this process.
 
     Args:
@@ -327,9 +308,16 @@ def _load(scorer: BatchScorer, rank: int | None, process: int) -> _Loaded:
     device = find_device(scorer.device)
     if scorer.device == "auto" and device.type != "cpu" and rank is not None:
         device = torch.device(device.type, rank % torch.accelerator.device_count())
-    model, processor = load_quality(scorer.checkpoint, dtype=getattr(torch, scorer.dtype))
     try:
-        model.to(device)
+        return Scorers(
+            [scorer.checkpoint],
+            device=device,
+            dtype=getattr(torch, scorer.dtype),
+            has_percentiles=scorer.percentile,
+            preset=scorer.preset,
+            shorter_side=scorer.shorter_side,
+            max_megapixels=scorer.max_megapixels,
+        )
     except RuntimeError as error:
         if "forked" not in str(error):
             raise
@@ -337,14 +325,6 @@ def _load(scorer: BatchScorer, rank: int | None, process: int) -> _Loaded:
             f"{device} was in use before this process was forked. Start processes by "
             'multiprocess.set_start_method("spawn"), or score on the CPU: device="cpu".'
         ) from error
-    reading: dict[str, Any] = {"shorter_side": scorer.shorter_side, "preset": scorer.preset}
-    return _Loaded(
-        model,
-        processor,
-        make_signature(model, processor, checkpoint=scorer.checkpoint, **reading),
-        model.config.answer_range,
-        load_calibration(scorer.checkpoint, model, processor, **reading) if scorer.percentile else None,
-    )
 
 
 def _name_everywhere(checkpoint: str | os.PathLike[str]) -> str:
@@ -452,6 +432,3 @@ def _open_later(path: Any, name: str, folder: str) -> LazyPicture:
 def _is_missing(cell: Any) -> bool:
     """Return whether a cell is empty, in whatever way a library says so."""
     return cell is None or (isinstance(cell, float) and math.isnan(cell)) or type(cell).__name__ == "NAType"
-
-
-__all__ = ["BatchScorer"]

@@ -15,7 +15,7 @@ import torch
 from datasets.fingerprint import Hasher
 from PIL import Image
 
-from musiq_hf import MusiqImageProcessor
+from musiq_hf import MusiqConfig, MusiqImageProcessor
 from musiq_hf.common.stores import StoreError
 from musiq_hf.scoring import BatchScorer, ScoreJob, batch_scorer, score_rows
 
@@ -259,7 +259,9 @@ def test_threads_are_few_where_processes_share_the_cores(monkeypatch, threads, i
     monkeypatch.setattr("multiprocess.process.parent_process", lambda: object() if is_child else None)
     monkeypatch.setattr(torch, "get_num_threads", lambda: numbers[-1])
     monkeypatch.setattr(torch, "set_num_threads", numbers.append)
-    monkeypatch.setattr(batch_scorer, "score_pictures", lambda *args, **kwargs: seen.append(numbers[-1]) or [])
+    monkeypatch.setattr(
+        "musiq_hf.scoring.rows.score_with_several", lambda *args, **kwargs: seen.append(numbers[-1]) or []
+    )
     make_scorer(threads=threads)({"image": ["a.png"]})
     assert seen == [used] and numbers[-1] == 3
 
@@ -270,11 +272,13 @@ def test_processes_take_gpus_by_their_rank(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
 
     class Model:
+        config = MusiqConfig()
+
         def to(self, device):
             devices.append(device)
             raise RuntimeError("Cannot re-initialize CUDA in forked subprocess.")
 
-    monkeypatch.setattr(batch_scorer, "load_quality", lambda *args, **kwargs: (Model(), None))
+    monkeypatch.setattr("musiq_hf.scoring.rows.load_quality", lambda *args, **kwargs: (Model(), None))
     for device, rank in (("auto", None), ("auto", 3), ("cuda", 3)):
         with pytest.raises(
             ValueError, match=r'was in use before this process was forked.*set_start_method\("spawn"\)'
