@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from ..common.tables import write_table
 from ..pictures.lazy import LazyPicture
 from ..pictures.opening import read_header
-from ..scoring.tables import WRITERS
+from ..scoring.tables import find_kinds
 from .access import SCORE
 from .drawing import (
     draw_error,
@@ -214,13 +215,14 @@ def _add_table(shared: _Shared) -> None:
         if not uploads or len(uploads) > MAX_FILES:
             yield draw_error(f"Choose 1 to {MAX_FILES} pictures, got {len(uploads)}."), hidden
             return
-        rows, checkpoint = shared.score(uploads, name)
+        stream, checkpoint = shared.score(uploads, name)
         done: list[dict[str, Any]] = []
-        for row in rows:
+        for row in stream:
             done.append(row)
             yield draw_table(done, len(uploads), checkpoint), hidden
         path = Path(mkdtemp(dir=saved.GRADIO_CACHE)) / CSV
-        WRITERS[path.suffix](path, checkpoint.columns, (tuple(map(_make_cell, row.values())) for row in done))
+        rows = (tuple(map(_make_cell, row.values())) for row in done)
+        write_table(path, find_kinds(checkpoint.columns), rows)
         yield draw_table(done, len(uploads), checkpoint), gr.DownloadButton(value=str(path), visible=True)
 
     button.click(run, [files, shared.menu], [table, saved], **shared.listen)

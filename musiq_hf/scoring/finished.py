@@ -5,21 +5,16 @@ A job that is run again, as schedulers do, has nothing to do.
 """
 
 import csv
-import io
 import itertools
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.stores import open_binary
+from ..common.tables import read_table
 from .journal import Totals, describe_difference
 from .rows import Entry, ScoreRow, Terms
-from .tables import ENSEMBLE, PLACES, name_columns
+from .tables import ENSEMBLE, KINDS, PLACES, name_columns
 
-NUMBERS: dict[str, Callable[[Any], Any]] = dict.fromkeys(("width", "height", "stars"), int) | dict.fromkeys(
-    ("score", "score_0_1", "std", ENSEMBLE, "percentile"), float
-)
 # Settings that change a part of a table, for the message.
 SETTINGS = {"score_0_1": "the score range", ENSEMBLE: "--weights"} | dict.fromkeys(PLACES, "the calibration")
 HINT = " (preprocessing is that of --shorter_side and of the image processor)"
@@ -46,7 +41,7 @@ def check_finished(table: Path | str, job_sources: Iterator[tuple[str, Any]], te
         ValueError: If the table differs; the message names the first difference.
     """
     try:
-        return _compare(READERS[Path(table).suffix.lower()](table), job_sources, terms)
+        return _compare(read_table(table), job_sources, terms)
     except _Difference as difference:
         reason = f"with {difference}"
     except (ValueError, TypeError, KeyError, csv.Error):  # whatever the readers raise for another kind of file
@@ -98,38 +93,7 @@ def _check_places(entry: Entry, terms: Terms) -> None:
 
 
 def _to_row(values: dict[str, Any]) -> ScoreRow:
-    read = {name: NUMBERS.get(name, str)(value) for name, value in values.items() if value not in (None, "")}
+    read: dict[str, Any] = {
+        name: KINDS.get(name, str)(value) for name, value in values.items() if value not in (None, "")
+    }
     return ScoreRow(**{"key": "", **{name: read[name] for name in ScoreRow._fields if name in read}})
-
-
-def _read_csv(path: Path | str) -> Iterator[dict[str, Any]]:
-    """Yield the names of the columns, as keys, and then the rows, as all readers do."""
-    with io.TextIOWrapper(open_binary(path), newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, strict=True)
-        names = next(reader, [])
-        yield dict.fromkeys(names)
-        yield from (dict(zip(names, row, strict=True)) for row in reader)
-
-
-def _read_json_lines(path: Path | str) -> Iterator[dict[str, Any]]:
-    with io.TextIOWrapper(open_binary(path), encoding="utf-8") as file:
-        rows = map(json.loads, file)
-        first: dict[str, Any] = next(rows, {})
-        yield dict.fromkeys(first)
-        yield from itertools.chain([first] if first else [], rows)
-
-
-def _read_parquet(path: Path | str) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    with open_binary(path) as content, pyarrow.parquet.ParquetFile(content) as file:
-        yield dict.fromkeys(file.schema_arrow.names)
-        for batch in file.iter_batches():
-            yield from batch.to_pylist()
-
-
-READERS: dict[str, Callable[[Path | str], Iterator[dict[str, Any]]]] = {
-    ".csv": _read_csv,
-    ".jsonl": _read_json_lines,
-    ".parquet": _read_parquet,
-}

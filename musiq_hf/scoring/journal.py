@@ -19,8 +19,7 @@ from typing import IO, Any, NamedTuple
 from transformers.utils import logging
 
 from ..common.files import shorten_name
-from .rows import Entry, ScoreRow
-from .tables import write_table
+from .tables import SCORES, Rows, TableForm
 
 try:
     import fcntl
@@ -28,7 +27,7 @@ except ImportError:  # Windows has no fcntl: two runs at once on one output go u
     fcntl = None  # type: ignore[assignment]
 
 logger = logging.get_logger(__name__)
-MAGIC = '{"journal_of": "musiq score"'
+JOURNAL_OF = "journal_of"  # with what every journal begins, and the command whose rows it holds
 THREADS = "threads"  # setting that may change in a run, because it moves the last digits of scores alone
 WAS_CHANGED = "was deleted or changed before {} was made of it. Run again."
 START_ANEW = "or, if no run is at work on it, delete the file, or add --overwrite, to start anew."
@@ -102,8 +101,9 @@ class Journal:
 
     Args:
         path: File of the journal, made with its folder if missing. A torn last line is cut off.
-        settings: Settings that the run was started with; "models", "signatures", "std", "weights" and
-            "percentile" shape the output. A run that is continued with other "threads" says so, and goes on.
+        settings: Settings that the run was started with, which shape the output. A run that is continued with other
+            "threads" says so, and goes on.
+        form: Form of the table, and of the rows.
         renew: Whether a journal of a run with other settings is emptied, so that no ValueError is raised for it.
         name: Name of the journal in messages; None takes the path.
 
@@ -117,8 +117,16 @@ class Journal:
             the path is a link or a folder.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, renew: bool = False, name: str | None = None):
-        self.path, self._renew, self.name = path, renew, name or str(path)
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        form: TableForm = SCORES,
+        renew: bool = False,
+        name: str | None = None,
+    ):
+        self.path, self._form, self._renew, self.name = path, form, renew, name or str(path)
         self.pictures, self.errors, self.is_finished = 0, 0, False
         self._file = _open_journal(path)
         try:
@@ -126,7 +134,7 @@ class Journal:
             self._size = self._read(json.loads(json.dumps(settings)))
             self._file.truncate(self._size)
             if not self._size:
-                self._write({"journal_of": "musiq score", **settings})
+                self._write({JOURNAL_OF: form.command, **settings})
         except BaseException:
             self._file.close()
             raise
@@ -145,13 +153,14 @@ class Journal:
         """Count the rows, check the settings, and return the length of the undamaged part, in bytes."""
         self._file.seek(0)
         head = self._file.readline()
-        if not head.startswith(MAGIC.encode()[: len(head)]):
+        magic = json.dumps({JOURNAL_OF: self._form.command}).encode().removesuffix(b"}")
+        if not head.startswith(magic[: len(head)]):
             raise ValueError(f"{self.name}: not a file of an unfinished run. Move it away, or choose another output.")
         if not head.endswith(b"\n"):
             return 0
         end = len(head)
         for line in self._file:
-            entry = _parse(line)
+            entry = _parse(line, self._form)
             if entry is None:
                 break
             end += len(line)
@@ -197,7 +206,7 @@ class Journal:
         self._forget()
         self._file.truncate(0)
         self._size = 0
-        self._write({"journal_of": "musiq score", **settings})
+        self._write({JOURNAL_OF: self._form.command, **settings})
 
     def find_change(self, sources: Iterator[tuple[str, Any]]) -> tuple[str, str] | None:
         """Take as many sources as there are pictures with rows, and compare their keys.
@@ -206,7 +215,7 @@ class Journal:
             The first key that is expected and the one that is there; None if all are the same.
         """
         self._file.seek(0)
-        for entry in itertools.islice(_read_entries(self._file), self.pictures):
+        for entry in itertools.islice(_read_entries(self._file, self._form), self.pictures):
             key = next(sources, ("nothing", None))[0]
             if key != entry[0].key:
                 return entry[0].key, key
@@ -225,7 +234,7 @@ class Journal:
                 f"is there). Restore them to continue it, {START_ANEW}"
             )
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: Rows) -> None:
         """Add the rows of a picture, all or none."""
         self._write(entry)
         self.pictures += 1
@@ -277,26 +286,26 @@ def describe_difference(old: Any, new: Any) -> str:
     return f"{old}, now {new}"
 
 
-def _has_error(entry: Entry) -> bool:
+def _has_error(entry: Rows) -> bool:
     return any(row.error is not None for row in entry)
 
 
-def _parse(line: bytes) -> Entry | Totals | None:
+def _parse(line: bytes, form: TableForm) -> Rows | Totals | None:
     """Parse a line of a journal; return None if it is torn or damaged."""
     try:
         content = json.loads(line) if line.endswith(b"\n") else None
         if isinstance(content, dict):
             return Totals(**content)
-        return tuple(ScoreRow(*row) for row in content) if content else None
+        return tuple(form.row(*row) for row in content) if content else None
     except (ValueError, TypeError):
         return None
 
 
-def _read_entries(file: IO[bytes]) -> Iterator[Entry]:
+def _read_entries(file: IO[bytes], form: TableForm) -> Iterator[Rows]:
     """Yield the rows that an open journal holds, picture by picture."""
     next(file, None)
     for line in file:
-        entry = _parse(line)
+        entry = _parse(line, form)
         if not isinstance(entry, tuple) or isinstance(entry, Totals):
             return
         yield entry
@@ -310,11 +319,13 @@ def read_totals(journal: Path) -> Totals | None:
             lines = file.readlines()
     except FileNotFoundError:
         return None
-    entry = _parse(lines[-1]) if lines else None
+    entry = _parse(lines[-1], SCORES) if lines else None  # totals are the same in all forms
     return entry if isinstance(entry, Totals) else None
 
 
-def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> Totals | None:
+def write_output(
+    output: Path, journals: Sequence[Path], *, temporary: Path, form: TableForm = SCORES
+) -> Totals | None:
     """Make the output of finished journals, and remove the journals.
 
     Args:
@@ -322,6 +333,7 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
         journals: Journals of all n processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
         temporary: File in which the output is written before it is renamed; no other process may use it. What is
             there is removed; a link is not followed.
+        form: Form of the table.
 
     Returns:
         Numbers of pictures; None if a process is still at work, or another one has made the output.
@@ -338,7 +350,7 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
     result = Totals(sum(part.pictures for part in finished), sum(part.errors for part in finished))
     temporary.unlink(missing_ok=True)
     try:
-        make_table(temporary, output.suffix, journals, result.pictures)
+        make_table(temporary, output.suffix, journals, result.pictures, form=form)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # it must be on the disk before the journals are removed
         os.replace(temporary, output)
@@ -353,7 +365,9 @@ def write_output(output: Path, journals: Sequence[Path], *, temporary: Path) -> 
     return result
 
 
-def make_table(path: Path, suffix: str, journals: Sequence[Path], num_pictures: int) -> None:
+def make_table(
+    path: Path, suffix: str, journals: Sequence[Path], num_pictures: int, *, form: TableForm = SCORES
+) -> None:
     """Make a table of finished journals, in the format of a suffix.
 
     Args:
@@ -361,6 +375,7 @@ def make_table(path: Path, suffix: str, journals: Sequence[Path], num_pictures: 
         suffix: Ending that names the format.
         journals: Journals of all n processes: the first has inputs 1, n + 1, ..., the second 2, n + 2, ...
         num_pictures: Number of pictures that have rows in them.
+        form: Form of the table.
 
     Raises:
         ValueError: If a journal lacks rows that it should have.
@@ -369,11 +384,11 @@ def make_table(path: Path, suffix: str, journals: Sequence[Path], num_pictures: 
         files = [stack.enter_context(open(journal, "rb")) for journal in journals]
         head = json.loads(files[0].readline())
         files[0].seek(0)
-        entries = _count_out(_take_turns([_read_entries(file) for file in files]), num_pictures, journals)
-        write_table(path, suffix, entries, head)
+        entries = _count_out(_take_turns([_read_entries(file, form) for file in files]), num_pictures, journals)
+        form.write(path, suffix, entries, head)
 
 
-def _count_out(entries: Iterable[Entry], expected: int, journals: Sequence[Path]) -> Iterator[Entry]:
+def _count_out(entries: Iterable[Rows], expected: int, journals: Sequence[Path]) -> Iterator[Rows]:
     """Yield the entries of the journals, and raise a ValueError if there are not as many as expected."""
     number = 0
     for entry in entries:
@@ -384,7 +399,7 @@ def _count_out(entries: Iterable[Entry], expected: int, journals: Sequence[Path]
         raise ValueError(f"{names}: only {number} of {expected} pictures have rows. Run again to score the others.")
 
 
-def _take_turns(readers: Sequence[Iterator[Entry]]) -> Iterator[Entry]:
+def _take_turns(readers: Sequence[Iterator[Rows]]) -> Iterator[Rows]:
     """Yield the rows of one picture from each reader in turn, until a reader has no more."""
     for reader in itertools.cycle(readers):
         entry = next(reader, None)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from ..common.stores import StoreError, ask, describe_object_error
 from .journal import WAS_CHANGED, Journal, Totals, make_table, read_totals
-from .rows import Entry
+from .tables import Rows
 
 logger = logging.getLogger(__name__)
 ROWS_OF_PART = 1000
@@ -151,7 +151,7 @@ class RemoteJournal(Journal):
         _remove(self.name, [number for number in self._numbers if number >= num_good])
         self._numbers = list(range(num_good))
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: Rows) -> None:
         """Add the rows of a picture; they go out with those of others."""
         super().append(entry)
         self._num_unsaved += 1

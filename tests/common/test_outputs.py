@@ -11,7 +11,7 @@ from musiq_hf.common.outputs import (
     check_report_path,
     check_table_path,
 )
-from musiq_hf.scoring.tables import WRITERS
+from musiq_hf.common.tables import WRITERS
 
 
 def test_paths_of_tables():

@@ -73,7 +73,7 @@ def read_back(path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".CSV"])
 def test_every_format_holds_every_value(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr("musiq_hf.scoring.tables.ROWS_OF_GROUP", 3)
+    monkeypatch.setattr("musiq_hf.common.tables.ROWS_OF_GROUP", 3)
     output = tmp_path / "new" / f"scores{suffix}"
     assert go_on(output) == (4, 1)
     if suffix != ".jsonl":  # its lines may hold a line separator of Unicode, where `splitlines` cuts
