@@ -17,7 +17,8 @@ from ..pictures.sources.tables import Columns
 from ..scoring.calibration import CALIBRATION
 from ..scoring.job import DTYPES, ENGINES, ScoreJob, Share, find_launched_share
 from ..scoring.tables import COLUMNS, ENSEMBLE, PLACES
-from .score_output import print_scores, show_warnings, write_scores
+from .progress import show_warnings
+from .score_output import print_scores, write_scores
 from .words import STDIN, read_limit, read_shard, read_weights
 
 DESCRIPTION = f"""\

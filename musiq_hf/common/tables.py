@@ -89,9 +89,12 @@ def _write_parquet(path: Path, columns: Kinds, rows: Iterable[tuple[Any, ...]]) 
 def _read_csv(path: Path | str) -> Iterator[dict[str, Any]]:
     with io.TextIOWrapper(open_binary(path), newline="", encoding="utf-8") as file:
         reader = csv.reader(file, strict=True)
-        names = next(reader, [])
-        yield dict.fromkeys(names)
-        yield from (dict(zip(names, row, strict=True)) for row in reader)
+        try:
+            names = next(reader, [])
+            yield dict.fromkeys(names)
+            yield from (dict(zip(names, row, strict=True)) for row in reader)
+        except csv.Error as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def _read_json_lines(path: Path | str) -> Iterator[dict[str, Any]]:

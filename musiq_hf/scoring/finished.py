@@ -4,7 +4,6 @@
 A job that is run again, as schedulers do, has nothing to do.
 """
 
-import csv
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,7 +43,7 @@ def check_finished(table: Path | str, job_sources: Iterator[tuple[str, Any]], te
         return _compare(read_table(table), job_sources, terms)
     except _Difference as difference:
         reason = f"with {difference}"
-    except (ValueError, TypeError, KeyError, csv.Error):  # whatever the readers raise for another kind of file
+    except (ValueError, TypeError, KeyError):  # whatever the readers raise for another kind of file
         reason = "and is no whole table of `musiq score`"
     raise ValueError(f"{table} exists already, {reason}. Add --overwrite, choose another name, or delete it.")
 

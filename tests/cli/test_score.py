@@ -20,7 +20,7 @@ from PIL import Image
 from places import ROOT
 
 from musiq_hf import MusiqImageProcessor, __version__, cli
-from musiq_hf.cli import main, score, score_output
+from musiq_hf.cli import main, progress, score, score_output
 from musiq_hf.scoring.engine import score_pictures, score_with_several
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -340,10 +340,11 @@ def test_progress_is_shown_where_it_is_wanted(run, photos, capsys):
 def test_the_time_left_is_known_once_the_inputs_are_counted(photos, monkeypatch):
     arguments = cli.build_parser().parse_args(["score", "photos", "--progress", "--shard", "2/3"])
     started, thread = [], SimpleNamespace(start=lambda: None)
-    monkeypatch.setattr(score_output.threading, "Thread", lambda target, daemon: started.append(target) or thread)
-    with score_output.start_bar(score.make_job(arguments), 1, show=arguments.progress) as bar:
+    monkeypatch.setattr(progress.threading, "Thread", lambda target, daemon: started.append(target) or thread)
+    with score_output.make_progress(score.make_job(arguments), show=arguments.progress) as shown:
+        shown.start(1)
         started[0]()
-        assert (bar.n, bar.total) == (1, 2)  # inputs 2 and 5
+        assert (shown.bar.n, shown.bar.total) == (1, 2)  # inputs 2 and 5
 
 
 def test_help_reads_well(capsys):

@@ -40,7 +40,9 @@ MISSING = "missing"  # kind of a path that leads to nothing
 DEFAULT_COLUMNS = Columns()
 
 
-def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> Iterator[Source]:
+def find_sources(
+    paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, also: Sequence[str] = ()
+) -> Iterator[Source]:
     """Find every picture of some paths.
 
     Pictures come in the order of the paths. Within a folder they come in the order of names, within a file in that of
@@ -59,6 +61,7 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
             - URLs of other stores that fsspec knows, such as "s3://bucket/photos": pictures, folders, patterns,
               archives and tables; a CSV there names files of its store.
         columns: Columns of tables and data sets that are read.
+        also: Endings of other files that are taken for pictures in folders and patterns, such as those of videos.
 
     Files of folders, patterns and archives whose endings are not those of pictures are left out. How many is logged as
     a warning at the end. A path that leads to nothing is a picture that cannot be read; `check_sources` refuses it.
@@ -73,7 +76,7 @@ def find_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) ->
         StoreError: If a remote store gives no answer. It is an OSError.
     """
     found, left_out = False, LeftOutFiles()
-    for path, kind in find_files(paths):
+    for path, kind in find_files(paths, also=also):
         for source in READERS[kind](path, columns):
             if isinstance(source, LeftOutFile):
                 left_out.add(source.name)
@@ -93,10 +96,10 @@ def check_found(paths: Sequence[str], found: bool, left_out: LeftOutFiles) -> No
         )
 
 
-def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -> int | None:
+def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, also: Sequence[str] = ()) -> int | None:
     """Return the number of pictures that `find_sources` finds, reading none; None if a data set does not tell it."""
     total = 0
-    for path, kind in find_files(paths):
+    for path, kind in find_files(paths, also=also):
         count = _count_pictures(path, kind, columns)
         if count is None:
             return None
@@ -104,7 +107,13 @@ def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS) -
     return total
 
 
-def check_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, allow_missing: bool = False) -> None:
+def check_sources(
+    paths: Sequence[str],
+    *,
+    columns: Columns = DEFAULT_COLUMNS,
+    allow_missing: bool = False,
+    also: Sequence[str] = (),
+) -> None:
     """Raise a ValueError for a mistake in the arguments of `find_sources`, before hours of work.
 
     Of the files that match a pattern, only the first table is checked.
@@ -113,6 +122,7 @@ def check_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, a
         paths: Paths, as `find_sources` takes them.
         columns: Columns of tables and data sets that are read.
         allow_missing: Whether a path may lead to nothing.
+        also: Endings of other files that are taken for pictures, see `find_sources`.
 
     Raises:
         ValueError: If a path does not exist, cannot hold pictures, or lacks a column.
@@ -120,13 +130,13 @@ def check_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, a
         StoreError: If a remote store gives no answer.
     """
     # The list makes `any` check all of them.
-    has_table = any([_check_argument(path, columns, allow_missing) for path in paths])
+    has_table = any([_check_argument(path, columns, allow_missing, also) for path in paths])
     for option, name in (("--column", columns.picture), ("--key", columns.key)):
         if name is not None and not has_table:
             raise ValueError(f"{option} names a column ({name!r}) of a table or data set, but none is given. Drop it.")
 
 
-def _check_argument(path: str, columns: Columns, allow_missing: bool) -> bool:
+def _check_argument(path: str, columns: Columns, allow_missing: bool, also: Sequence[str]) -> bool:
     """Check one path as `check_sources` does.
 
     Returns:
@@ -141,7 +151,7 @@ def _check_argument(path: str, columns: Columns, allow_missing: bool) -> bool:
         return _check_stored(path, columns, allow_missing)
     if os.path.isdir(path):
         return _check_saved_within(path, columns)
-    matches = (match for match in _match_pattern(path) if _find_kind(match) != LEFT_OUT or os.path.isdir(match))
+    matches = (match for match in _match_pattern(path) if _is_taken(match, also) or os.path.isdir(match))
     files = [path] if os.path.lexists(path) else list(matches)
     if not (files or allow_missing):
         raise ValueError(f"{path}: {NOTHING}")
@@ -188,8 +198,13 @@ def _check_saved_within(folder: str, columns: Columns) -> bool:
     return bool(checked)
 
 
-def find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+def find_files(paths: Sequence[str], *, also: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
     """Find path and kind of every file; the kind is a key of `READERS`."""
+    for path, kind in _find_files(paths):
+        yield path, PICTURE if kind == LEFT_OUT and not is_remote(path) and _is_taken(path, also) else kind
+
+
+def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     visited: set[tuple[int, int]] = set()
     for path in paths:
         if path.startswith(HUB_PREFIX):
@@ -256,6 +271,11 @@ def _find_kind(path: str) -> str:
     if suffix in READERS:
         return suffix
     return PICTURE if has_picture_suffix(path) else LEFT_OUT
+
+
+def _is_taken(path: str, also: Sequence[str]) -> bool:
+    """Return whether a file of a folder or pattern is read, by its ending."""
+    return _find_kind(path) != LEFT_OUT or Path(path).suffix.lower() in also
 
 
 def find_matches(paths: Sequence[str]) -> Iterator[str]:
