@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import check_output_file
-from ..common.outputs import check_table_path
+from ..common.outputs import check_local_table
 from ..common.tables import read_table
 from ..scoring.job import JobResult
 from ..scoring.journal import Journal, Totals, check_no_other_journal, describe_difference, name_journals, write_output
@@ -54,15 +53,6 @@ class RowJob:
     def journal(self) -> Path | None:
         """File with the rows so far; None without an output."""
         return None if self.table is None else name_journals(self.table, 1)[0]
-
-
-def check_local_table(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a table on this machine, or raise a ValueError if it cannot be written."""
-    table = check_table_path(path)
-    if isinstance(table, str):
-        raise ValueError(f"{table}: this table is not written there. Write a file of this machine, and upload it.")
-    check_output_file(table)
-    return table
 
 
 def measure_rows(job: RowJob) -> Generator[Rows]:

@@ -33,6 +33,15 @@ def check_table_path(path: str | os.PathLike[str]) -> Path | str:
     return path
 
 
+def check_local_table(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a table on this machine, or raise a ValueError if it cannot be written."""
+    if is_remote(path):
+        raise ValueError(f"{path}: this table is not written there. Write a file of this machine, and upload it.")
+    table = Path(check_table_path(path))
+    check_output_file(table)
+    return table
+
+
 def check_page_path(path: str | os.PathLike[str]) -> Path:
     """Return the path of a page of HTML, or raise a ValueError if no page can be written there."""
     checked = Path(path)

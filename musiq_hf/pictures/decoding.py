@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -279,8 +279,9 @@ class _Pool:
     at once, in the thread that asks for it. Its owner may turn to the next frame, or draw on it, while others wait.
     """
 
-    def __init__(self, decode: Decoder, num_workers: int, *, in_processes: bool):
+    def __init__(self, decode: Callable[[Any, str], Any], num_workers: int, *, in_processes: bool):
         self.decode, self.num_workers, self.in_processes = decode, num_workers, in_processes
+        self.decode_there = decode.to_array if isinstance(decode, Decoder) else decode
         self.executor: Executor = (
             _start_processes(num_workers)
             if in_processes
@@ -292,7 +293,7 @@ class _Pool:
             return self.executor.submit(self.decode, source, name)
         if isinstance(source, str | os.PathLike | LazyPicture):
             try:
-                return self.executor.submit(self.decode.to_array, source, name)
+                return self.executor.submit(self.decode_there, source, name)
             except BrokenProcessPool as error:  # `take` sees it and starts new processes
                 return _make_failed(error)
         future: Future[Any] = Future()
@@ -316,7 +317,7 @@ class _Pool:
         with _start_processes(1) as alone:
             if _is_lost(alone.submit(_do_nothing)):
                 raise OSError(CANNOT_START)
-            future = alone.submit(self.decode.to_array, first.source, first.name)
+            future = alone.submit(self.decode_there, first.source, first.name)
             if _is_lost(future):
                 future = _make_failed(ValueError(f"{first.name}: {CRASHED}."))
         self.executor = _start_processes(self.num_workers)
@@ -341,13 +342,14 @@ def _is_lost(future: Future[Any]) -> bool:
 
 
 def decode_ahead(
-    pictures: Iterable[Any], decode: Decoder, *, num_workers: int, in_processes: bool
+    pictures: Iterable[Any], decode: Callable[[Any, str], Any], *, num_workers: int, in_processes: bool
 ) -> Generator[tuple[Any, Future[Any]]]:
     """Decode pictures in order, and hold at most two per worker; an error of `pictures` itself is raised at the end.
 
     Args:
         pictures: Sources, or pairs (key, source).
-        decode: Function from a source to its pixels.
+        decode: Function from a source and its name to its pixels, or to what else is made of it; processes need one
+            that can be sent to them.
         num_workers: Number of threads or processes.
         in_processes: Whether processes decode instead of threads.
 
