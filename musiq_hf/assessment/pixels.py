@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..pictures.opening import find_suffix, open_picture, to_rgb_tensor
-
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm", ".y4m")
+from ..pictures.opening import open_picture, to_rgb_tensor
+from ..pictures.video import has_video_suffix
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
 def refuse_video(name: str) -> None:
     """Raise a ValueError if a name ends as those of videos do."""
-    if find_suffix(name) in VIDEO_SUFFIXES:
-        raise ValueError(f"{name} is a video, and only pictures are measured so far. Save its frames as pictures.")
+    if has_video_suffix(name):
+        raise ValueError(f"{name} is a video, and pictures are measured here. Videos go to `describe` and `compare`.")
 
 
 def read_pixels(picture: Picture) -> np.ndarray:

@@ -23,6 +23,7 @@ from .words import (
     check_pairs,
     check_plan_session,
     check_score,
+    check_table,
     check_verify,
     read_words,
 )
@@ -82,6 +83,12 @@ def _load_finetune() -> ModuleType:
     from . import finetune
 
     return finetune
+
+
+def _load_describe() -> ModuleType:
+    from .assessment import describe
+
+    return describe
 
 
 def _load_plan_session() -> ModuleType:
@@ -154,6 +161,12 @@ COMMANDS = {
         _load_finetune,
         "musiq finetune --data scores.csv --image_root photos --output_dir runs/new",
         check_finetune,
+    ),
+    "describe": Command(
+        "describe the content of pictures and videos in numbers",
+        _load_describe,
+        "musiq describe photos -o content.csv",
+        check_table,
     ),
     "plan-session": Command(
         "plan the sessions of a viewing test",

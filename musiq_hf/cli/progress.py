@@ -37,9 +37,9 @@ def show_warnings() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def format_count(number: int) -> str:
-    """Return a number of pictures in words."""
-    return f"{number} picture{'' if number == 1 else 's'}"
+def format_count(number: int, noun: str = "picture") -> str:
+    """Return a number of pictures, or of something else, in words."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def format_number(value: float | None, digits: int = 2) -> str:
@@ -55,12 +55,19 @@ class Progress:
         journal: File or URL with the rows so far; None for a run without one.
         show: Whether the bar is shown even where stderr is no terminal.
         is_quiet: Whether it is never shown, because another process shows it.
+        noun: Word for one of what is counted.
     """
 
     def __init__(
-        self, count: Callable[[], int | None], *, journal: Path | str | None, show: bool, is_quiet: bool = False
+        self,
+        count: Callable[[], int | None],
+        *,
+        journal: Path | str | None,
+        show: bool,
+        is_quiet: bool = False,
+        noun: str = "picture",
     ):
-        self.count, self.journal = count, journal
+        self.count, self.journal, self.noun = count, journal, noun
         self.is_shown = (show or sys.stderr.isatty()) and not is_quiet
         self.bar: Any = None
         self.num_pictures = 0
@@ -79,9 +86,9 @@ class Progress:
             num_done: Pictures that an earlier run has done.
         """
         if num_done:
-            print_line(f"{self.journal}: continuing after {format_count(num_done)}.", file=sys.stderr)
+            print_line(f"{self.journal}: continuing after {format_count(num_done, self.noun)}.", file=sys.stderr)
         self.bar = tqdm(
-            initial=num_done, unit=" pictures", disable=not self.is_shown, dynamic_ncols=True, smoothing=0.05
+            initial=num_done, unit=f" {self.noun}s", disable=not self.is_shown, dynamic_ncols=True, smoothing=0.05
         )
         if not self.bar.disable:
             threading.Thread(target=self._set_total, daemon=True).start()
@@ -123,15 +130,17 @@ def report_run(
             if progress.bar is None:
                 raise
             progress.bar.close()
-            message = f"\nStopped after {format_count(progress.num_pictures)}. The same command continues."
+            message = (
+                f"\nStopped after {format_count(progress.num_pictures, progress.noun)}. The same command continues."
+            )
             print_text(message, file=sys.stderr)
             return INTERRUPTED
     if result.state == "waiting" or result.pictures is None:
         sentence = f"{progress.journal}: done; the last process makes {table} of all parts."
     else:
         failed = f", {result.errors} of them with an error instead of {missing} (column `error`)"
-        again = " It was finished before, with the same pictures and settings: nothing to do."
-        sentence = f"{table}: {format_count(result.pictures)}{failed if result.errors else ''}."
+        again = f" It was finished before, with the same {progress.noun}s and settings: nothing to do."
+        sentence = f"{table}: {format_count(result.pictures, progress.noun)}{failed if result.errors else ''}."
         sentence += again if result.state == "found" else ""
     print_line(sentence, file=sys.stderr)
     return 1 if result.errors and result.state == "written" else 0

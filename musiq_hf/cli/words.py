@@ -8,13 +8,21 @@ word that is refused. So words.json holds what their `add_arguments` add, see `r
 import argparse
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..common.arguments import positive, read_flag
 from ..common.checks import are_weights, check_ensemble
 from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
-from ..common.outputs import check_new_file, check_page_path, check_plan_folder, check_report_path, check_table_path
+from ..common.outputs import (
+    check_local_table,
+    check_new_file,
+    check_page_path,
+    check_plan_folder,
+    check_report_path,
+    check_table_path,
+)
 from ..common.stores import check_url, is_remote
 
 FILE = Path(__file__).with_name("words.json")
@@ -126,16 +134,28 @@ def check_score(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{STDIN} stands for the names on standard input. Give it once, not {num_lists} times.")
     if arguments.null and not num_lists:
         raise ValueError(f"`--null` says how names on standard input end, and needs the path {STDIN}.")
-    for path in arguments.paths:
-        if is_remote(path):
-            check_url(path)
-        elif path != STDIN and "://" not in path and leads_nowhere(path):
-            raise ValueError(f"{path}: {NOTHING}")
+    _check_paths(path for path in arguments.paths if path != STDIN)
     if arguments.output is not None:
         output = check_table_path(arguments.output)
         if isinstance(output, Path) and arguments.shard is None:  # the file of a shard has another name
             check_output_file(output)
     check_ensemble(arguments.model or ["the default"], arguments.weights)
+
+
+def _check_paths(paths: Iterable[str]) -> None:
+    """Raise a ValueError if a path leads to nothing, or is a URL that cannot be read."""
+    for path in paths:
+        if is_remote(path):
+            check_url(path)
+        elif "://" not in path and leads_nowhere(path):
+            raise ValueError(f"{path}: {NOTHING}")
+
+
+def check_table(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if a command of `assessment` names nothing to measure, or cannot write its table."""
+    _check_paths(arguments.paths)
+    if arguments.output is not None:
+        check_local_table(arguments.output)
 
 
 def check_finetune(arguments: argparse.Namespace) -> None:

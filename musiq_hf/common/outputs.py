@@ -23,7 +23,7 @@ def check_table_path(path: str | os.PathLike[str]) -> Path | str:
     if is_remote(path):
         check_url(path)
     if Path(path).suffix.lower() not in TABLES:
-        raise ValueError(f"{path}: scores are written to {', '.join(TABLES)} files. Change the end of the name.")
+        raise ValueError(f"{path}: tables are written as {', '.join(TABLES)} files. Change the end of the name.")
     if str(path).startswith((*OTHER, "hf://")):
         raise ValueError(f"{path}: scores are not written there. Write a file of this machine, and upload it.")
     if not is_remote(path):

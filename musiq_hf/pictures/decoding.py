@@ -348,7 +348,7 @@ def decode_ahead(
 
     Args:
         pictures: Sources, or pairs (key, source).
-        decode: Function from a source and its name to its pixels, or to what else is made of it; processes need one
+        decode: Function from a source and its name to its pixels, or to what else is made of it. Processes need one
             that can be sent to them.
         num_workers: Number of threads or processes.
         in_processes: Whether processes decode instead of threads.

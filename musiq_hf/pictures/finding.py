@@ -14,6 +14,9 @@ from .sources.data_sets import SAVED, is_saved
 
 # Kinds of paths that a walk finds, beside `SAVED`.
 PICTURE, UNLISTED, LEFT_OUT = "picture", "folder", "left out"
+# Words for the endings of files that are left out.
+NO_PICTURES = "endings that pictures do not have"
+NO_PICTURES_OR_VIDEOS = "endings that neither pictures nor videos have"
 PLAIN_SUFFIX = re.compile(r"\.\w{1,12}", re.ASCII)
 MOST_SUFFIXES = 8  # endings that one line names
 
@@ -32,7 +35,7 @@ class LeftOutFiles:
         reason: Words for these endings in the line that `warn` logs.
     """
 
-    def __init__(self, reason: str = "endings that pictures do not have") -> None:
+    def __init__(self, reason: str = NO_PICTURES) -> None:
         self.reason = reason
         self.counts: Counter[str] = Counter()
 

@@ -66,7 +66,7 @@ def test_pictures_are_opened_as_for_scoring(tmp_path):
         ((BLACK, BLACK[None]), {}, r"got \(1, 12, 14, 3\). Put its channels last"),
         ((BLACK, np.zeros((12, 14, 4), np.uint8)), {}, r"got \(12, 14, 4\)"),
         ((BLACK[:0], BLACK[:0]), {}, "the picture is empty"),
-        ((BLACK, "clips/one.MP4"), {}, "clips/one.MP4 is a video, and only pictures are measured so far"),
+        ((BLACK, "clips/one.MP4"), {}, "clips/one.MP4 is a video, and pictures are measured here"),
     ],
 )
 def test_mistakes_are_refused(pair, options, message):

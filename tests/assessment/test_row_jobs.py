@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs of rows: what is written, continued, found and refused. They add numbers in place of measuring pictures."""
 
 import json

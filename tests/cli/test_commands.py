@@ -110,7 +110,7 @@ def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(com
         (["evaluate", "--data", "a.csv", "--output", "a.txt"], 2, "The report is a .json file"),
         (["explain", "a.png", "-o", "a.pdf"], 2, "musiq explain: a.pdf: a report is HTML. "),
         (["score", "a.png"], 2, "musiq score: a.png: no such file or folder, and no picture"),
-        (["score", ".", "-o", "a.txt"], 2, "musiq score: a.txt: scores are written to .csv, .jsonl, .parquet files."),
+        (["score", ".", "-o", "a.txt"], 2, "musiq score: a.txt: tables are written as .csv, .jsonl, .parquet files."),
         (["score", ".", "-m", "a", "--weights", "1,2"], 2, "musiq score: --weights needs several checkpoints (-m)"),
         (["score", "a.png", "--null"], 2, "`--null` says how names on standard input end"),
         (["mos", "a.csv", "-o", "a.txt"], 2, "musiq mos: a.txt: a .csv file is written."),

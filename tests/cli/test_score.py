@@ -295,7 +295,7 @@ def test_processes_of_a_launch_write_the_file_of_one(run, photos, monkeypatch, o
     ("words", "message"),
     [
         (["missing"], "musiq score: missing: no such file or folder"),
-        (["photos", "-o", "scores.xlsx"], "musiq score: scores.xlsx: scores are written to .csv, .jsonl, .parquet"),
+        (["photos", "-o", "scores.xlsx"], "musiq score: scores.xlsx: tables are written as .csv, .jsonl, .parquet"),
         (["photos", "--column", "image"], "musiq score: --column names a column"),
         (["photos", "-o", "s.csv", "-m", "no/such/folder"], "no/such/folder"),
         (["photos", "-o", "s.csv", "-m", "photos"], "photos"),

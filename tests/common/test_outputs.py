@@ -16,14 +16,14 @@ from musiq_hf.common.tables import WRITERS
 
 def test_paths_of_tables():
     assert check_table_path("a/b.parquet").name == "b.parquet" and tuple(WRITERS) == TABLES
-    with pytest.raises(ValueError, match=r"scores.xlsx: scores are written to .csv, .jsonl, .parquet files"):
+    with pytest.raises(ValueError, match=r"scores.xlsx: tables are written as .csv, .jsonl, .parquet files"):
         check_table_path("scores.xlsx")
 
 
 @pytest.mark.parametrize(
     "url, words",
     [
-        ("flaky://b/scores.xlsx", "scores are written to .csv, .jsonl, .parquet files"),
+        ("flaky://b/scores.xlsx", "tables are written as .csv, .jsonl, .parquet files"),
         ("flaky://b/*.csv", r"the name has signs of a pattern \(\* \? \[ \]\)"),
         ("s4://b/scores.csv", "fsspec knows no s4://"),
         ("https://b/scores.csv", "scores are not written there. Write a file of this machine, and upload it"),

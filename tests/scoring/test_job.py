@@ -310,7 +310,7 @@ def test_defaults_are_the_embedded_checkpoint_and_all_pictures(photos):
         ({"paths": []}, r"`paths` must be a list of at least one name, got \[\]"),
         ({"models": "a"}, "`models` must be a list of at least one name, got 'a'"),
         ({"models": ["a", "b", "a"]}, "-m a is given 2 times. Give each checkpoint once"),
-        ({"output": "scores.xlsx"}, "scores.xlsx: scores are written to .csv, .jsonl, .parquet files"),
+        ({"output": "scores.xlsx"}, "scores.xlsx: tables are written as .csv, .jsonl, .parquet files"),
         ({"weights": (1,)}, "--weights needs several checkpoints"),
         ({"models": ["a", "b"], "weights": (1, 2, 3)}, "a weight for each, got 2 and 3"),
         ({"models": ["a", "b"], "weights": (0, 0)}, r"`weights` must be numbers from 0 on, not all 0, got \[0, 0\]"),

@@ -20,6 +20,7 @@ def run_job(
     *,
     show_progress: bool,
     missing: str,
+    noun: str = "file",
     summarize: Callable[[Iterable[dict[str, Any]]], None] | None = None,
 ) -> int:
     """Run a job, and return the exit code.
@@ -29,10 +30,11 @@ def run_job(
         layout: Columns that are printed before the key.
         show_progress: Whether progress is shown even where stderr is no terminal.
         missing: Words for what a row with an error lacks, such as "numbers".
+        noun: Word for an input in the count of them.
         summarize: Function that gets all rows, by the names of their columns, once they are there; those of an
             earlier run too.
     """
-    progress = Progress(job.count, journal=job.journal, show=show_progress)
+    progress = Progress(job.count, journal=job.journal, show=show_progress, noun=noun)
     with show_warnings():
         rows: list[dict[str, Any]] | None = None if summarize is None or job.output is not None else []
         if job.output is None:
@@ -66,7 +68,7 @@ def _print_rows(
             num_errors += any(row.error is not None for row in entry)
     if num_errors:
         failed = f"{num_errors} of them with an error instead of {missing}"
-        print_text(f"{format_count(num_inputs)}, {failed}", file=sys.stderr)
+        print_text(f"{format_count(num_inputs, progress.noun)}, {failed}", file=sys.stderr)
     return 1 if num_errors else 0
 
 

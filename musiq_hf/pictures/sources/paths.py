@@ -15,9 +15,19 @@ from pathlib import Path
 
 from ...common.files import NOTHING
 from ...common.stores import check_url, is_remote
-from ..finding import LEFT_OUT, PICTURE, UNLISTED, LeftOutFiles, has_picture_suffix, walk_folder
+from ..finding import (
+    LEFT_OUT,
+    NO_PICTURES,
+    NO_PICTURES_OR_VIDEOS,
+    PICTURE,
+    UNLISTED,
+    LeftOutFiles,
+    has_picture_suffix,
+    walk_folder,
+)
 from ..lazy import LazyPicture, LeftOutFile, Source, check_path, escape_name, make_unreadable, read_url
 from ..opening import URL_PREFIXES, download
+from ..video import has_video_suffix
 from .archives import read_tar
 from .data_sets import (
     HUB,
@@ -41,7 +51,7 @@ DEFAULT_COLUMNS = Columns()
 
 
 def find_sources(
-    paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, also: Sequence[str] = ()
+    paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, videos: bool = False
 ) -> Iterator[Source]:
     """Find every picture of some paths.
 
@@ -61,7 +71,7 @@ def find_sources(
             - URLs of other stores that fsspec knows, such as "s3://bucket/photos": pictures, folders, patterns,
               archives and tables; a CSV there names files of its store.
         columns: Columns of tables and data sets that are read.
-        also: Endings of other files that are taken for pictures in folders and patterns, such as those of videos.
+        videos: Whether videos in folders and patterns are found too.
 
     Files of folders, patterns and archives whose endings are not those of pictures are left out. How many is logged as
     a warning at the end. A path that leads to nothing is a picture that cannot be read; `check_sources` refuses it.
@@ -75,8 +85,8 @@ def find_sources(
         ValueError: If there is no picture at all, or a remote store may not be read.
         StoreError: If a remote store gives no answer. It is an OSError.
     """
-    found, left_out = False, LeftOutFiles()
-    for path, kind in find_files(paths, also=also):
+    found, left_out = False, LeftOutFiles(NO_PICTURES_OR_VIDEOS if videos else NO_PICTURES)
+    for path, kind in find_files(paths, videos=videos):
         for source in READERS[kind](path, columns):
             if isinstance(source, LeftOutFile):
                 left_out.add(source.name)
@@ -96,10 +106,10 @@ def check_found(paths: Sequence[str], found: bool, left_out: LeftOutFiles) -> No
         )
 
 
-def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, also: Sequence[str] = ()) -> int | None:
+def count_sources(paths: Sequence[str], *, columns: Columns = DEFAULT_COLUMNS, videos: bool = False) -> int | None:
     """Return the number of pictures that `find_sources` finds, reading none; None if a data set does not tell it."""
     total = 0
-    for path, kind in find_files(paths, also=also):
+    for path, kind in find_files(paths, videos=videos):
         count = _count_pictures(path, kind, columns)
         if count is None:
             return None
@@ -112,7 +122,7 @@ def check_sources(
     *,
     columns: Columns = DEFAULT_COLUMNS,
     allow_missing: bool = False,
-    also: Sequence[str] = (),
+    videos: bool = False,
 ) -> None:
     """Raise a ValueError for a mistake in the arguments of `find_sources`, before hours of work.
 
@@ -122,7 +132,7 @@ def check_sources(
         paths: Paths, as `find_sources` takes them.
         columns: Columns of tables and data sets that are read.
         allow_missing: Whether a path may lead to nothing.
-        also: Endings of other files that are taken for pictures, see `find_sources`.
+        videos: Whether videos in folders and patterns are found too.
 
     Raises:
         ValueError: If a path does not exist, cannot hold pictures, or lacks a column.
@@ -130,13 +140,13 @@ def check_sources(
         StoreError: If a remote store gives no answer.
     """
     # The list makes `any` check all of them.
-    has_table = any([_check_argument(path, columns, allow_missing, also) for path in paths])
+    has_table = any([_check_argument(path, columns, allow_missing, videos) for path in paths])
     for option, name in (("--column", columns.picture), ("--key", columns.key)):
         if name is not None and not has_table:
             raise ValueError(f"{option} names a column ({name!r}) of a table or data set, but none is given. Drop it.")
 
 
-def _check_argument(path: str, columns: Columns, allow_missing: bool, also: Sequence[str]) -> bool:
+def _check_argument(path: str, columns: Columns, allow_missing: bool, videos: bool) -> bool:
     """Check one path as `check_sources` does.
 
     Returns:
@@ -151,7 +161,7 @@ def _check_argument(path: str, columns: Columns, allow_missing: bool, also: Sequ
         return _check_stored(path, columns, allow_missing)
     if os.path.isdir(path):
         return _check_saved_within(path, columns)
-    matches = (match for match in _match_pattern(path) if _is_taken(match, also) or os.path.isdir(match))
+    matches = (match for match in _match_pattern(path) if _is_taken(match, videos) or os.path.isdir(match))
     files = [path] if os.path.lexists(path) else list(matches)
     if not (files or allow_missing):
         raise ValueError(f"{path}: {NOTHING}")
@@ -198,10 +208,11 @@ def _check_saved_within(folder: str, columns: Columns) -> bool:
     return bool(checked)
 
 
-def find_files(paths: Sequence[str], *, also: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+def find_files(paths: Sequence[str], *, videos: bool = False) -> Iterator[tuple[str, str]]:
     """Find path and kind of every file; the kind is a key of `READERS`."""
     for path, kind in _find_files(paths):
-        yield path, PICTURE if kind == LEFT_OUT and not is_remote(path) and _is_taken(path, also) else kind
+        is_video = videos and kind == LEFT_OUT and has_video_suffix(path) and not is_remote(path)
+        yield path, PICTURE if is_video else kind
 
 
 def _find_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -273,9 +284,9 @@ def _find_kind(path: str) -> str:
     return PICTURE if has_picture_suffix(path) else LEFT_OUT
 
 
-def _is_taken(path: str, also: Sequence[str]) -> bool:
+def _is_taken(path: str, videos: bool) -> bool:
     """Return whether a file of a folder or pattern is read, by its ending."""
-    return _find_kind(path) != LEFT_OUT or Path(path).suffix.lower() in also
+    return _find_kind(path) != LEFT_OUT or videos and has_video_suffix(path)
 
 
 def find_matches(paths: Sequence[str]) -> Iterator[str]:
