@@ -2,6 +2,7 @@
 """Measures of a distorted picture with its reference: PSNR and SSIM."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +15,42 @@ CHANNELS = ("y", "rgb")
 PEAK = 255.0  # also of luma, although it ends at 235: the convention of papers on upscaling
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # of BT.601, from 16 to 235
 SIGMA, RADIUS = 1.5, 5  # of the window of SSIM, which has 11x11 pixels
-CONSTANTS = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+K1, K2 = 0.01, 0.03  # constants of SSIM, parts of the peak
 
 
-def _read_planes(picture: Picture, channels: str) -> np.ndarray:
-    """Return the planes to compare, shape (num_planes, height, width)."""
-    pixels = read_pixels(picture)
+def split_planes(pixels: np.ndarray, channels: str) -> np.ndarray:
+    """Return the planes to compare, shape (num_planes, height, width), of pixels in 0..255, (height, width, 3)."""
     return (16 + pixels @ LUMA)[None] if channels == "y" else np.moveaxis(pixels, -1, 0)
+
+
+def check_sizes(sizes: Sequence[tuple[int, int]], crop_border: int) -> None:
+    """Raise a ValueError if the widths and heights of both pictures differ, or their borders leave nothing."""
+    (width, height), other = sizes
+    if other != (width, height):
+        raise ValueError(
+            f"Both pictures must have one size, got {width}x{height} and {other[0]}x{other[1]}. "
+            "Scale the distorted one to the size of its reference."
+        )
+    if crop_border < 0 or 2 * crop_border >= min(height, width):
+        raise ValueError(
+            f"`crop_border` must be 0 or more and leave pixels of {width}x{height}, got {crop_border}. Lower it."
+        )
+
+
+def crop(planes: np.ndarray, crop_border: int) -> np.ndarray:
+    """Cut pixels off each side of planes, shape (num_planes, height, width)."""
+    height, width = planes.shape[1:]
+    return planes[:, crop_border : height - crop_border, crop_border : width - crop_border]
+
+
+def measure_error(first: np.ndarray, second: np.ndarray) -> float:
+    """Compute the mean squared error of planes."""
+    return float(np.mean((first - second) ** 2))
+
+
+def to_decibels(error: float, *, peak: float = PEAK) -> float:
+    """Compute 10 log10(peak^2 / error); infinite without an error."""
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
 
 def _read_both(
@@ -28,20 +58,9 @@ def _read_both(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the planes of both pictures without their borders."""
     check_choice("channels", channels, CHANNELS)
-    planes = _read_planes(reference, channels), _read_planes(distorted, channels)
-    height, width = planes[0].shape[1:]
-    if planes[1].shape[1:] != (height, width):
-        raise ValueError(
-            f"Both pictures must have one size, got {width}x{height} and {planes[1].shape[2]}x{planes[1].shape[1]}. "
-            "Scale the distorted one to the size of its reference."
-        )
-    if crop_border < 0 or 2 * crop_border >= min(height, width):
-        raise ValueError(
-            f"`crop_border` must be 0 or more and leave pixels of {width}x{height}, got {crop_border}. Lower it."
-        )
-    end = (height - crop_border, width - crop_border)
-    first, second = (each[:, crop_border : end[0], crop_border : end[1]] for each in planes)
-    return first, second
+    first, second = (split_planes(read_pixels(picture), channels) for picture in (reference, distorted))
+    check_sizes([(planes.shape[2], planes.shape[1]) for planes in (first, second)], crop_border)
+    return crop(first, crop_border), crop(second, crop_border)
 
 
 def psnr(
@@ -63,12 +82,10 @@ def psnr(
         ValueError: If the sizes differ, `crop_border` leaves nothing, or a picture cannot be read.
         FileNotFoundError: If a file is missing.
     """
-    first, second = _read_both(reference, distorted, channels, crop_border)
-    error = float(np.mean((first - second) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+    return to_decibels(measure_error(*_read_both(reference, distorted, channels, crop_border)))
 
 
-def _compare_structure(first: np.ndarray, second: np.ndarray, ndimage: Any) -> float:
+def _compare_structure(first: np.ndarray, second: np.ndarray, peak: float, ndimage: Any) -> float:
     """Compute the SSIM of two planes, the mean over the pixels that have a whole window."""
 
     def average(plane: np.ndarray) -> np.ndarray:
@@ -79,8 +96,29 @@ def _compare_structure(first: np.ndarray, second: np.ndarray, ndimage: Any) -> f
     squares = means[0] ** 2 + means[1] ** 2
     covariance = average(first * second) - product
     variances = average(first * first + second * second) - squares
-    low, high = CONSTANTS
+    low, high = (K1 * peak) ** 2, (K2 * peak) ** 2
     return float(np.mean((2 * product + low) * (2 * covariance + high) / ((squares + low) * (variances + high))))
+
+
+def measure_structure(first: np.ndarray, second: np.ndarray, *, peak: float = PEAK) -> float:
+    """Compute the mean SSIM of planes, shape (num_planes, height, width), float64.
+
+    Args:
+        first: Planes of the reference.
+        second: Planes of the distorted picture.
+        peak: Largest value that a sample can have.
+
+    Raises:
+        ValueError: If a side has fewer than 11 pixels.
+        ImportError: If SciPy is missing.
+    """
+    ndimage = require("scipy.ndimage", extra="assessment")
+    if min(first.shape[1:]) < 2 * RADIUS + 1:
+        raise ValueError(
+            f"SSIM needs {2 * RADIUS + 1} pixels on each side, got {first.shape[2]}x{first.shape[1]}. Take a larger "
+            "picture, or cut off less."
+        )
+    return float(np.mean([_compare_structure(*planes, peak, ndimage) for planes in zip(first, second, strict=True)]))
 
 
 def ssim(
@@ -105,11 +143,4 @@ def ssim(
         FileNotFoundError: If a file is missing.
         ImportError: If SciPy is missing.
     """
-    ndimage = require("scipy.ndimage", extra="assessment")
-    first, second = _read_both(reference, distorted, channels, crop_border)
-    if min(first.shape[1:]) < 2 * RADIUS + 1:
-        raise ValueError(
-            f"SSIM needs {2 * RADIUS + 1} pixels on each side, got {first.shape[2]}x{first.shape[1]}. Take a larger "
-            "picture, or cut off less."
-        )
-    return float(np.mean([_compare_structure(*planes, ndimage) for planes in zip(first, second, strict=True)]))
+    return measure_structure(*_read_both(reference, distorted, channels, crop_border))

@@ -59,6 +59,7 @@ class Video:
 
     Attributes:
         name: Path of the file.
+        index: Number of the stream in the file, from 0.
         width: Columns in pixels, as shown: files of telephones are often turned.
         height: Rows in pixels.
         bit_depth: Bits of a sample, 8 to 16.
@@ -67,6 +68,7 @@ class Video:
     """
 
     name: str
+    index: int
     width: int
     height: int
     bit_depth: int
@@ -298,6 +300,7 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
         rate = stream.average_rate
         yield Video(
             name=name,
+            index=stream.index,
             width=width,
             height=height,
             bit_depth=first.format.components[0].bits,
