@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips that tests write, by PyAV."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 
@@ -33,7 +35,7 @@ def write_clip(path, frames, *, rate=24, full_range=False, codec="ffv1", pixels=
                 plane.update(content.tobytes())
             frame.pts = number if times is None else times[number]
             if times is not None:
-                frame.time_base = "1/1000"
+                frame.time_base = Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

@@ -135,8 +135,8 @@ class _Clock:
         num_missing = round((self.end - self.last) / step) - 1
         if num_missing > 0:
             raise ValueError(
-                f"{self.name} is cut short: it has {self.num_frames} frames, and {self.num_frames + num_missing} are "
-                "declared. Copy or encode it again."
+                f"{self.name} is cut short: {self.num_frames} of {self.num_frames + num_missing} declared frames are "
+                "there. Copy or encode it again."
             )
 
 

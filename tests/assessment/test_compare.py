@@ -91,7 +91,12 @@ def test_videos_that_differ_are_refused(tmp_path, change, options, message):
     ("arguments", "options", "error", "message"),
     [
         ((STILL, NOISY), {"metrics": ["vmaf"]}, ValueError, "VMAF is made for videos"),
-        ((STILL, CLIPS / "cut.mkv"), {}, ValueError, "A picture cannot be compared with a video .*still1.png.*cut.mkv"),
+        (
+            (STILL, CLIPS / "cut.mkv"),
+            {},
+            ValueError,
+            "A picture cannot be compared with a video .*still1.png.*cut.mkv",
+        ),
         ((np.zeros((20, 20), np.uint8), CLIPS / "cut.mkv"), {}, ValueError, "A picture cannot be compared"),
         ((STILL, NOISY), {"metrics": ["lpips"]}, ValueError, "a list of psnr, ssim, vmaf, got lpips"),
         ((STILL, NOISY), {"metrics": "psnr"}, ValueError, "a list of psnr, ssim, vmaf, got psnr"),
