@@ -15,7 +15,7 @@ from musiq_hf.common.arguments import CommandParser, parse_arguments, run_comman
 from musiq_hf.common.files import write_text
 from musiq_hf.common.markdown import markdown_table
 from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, Report, RobustnessReport, SpeedReport, read_metrics
-from musiq_hf.scoring import Calibration
+from musiq_hf.scoring import CheckpointCalibration
 
 # The package comes first: from there on Ctrl-C is a sentence.
 # isort: split
@@ -69,7 +69,7 @@ def update_usage(text: str, scores: Scores) -> str:
     printed = "\n".join(re.findall(r"^print\(.*pipeline.*|^print\(scorer.*", text, re.MULTILINE))
     names = re.findall(r'"examples/pictures/(\S+\.jpg)"', printed)
     text = replace_numbers(text, rf"'score': {NUMBER}", [str(scores[name]) for name in names])
-    calibration = Calibration.read(DEFAULT_CHECKPOINT / "calibration.json")
+    calibration = CheckpointCalibration.read(DEFAULT_CHECKPOINT / "calibration.json")
     placed = [scores[name] for name in re.findall(r'percentile=True\)\("examples/pictures/(\S+\.jpg)"', text)]
     shown = [
         part for score in placed for part in (f"{calibration.percentile(score):.1f}", str(calibration.stars(score)))

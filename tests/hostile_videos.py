@@ -4,7 +4,6 @@
 import subprocess
 from pathlib import Path
 
-import av
 import numpy as np
 from clips import write_clip
 from PIL import Image

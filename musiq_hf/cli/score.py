@@ -14,7 +14,7 @@ from ..models.auto import DEFAULT_CHECKPOINT
 from ..pictures import decoding
 from ..pictures.opening import MAX_MEGAPIXELS, MAX_SHRUNK_MEGAPIXELS, PRESETS
 from ..pictures.sources.tables import Columns
-from ..scoring.calibration import CALIBRATION
+from ..scoring.calibration import CALIBRATION, Calibration
 from ..scoring.job import DTYPES, ENGINES, ScoreJob, Share, find_launched_share
 from ..scoring.tables import COLUMNS, ENSEMBLE, PLACES
 from .progress import show_warnings
@@ -43,13 +43,14 @@ PATH is one of
                           a name that leads to nothing is a row with its error
 
 Columns of OUT: {", ".join(COLUMNS)}; with --weights also {ENSEMBLE};
-with --percentile also {" and ".join(PLACES)}.
+with --percentile or --calibration also {" and ".join(PLACES)}.
 The key is the path, shard.tar::member, file.parquet::row (from 0; data sets alike) or the path as a CSV file has it;
 --key takes it from a column of tables and data sets instead; a key that several rows have is warned of.
 A row has an error, or a score in MOS points, which is not clipped; score_0_1 is its position in the checkpoint's
 range, clipped to 0..1; std, of checkpoints that predict a distribution, is its standard deviation.
 percentile, 0 to 100, is the place of a score among those of the checkpoint's validation pictures; stars, 1 to 5, are
 the fifth of them that it lies in. They need {CALIBRATION} beside the weights, see musiq evaluate --write_calibration.
+With --calibration both tell the place among the scores of pictures of your own, which must be of the same checkpoint.
 Several checkpoints give a row each, side by side, and the ensemble of a picture, the mean of the positions of its
 scores in their ranges, not clipped, stands in all of its rows; it is missing where one of the scores is.
 
@@ -104,6 +105,12 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "--percentile", action="store_true", help=f"add columns {' and '.join(PLACES)}, for checkpoints that have them"
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="add these columns by the scores of other pictures: a table of this command, or what `Calibration.save` "
+        "of musiq_hf.assessment wrote",
     )
     parser.add_argument(
         "--preset",
@@ -215,6 +222,7 @@ def make_job(arguments: argparse.Namespace) -> ScoreJob:
         models=arguments.model or [str(DEFAULT_CHECKPOINT)],
         weights=arguments.weights,
         percentile=arguments.percentile,
+        calibration=None if arguments.calibration is None else Calibration.load(arguments.calibration),
         preset=arguments.preset,
         shorter_side=arguments.shorter_side,
         max_megapixels=arguments.max_megapixels,

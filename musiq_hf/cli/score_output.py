@@ -44,7 +44,7 @@ def print_scores(job: ScoreJob, *, show_progress: bool) -> int:
     with closing(score_rows(job)) as stream, make_progress(job, show=show_progress) as progress:
         _warn_of_decoder(job)
         bar = progress.start()
-        columns = name_columns(std=stream.has_std, weights=job.weights, percentile=job.percentile)
+        columns = name_columns(std=stream.has_std, weights=job.weights, percentile=stream.has_percentiles)
         heads = [head for head in WIDTHS if head in columns or head not in (STD, *PLACES)]
         for entry in stream:
             bar.clear()

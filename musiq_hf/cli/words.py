@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.arguments import positive, read_flag
-from ..common.checks import are_weights, check_ensemble
+from ..common.checks import are_weights, check_calibration_choice, check_ensemble
 from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
 from ..common.outputs import (
     check_local_table,
@@ -140,6 +140,16 @@ def check_score(arguments: argparse.Namespace) -> None:
         if isinstance(output, Path) and arguments.shard is None:  # the file of a shard has another name
             check_output_file(output)
     check_ensemble(arguments.model or ["the default"], arguments.weights)
+    _check_calibration(arguments)
+
+
+def _check_calibration(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if the calibration of `musiq score` contradicts other words, or would be replaced."""
+    check_calibration_choice(
+        arguments.model or ["the default"], arguments.calibration, percentile=arguments.percentile
+    )
+    if arguments.calibration is not None and arguments.calibration == arguments.output:
+        raise ValueError(f"{arguments.output} is the calibration, and would be lost. Choose another name.")
 
 
 def _check_paths(paths: Iterable[str]) -> None:

@@ -31,6 +31,19 @@ def are_weights(values: Sequence[float]) -> bool:
     return all(math.isfinite(value) and value >= 0 for value in values) and any(values)
 
 
+def check_calibration_choice(models: Sequence[str], calibration: Any, *, percentile: bool) -> None:
+    """Raise a ValueError if a calibration is given for several checkpoints, or in addition to their own ones."""
+    if calibration is None:
+        return
+    if percentile:
+        raise ValueError("--percentile takes the checkpoint's own calibration, --calibration another. Drop one.")
+    if len(models) > 1:
+        raise ValueError(
+            f"--calibration holds the scores of one checkpoint, got {len(models)} checkpoints (-m). Score with each "
+            "one by itself."
+        )
+
+
 def check_ensemble(models: Sequence[str], weights: Sequence[float] | None) -> None:
     """Raise a ValueError if a checkpoint is named twice, or the weights do not fit the checkpoints."""
     repeated = [name for name in models if models.count(name) > 1]

@@ -12,7 +12,7 @@ from ..common.files import write_text
 from ..metrics.report_files import read_metrics, write_metrics
 from ..metrics.reports import QualityReport, Report
 from ..models.auto import find_embedded
-from ..models.calibration import CALIBRATION, Calibration
+from ..models.calibration import CALIBRATION, CheckpointCalibration
 from .model_card import PERCENTILES, CheckpointCard
 from .model_index import renew_head
 
@@ -38,9 +38,9 @@ def check_card_directory(directory: str | Path) -> Path:
     return directory
 
 
-def _read_calibration(directory: Path) -> Calibration | None:
+def _read_calibration(directory: Path) -> CheckpointCalibration | None:
     path = directory / CALIBRATION
-    return Calibration.read(path) if path.is_file() else None
+    return CheckpointCalibration.read(path) if path.is_file() else None
 
 
 def update_card(directory: str | Path, report: Report, *, title: str | None = None) -> None:

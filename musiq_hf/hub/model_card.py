@@ -14,7 +14,7 @@ from ..metrics.rendering import render_evaluation
 from ..metrics.reports import Report
 from ..models import family_of
 from ..models.auto import STANDARD_TASK
-from ..models.calibration import Calibration
+from ..models.calibration import CheckpointCalibration
 from .model_index import renew_head
 from .publishing import has_pipeline
 
@@ -136,7 +136,7 @@ class CheckpointCard:
     recipe: str
     source_sha256: str | None = None
     metrics: Mapping[str, Report] | None = None
-    calibration: Calibration | None = None
+    calibration: CheckpointCalibration | None = None
     largest_difference: float | None = None
     notes: Sequence[str] = ()
     license: str = "apache-2.0"

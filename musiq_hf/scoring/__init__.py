@@ -2,7 +2,7 @@
 """Scores of pictures: loading, engine, rows, resumable jobs, signatures and self-tests."""
 
 from .batch_scorer import BatchScorer
-from .calibration import Calibration, load_calibration, write_calibration
+from .calibration import CheckpointCalibration, load_calibration, write_calibration
 from .engine import PictureScore, score_pictures, score_with_several
 from .job import JobResult, RowStream, ScoreJob, Share, count_pictures, run_job, score_rows
 from .journal import Totals
@@ -14,7 +14,7 @@ from .signature import make_signature
 
 __all__ = [
     "BatchScorer",
-    "Calibration",
+    "CheckpointCalibration",
     "JobResult",
     "PictureScore",
     "QualityMetric",

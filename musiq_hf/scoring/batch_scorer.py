@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
-from ..common.checks import check_choice, check_counts
+from ..common.checks import check_calibration_choice, check_choice, check_counts
 from ..common.devices import find_device
 from ..common.stores import check_url, is_remote
 from ..models.auto import DEFAULT_CHECKPOINT
@@ -25,7 +25,7 @@ from ..pictures.sources.data_sets import is_hub_file, read_hub_file
 from ..pictures.sources.paths import URL_TIMEOUT
 from ..pictures.sources.tables import choose_key, open_cell
 from ..version import __version__
-from .calibration import CALIBRATION
+from .calibration import CALIBRATION, Calibration
 from .job import DTYPES
 from .loading import check_checkpoint, find_file, find_weight_files
 from .rows import ScoreRow, Scorers, name_checkpoint
@@ -92,6 +92,7 @@ class BatchScorer:
         threads: Threads with which torch computes. None is one in processes that another one has started by
             `multiprocessing`, because they share the cores, and torch's own number elsewhere.
         percentile: Whether there are columns "percentile" and "stars", by the calibration of the checkpoint.
+        calibration: Calibration by which there are these columns in place of that; see `assessment.Calibration`.
         preset: Way in which files become pixels; see `pictures.opening`.
         shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
         max_megapixels: Largest size of a picture as it is scored, in millions of pixels; see `score_with_several`.
@@ -111,6 +112,7 @@ class BatchScorer:
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int | None = None
     percentile: bool = False
+    calibration: Calibration | None = None
     preset: Preset = "default"
     shorter_side: int | None = None
     max_megapixels: float | None = None
@@ -121,6 +123,7 @@ class BatchScorer:
         check_choice("dtype", self.dtype, DTYPES)
         check_preset(self.preset)
         check_limit(self.max_megapixels)
+        check_calibration_choice([self.checkpoint], self.calibration, percentile=self.percentile)
         for name, value in (("picture", self.picture), ("key", self.key or ""), ("prefix", self.prefix)):
             if not isinstance(value, str):
                 raise ValueError(f"`{name}` must be a text, got {value!r}. Columns have names.")
@@ -154,7 +157,7 @@ class BatchScorer:
     @property
     def _fields(self) -> dict[str, str]:
         """Fields of the answer, without the prefix, and their types."""
-        return SCORES | (PLACES if self.percentile else {})
+        return SCORES | (PLACES if self.percentile or self.calibration is not None else {})
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:
         """Score the pictures of a batch.
@@ -314,6 +317,7 @@ def _load(scorer: BatchScorer, rank: int | None, process: int) -> Scorers:
             device=device,
             dtype=getattr(torch, scorer.dtype),
             has_percentiles=scorer.percentile,
+            calibration=scorer.calibration,
             preset=scorer.preset,
             shorter_side=scorer.shorter_side,
             max_megapixels=scorer.max_megapixels,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making of a calibration: scores of the validation pictures, stored beside the weights that gave them."""
+"""Calibrations of scores: of the validation pictures, stored beside the weights, or of other pictures in a file."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..common.files import write_json
-from ..models.calibration import CALIBRATION, Calibration
+from ..metrics.calibration import Calibration
+from ..models.calibration import CALIBRATION, CheckpointCalibration
 from ..models.calibration import load_calibration as load_stored_calibration
 from ..models.protocol import QualityModel, QualityProcessor
 from ..models.weights import identify_scores
@@ -18,6 +19,7 @@ from ..pictures.opening import Preset
 from .loading import resolve_model
 
 MIN_PICTURES = 100  # a quantile for each percent
+MATCHED = ("weights", "preset", "preprocessing", "quantization", "adapters")  # parts of comparable signatures
 DIGITS = 6  # significant digits of a quantile, far more than scores agree to from one machine to another
 
 
@@ -34,7 +36,7 @@ def load_calibration(
     *,
     shorter_side: int | None = None,
     preset: Preset = "default",
-) -> Calibration:
+) -> CheckpointCalibration:
     """Load the calibration of a checkpoint, if it holds for scores that are made in some way.
 
     Args:
@@ -61,7 +63,7 @@ def write_calibration(
     data: str,
     shorter_side: int | None = None,
     preset: Preset = "default",
-) -> Calibration:
+) -> CheckpointCalibration:
     """Store the quantiles of a checkpoint's scores for some pictures, beside its weights.
 
     Args:
@@ -81,7 +83,7 @@ def write_calibration(
     """
     check_count(len(scores))
     quantiles = np.quantile(np.asarray(scores, dtype=np.float64), np.linspace(0, 1, 101))
-    calibration = Calibration(
+    calibration = CheckpointCalibration(
         data=data,
         num_pictures=len(scores),
         quantiles=[float(f"{quantile:.{DIGITS}g}") for quantile in quantiles],
@@ -91,10 +93,45 @@ def write_calibration(
     return calibration
 
 
-def hash_calibration(calibration: Calibration) -> str:
+def _list_parts(signature: str) -> dict[str, str]:
+    """Return those parts of a signature by name in which scores of one population must agree.
+
+    Versions are left out: they move the last digits alone. So is the type of the weights, whose hash tells.
+    """
+    parts = dict(part.partition(":")[::2] for part in signature.split("|")[1:])
+    return {name: parts.get(name, "none") for name in MATCHED}
+
+
+def check_calibration(calibration: Calibration, signature: str) -> None:
+    """Raise a ValueError if a calibration says that it is of other scores.
+
+    Args:
+        calibration: Scores of some pictures.
+        signature: Signature of the scores that are to have a place among them.
+    """
+    if calibration.signature is None:
+        return
+    then, now = _list_parts(calibration.signature), _list_parts(signature)
+    other = [f"{name} {then[name]}, now {now[name]}" for name in MATCHED if then[name] != now[name]]
+    if other:
+        raise ValueError(
+            f"The calibration is of other scores ({'; '.join(other)}): of {calibration.signature.partition('|')[0]}, "
+            f"to be used for {signature.partition('|')[0]}. Score its pictures in the same way, and fit it anew."
+        )
+
+
+def hash_calibration(calibration: CheckpointCalibration | Calibration) -> str:
     """Return eight hexadecimal digits that change with every part of a calibration."""
     content = json.dumps(dataclasses.asdict(calibration), sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
-__all__ = ["CALIBRATION", "Calibration", "hash_calibration", "load_calibration", "write_calibration"]
+__all__ = [
+    "CALIBRATION",
+    "Calibration",
+    "CheckpointCalibration",
+    "check_calibration",
+    "hash_calibration",
+    "load_calibration",
+    "write_calibration",
+]

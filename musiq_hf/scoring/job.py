@@ -14,7 +14,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..common.checks import check_choice, check_counts, check_ensemble
+from ..common.checks import check_calibration_choice, check_choice, check_counts, check_ensemble
 from ..common.files import check_output_file
 from ..common.outputs import check_table_path
 from ..models.auto import DEFAULT_CHECKPOINT
@@ -22,6 +22,7 @@ from ..pictures.opening import Preset, check_limit, check_preset
 from ..pictures.sources.parts import find_parts, take_every
 from ..pictures.sources.paths import check_sources, count_sources, find_sources
 from ..pictures.sources.tables import Columns
+from .calibration import Calibration
 from .finished import check_finished
 from .journal import (
     THREADS,
@@ -90,6 +91,8 @@ class ScoreJob:
         models: Checkpoints: folders, Hub ids or names of embedded ones; all of them score what is decoded once.
         weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
         percentile: Whether rows have percentile and stars, by the calibration of each checkpoint.
+        calibration: Scores of other pictures by which rows have percentile and stars in place of that; see
+            `assessment.Calibration`. It is of one checkpoint, so several are refused.
         preset: Way in which files become pixels; see `pictures.opening`.
         shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
         max_megapixels: Largest size of a picture as it is scored, in millions of pixels; a larger one has its error.
@@ -123,6 +126,7 @@ class ScoreJob:
     models: Sequence[str] = (str(DEFAULT_CHECKPOINT),)
     weights: Sequence[float] | None = None
     percentile: bool = False
+    calibration: Calibration | None = None
     preset: Preset = "default"
     shorter_side: int | None = None
     max_megapixels: float | None = None
@@ -148,6 +152,7 @@ class ScoreJob:
         check_limit(self.max_megapixels)
         check_choice("dtype", self.dtype, DTYPES)
         check_ensemble(self.models, self.weights)
+        check_calibration_choice(self.models, self.calibration, percentile=self.percentile)
         self._check_share()
         self._check_engine()
 
@@ -236,6 +241,7 @@ class RowStream:
         models: Names of the checkpoints, in the order of the rows.
         signatures: Signatures of their scores, in the same order.
         has_std: Whether a checkpoint predicts a distribution, so that its rows have a standard deviation.
+        has_percentiles: Whether rows have percentiles.
         rows: The rows; closing this generator ends the threads or processes that decode.
         resources: Stack whose end ends the workers of a cluster.
     """
@@ -243,6 +249,7 @@ class RowStream:
     models: Sequence[str]
     signatures: Sequence[str]
     has_std: bool
+    has_percentiles: bool
     rows: Generator[Entry]
     resources: ExitStack
 
@@ -288,7 +295,8 @@ def score_rows(job: ScoreJob) -> RowStream:
     with ExitStack() as stack:
         scorers = _load_scorers(job, stack)
         terms, rows = scorers.terms, _score(job, scorers, None)
-        return RowStream(terms.names, terms.signatures, terms.has_std, rows, stack.pop_all())
+        kinds = terms.has_std, terms.has_percentiles
+        return RowStream(terms.names, terms.signatures, *kinds, rows, stack.pop_all())
 
 
 def run_job(job: ScoreJob, *, on_progress: Callable[[Totals], None] | None = None) -> JobResult:
@@ -355,6 +363,11 @@ def _write_table(job: ScoreJob) -> Totals | None:
 
 def _load_scorers(job: ScoreJob, stack: ExitStack) -> Scorers | RayScorers:
     """Load the checkpoints of a job in this process, or in workers that the end of a stack ends."""
+    if job.calibration is not None and job.calibration.signature is None:
+        logger.warning(
+            "The calibration does not say which checkpoint its scores are of, and is taken for one of this "
+            "checkpoint. Give their signature to `Calibration.fit`."
+        )
     settings = ScorerSettings(**{item.name: getattr(job, item.name) for item in fields(ScorerSettings)})
     if job.engine == "local":
         return settings.load(cores=_count_cores())
@@ -448,7 +461,7 @@ def _list_settings(job: ScoreJob, scorers: Scorers | RayScorers) -> dict[str, An
         "std": terms.has_std,
         "signatures": terms.signatures,
         "weights": job.weights,
-        "percentile": job.percentile,
+        "percentile": terms.has_percentiles,
         "calibrations": terms.calibrations,
         "share": f"{job.share.index}/{job.share.count}",
         THREADS: scorers.threads,

@@ -13,7 +13,13 @@ from ..common.devices import find_device
 from ..models.auto import EMBEDDED
 from ..pictures.lazy import escape_name
 from ..pictures.opening import Preset
-from .calibration import Calibration, hash_calibration, load_calibration
+from .calibration import (
+    Calibration,
+    CheckpointCalibration,
+    check_calibration,
+    hash_calibration,
+    load_calibration,
+)
 from .engine import PictureScore, ScoringOptions, score_with_several
 from .loading import load_quality
 from .signature import make_signature
@@ -36,7 +42,7 @@ class ScoreRow(NamedTuple):
         error: Sentence that says why there is no score; None if there is one.
         ensemble: Mean position of all checkpoints' scores in their ranges, not clipped; None without weights, or if a
             score is missing.
-        percentile: Percentile of the score among those of the validation pictures; None without a calibration.
+        percentile: Percentile of the score among those of the pictures of a calibration; None without one.
         stars: Fifth of these scores that the score stands among, from 1 to 5; None without a percentile.
     """
 
@@ -72,7 +78,7 @@ class Terms:
     names: list[str]
     signatures: list[str]
     ranges: list[Range | None]
-    stored: list[Calibration | None]
+    stored: list[CheckpointCalibration | Calibration | None]
     has_std: bool
     weights: Sequence[float] | None
     has_percentiles: bool
@@ -114,6 +120,7 @@ class Scorers:
         dtype: Type of the weights of the models.
         weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
         has_percentiles: Whether rows have percentiles, by the calibration of each checkpoint.
+        calibration: Calibration in place of that of the one checkpoint; None takes none.
         **options: Keywords of `score_with_several`, which describes them.
 
     Attributes:
@@ -122,7 +129,7 @@ class Scorers:
 
     Raises:
         ValueError: If a checkpoint cannot be used or has no calibration that is wanted, or an ensemble cannot be made
-            of them.
+            of them. Also if the calibration is of other scores.
     """
 
     def __init__(
@@ -133,6 +140,7 @@ class Scorers:
         dtype: torch.dtype = torch.float32,
         weights: Sequence[float] | None = None,
         has_percentiles: bool = False,
+        calibration: Calibration | None = None,
         **options: Unpack[ScoringOptions],
     ):
         names = [name_checkpoint(checkpoint) for checkpoint in checkpoints]
@@ -145,14 +153,18 @@ class Scorers:
                 '0 100, say, or add "score_range": [0, 100] to its config.json.'
             )
         signatures: list[str] = []
-        calibrations: list[Calibration | None] = []
+        stored: list[CheckpointCalibration | Calibration | None] = []
         reading: dict[str, Any] = {name: options[name] for name in ("shorter_side", "preset") if name in options}
         for checkpoint, (model, processor) in zip(checkpoints, self.loaded, strict=True):
             model.to(device)
             signatures.append(make_signature(model, processor, checkpoint=checkpoint, **reading))
-            calibrations.append(load_calibration(checkpoint, model, processor, **reading) if has_percentiles else None)
+            own = load_calibration(checkpoint, model, processor, **reading) if has_percentiles else None
+            stored.append(own or calibration)
+        if calibration is not None:
+            check_calibration(calibration, signatures[0])
         has_std = any(model.config.num_labels > 1 for model, _ in self.loaded)
-        self.terms = Terms(names, signatures, ranges, calibrations, has_std, weights, has_percentiles)
+        has_places = has_percentiles or calibration is not None
+        self.terms = Terms(names, signatures, ranges, stored, has_std, weights, has_places)
         self._options = options
 
     @property
@@ -180,7 +192,8 @@ class ScorerSettings:
     Attributes:
         models: Checkpoints: folders, Hub ids or names of embedded ones.
         weights: Weight of each checkpoint in the ensemble; None makes no ensemble.
-        percentile: Whether rows have percentile and stars.
+        percentile: Whether rows have percentile and stars, by the calibration of each checkpoint.
+        calibration: Calibration by which rows have them in place of that of the one checkpoint; None takes none.
         preset: Way in which files become pixels; see `pictures.opening`.
         shorter_side: Length to which pictures are shrunk first, in pixels; None keeps their size.
         max_megapixels: Largest size of a picture as it is scored; see `score_with_several`.
@@ -193,6 +206,7 @@ class ScorerSettings:
     models: Sequence[str]
     weights: Sequence[float] | None = None
     percentile: bool = False
+    calibration: Calibration | None = None
     preset: Preset = "default"
     shorter_side: int | None = None
     max_megapixels: float | None = None
@@ -218,9 +232,14 @@ class ScorerSettings:
             "preset": self.preset,
             **_choose_workers(self.num_workers, device, cores),
         }
-        dtype, has_percentiles = getattr(torch, self.dtype), self.percentile
         return Scorers(
-            self.models, device=device, dtype=dtype, weights=self.weights, has_percentiles=has_percentiles, **options
+            self.models,
+            device=device,
+            dtype=getattr(torch, self.dtype),
+            weights=self.weights,
+            has_percentiles=self.percentile,
+            calibration=self.calibration,
+            **options,
         )
 
 
@@ -245,19 +264,21 @@ def make_row(result: PictureScore) -> ScoreRow:
     return ScoreRow(result.key, result.width, result.height, result.score, std=result.std, error=error)
 
 
-def place_row(row: ScoreRow, score_range: Range | None, calibration: Calibration | None = None) -> ScoreRow:
-    """Return a row with the place of its score in the range, and among the scores of the validation pictures.
+def place_row(
+    row: ScoreRow, score_range: Range | None, calibration: CheckpointCalibration | Calibration | None = None
+) -> ScoreRow:
+    """Return a row with the place of its score in the range, and among the scores of a calibration.
 
     Args:
         row: Row of a picture and a checkpoint.
         score_range: Lowest and highest score of the checkpoint, in MOS points; None if they are unknown.
-        calibration: Calibration of the checkpoint; None makes no percentile.
+        calibration: Calibration of the scores; None makes no percentile.
     """
     position = percentile = stars = None
     if row.score is not None and score_range is not None:
         position = min(max(_find_position(row.score, score_range), 0.0), 1.0)
     if row.score is not None and calibration is not None:
-        percentile, stars = calibration.percentile(row.score), calibration.stars(row.score)
+        percentile, stars = float(calibration.percentile(row.score)), int(calibration.stars(row.score))
     return row._replace(score_0_1=position, percentile=percentile, stars=stars)
 
 

@@ -29,7 +29,7 @@ from ..metrics.distributions import opinion_scores
 from ..metrics.report_files import StoredMetrics, write_metrics
 from ..metrics.reports import QualityReport, quality_report
 from ..models import family_of
-from ..models.calibration import Calibration
+from ..models.calibration import CheckpointCalibration
 from ..models.protocol import QualityProcessor
 from ..scoring.calibration import MIN_PICTURES as MIN_CALIBRATION
 from ..scoring.calibration import write_calibration
@@ -202,7 +202,7 @@ def write_card(
     *,
     num_pictures: int,
     report: dict[str, QualityReport],
-    calibration: Calibration | None = None,
+    calibration: CheckpointCalibration | None = None,
     command: str = COMMAND,
     teaching: str = "",
 ) -> None:
@@ -257,7 +257,7 @@ def _measure(
 
 def _store_calibration(
     settings: ScoredRunSettings, model: Any, processor: Any, scores: Mapping[str, np.ndarray]
-) -> Calibration | None:
+) -> CheckpointCalibration | None:
     """Write the calibration of a finished run by the validation pictures; None if they are too few."""
     split = "validation" if "validation" in scores else "selection"
     if len(scores[split]) < MIN_CALIBRATION:

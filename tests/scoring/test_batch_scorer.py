@@ -16,6 +16,7 @@ from datasets.fingerprint import Hasher
 from PIL import Image
 
 from musiq_hf import MusiqConfig, MusiqImageProcessor
+from musiq_hf.assessment import Calibration
 from musiq_hf.common.stores import StoreError
 from musiq_hf.scoring import BatchScorer, ScoreJob, batch_scorer, score_rows
 
@@ -229,6 +230,16 @@ def test_percentiles_come_with_the_calibration():
     assert (
         0 <= answer["q_percentile"][0] <= 100 and answer["q_stars"][0] in range(1, 6) and answer["q_stars"][1] is None
     )
+
+
+def test_percentiles_come_with_a_calibration_of_own_pictures(expected):
+    first = expected["score"][0]
+    scorer = make_scorer("path", calibration=Calibration.fit([first, first, first - 1, first + 1]))
+    answer = scorer(pandas.DataFrame({"path": NAMES[:2]}))
+    assert list(answer.columns) == ["path", *NEW, "percentile", "stars"]
+    assert answer["percentile"][0] == 50 and answer["stars"].tolist()[0] == 3
+    with pytest.raises(ValueError, match="--percentile takes the checkpoint's own calibration"):
+        make_scorer(percentile=True, calibration=scorer.calibration)
 
 
 def test_spark_keeps_the_key_as_text(expected):

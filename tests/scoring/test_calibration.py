@@ -2,6 +2,7 @@
 """Percentiles and stars: values by hand, whose scores they hold for, and where they are shown."""
 
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -16,15 +17,26 @@ from PIL import Image
 from transformers import AutoModel, pipeline
 
 from musiq_hf import MusiqImageProcessor
+from musiq_hf.assessment import Calibration
 from musiq_hf.cli import main
+from musiq_hf.common.tables import read_table
 from musiq_hf.hub import CheckpointCard, renew_card, save_checkpoint
-from musiq_hf.scoring import Calibration, ScoreJob, load_calibration, load_quality, run_job, write_calibration
+from musiq_hf.scoring import (
+    CheckpointCalibration,
+    ScoreJob,
+    Share,
+    load_calibration,
+    load_quality,
+    make_signature,
+    run_job,
+    write_calibration,
+)
 
 SIGNATURE = {"weights": "1a2b3c4d", "preset": "default", "preprocessing": "5e6f7a8b"}
 
 
 def make(quantiles):
-    return Calibration(data="numbers", num_pictures=1000, quantiles=list(quantiles), signature=SIGNATURE)
+    return CheckpointCalibration(data="numbers", num_pictures=1000, quantiles=list(quantiles), signature=SIGNATURE)
 
 
 @pytest.fixture(scope="module")
@@ -244,13 +256,71 @@ def test_several_checkpoints_have_their_own_percentiles_beside_the_ensemble(phot
     assert float(second["percentile"]) == pytest.approx((float(second["score"]) + 50) / 2, abs=0.051)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_scores_of_own_pictures_are_a_calibration(photos, checkpoint, suffix):
+    words = ["score", "photos", "-m", str(checkpoint), "--device", "cpu"]
+    assert main([*words, "-o", f"own.{suffix}"]) == 1
+    assert main([*words, "-o", f"scores.{suffix}", "--calibration", f"own.{suffix}"]) == 1
+    Calibration.load(f"own.{suffix}").save("own.json")
+    again = main([*words, "-o", f"again.{suffix}", "--calibration", "own.json"])
+    assert again == 1 and Path(f"again.{suffix}").read_bytes() == Path(f"scores.{suffix}").read_bytes()
+    rows = list(itertools.islice(read_table(f"scores.{suffix}"), 1, None))
+    assert list(rows[0])[-2:] == ["percentile", "stars"]
+    assert rows[3]["percentile"] in ("", None) and rows[3]["stars"] in ("", None)
+    scores = [float(row["score"]) for row in rows if not row["error"]]
+    for row in rows[:3] + rows[4:]:
+        place = sorted(scores).index(float(row["score"]))
+        assert (float(row["percentile"]), int(row["stars"])) == (25 * place + 12.5, [1, 2, 4, 5][place])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--percentile"], "--percentile takes the checkpoint's own calibration, --calibration another. Drop one."),
+        (["-m", "musiq-lite-biq2021"], "--calibration holds the scores of one checkpoint, got 2 checkpoints (-m)."),
+        (["-o", "own.csv", "--overwrite"], "own.csv is the calibration, and would be lost. Choose another name."),
+        ([], "own.csv"),
+    ],
+)
+def test_a_calibration_stands_alone(photos, checkpoint, capsys, more, message):
+    words = ["score", "photos", "-m", str(checkpoint), "-o", "s.csv", "--calibration", "own.csv", *more]
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_calibration_of_other_scores_is_refused_and_one_without_a_signature_is_warned_of(photos, checkpoint, capsys):
+    model, processor = load_quality(str(checkpoint))
+    words = ["score", "photos/0.png", "-m", str(checkpoint), "--device", "cpu", "--calibration", "c.json"]
+    own = make_signature(model, processor, checkpoint="elsewhere", preset="default").replace("torch:", "torch:other")
+    Calibration.fit([5.0], signature=own).save("c.json")
+    assert main(words) == 0
+    assert "does not say" not in capsys.readouterr().err
+    weights = re.search(r"weights:(\w+)", own)[1]
+    Calibration.fit([5.0], signature=own.replace(weights, "1a2b3c4d")).save("c.json")
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        f"musiq score: The calibration is of other scores (weights 1a2b3c4d, now {weights}): of elsewhere, to be used "
+        "for calibrated. Score its pictures in the same way, and fit it anew.\n"
+    )
+    Calibration.fit([5.0], signature=own).save("c.json")
+    assert main([*words, "--shorter_side", "20"]) == 2
+    assert "of other scores (preprocessing" in capsys.readouterr().err
+    Calibration.fit([5.0]).save("c.json")
+    assert main(words) == 0
+    assert "The calibration does not say which checkpoint its scores are of" in capsys.readouterr().err
+
+
 def test_the_terminal_shows_them_on_request(photos, checkpoint, capsys):
     words = ["score", "photos", "-m", str(checkpoint), "--device", "cpu"]
     assert main(words) == 1
     assert capsys.readouterr().out.splitlines()[0].split() == ["score", "in", "0..1", "size", "key"]
+    Calibration.fit(range(11)).save("own.json")
+    assert main([*words, "--calibration", "own.json"]) == 1
+    heads = ["score", "in", "0..1", "percentile", "stars", "size", "key"]
+    assert capsys.readouterr().out.splitlines()[0].split() == heads
     assert main([*words, "--percentile"]) == 1
     head, first, *_, broken, _ = capsys.readouterr().out.splitlines()
-    assert head.split() == ["score", "in", "0..1", "percentile", "stars", "size", "key"]
+    assert head.split() == heads
     score, percentile, stars, size, key = first.split()
     assert (size, key) == ("30x20", "photos/0.png")
     assert float(percentile) == pytest.approx(min(max(10 * float(score), 0), 100), abs=0.11)
@@ -292,9 +362,36 @@ def test_a_continued_run_keeps_its_percentiles(photos, copy):
     write_calibration(copy, range(100), model=model, processor=processor, data="others")
     with pytest.raises(ValueError, match=r"other settings \(calibrations: \w{8}, now \w{8}\)"):
         run_job(job("s.csv"))
+    with pytest.raises(ValueError, match=r"other settings \(calibrations: \w{8}, now \w{8}\)"):
+        run_job(job("s.csv", percentile=False, calibration=Calibration.fit([1, 2])))
     (copy / "calibration.json").write_bytes(before)
     assert run_job(job("s.csv")) == ("written", 5, 1)
     assert Path("s.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
+def test_a_run_with_another_calibration_is_another_run(photos, checkpoint):
+    def job(name, scores, **settings):
+        calibration = Calibration.fit(scores)
+        return ScoreJob(["photos"], output=name, models=[str(checkpoint)], calibration=calibration, **settings)
+
+    def stop(totals):
+        if totals.pictures == 2:
+            raise KeyboardInterrupt
+
+    run_job(job("whole.csv", range(11), device="cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job("s.csv", range(11), device="cpu"), on_progress=stop)
+    with pytest.raises(ValueError, match=r"other settings \(calibrations: \w{8}, now \w{8}\)"):
+        run_job(job("s.csv", range(12), device="cpu"))
+    for share in (Share(1, 2), Share(2, 2)):
+        run_job(job("part.csv", range(11), device="cpu", share=share))
+    parts = [read_csv(f"part.{index}-of-2.csv") for index in (1, 2)]
+    assert run_job(job("s.csv", range(11), device="cpu")) == ("written", 5, 1)
+    assert Path("s.csv").read_bytes() == Path("whole.csv").read_bytes()
+    assert [parts[i % 2][i // 2] for i in range(5)] == read_csv("s.csv")
+    assert run_job(job("s.csv", range(11), device="cpu")) == ("found", 5, 1)
+    with pytest.raises(ValueError, match=r"other settings, the calibration \(percentile of photos/0.png: "):
+        run_job(job("s.csv", [*range(11), 100], device="cpu"))
 
 
 def test_the_pipeline_answers_them_on_request(photos, checkpoint):

@@ -42,7 +42,7 @@ ANEW = "`musiq evaluate --write_calibration`"
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CheckpointCalibration:
     """Scores of a checkpoint for its validation pictures, among which other scores have a place.
 
     Attributes:
@@ -70,7 +70,7 @@ class Calibration:
             raise ValueError("`quantiles` must never fall.")
 
     @classmethod
-    def read(cls, path: Path) -> "Calibration":
+    def read(cls, path: Path) -> "CheckpointCalibration":
         """Read the file of a calibration, or raise a ValueError if it is damaged."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
@@ -102,7 +102,7 @@ class Calibration:
 
 def load_calibration(
     checkpoint: str, model: Any, processor: Any, *, shorter_side: int | None = None, preset: str = "default"
-) -> Calibration:
+) -> CheckpointCalibration:
     """Load the calibration of a checkpoint, if it holds for scores that are made in some way.
 
     Args:
@@ -126,7 +126,7 @@ def load_calibration(
             f"{checkpoint or 'The model'} holds no {CALIBRATION}, so its scores have no percentiles. Write it with "
             f"{ANEW}."
         )
-    calibration = Calibration.read(Path(path))
+    calibration = CheckpointCalibration.read(Path(path))
     now = identify_scores(model, processor, shorter_side=shorter_side, preset=preset)
     then = calibration.signature
     if then != now:
@@ -348,7 +348,9 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
         return self.model(**model_inputs)
 
-    def postprocess(self, model_outputs: ModelOutput, calibration: Calibration | None = None) -> dict[str, Any]:
+    def postprocess(
+        self, model_outputs: ModelOutput, calibration: CheckpointCalibration | None = None
+    ) -> dict[str, Any]:
         """Return the result of one picture in plain numbers."""
         score = float(model_outputs["scores"][0])
         result: dict[str, Any] = {"score": score}
@@ -364,7 +366,7 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
 
 __all__ = [
     "CALIBRATION",
-    "Calibration",
+    "CheckpointCalibration",
     "ImageQualityAssessmentPipeline",
     "QualityClassificationPipeline",
     "load_calibration",

@@ -21,6 +21,7 @@ from PIL import Image, ImageFile
 from places import ROOT
 
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqImageProcessor
+from musiq_hf.assessment import Calibration
 from musiq_hf.pictures import Columns, find_parts
 from musiq_hf.pictures.decoding import CRASHED, DecoderLimits
 from musiq_hf.pictures.sources.parts import Part
@@ -112,6 +113,7 @@ def local_cluster(monkeypatch):
         {"models": ["a", "b"], "weights": (3, 1), "shorter_side": 18},
         {"share": Share(2, 3), "preset": "google"},
         {"columns": Columns(key="id"), "paths": ["table.csv", "photos"], "max_megapixels": 0.0009},
+        {"calibration": Calibration.fit(range(100))},
     ],
 )
 def test_the_table_of_workers_is_that_of_one_process(photos, local_cluster, caplog, settings):
