@@ -19,6 +19,7 @@ from .words import (
     check_explain,
     check_export,
     check_finetune,
+    check_ladder_words,
     check_mos,
     check_pairs,
     check_plan_session,
@@ -89,6 +90,12 @@ def _load_describe() -> ModuleType:
     from .assessment import describe
 
     return describe
+
+
+def _load_ladder() -> ModuleType:
+    from .assessment import ladder
+
+    return ladder
 
 
 def _load_plan_session() -> ModuleType:
@@ -167,6 +174,12 @@ COMMANDS = {
         _load_describe,
         "musiq describe photos -o content.csv",
         check_table,
+    ),
+    "ladder": Command(
+        "encode pictures by several codecs and qualities, and see which file is small and good",
+        _load_ladder,
+        "musiq ladder photos -o ladder.csv --max_drop 2",
+        check_ladder_words,
     ),
     "plan-session": Command(
         "plan the sessions of a viewing test",

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..common.arguments import positive, read_flag
 from ..common.checks import are_weights, check_calibration_choice, check_ensemble
+from ..common.codecs import check_ladder
 from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
 from ..common.outputs import (
     check_local_table,
@@ -62,6 +63,19 @@ def read_weights(text: str) -> tuple[float, ...]:
     return values
 
 
+def read_names(text: str) -> tuple[str, ...]:
+    """Read names that are separated by commas."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def read_qualities(text: str) -> tuple[int, ...]:
+    """Read qualities that are separated by commas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas, as 10,50,90, got {text}") from None
+
+
 def read_size(text: str) -> tuple[int, int]:
     """Read the width and height of a display, in pixels."""
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
@@ -71,10 +85,8 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 # Types of arguments by the names that the file has for them.
-TYPES = {
-    kind.__name__: kind
-    for kind in (int, float, str, Path, positive, read_flag, read_limit, read_shard, read_size, read_weights)
-}
+READERS = (read_flag, read_limit, read_names, read_qualities, read_shard, read_size, read_weights)
+TYPES = {kind.__name__: kind for kind in (int, float, str, Path, positive, *READERS)}
 
 
 def read_words() -> dict[str, Any]:
@@ -197,6 +209,12 @@ def check_mos(arguments: argparse.Namespace) -> None:
 def check_pairs(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if `musiq pairs` cannot write its file."""
     _check_files(arguments, {"output": ".csv"}, [arguments.comparisons])
+
+
+def check_ladder_words(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq ladder` names no picture, codec or quality, or cannot write its files."""
+    check_ladder(arguments.codecs, arguments.qualities, arguments.max_drop)
+    check_table(arguments)
 
 
 def _check_files(arguments: argparse.Namespace, suffixes: dict[str, str], inputs: list[str]) -> None:
