@@ -17,6 +17,8 @@ from ..common.checks import are_weights, check_calibration_choice, check_ensembl
 from ..common.codecs import check_ladder
 from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
 from ..common.outputs import (
+    PLAN,
+    TABLES,
     check_local_table,
     check_new_file,
     check_page_path,
@@ -194,7 +196,11 @@ def check_verify(arguments: argparse.Namespace) -> None:
 
 def check_plan_session(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if `musiq plan-session` would replace another plan, or cannot write there."""
-    check_plan_folder(arguments.output, overwrite=arguments.overwrite)
+    if arguments.render is not None and not os.path.isdir(arguments.render):
+        raise ValueError(f"{arguments.render}: no such folder. Give the folder of the clips.")
+    # Videos can be made of a plan that is there, and the command compares it with its own.
+    goes_on = arguments.render is not None and (Path(arguments.output) / PLAN).is_file()
+    check_plan_folder(arguments.output, overwrite=arguments.overwrite or goes_on)
 
 
 def check_mos(arguments: argparse.Namespace) -> None:
@@ -203,12 +209,12 @@ def check_mos(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"One table of votes is read, got {len(arguments.votes)}. Several are the sheets of a plan: add --plan."
         )
-    _check_files(arguments, {"output": ".csv", "viewers": ".csv", "figure": ".png"}, arguments.votes)
+    _check_files(arguments, {"output": TABLES, "viewers": TABLES, "figure": (".png",)}, arguments.votes)
 
 
 def check_pairs(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if `musiq pairs` cannot write its file."""
-    _check_files(arguments, {"output": ".csv"}, [arguments.comparisons])
+    _check_files(arguments, {"output": TABLES}, [arguments.comparisons])
 
 
 def check_ladder_words(arguments: argparse.Namespace) -> None:
@@ -217,19 +223,19 @@ def check_ladder_words(arguments: argparse.Namespace) -> None:
     check_table(arguments)
 
 
-def _check_files(arguments: argparse.Namespace, suffixes: dict[str, str], inputs: list[str]) -> None:
+def _check_files(arguments: argparse.Namespace, suffixes: dict[str, tuple[str, ...]], inputs: list[str]) -> None:
     """Raise a ValueError if a file cannot be written, or two are one.
 
     Args:
         arguments: Words of the command.
-        suffixes: End of the name of each file, by the argument that names it.
+        suffixes: Ends that the name of each file may have, by the argument that names it.
         inputs: Files that are read.
     """
     taken = {os.path.realpath(path) for path in inputs}
-    for argument, suffix in suffixes.items():
+    for argument, allowed in suffixes.items():
         path = getattr(arguments, argument)
         if path is not None:
-            check_new_file(path, suffix, overwrite=arguments.overwrite)
+            check_new_file(path, allowed, overwrite=arguments.overwrite)
             if os.path.realpath(path) in taken:
                 raise ValueError(f"{path} is named twice, and would be lost. Choose another --{argument}.")
             taken.add(os.path.realpath(path))

@@ -9,7 +9,7 @@ from .stores import OTHER, check_url, is_remote
 
 TABLES = (".csv", ".jsonl", ".parquet")
 PAGES = (".html", ".htm")
-PLAN, SHEETS = "plan.csv", "sheets"  # file and folder of a plan of viewing sessions
+PLAN, SHEETS, SESSIONS = "plan.csv", "sheets", "sessions"  # file and folders of a plan of viewing sessions
 PATTERN_SIGNS = "*?[]"  # which fsspec would take for a pattern where it removes objects
 
 
@@ -67,20 +67,22 @@ def check_report_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def check_new_file(path: str | os.PathLike[str], suffix: str, *, overwrite: bool) -> Path:
+def check_new_file(path: str | os.PathLike[str], suffixes: tuple[str, ...], *, overwrite: bool) -> Path:
     """Return the path of a file to write.
 
     Args:
         path: Path that was asked for.
-        suffix: End that the name must have.
+        suffixes: Ends of which the name must have one.
         overwrite: Whether a file that is there is replaced.
 
     Raises:
         ValueError: If the name ends otherwise, the file cannot be written, or it is there and must stay.
     """
     checked = Path(path)
-    if checked.suffix.lower() != suffix:
-        raise ValueError(f"{checked}: a {suffix} file is written. Change the end of the name.")
+    if is_remote(path):
+        raise ValueError(f"{path}: this file is not written there. Write a file of this machine, and upload it.")
+    if checked.suffix.lower() not in suffixes:
+        raise ValueError(f"{checked}: a {' or '.join(suffixes)} file is written. Change the end of the name.")
     check_output_file(checked)
     if checked.exists() and not overwrite:
         raise ValueError(f"{checked} exists already. Add --overwrite to replace it, or choose another name.")
@@ -89,7 +91,7 @@ def check_new_file(path: str | os.PathLike[str], suffix: str, *, overwrite: bool
 
 def check_plan_folder(folder: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Raise a ValueError if no plan can be written in a folder, or one is there, or sheets, that must stay."""
-    check_new_file(Path(folder) / PLAN, ".csv", overwrite=overwrite)
+    check_new_file(Path(folder) / PLAN, (".csv",), overwrite=overwrite)
     sheets = Path(folder) / SHEETS
     check_output_file(sheets / PLAN)
     if sheets.is_dir() and any(sheets.iterdir()) and not overwrite:

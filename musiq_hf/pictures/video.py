@@ -26,7 +26,7 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm", ".y4m")
 CONTAINERS = "mov,matroska,webm,avi,yuv4mpegpipe"
 MAX_MEGAPIXELS = 64  # of a frame; a damaged header can ask for any size
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # numbers of ITU-T H.273
-FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
+LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
 STEP_TOLERANCE = 0.1  # part of the time between two frames by which another time may differ
 PIXEL_FORMAT = re.compile(r"yuv[aj]?(?:410|411|420|422|440|444)p(?:\d+le)?|gray(?:\d+le)?|nv12")
 
@@ -51,6 +51,23 @@ class VideoFrame:
     def to_rgb(self) -> np.ndarray:
         """Convert the frame to RGB of 8 bits, shape (height, width, 3); what is transparent is as if it were not."""
         return np.rot90(self._frame.to_ndarray(format="rgb24"), self._num_turns)
+
+    @property
+    def matrix(self) -> int:
+        """Number of the matrix of colours after ITU-T H.273; 2 if the file does not tell it."""
+        return int(self._frame.colorspace)
+
+    def to_yuv420p(self) -> np.ndarray:
+        """Convert the frame to 8 bits of limited range with halved chroma; its sides must be even.
+
+        Returns:
+            Luma, and below it the two planes of chroma, each as half as many lines; shape (1.5 height, width).
+        """
+        frame = self._frame.reformat(format="yuv420p", dst_color_range=LIMITED_RANGE)
+        planes, half = frame.to_ndarray(), (frame.height // 2, frame.width // 2)
+        luma, chroma = planes[: frame.height], planes[frame.height :].reshape(2, *half)
+        turned = [np.rot90(plane, self._num_turns) for plane in (luma, *chroma)]
+        return np.concatenate([plane.ravel() for plane in turned]).reshape(-1, turned[0].shape[1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@
 from .opinions import OpinionRow, OpinionSettings, OpinionTable, ViewerRow, summarize_opinions
 from .pairs import Pairs, PairScale, read_pairs, scale_pairs
 from .planner import Cell, Presentation, cell_seconds, plan_sessions, viewing_distance
+from .rendering import Clips, read_clips, render_sessions
 from .screening import Screening, screen_by_correlation, screen_by_kurtosis
 from .sheets import describe_plan, read_cells, read_plan, read_sheets, votes_from_sheets, write_plan
 from .subject_models import SubjectModel, fit_subject_model
@@ -19,6 +20,7 @@ from .votes import (
 
 __all__ = [
     "Cell",
+    "Clips",
     "MeanOpinionScores",
     "OpinionRow",
     "OpinionSettings",
@@ -38,11 +40,13 @@ __all__ = [
     "mean_opinion_scores",
     "plan_sessions",
     "read_cells",
+    "read_clips",
     "read_pairs",
     "read_plan",
     "read_sheets",
     "read_votes",
     "remove_bias",
+    "render_sessions",
     "scale_pairs",
     "screen_by_correlation",
     "screen_by_kurtosis",

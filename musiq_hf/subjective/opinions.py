@@ -4,7 +4,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -92,6 +91,11 @@ class ViewerRow(NamedTuple):
     inconsistency: float | None
 
 
+# Kinds of the values in the columns of tables.
+ROW_KINDS = dict.fromkeys(OpinionRow._fields, float) | {"image": str, "votes": int, "error": str}
+VIEWER_KINDS = dict.fromkeys(ViewerRow._fields, float) | {"subject": str, "votes": int, "kept": bool}
+
+
 @dataclass(frozen=True, eq=False)
 class OpinionTable:
     """Opinion scores and viewers of a test.
@@ -116,12 +120,15 @@ class OpinionTable:
         return sum(row.error is not None for row in self.rows)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the rows as a CSV table, whose columns `image` and `mos` fine-tuning and evaluation read."""
-        write_rows(Path(path), OpinionRow._fields, self.rows)
+        """Write the rows as a CSV, JSON Lines or parquet table.
+
+        Fine-tuning and evaluation read the columns `image` and `mos` of a CSV or parquet table.
+        """
+        write_rows(path, ROW_KINDS, self.rows)
 
     def write_viewers(self, path: str | os.PathLike[str]) -> None:
-        """Write the viewers as a CSV table."""
-        write_rows(Path(path), ViewerRow._fields, self.viewers)
+        """Write the viewers as a CSV, JSON Lines or parquet table."""
+        write_rows(path, VIEWER_KINDS, self.viewers)
 
 
 def _to_number(value: Any) -> float | None:

@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -68,11 +67,14 @@ class PairScale:
     standard_errors: np.ndarray
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a CSV table with the columns `image`, `score`, `standard_error`, and the ends of 95 % intervals."""
+        """Write a CSV, JSON Lines or parquet table.
+
+        Columns are `image`, `score`, `standard_error`, and the ends of 95 % intervals, `low` and `high`.
+        """
         rows = zip(self.items, self.scores.tolist(), self.standard_errors.tolist(), strict=True)
         write_rows(
-            Path(path),
-            ("image", "score", "standard_error", "low", "high"),
+            path,
+            {"image": str} | dict.fromkeys(("score", "standard_error", "low", "high"), float),
             [(item, score, error, score - Z_95 * error, score + Z_95 * error) for item, score, error in rows],
         )
 

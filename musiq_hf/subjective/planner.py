@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plans of expert viewing (after BT.500): which test cells each panel sees, in which order, and when.
 
-A cell shows two versions of a clip, each between showings of the reference. Clips are equally long. In order: 0.5 s of
-grey, reference, 0.5 s with "A", version A, reference, 0.5 s with "B", version B, reference, 5 s to vote.
+A cell shows two versions of a clip after their reference. Clips are equally long. In order: 0.5 s of grey, reference,
+0.5 s with "A", version A, 0.5 s with "B", version B, 5 s to vote.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 Phase = Literal["training", "stabilisation", "test"]
-SECONDS_OF_MESSAGES, SECONDS_TO_VOTE, SHOWINGS = 1.5, 5.0, 3
+SECONDS_OF_MESSAGE, SECONDS_TO_VOTE, SHOWINGS = 0.5, 5.0, 3
 NUM_STABILISATION = 4  # the worst cell, the best one, and two from the middle
 TRAINING_DRAWS = 20  # from which the one with the widest range of qualities is taken
 ARC_MINUTE = math.pi / (180 * 60)  # in radians; what an eye with full vision resolves
@@ -69,7 +69,15 @@ def cell_seconds(clip_seconds: float = 10.0) -> float:
     """Return how long a cell of clips of some length takes, in seconds: 6.5 s and three times the clip."""
     if not (math.isfinite(clip_seconds) and clip_seconds > 0):
         raise ValueError(f"`clip_seconds` must be above 0, got {clip_seconds}.")
-    return SECONDS_OF_MESSAGES + SHOWINGS * clip_seconds + SECONDS_TO_VOTE
+    return SHOWINGS * (SECONDS_OF_MESSAGE + clip_seconds) + SECONDS_TO_VOTE
+
+
+def list_sessions(plan: Sequence[Presentation]) -> dict[tuple[int, int], list[Presentation]]:
+    """Return the presentations of each session by the numbers of its panel and its own."""
+    sessions: dict[tuple[int, int], list[Presentation]] = {}
+    for shown in plan:
+        sessions.setdefault((shown.panel, shown.session), []).append(shown)
+    return sessions
 
 
 def viewing_distance(width: int, height: int) -> tuple[float, float]:

@@ -14,14 +14,21 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..common.files import write_text
-from ..common.outputs import PLAN, SHEETS
+from ..common.outputs import PLAN, SESSIONS, SHEETS
 from ..pictures.csv_rows import check_number
-from .planner import Cell, Phase, Presentation, viewing_distance
+from .planner import Cell, Phase, Presentation, list_sessions, viewing_distance
 from .tables import Numbers, read_columns, write_rows
 from .votes import Votes, gather_votes
 
-SHEET_NAMES = "panel*_session*"
-SHEET_COLUMNS = ("subject", "panel", "session", "vote", "A", "B")
+SESSION_NAMES = "panel*_session*"  # of the files of sessions
+# Kinds of the values in the columns of plans, and of sheets, whose votes are empty.
+PLAN_COLUMNS = dict.fromkeys((field.name for field in fields(Presentation)), str) | {
+    "panel": int,
+    "session": int,
+    "start": float,
+    "duration": float,
+}
+SHEET_COLUMNS = {"subject": str, "panel": int, "session": int, "vote": str, "A": float, "B": float}
 DEGREES = ("severely annoying", "annoying", "clearly perceptible", "perceptible", "slightly perceptible")
 # Words of the grades 0 to 10: how far a version differs from the reference.
 SCALE = (*(f"{degree} {extent}" for degree in DEGREES for extent in ("everywhere", "somewhere")), "imperceptible")
@@ -60,27 +67,31 @@ def _check_names(row: Mapping[str, Any], names: Sequence[str], where: str) -> No
             raise ValueError(f"{where}: `{name}` must be a name, got nothing.")
 
 
+def name_session(panel: int, session: int) -> str:
+    """Return how the files of a session are named, without their endings."""
+    return f"panel{panel}_session{session}"
+
+
 def write_plan(folder: str | os.PathLike[str], plan: Sequence[Presentation]) -> None:
     """Write a plan and its sheets.
 
     Args:
         folder: Folder that gets plan.csv and the folder `sheets`, with a CSV table and a page to print for each
-            session. Sheets of an earlier plan are removed.
+            session. Sheets and videos of an earlier plan are removed.
         plan: Presentations.
     """
     sheets = Path(folder) / SHEETS
     sheets.mkdir(parents=True, exist_ok=True)
-    for earlier in sheets.glob(SHEET_NAMES):
-        earlier.unlink()
-    write_rows(Path(folder) / PLAN, [field.name for field in fields(Presentation)], map(astuple, plan))
-    sessions: dict[tuple[int, int], list[Presentation]] = {}
-    for shown in plan:
-        sessions.setdefault((shown.panel, shown.session), []).append(shown)
-    for (panel, session), part in sessions.items():
-        name = f"panel{panel}_session{session}"
+    for made in (sheets, Path(folder) / SESSIONS):
+        for earlier in made.glob(SESSION_NAMES):
+            earlier.unlink()
+    for (panel, session), part in list_sessions(plan).items():
+        name = name_session(panel, session)
         rows = [("", panel, session, shown.vote, "", "") for shown in part]
         write_rows(sheets / f"{name}.csv", SHEET_COLUMNS, rows)
         write_text(sheets / f"{name}.html", _make_page(panel, session, part))
+    # The plan comes last: where there is one, its sheets are whole.
+    write_rows(Path(folder) / PLAN, PLAN_COLUMNS, map(astuple, plan))
 
 
 def _make_page(panel: int, session: int, part: Sequence[Presentation]) -> str:
@@ -127,7 +138,7 @@ def read_plan(path: str | os.PathLike[str]) -> list[Presentation]:
         ValueError: If a column is missing or a value is wrong; the message names file and line.
     """
     plan = []
-    for where, row in read_columns(path, [field.name for field in fields(Presentation)]):
+    for where, row in read_columns(path, list(PLAN_COLUMNS)):
         panel, session, start, duration = (
             check_number(row[name], name=name, where=where, low=0)
             for name in ("panel", "session", "start", "duration")
@@ -156,7 +167,7 @@ def read_sheets(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]
     found: list[dict[str, Any]] = []
     for path in paths:
         numbers = Numbers(path)
-        for where, row in read_columns(path, SHEET_COLUMNS):
+        for where, row in read_columns(path, list(SHEET_COLUMNS)):
             votes = {name: numbers.read(row[name], name=name, where=where) for name in ("A", "B")}
             found.append({**row, **votes, "where": where})
     return found

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CSV tables of subjective tests: read whole, or refused with file and line, and written whole or not at all."""
+"""Tables of subjective tests: read whole, or refused with file and line, and written whole or not at all."""
 
-import csv
 import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..common.files import replace_file
+from ..common.outputs import check_local_table
+from ..common.tables import Kinds, write_table
 from ..pictures.csv_rows import (
     check_columns,
     check_number,
@@ -85,10 +85,18 @@ class Numbers:
         return check_number(to_point(text, self._has_decimal_commas), name=name, where=where, low=low)
 
 
-def write_rows(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV table, and make its folder; None is an empty cell, and numbers keep all their digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(path) as temporary, open(temporary, "x", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
+def write_rows(path: str | os.PathLike[str], columns: Kinds, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Write a table, and make its folder.
+
+    Args:
+        path: File, whose ending names the format: .csv, .jsonl or .parquet.
+        columns: Names of the columns, and the kind of the values in each.
+        rows: Values of each row; numbers keep all their digits, and None is an empty cell.
+
+    Raises:
+        ValueError: If the file has another ending, or cannot be written there.
+    """
+    table = check_local_table(path)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(table) as temporary:
+        write_table(temporary, columns, rows, suffix=table.suffix)

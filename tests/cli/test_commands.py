@@ -113,7 +113,7 @@ def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(com
         (["score", ".", "-o", "a.txt"], 2, "musiq score: a.txt: tables are written as .csv, .jsonl, .parquet files."),
         (["score", ".", "-m", "a", "--weights", "1,2"], 2, "musiq score: --weights needs several checkpoints (-m)"),
         (["score", "a.png", "--null"], 2, "`--null` says how names on standard input end"),
-        (["mos", "a.csv", "-o", "a.txt"], 2, "musiq mos: a.txt: a .csv file is written."),
+        (["mos", "a.csv", "-o", "a.txt"], 2, "musiq mos: a.txt: a .csv or .jsonl or .parquet file is written."),
         (["verify", "a", "--name", "koniq"], 2, "`--name` says which official scores"),
     ],
 )

@@ -3,12 +3,14 @@
 
 import csv
 import shutil
+from pathlib import Path
 
 import pytest
 from golden_subjective import DIRECTORY, reference, votes_file
 from PIL import Image
 
 from musiq_hf.cli import main
+from musiq_hf.common.tables import read_table
 from musiq_hf.data import load_scored_images
 
 
@@ -33,6 +35,10 @@ def musiq(monkeypatch, capsys):
 def read(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def load(path):
+    return [*read_table(Path(path))][1:]
 
 
 def test_votes_become_scores_that_training_reads(musiq, folder):
@@ -61,6 +67,26 @@ def test_all_files_of_a_test_are_written(musiq, folder):
     code, printed, errors = musiq("mos", votes_file("planted"), "--viewers", "v.csv", "--overwrite")
     assert code == 0 and printed.splitlines()[1].split()[-1] == "i000" and len(printed.splitlines()) == 61
     assert {row["kept"] for row in read("v.csv")} == {"True"}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_tables_have_the_formats_of_scores(musiq, folder, suffix):
+    words = ("mos", votes_file("expert"), "--viewers")
+    assert musiq(*words, "v.csv", "-o", "m.csv")[0] == 0
+    assert musiq(*words, f"v{suffix}", "-o", f"m{suffix}")[0] == 0
+    for name in "mv":
+        plain, others = read(f"{name}.csv"), load(f"{name}{suffix}")
+        assert [{key: "" if value is None else str(value) for key, value in row.items()} for row in others] == plain
+    assert load(f"v{suffix}")[0]["kept"] is True
+    assert musiq("pairs", DIRECTORY / "pairs_partial.csv", "-o", f"scale{suffix}")[0] == 0
+    assert len(load(f"scale{suffix}")) == 7 and isinstance(load(f"scale{suffix}")[0]["score"], float)
+    if suffix == ".parquet":
+        for row in load("m.parquet"):
+            Image.new("RGB", (8, 8)).save(f"{row['image']}.png")
+            (folder / f"{row['image']}.png").rename(row["image"])
+        assert load_scored_images("m.parquet", image_root=".")["train"]["mos"] == pytest.approx(
+            [row["mos"] for row in load("m.parquet")]
+        )
 
 
 def test_an_item_without_a_score_is_exit_code_1(musiq, folder):
@@ -95,6 +121,37 @@ def test_a_plan_and_its_sheets_become_scores(musiq, folder):
     assert len(list((folder / "plan" / "sheets").glob("*.csv"))) == 4
 
 
+def test_a_plan_becomes_videos_and_goes_on_where_it_was_ended(musiq, folder):
+    cells = [f"clip{n % 2},a,{version},{n}" for n, version in enumerate("bbcc")]
+    (folder / "cells.csv").write_text("\n".join(["clip,first,second,quality", *cells]) + "\n")
+    for name in (f"clip{n}/{version}.png" for n in range(2) for version in ("reference", "a", "b", "c")):
+        (folder / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16)).save(folder / "clips" / name)
+    words = ("plan-session", "cells.csv", "-o", "plan", "--clip_seconds", "0.1", "--training", "2")
+    assert musiq(*words, "--render", "clip")[::2] == (
+        2,
+        "musiq plan-session: clip: no such folder. Give the folder of the clips.\n"
+        "Example: musiq plan-session cells.csv -o plan\n",
+    )
+    (folder / "clips" / "clip1" / "c.png").rename("c.png")
+    code, printed, errors = musiq(*words, "--render", "clips")
+    assert (code, printed) == (2, "") and "1 of 8 clips are missing, the first is clips/clip1/c.*." in errors
+    assert not (folder / "plan").exists()
+    (folder / "c.png").rename(folder / "clips" / "clip1" / "c.png")
+    code, printed, _ = musiq(*words, "--render", "clips")
+    assert code == 0 and printed.endswith("plan/sessions: 2 videos\n")
+    sheet = folder / "plan" / "sheets" / "panel1_session1.csv"
+    sheet.write_text("votes")
+    (folder / "plan" / "sessions" / "panel1_session0.mp4").unlink()
+    code, printed, _ = musiq(*words, "--render", "clips")
+    assert code == 0 and printed.endswith("plan/sessions: 1 videos, 1 were there\n") and sheet.read_text() == "votes"
+    code, _, errors = musiq(*words, "--render", "clips", "--seed", "1")
+    assert code == 2 and "plan.csv is another plan than that of these arguments" in errors
+    assert sheet.read_text() == "votes"
+    assert musiq(*words, "--seed", "1", "--overwrite")[0] == 0
+    assert not list((folder / "plan" / "sessions").iterdir()) and sheet.read_text() != "votes"
+
+
 def test_comparisons_become_a_scale(musiq, folder):
     words = ("pairs", DIRECTORY / "pairs_complete.csv", "--model", "thurstone")
     code, printed, _ = musiq(*words, "-o", "scale.csv")
@@ -110,14 +167,17 @@ def test_comparisons_become_a_scale(musiq, folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("mos", "votes.csv", "-o", "mos.txt"), "mos.txt: a .csv file is written. Change the end of the name"),
+        (
+            ("mos", "votes.csv", "-o", "mos.txt"),
+            "mos.txt: a .csv or .jsonl or .parquet file is written. Change the end of",
+        ),
         (("mos", "votes.csv", "--figure", "a.pdf"), "a.pdf: a .png file is written"),
         (("mos", "votes.csv", "-o", "a.csv", "--viewers", "a.csv"), "a.csv is named twice, and would be lost"),
         (("mos", "votes.csv", "-o", "votes.csv", "--overwrite"), "votes.csv is named twice, and would be lost"),
         (("mos", "none.csv"), "none.csv"),
         (("mos", "votes.csv", "--estimator", "marginal", "--interval", "t"), "`interval` belongs to means"),
         (("pairs", "votes.csv"), "votes.csv: columns ['winner', 'loser'] are missing"),
-        (("pairs", "votes.csv", "-o", "scale.json"), "scale.json: a .csv file is written"),
+        (("pairs", "votes.csv", "-o", "scale.json"), "scale.json: a .csv or .jsonl or .parquet file is written"),
         (("plan-session", "votes.csv", "-o", "plan"), "columns ['clip', 'first', 'second', 'quality'] are missing"),
     ],
 )

@@ -59,15 +59,17 @@ def test_paths_of_reports(tmp_path):
 
 def test_paths_of_new_files(tmp_path):
     path = tmp_path / "mos.csv"
-    assert check_new_file(path, ".csv", overwrite=False) == path
+    assert check_new_file(path, (".csv",), overwrite=False) == path
     path.write_text("kept")
-    assert check_new_file(path, ".csv", overwrite=True) == path
+    assert check_new_file(path, (".csv",), overwrite=True) == path
     with pytest.raises(ValueError, match="mos.csv exists already. Add --overwrite to replace it"):
-        check_new_file(path, ".csv", overwrite=False)
-    with pytest.raises(ValueError, match="mos.csv: a .png file is written. Change the end of the name"):
-        check_new_file(path, ".png", overwrite=True)
+        check_new_file(path, (".csv",), overwrite=False)
+    with pytest.raises(ValueError, match="mos.csv: a .png or .jpg file is written. Change the end of the name"):
+        check_new_file(path, (".png", ".jpg"), overwrite=True)
+    with pytest.raises(ValueError, match="s3://bucket/mos.csv: this file is not written there"):
+        check_new_file("s3://bucket/mos.csv", (".csv",), overwrite=True)
     with pytest.raises(ValueError, match="is no folder, so no file can be written in it"):
-        check_new_file(path / "mos.csv", ".csv", overwrite=True)
+        check_new_file(path / "mos.csv", (".csv",), overwrite=True)
 
 
 def test_folders_of_plans(tmp_path):

@@ -35,7 +35,9 @@ command or the votes
 def add_arguments(parser: Any) -> None:
     """Add the arguments."""
     parser.add_argument("votes", nargs="+", metavar="VOTES", help="CSV table of votes, or sheets")
-    parser.add_argument("-o", "--output", metavar="OUT", help=".csv file (default: a table on the terminal)")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help=".csv, .jsonl or .parquet file (default: a table on the terminal)"
+    )
     parser.add_argument("--plan", metavar="PLAN", help="plan.csv of the test, for sheets")
     parser.add_argument("--screen", choices=SCREENS, default=SCREENS[0], help="rule that leaves viewers out (none)")
     parser.add_argument(
@@ -48,7 +50,7 @@ def add_arguments(parser: Any) -> None:
         help="mean; marginal and alternating weigh viewers by their noise; bias_removed: mean without their bias",
     )
     parser.add_argument("--interval", choices=INTERVALS, help="of a mean: by Student's t, or 1.96 errors wide (t)")
-    parser.add_argument("--viewers", metavar="FILE", help=".csv file with a row for each viewer")
+    parser.add_argument("--viewers", metavar="FILE", help=".csv, .jsonl or .parquet file with a row for each viewer")
     parser.add_argument("--figure", metavar="FILE", help=".png file with the viewers' correlations")
     parser.add_argument("--overwrite", action="store_true", help="replace the files")
 

@@ -21,7 +21,9 @@ Columns of OUT: image, score, standard_error, and low and high, the interval of 
 def add_arguments(parser: Any) -> None:
     """Add the arguments."""
     parser.add_argument("comparisons", metavar="COMPARISONS", help="CSV table of comparisons")
-    parser.add_argument("-o", "--output", metavar="OUT", help=".csv file (default: a table on the terminal)")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help=".csv, .jsonl or .parquet file (default: a table on the terminal)"
+    )
     parser.add_argument(
         "--model", choices=MODELS, default=MODELS[0], help="curve of the chance to win: logistic or normal (case V)"
     )
