@@ -137,6 +137,12 @@ def make_tagged(folder):
         yield folder / f"turned{turn}.mp4", None
     run_ffmpeg("-display_hflip", "-i", folder / "both.mp4", "-c", "copy", folder / "mirrored.mp4")
     yield folder / "mirrored.mp4", "mirrored or at an angle"
+    for name, words in {"closed": "keyint=12", "open": "keyint=12:open-gop=1:b-adapt=0"}.items():
+        whole, trimmed = folder / f"{name}_groups.mp4", folder / f"{name}_groups_trimmed.mp4"
+        coding = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-x264-params", words)
+        run_ffmpeg("-f", "lavfi", "-i", f"testsrc=s={WIDTH}x{HEIGHT}:d=2:r=24000/1001", *coding, whole)
+        run_ffmpeg("-ss", 1.1, "-i", whole, "-c", "copy", trimmed)  # it starts between two frames
+        yield trimmed, None
     run_ffmpeg(*flat, "-pix_fmt", "yuva420p", "-c:v", "libvpx-vp9", folder / "alpha.webm")
     yield folder / "alpha.webm", None
     run_ffmpeg(*flat, "-c:v", "libx264", "-pix_fmt", "yuv422p10le", "-g", "2", folder / "deep422.mov")

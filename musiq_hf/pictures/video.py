@@ -8,8 +8,8 @@ high dynamic range, interlaced frames, a variable frame rate. So are files that 
 import os
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
@@ -121,7 +121,7 @@ class _Clock:
 
     def __init__(self, name: str, stream: Any, end: Fraction | None) -> None:
         self.name, self.num_declared, self.end = name, stream.frames, end
-        self.num_frames = 0
+        self.num_packets = self.num_frames = 0
         self.time_base = stream.time_base
         self.step: Fraction | None = None  # ticks between frames
         self.last: int | None = None
@@ -147,7 +147,8 @@ class _Clock:
     def check_end(self) -> None:
         """Raise a ValueError if the file says that there are more frames."""
         step = self.step or self.usual_step
-        if step is None or self.last is None or self.end is None or 0 < self.num_declared <= self.num_frames:
+        # A trimmed file holds packets that are not shown, and its end lies between two frames.
+        if step is None or self.last is None or self.end is None or 0 < self.num_declared <= self.num_packets:
             return
         num_missing = round((self.end - self.last) / step) - 1
         if num_missing > 0:
@@ -214,13 +215,25 @@ def _find_stream(av: Any, container: Any, name: str) -> Any:
     return stream
 
 
-def _decode(av: Any, container: Any, stream: Any, name: str) -> Iterator[Any]:
-    """Decode the frames of a stream."""
+def _decode_packet(av: Any, packet: Any) -> list[Any]:
+    """Decode a packet; what is cut off from a trimmed file may refer to frames that are not there."""
+    try:
+        frames: list[Any] = packet.decode()
+    except av.FFmpegError:
+        if not packet.is_discard:
+            raise
+        return []
+    return frames
+
+
+def _decode(av: Any, container: Any, stream: Any, clock: _Clock) -> Generator[Any]:
+    """Decode the frames of a stream, and count its packets."""
     is_damaged, reason = False, "a part is damaged"
     try:
         for packet in container.demux(stream):
+            clock.num_packets += packet.size > 0
             is_damaged = is_damaged or packet.is_corrupt
-            for frame in [] if is_damaged else packet.decode():
+            for frame in [] if is_damaged else _decode_packet(av, packet):
                 is_damaged = is_damaged or frame.is_corrupt
                 yield frame
             if is_damaged:
@@ -228,7 +241,9 @@ def _decode(av: Any, container: Any, stream: Any, name: str) -> Iterator[Any]:
     except (av.FFmpegError, MemoryError) as error:
         is_damaged, reason = True, _explain(error)
     if is_damaged:
-        raise ValueError(f"{name} cannot be decoded to its end ({reason}): it is damaged or cut short. Copy it again.")
+        raise ValueError(
+            f"{clock.name} cannot be decoded to its end ({reason}): it is damaged or cut short. Copy it again."
+        )
 
 
 def _count_turns(frame: Any, name: str) -> int:
@@ -270,7 +285,7 @@ def _describe_kind(frame: Any) -> tuple[Any, ...]:
     return frame.width, frame.height, frame.format.name, frame.color_range, frame.rotation
 
 
-def _read_frames(frames: Iterator[Any], num_turns: int, clock: _Clock) -> Iterator[VideoFrame]:
+def _read_frames(frames: Iterator[Any], num_turns: int, clock: _Clock) -> Generator[VideoFrame]:
     """Yield frames that are checked, and check the end."""
     kind: tuple[Any, ...] | None = None
     for frame in frames:
@@ -304,16 +319,18 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
     """
     av = require("av", extra="video")
     name = os.fspath(path)
-    with _open_container(av, name) as container:
+    with ExitStack() as stack:
+        container = stack.enter_context(_open_container(av, name))
         stream = _find_stream(av, container, name)
-        frames = _decode(av, container, stream, name)
-        first = next(frames, None)
+        clock = _Clock(name, stream, _find_end(container, stream))
+        decoded = stack.enter_context(closing(_decode(av, container, stream, clock)))
+        first = next(decoded, None)
         if first is None:
             raise ValueError(f"{name} has no frame that can be decoded. Copy or encode it again.")
         _check_kind(first, name)
         size, num_turns = (first.width, first.height), _count_turns(first, name)
         width, height = size[::-1] if num_turns % 2 else size
-        clock = _Clock(name, stream, _find_end(container, stream))
+        frames = stack.enter_context(closing(_read_frames(chain([first], decoded), num_turns, clock)))
         rate = stream.average_rate
         yield Video(
             name=name,
@@ -323,5 +340,5 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
             bit_depth=first.format.components[0].bits,
             full_range=first.color_range == FULL_RANGE or first.format.name.startswith("yuvj"),
             frame_rate=float(rate) if rate else None,
-            _frames=_read_frames(chain([first], frames), num_turns, clock),
+            _frames=frames,
         )
