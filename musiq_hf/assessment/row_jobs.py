@@ -6,7 +6,7 @@ They share journals, formats and rules of `scoring.job`: the same job continues,
 
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ class RowJob:
         find: Function that finds the keys and the inputs, in the same order each time; it reads none.
         count: Function that counts the inputs, reading none; None where nobody knows.
         measure: Function that measures inputs in their order, and yields the rows of each.
+        known: Function from an input to what is known of its rows before it is measured: for each row the values of
+            some columns. None if only the key is.
         output: A .csv, .jsonl or .parquet file; None for rows on the terminal.
         overwrite: Whether the output is replaced if it exists.
     """
@@ -41,6 +43,7 @@ class RowJob:
     find: Callable[[], Inputs]
     count: Callable[[], int | None]
     measure: Callable[[Inputs], Generator[Rows]]
+    known: Callable[[Any], Sequence[Mapping[str, Any]]] | None = None
     output: str | os.PathLike[str] | None = None
     overwrite: bool = False
 
@@ -153,13 +156,11 @@ def _compare(rows: Iterator[dict[str, Any]], job: RowJob) -> tuple[str | None, T
         expected, same = next(inputs, ("nothing", iter(())))
         if key != expected:
             return f"with other inputs ({key} is there, {expected} is to be measured)", totals
-        has_error = False
-        for row in group:
-            difference = _find_other_setting(row, job)
-            if difference is not None:
-                return difference, totals
-            has_error = has_error or bool(row["error"])
-        number = len(list(same))
+        found, wanted = list(group), list(same)
+        difference = _find_other_rows(found, [source for _, source in wanted], job)
+        if difference is not None:
+            return difference, totals
+        number, has_error = len(wanted), any(row["error"] for row in found)
         totals = Totals(totals.pictures + number, totals.errors + has_error * number)
     missing = next(inputs, None)
     return None if missing is None else f"with other inputs (nothing is there for {missing[0]})", totals
@@ -173,6 +174,24 @@ def _find_other_column(found: list[str], expected: list[str]) -> str | None:
         raise ValueError("no keys")
     other = next((name for name in (*found, *expected) if (name in found) != (name in expected)), "their order")
     return f"with other columns ({other})"
+
+
+def _find_other_rows(found: list[dict[str, Any]], sources: list[Any], job: RowJob) -> str | None:
+    """Return the first difference of the rows of a key from what is known of them without measuring."""
+    for row in found:
+        difference = _find_other_setting(row, job)
+        if difference is not None:
+            return difference
+    known = [] if job.known is None else [row for source in sources for row in job.known(source)]
+    if known and len(known) != len(found):
+        return f"with {len(found)} rows of {found[0]['key']}, and {len(known)} are to be made"
+    for row, values in zip(found, known, strict=False):
+        for name, value in values.items():
+            if (row[name] or None) != value:
+                return (
+                    f"with other values ({name} of {row['key']}: {row[name] or 'nothing'}, now {value or 'nothing'})"
+                )
+    return None
 
 
 def _find_other_setting(row: Mapping[str, Any], job: RowJob) -> str | None:

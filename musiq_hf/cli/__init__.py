@@ -15,6 +15,7 @@ from ..common.arguments import CommandParser, parse_arguments, run_command
 from ..version import __version__
 from .words import (
     add_words,
+    check_compare,
     check_evaluate,
     check_explain,
     check_export,
@@ -84,6 +85,12 @@ def _load_finetune() -> ModuleType:
     from . import finetune
 
     return finetune
+
+
+def _load_compare() -> ModuleType:
+    from .assessment import compare
+
+    return compare
 
 
 def _load_describe() -> ModuleType:
@@ -168,6 +175,12 @@ COMMANDS = {
         _load_finetune,
         "musiq finetune --data scores.csv --image_root photos --output_dir runs/new",
         check_finetune,
+    ),
+    "compare": Command(
+        "compare upscalers, codecs or other systems with a reference, on pictures or videos",
+        _load_compare,
+        "musiq compare originals bicubic network -o rows.csv --report report.json",
+        check_compare,
     ),
     "describe": Command(
         "describe the content of pictures and videos in numbers",

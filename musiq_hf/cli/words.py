@@ -27,6 +27,7 @@ from ..common.outputs import (
     check_table_path,
 )
 from ..common.stores import check_url, is_remote
+from ..common.systems import check_metrics, read_systems
 
 FILE = Path(__file__).with_name("words.json")
 SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
@@ -221,6 +222,24 @@ def check_ladder_words(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if `musiq ladder` names no picture, codec or quality, or cannot write its files."""
     check_ladder(arguments.codecs, arguments.qualities, arguments.max_drop)
     check_table(arguments)
+
+
+def check_compare(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq compare` has no systems to compare, no such metric, or cannot write its files."""
+    systems = read_systems(arguments.reference, arguments.distorted)
+    options = {name: getattr(arguments, name) for name in ("bins", "crop_border", "every", "model")}
+    check_metrics(arguments.metrics, **options)
+    tables = [path for path in (arguments.groups, arguments.mos) if path is not None]
+    for path in tables:
+        if not os.path.isfile(path):
+            raise ValueError(f"{path}: no such file. Give a CSV table.")
+    if arguments.report is not None:
+        check_report_path(arguments.report)
+    if arguments.output is not None:
+        output = check_local_table(arguments.output)
+        inputs = [*tables, arguments.reference, *(system.path for system in systems)]
+        if os.path.realpath(output) in map(os.path.realpath, inputs):
+            raise ValueError(f"{output} is read, and would be lost. Choose another OUT.")
 
 
 def _check_files(arguments: argparse.Namespace, suffixes: dict[str, tuple[str, ...]], inputs: list[str]) -> None:
