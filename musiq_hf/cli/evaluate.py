@@ -7,11 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 from transformers.utils import logging
 
+from ..common.extras import require
 from ..common.terminal import print_text
 from ..evaluation.checkpoints import EvaluationSettings, evaluate_checkpoints
+from ..explain.figures import save_figure
+from ..explain.scatter import plot_scatter
 from ..hub.card_updates import check_card_directory, update_card
 from ..metrics.rendering import render
 from ..metrics.report_files import write_report
@@ -59,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measure("--batch_size", type=int, help=texts["batch_size"])
     measure("--ensemble", action="store_true", default=None, help=texts["ensemble"])
     measure("--write_calibration", action="store_true", default=None, help=texts["write_calibration"])
+    measure("--figure", help="scatter.png: scores of one checkpoint against opinion scores, with the fitted curve")
     repeat = parser.add_argument_group("repeating training (the paper's protocol)").add_argument
     repeat("--runs", type=int, help="train so often, run i with seed i and split i; 10 in the paper")
     repeat("--recipe", help="YAML file with settings, or the name of one in configuration/recipes")
@@ -76,8 +81,15 @@ def measure_checkpoints(arguments: argparse.Namespace) -> ComparisonReport:
     models = arguments.model or [str(DEFAULT_CHECKPOINT)]
     settings = EvaluationSettings(models=models, **_select_given(arguments, "data", *SHARED, *MEASURING))
     directories = [check_card_directory(name) for name in settings.models] if arguments.update_card else []
-    comparison = evaluate_checkpoints(settings)
+    if arguments.figure is not None:
+        require("matplotlib.figure", extra="explain")  # fails now, not after hours of scoring
+    answers: list[tuple[np.ndarray, np.ndarray]] = []
+    comparison = evaluate_checkpoints(settings, on_scores=lambda *pair: answers.append(pair))
     if PartialState().is_main_process:
+        if arguments.figure is not None:
+            (report,) = comparison.results
+            title = f"{report.model} on {report.data}"
+            save_figure(arguments.figure, plot_scatter(*answers[0], title=title))
         # Not strict: the reports of an ensemble come last, and it has no card.
         owners = [directory for directory in directories for _ in arguments.data]
         for directory, report in zip(owners, comparison.results, strict=False):

@@ -122,13 +122,23 @@ def check_evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError("--data is needed: pictures with opinion scores.")
     if arguments.output is not None:
         check_report_path(arguments.output)
-    foreign = MEASURING if arguments.runs is not None else REPEATING
+    if arguments.figure is not None:
+        check_figure(arguments)
+    foreign = (*MEASURING, "figure") if arguments.runs is not None else REPEATING
     for name in foreign:
         if getattr(arguments, name) is not None:
             hint = "cannot be combined with `--runs`" if arguments.runs is not None else "needs `--runs`"
             raise ValueError(f"`--{name}` {hint}.")
     if arguments.card_title is not None and not (arguments.update_card and len(arguments.data) == 1):
         raise ValueError("`--card_title` names the results on one data set and needs `--update_card`.")
+
+
+def check_figure(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq evaluate` measures more than one figure shows, or cannot write it."""
+    check_new_file(arguments.figure, (".png",), overwrite=True)
+    several = [name for name in ("model", "data") if len(getattr(arguments, name) or []) > 1]
+    if several:
+        raise ValueError(f"`--figure` shows one checkpoint on one data set, got several `--{several[0]}`. Give one.")
 
 
 def check_explain(arguments: argparse.Namespace) -> None:
@@ -222,6 +232,7 @@ def check_ladder_words(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if `musiq ladder` names no picture, codec or quality, or cannot write its files."""
     check_ladder(arguments.codecs, arguments.qualities, arguments.max_drop)
     check_table(arguments)
+    _check_files(arguments, {"figure": (".png",)}, arguments.paths)
 
 
 def check_compare(arguments: argparse.Namespace) -> None:

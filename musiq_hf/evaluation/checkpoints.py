@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -326,11 +326,14 @@ def _find_differences(
         )
 
 
-def evaluate_checkpoints(settings: EvaluationSettings) -> ComparisonReport:
+def evaluate_checkpoints(
+    settings: EvaluationSettings, *, on_scores: Callable[[np.ndarray, np.ndarray], None] | None = None
+) -> ComparisonReport:
     """Measure each checkpoint on each data set.
 
     Args:
         settings: Checkpoints, data sets and options.
+        on_scores: Function that is called with the scores and the opinion scores of each checkpoint on each data set.
 
     Returns:
         One report for each pair, all of the first checkpoint first, and the difference of each two checkpoints. A
@@ -358,6 +361,8 @@ def evaluate_checkpoints(settings: EvaluationSettings) -> ComparisonReport:
             report = part.report(title, found.scores, signatures=[signature], num_resamples=settings.num_resamples)
             reports.append(_add_distributions(report, found.logits, part.rows))
             scores.append(found.scores)
+            if on_scores is not None:
+                on_scores(found.scores, part.labels)
             if settings.write_calibration and PartialState().is_main_process:
                 data = part.title if settings.dataset == "scores" else settings.dataset
                 parts: dict[str, Any] = {"model": model, "processor": processor}

@@ -3,8 +3,10 @@
 
 from .curves import plot_aspect_ratios, plot_degradations
 from .figures import QualityMap, plot_log_amplitudes, plot_quality_map
+from .ladders import plot_ladder
 from .musiq import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid, quality_map
 from .report import make_report
+from .scatter import plot_scatter
 from .viewers import plot_viewers
 
 __all__ = [
@@ -15,9 +17,11 @@ __all__ = [
     "plot_attention",
     "plot_degradations",
     "plot_hash_similarity",
+    "plot_ladder",
     "plot_log_amplitudes",
     "plot_pyramid",
     "plot_quality_map",
+    "plot_scatter",
     "plot_viewers",
     "quality_map",
 ]

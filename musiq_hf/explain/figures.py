@@ -6,8 +6,10 @@ alone. The extra `explain` is needed.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +17,15 @@ import torch
 from PIL import Image
 
 from ..common.extras import require
+from ..common.files import replace_file
 from ..pictures.decoding import Decoder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+DPI = 150  # of files
+LONGEST_TEXT = 60  # characters that fit above a panel
 MAX_LABELLED = 12  # largest number of cells along a side: numbers in more would cover each other
 PANEL = 4.6  # width of a panel, in inches
 MAX_SHOWN = 1200  # largest number of pixels along a side: more would only make the files large
@@ -49,6 +54,25 @@ class QualityMap:
 def new_figure(width: float, height: float) -> "Figure":
     """Make an empty figure that belongs to no window; width and height are in inches."""
     return require("matplotlib.figure", extra="explain").Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(path: str | os.PathLike[str], figure: "Figure") -> None:
+    """Save a figure as a PNG file, in a folder that is made if it is missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(Path(path)) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
+
+
+def escape_formula(text: str) -> str:
+    """Return a text in which no dollar sign begins a formula."""
+    return text.replace("$", r"\$")
+
+
+def shorten_text(text: str) -> str:
+    """Return a text on one line; of a long one the middle is left out."""
+    line = " ".join(text.split())
+    half = LONGEST_TEXT // 2
+    return line if len(line) <= LONGEST_TEXT else f"{line[: half - 1]}…{line[-half:]}"
 
 
 def shrink_pixels(pixels: torch.Tensor) -> np.ndarray:

@@ -2,21 +2,18 @@
 """Picture of the viewers of a subjective test: how well each one agrees with all."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..common.files import replace_file
 from ..subjective.screening import THRESHOLD, Screening
-from .figures import PANEL, new_figure
+from .figures import PANEL, escape_formula, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VIEWER_HEIGHT = 0.22  # of a line, in inches
 MAX_HEIGHT = 40.0  # inches; more viewers than fit get thinner lines
-DPI = 150
 
 
 def plot_viewers(screening: Screening, *, threshold: float | None = THRESHOLD) -> "Figure":
@@ -40,10 +37,7 @@ def plot_viewers(screening: Screening, *, threshold: float | None = THRESHOLD) -
     axes = figure.subplots()
     colors = np.where(screening.kept[order], "0.6", "tab:red")
     axes.barh(np.arange(len(order)), screening.correlations[order], color=colors)
-    # A dollar sign would begin a formula.
-    axes.set_yticks(
-        np.arange(len(order)), [screening.subjects[place].replace("$", r"\$") for place in order], fontsize=7
-    )
+    axes.set_yticks(np.arange(len(order)), [escape_formula(screening.subjects[place]) for place in order], fontsize=7)
     axes.set(xlim=(min(0.0, screening.correlations.min()), 1), xlabel="correlation with the mean opinion scores")
     if threshold is not None:
         axes.axvline(threshold, color="black", linewidth=0.8, linestyle=":")
@@ -55,7 +49,4 @@ def plot_viewers(screening: Screening, *, threshold: float | None = THRESHOLD) -
 
 def save_viewers(path: str | os.PathLike[str], screening: Screening, *, threshold: float | None = THRESHOLD) -> None:
     """Save what `plot_viewers` draws as a PNG file."""
-    figure = plot_viewers(screening, threshold=threshold)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(Path(path)) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+    save_figure(path, plot_viewers(screening, threshold=threshold))

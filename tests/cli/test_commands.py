@@ -444,8 +444,10 @@ def scores_csv(tmp_path):
 
 
 def test_evaluate_prints_and_writes_tables(scores_csv, checkpoint, tmp_path, capsys):
-    words = ("--model", checkpoint, "--output", tmp_path / "report.json")
+    words = ("--model", checkpoint, "--output", tmp_path / "report.json", "--figure", tmp_path / "new/scatter.png")
     code, printed, errors = musiq(capsys, "evaluate", *scores_csv, *words)
+    with Image.open(tmp_path / "new/scatter.png") as image:
+        assert image.format == "PNG"
     assert code == 0, errors
     (report,) = json.loads((tmp_path / "report.json").read_text())["results"]
     assert report["num_pictures"] == 6 and f"| {report['overall']['srcc']:.4f} |" in printed
@@ -458,6 +460,10 @@ def test_evaluate_prints_and_writes_tables(scores_csv, checkpoint, tmp_path, cap
         (("--data", "a.csv", "--recipe", "koniq"), "`--recipe` needs `--runs`."),
         (("--data", "a.csv", "--runs", "2", "--split", "test"), "`--split` cannot be combined with `--runs`."),
         (("--data", "a.csv", "--output", "report.txt"), "The report is a .json file"),
+        (("--data", "a.csv", "--figure", "scatter.jpg"), "scatter.jpg: a .png file is written"),
+        (("--data", "a.csv", "b.csv", "--figure", "a.png"), "`--figure` shows one checkpoint on one data set"),
+        (("--data", "a.csv", "--model", "a", "b", "--figure", "a.png"), "got several `--model`. Give one."),
+        (("--data", "a.csv", "--runs", "2", "--figure", "a.png"), "`--figure` cannot be combined with `--runs`."),
     ],
 )
 def test_evaluate_gives_one_sentence_for_a_mistake(words, message, capsys):

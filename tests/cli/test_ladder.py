@@ -5,6 +5,7 @@ import csv
 import re
 
 import pytest
+from PIL import Image
 
 from musiq_hf import MusiqImageProcessor
 from musiq_hf.cli import main
@@ -57,8 +58,10 @@ def test_the_summary_follows_the_table(ladder, folder):
     assert [line.split("  ")[-1] for line in lines[3:7]] == ["photos/0.png"] * 2 + ["photos/1.png"] * 2
     assert re.fullmatch(r" *[+-]\d+\.\d\d %  webp against jpeg, PSNR \(2 pictures\)", lines[9])
     assert lines[12].startswith("largest fall of the score") and len(lines) == 15
-    again = ladder(*words)
+    again = ladder(*words, "--figure", "figures/ladder.png")
     assert again[0] == 0 and again[1].splitlines() == lines[7:]
+    with Image.open("figures/ladder.png") as image:
+        assert image.format == "PNG"
     assert again[2].endswith("with the same pictures and settings: nothing to do.\n")
 
 
@@ -70,9 +73,13 @@ def test_one_picture_and_one_codec_on_the_terminal(ladder, folder):
     assert lines[1].split()[:2] == ["webp", "50"] and lines[1].endswith("photos/0.png")
     assert "BD-rate" not in printed and lines[-1] == "     0.00  webp, the score never falls"
     (folder / "bad.png").write_text("nothing")
-    code, printed, errors = ladder("bad.png", "--codecs", "webp")
+    code, printed, errors = ladder("bad.png", "--codecs", "webp", "--figure", "ladder.png")
     assert code == 1 and "error: bad.png: not a picture" in printed
-    assert errors == "1 picture, 1 of them with an error instead of numbers\n"
+    assert errors.splitlines() == [
+        "1 picture, 1 of them with an error instead of numbers",
+        "ladder.png: not drawn, since no picture has numbers in all of its rows.",
+    ]
+    assert not (folder / "ladder.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -83,6 +90,11 @@ def test_one_picture_and_one_codec_on_the_terminal(ladder, folder):
         (["photos", "--qualities", "10,x"], "must be whole numbers with commas, as 10,50,90, got 10,x"),
         (["photos", "--qualities", "10,200"], "Qualities must be whole numbers from 1 to 100, got 200"),
         (["photos", "--max_drop", "-1"], "The largest drop must be 0 points or more, got -1"),
+        (["photos", "--figure", "ladder.pdf"], "ladder.pdf: a .png file is written"),
+        (
+            ["photos/0.png", "--figure", "photos/0.png", "--overwrite"],
+            "photos/0.png is named twice",
+        ),
         (["photos", "-o", "ladder.txt"], "ladder.txt: tables are written as .csv"),
     ],
 )

@@ -70,6 +70,13 @@ def predict(scorer, rows, **options):
     return score_rows(rows, model=model, processor=processor, **options)
 
 
+def test_scores_and_opinion_scores_are_handed_out(checkpoints, scores_csv):
+    seen, settings = [], EvaluationSettings(models=checkpoints[:1], data=[scores_csv], num_resamples=20)
+    (report,) = evaluate_checkpoints(settings, on_scores=lambda *pair: seen.append(pair)).results
+    ((scores, opinions),) = seen
+    assert opinions.tolist() == MOS[:6] and quality_report(scores, opinions).overall == report.overall
+
+
 def test_a_table_without_splits_is_measured_whole(checkpoints, scores_csv, tmp_path, caplog):
     image_root, lines = str(Path(scores_csv).parent), Path(scores_csv).read_text().splitlines()
     (tmp_path / "plain.csv").write_text("\n".join(",".join(line.split(",")[:2]) for line in lines) + "\n")

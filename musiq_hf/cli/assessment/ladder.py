@@ -2,13 +2,17 @@
 """Command `musiq ladder`: encodes pictures by several codecs and qualities, measures and scores the files."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...assessment.ladder.rows import COLUMNS, LadderSettings
-from ...assessment.ladder.summary import LadderSummary, summarize_ladders
+from ...assessment.ladder.summary import CurvePoint, LadderSummary, summarize_ladders
 from ...common.codecs import CODECS, QUALITIES
+from ...common.extras import require
 from ...common.terminal import print_line
+from ...explain.figures import save_figure
+from ...explain.ladders import plot_ladder
 from ...models.auto import DEFAULT_CHECKPOINT
 from ..progress import format_count
 from ..words import read_names, read_qualities
@@ -33,6 +37,7 @@ is a number of each encoder: equal ones are not equally good.
 After the rows come, with --max_drop, the smallest file of each picture and codec whose score drops by no more. Then
 BD-rates: by how many percent the size differs at the same PSNR or SSIM, the mean over pictures. A score need not rise
 with the size of a file, so it has no BD-rate; the largest fall from one file to a larger one is shown instead.
+--figure draws all three measures against the size, a line for each codec; of several pictures the means.
 A killed run continues with the same command, as that of `musiq score` does.
 """
 EPILOG = """\
@@ -77,6 +82,9 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "-m", "--model", default=str(DEFAULT_CHECKPOINT.name), help=f"checkpoint ({DEFAULT_CHECKPOINT.name})"
+    )
+    parser.add_argument(
+        "--figure", metavar="FILE", help=".png file: PSNR, SSIM and score against size, a line a codec"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT, and what an unfinished run has left")
@@ -125,13 +133,29 @@ def print_summary(summary: LadderSummary, *, max_drop: float | None) -> None:
             print_line(line)
 
 
+def save_curves(path: str, summary: LadderSummary) -> None:
+    """Save the figure of the curves, or say why there is none."""
+    if not summary.keys:
+        print_line(f"{path}: not drawn, since no picture has numbers in all of its rows.", file=sys.stderr)
+        return
+    curves = {
+        codec: {name: [getattr(point, name) for point in points] for name in CurvePoint._fields}
+        for codec, points in summary.curves.items()
+    }
+    count = len(summary.keys)
+    title = summary.keys[0] if count == 1 else f"mean over {count} pictures at each quality"
+    save_figure(path, plot_ladder(curves, title=title))
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Encode, measure and score the pictures, and return the exit code.
 
     Raises:
         ValueError: If the arguments are wrong, or Pillow lacks an encoder.
-        ImportError: If SciPy is missing.
+        ImportError: If SciPy, or matplotlib for a figure, is missing.
     """
+    if arguments.figure is not None:
+        require("matplotlib.figure", extra="explain")  # fails now, not after the rows have been measured
     settings = LadderSettings(
         arguments.paths,
         codecs=arguments.codecs,
@@ -143,7 +167,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
     def summarize(rows: Iterable[dict[str, Any]]) -> None:
-        print_summary(summarize_ladders(rows, max_drop=arguments.max_drop), max_drop=arguments.max_drop)
+        summary = summarize_ladders(rows, max_drop=arguments.max_drop)
+        print_summary(summary, max_drop=arguments.max_drop)
+        if arguments.figure is not None:
+            save_curves(arguments.figure, summary)
 
     return run_job(
         settings.make_job(),
