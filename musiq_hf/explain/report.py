@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Report on the score of one picture: a page of HTML, figures included."""
 
-import base64
 import html
 import math
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from ..common.pages import embed_png, make_page
 from ..models.protocol import QualityModel, QualityProcessor
 from ..scoring.engine import PictureScore, score_pictures
 from ..version import __version__
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 
 DPI = 100
-STYLE = (
-    "body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em}img{max-width:100%}"
-    "td,th{text-align:left;padding:.15em 1.5em .15em 0}p{max-width:50em}"
-)
-
 
 # Part of a report that each family adds to that of any model, by `model_type`.
 EXPLAINERS: Mapping[str, Explainer] = {"musiq": EXPLAINER}
@@ -70,8 +65,7 @@ def _list_facts(
 def _render_figure(figure: "Figure", title: str) -> str:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
+    return embed_png(buffer.getvalue(), title)
 
 
 def make_report(
@@ -112,22 +106,5 @@ def make_report(
         f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in facts.items()
     )
     assert row.score is not None
-    title = html.escape(f"{name}: {row.score:.2f}")
-    page = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<table>
-{table}
-</table>
-{sections}
-<p>Made by musiq_hf {__version__}.</p>
-</body>
-</html>
-"""
-    return page, row.score
+    body = f"<table>\n{table}\n</table>\n{sections}\n<p>Made by musiq_hf {__version__}.</p>"
+    return make_page(f"{name}: {row.score:.2f}", body), row.score
