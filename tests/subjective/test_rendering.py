@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from musiq_hf.pictures.video import open_video
 from musiq_hf.subjective import Cell, plan_sessions, read_clips, render_sessions
@@ -48,6 +48,14 @@ def level_of(clip, version):
 def to_gray(luma):
     """RGB of a gray whose luma of limited range is this one."""
     return round((luma - 16) * 255 / 219)
+
+
+def draw(text):
+    """Luma of a message."""
+    image = Image.new("L", SIZE, 128)
+    font = ImageFont.load_default(size=SIZE[1] // 6)
+    ImageDraw.Draw(image).text((SIZE[0] / 2, SIZE[1] / 2), text, fill=0, font=font, anchor="mm")
+    return 16 + 219 / 255 * np.asarray(image, dtype=float)
 
 
 @pytest.fixture
@@ -99,7 +107,9 @@ def test_sessions_show_the_plan(plan, folder, tmp_path):
             assert np.abs(texts[part.vote, 0] - GREY).max() <= 1 and all(
                 texts[part.vote, place].min() < 60 for place in (1, 2, "vote")
             )
-            assert np.abs(texts[part.vote, 1][0] - texts[part.vote, 2][0]).max() > 60
+            for place, text, other in ((1, "A", "B"), (2, "B", "A"), ("vote", f"Vote {part.vote}", "Vote 99")):
+                found = texts[part.vote, place][0]
+                assert np.abs(found - draw(text)).mean() < 0.5 * np.abs(found - draw(other)).mean(), text
         votes = [texts[part.vote, "vote"][0] for part in shown]
         assert all(np.abs(one - other).max() > 60 for one in votes for other in votes if one is not other)
         a_texts = [texts[part.vote, 1][0] for part in shown]
