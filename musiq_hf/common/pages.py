@@ -13,7 +13,7 @@ STYLE = """
 body{font-family:sans-serif;line-height:1.45;max-width:75em;margin:2em auto;padding:0 1em;
 background:var(--back);color:var(--text)}
 h1{line-height:1.2}h2{margin-top:2em}p{max-width:50em}img{max-width:100%}code{overflow-wrap:anywhere}
-.wide{overflow:auto;max-height:36em;margin:1em 0}table{border-collapse:collapse}
+.wide{overflow:auto;max-height:37em;margin:1em 0}table{border-collapse:collapse}
 td,th{text-align:left;padding:.15em 1.5em .15em 0;vertical-align:top}
 .wide td,.wide th{border-bottom:1px solid var(--line)}.wide td{white-space:nowrap}
 .wide thead th{position:sticky;top:0;background:var(--back)}
