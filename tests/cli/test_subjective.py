@@ -2,13 +2,18 @@
 """The commands of subjective tests, from the words to the files."""
 
 import csv
+import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 from golden_subjective import DIRECTORY, reference, votes_file
 from PIL import Image
+from places import ROOT
 
+from musiq_hf import MusiqImageProcessor
 from musiq_hf.cli import main
 from musiq_hf.common.tables import read_table
 from musiq_hf.data import load_scored_images
@@ -119,6 +124,26 @@ def test_a_plan_and_its_sheets_become_scores(musiq, folder):
     assert code == 2 and "plan.csv exists already. Add --overwrite" in errors
     assert musiq("plan-session", "cells.csv", "-o", "plan", "--overwrite", "--panels", "2")[0] == 0
     assert len(list((folder / "plan" / "sheets").glob("*.csv"))) == 4
+
+
+@pytest.mark.slow
+def test_the_document_leads_from_votes_to_a_model_in_two_commands(folder, tiny_model, capsys):
+    text = (ROOT / "docs" / "subjective.md").read_text()
+    exec(re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1], {})
+    lines = re.search(r"^```sh\n(musiq mos .*?)^```$", text, re.MULTILINE | re.DOTALL)[1].splitlines()
+    model = tiny_model(score_range=(1, 5))
+    model.save_pretrained("tiny")
+    MusiqImageProcessor.from_config(model.config).save_pretrained("tiny")
+    extra = {"mos": [], "finetune": ["--model", "tiny", "--max_steps", "2", "--batch_size", "4"]}
+    for line in lines:
+        _, *words = shlex.split(line)
+        assert main([*words, *extra.pop(words[0])]) == 0
+    assert not extra
+    captured = capsys.readouterr()
+    assert "Screening by correlation left out viewer6." in captured.err and Image.open("viewers.png").format == "PNG"
+    assert 0 < json.loads(captured.out[captured.out.index("{\n") :])["selection"]["num_pictures"] < 40
+    assert main(["score", "photos/scene9_blur0.png", "-m", "runs/mine"]) == 0
+    assert "photos/scene9_blur0.png" in capsys.readouterr().out
 
 
 def test_a_plan_becomes_videos_and_goes_on_where_it_was_ended(musiq, folder):
