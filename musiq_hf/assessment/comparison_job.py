@@ -115,7 +115,7 @@ class SystemsComparison:
         self.groups = GroupTable((), {}, ())
         if settings.groups is not None:
             taken = list_columns({METRICS: COMPARED, GROUPS: ()})
-            self.groups = read_groups(settings.groups, keys, taken=taken)
+            self.groups = read_groups(settings.groups, keys, taken=taken, bins=settings.bins)
         self.opinions: OpinionTable | None = None
         if settings.mos is not None:
             self.opinions = read_opinions(settings.mos, keys, self._names)
@@ -225,7 +225,7 @@ class SystemsComparison:
             rows: Rows by the names of their columns.
 
         Raises:
-            ValueError: If two groups have one name, or a descriptor is that of no reference.
+            ValueError: If a descriptor is that of no reference.
         """
         found = [read_row(row, self.groups.columns) for row in rows]
         descriptors = self._describe(find_sound(found, self._names)) if self.settings.bins else None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..metrics.correlation import MIN_PICTURES, OVERALL
 from ..metrics.reports import Interval, quality_report
 from .comparison_rows import ComparisonRow, list_metrics
-from .groups import ALL, THIRDS, find_edges, find_third, name_group
+from .groups import ALL, THIRDS, find_edges, find_third, name_group, name_thirds
 from .significance import MIN_PAIRS, PairedDifference, paired_difference
 
 
@@ -181,7 +181,7 @@ def report_systems(rows: Sequence[ComparisonRow], inputs: ReportInputs) -> Syste
         inputs: Facts beside the rows.
 
     Raises:
-        ValueError: If two groups have one name, or a descriptor is that of no key.
+        ValueError: If a descriptor is that of no key.
         ImportError: If SciPy is missing.
     """
     sound = find_sound(rows, inputs.systems)
@@ -189,10 +189,6 @@ def report_systems(rows: Sequence[ComparisonRow], inputs: ReportInputs) -> Syste
     thirds = tuple(_split_thirds(name, values, sound) for name, values in (inputs.descriptors or {}).items())
     tables = _list_tables(sound, inputs.columns, thirds)
     members = {group: keys for groups in tables.values() for group, keys in groups.items()}
-    if len(members) < sum(map(len, tables.values())):
-        names = [group for groups in tables.values() for group in groups]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"Two groups are named {repeated!r}. Rename a column or a value of --groups.")
     groups = {group: _average(sound, keys, inputs.systems, metrics) for group, keys in members.items()}
     agreements = None
     if inputs.opinions is not None:
@@ -242,7 +238,7 @@ def _list_tables(sound: Sound, columns: Sequence[str], thirds: Sequence[Thirds])
             if value is not None:
                 groups.setdefault(name_group(column, value), []).append(key)
         tables[column] = dict(sorted(groups.items()))
-    return tables | {f"thirds of {own.descriptor}": own.list_groups() for own in thirds}
+    return tables | {name_thirds(own.descriptor): own.list_groups() for own in thirds}
 
 
 def _read_values(sound: Sound, keys: Sequence[str], system: str, metric: str) -> list[float]:

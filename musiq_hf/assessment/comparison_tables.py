@@ -9,7 +9,7 @@ from ..common.files import write_text
 from ..common.markdown import markdown_table
 from ..common.outputs import check_report_path
 from .comparison_report import SystemsReport
-from .groups import ALL
+from .groups import ALL, name_thirds
 
 HEADINGS = {
     "psnr_y": "PSNR of luma (dB)",
@@ -112,7 +112,7 @@ def render_systems(report: SystemsReport) -> str:
             f"{own.descriptor}: {DESCRIPTORS[own.descriptor]}. Low is up to {own.edges[0]:.4g}, middle up to "
             f"{own.edges[1]:.4g}."
             for own in report.thirds
-            if title == f"thirds of {own.descriptor}"
+            if title == name_thirds(own.descriptor)
         ]
     parts += [*_render_pairs(report), *_render_agreements(report)]
     if "score" in report.metrics:

@@ -95,13 +95,21 @@ def name_group(column: str, value: str) -> str:
     return value if column == GROUP else f"{column}: {value}"
 
 
-def read_groups(path: str | os.PathLike[str], keys: Sequence[str], *, taken: Collection[str] = ()) -> GroupTable:
+def name_thirds(descriptor: str) -> str:
+    """Return the title of the table of the thirds of a descriptor."""
+    return f"thirds of {descriptor}"
+
+
+def read_groups(
+    path: str | os.PathLike[str], keys: Sequence[str], *, taken: Collection[str] = (), bins: Sequence[str] = ()
+) -> GroupTable:
     """Read the groups of keys from a CSV table.
 
     Args:
         path: File with a column `key` and one or more others, each of which groups the keys.
         keys: Keys of the comparison.
         taken: Names that no column may have.
+        bins: Descriptors whose thirds are groups too.
 
     Raises:
         ValueError: If a column, a row or a name is wrong, or no key matches; the message names the file.
@@ -112,14 +120,15 @@ def read_groups(path: str | os.PathLike[str], keys: Sequence[str], *, taken: Col
     if "key" not in names or not columns or not rows:
         raise ValueError(f"{path}: {expected} were expected, got {','.join(names)} with {len(rows)} rows.")
     for name in columns:
-        if not name.strip() or name in taken:
+        if not name.strip() or name in (ALL, *map(name_thirds, bins), *taken):
             raise ValueError(f"{path}: {name!r} cannot name a column of groups. Rename it.")
     known, values = _Keys(keys, path), dict[str, tuple[str | None, ...]]()
+    owners = {name_group(name, third): name_thirds(name) for name in bins for third in THIRDS} | {ALL: "all keys"}
     for where, row in rows:
         key = _find_key(known, row, where, values)
         if key is not None:
             values[key] = tuple(row[name].strip() or None for name in columns)
-            _check_groups(columns, values[key], where)
+            _check_groups(columns, values[key], where, owners)
     known.check_found(values)
     without = [key for key in keys if not any(values.get(key, ()))]
     notes = [f"{path}: {_count(without)} without a group: {_name_some(without)}."] if without else []
@@ -134,11 +143,15 @@ def _find_key(known: _Keys, row: Mapping[str, str], where: str, taken: Collectio
     return key
 
 
-def _check_groups(columns: Sequence[str], values: Sequence[str | None], where: str) -> None:
-    if any(
-        value is not None and name_group(column, value) == ALL for column, value in zip(columns, values, strict=True)
-    ):
-        raise ValueError(f"{where}: the group {ALL} is that of all keys. Give this one another name.")
+def _check_groups(columns: Sequence[str], values: Sequence[str | None], where: str, owners: dict[str, str]) -> None:
+    """Record whose each group is, and raise a ValueError if a group of the same name is there already."""
+    for column, value in zip(columns, values, strict=True):
+        if value is None:
+            continue
+        group = name_group(column, value)
+        owner = owners.setdefault(group, f"the column {column}")
+        if owner != f"the column {column}":
+            raise ValueError(f"{where}: the group {group} is that of {owner}. Give this one another name.")
 
 
 def read_opinions(path: str | os.PathLike[str], keys: Sequence[str], systems: Sequence[str]) -> OpinionTable:
@@ -154,8 +167,10 @@ def read_opinions(path: str | os.PathLike[str], keys: Sequence[str], systems: Se
     """
     numbers, known, values = Numbers(path), _Keys(keys, path), dict[tuple[str, str], float]()
     strange: list[str] = []
+    found: set[str | None] = set()
     for where, row in read_columns(path, ("key", "system", "mos")):
         key, system, mos = known.find(row["key"].strip()), row["system"].strip(), _read_mos(numbers, row, where)
+        found.add(key)
         if system not in systems:
             strange.append(system)
         elif key is not None and (key, system) in values:
@@ -163,7 +178,12 @@ def read_opinions(path: str | os.PathLike[str], keys: Sequence[str], systems: Se
         elif key is not None:
             values[key, system] = mos
     strange = sorted(set(strange))
-    known.check_found(values)
+    known.check_found(found - {None})
+    if not values:
+        raise ValueError(
+            f"{path}: no row of these files has a system that is compared, such as {_name_some(systems)}; it has "
+            f"{_name_some(strange)}. Name systems as in the command."
+        )
     notes = [f"{path}: no system is named {_name_some(strange)}."] if strange else []
     return OpinionTable(values, (*known.describe(), *notes))
 

@@ -123,12 +123,6 @@ def test_agreement_with_opinions_is_that_of_all_files_which_have_one():
     assert found.to_json()["mos"]["all"]["score"]["num"] == 14
 
 
-def test_two_groups_of_one_name_are_refused():
-    rows = [row._replace(groups=("motion: low", "low")) for row in make_rows(3)]
-    with pytest.raises(ValueError, match="Two groups are named 'motion: low'"):
-        report(rows, columns=("group", "motion"))
-
-
 def test_no_sound_key_at_all_is_a_report_of_nothing():
     rows = [row._replace(error="gone", psnr_y=None, psnr_rgb=None, score=None) for row in make_rows(3)]
     found = report(rows, columns=("group", "motion"))

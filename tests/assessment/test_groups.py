@@ -32,12 +32,19 @@ def test_groups_are_read_with_and_without_suffixes_and_strange_keys_are_named(wr
         ("key,group\na,x\na.png,y\n", "t.csv, line 3: a.png is named twice. Give each key one row."),
         ("key,group\na,all\n", "t.csv, line 2: the group all is that of all keys. Give this one another name."),
         ("key,group\nx,y\n", "t.csv: no key of it matches a file, such as a.png, b.v2.png, d/c.png."),
+        ("key,all\na,x\n", "t.csv: 'all' cannot name a column of groups. Rename it."),
+        ("key,thirds of cf\na,x\n", "t.csv: 'thirds of cf' cannot name a column of groups. Rename it."),
+        ("key,cf\na,low\n", "t.csv, line 2: the group cf: low is that of thirds of cf. Give this one another name."),
+        (
+            "key,group,mood\na,mood: x,y\nd/c,z,x\n",
+            "t.csv, line 3: the group mood: x is that of the column group. Give this one another name.",
+        ),
     ],
 )
 def test_wrong_tables_of_groups_are_refused(write, text, sentence):
     write(text)
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        read_groups("t.csv", KEYS, taken=("error",))
+        read_groups("t.csv", KEYS, taken=("error",), bins=("cf",))
 
 
 def test_opinions_are_read_by_key_and_system(write):
@@ -55,6 +62,10 @@ def test_opinions_are_read_by_key_and_system(write):
         ("key,system,mos\na,one,good\n", "line 2: `mos` must be a number, got good."),
         ("key,system,mos\na,one,1\na.png,one,2\n", "line 3: a.png of one is named twice. Give each one row."),
         ("key,system,mos\nx,one,1\n", "no key of it matches a file"),
+        (
+            "key,system,mos\na,two,1\nb.v2,three,1\n",
+            "t.csv: no row of these files has a system that is compared, such as one; it has three, two.",
+        ),
     ],
 )
 def test_wrong_tables_of_opinions_are_refused(write, text, sentence):
