@@ -108,7 +108,9 @@ class SystemsComparison:
         self.settings = settings
         self.systems = read_systems(settings.reference, settings.distorted)
         self.matches = match_files(settings.reference, self.systems)
-        self._has_videos = any(has_video_suffix(match.reference or "") for match in self.matches)
+        self._has_videos = any(
+            has_video_suffix(path or "") for match in self.matches for path in (match.reference, *match.distorted)
+        )
         if not self._has_videos:
             _refuse_pictures(settings)
         keys = [match.key for match in self.matches]

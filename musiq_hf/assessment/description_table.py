@@ -9,11 +9,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..common.checks import check_counts
+from ..common.extras import require
 from ..common.stores import StoreError
 from ..pictures.decoding import decode_ahead
+from ..pictures.finding import PICTURE
 from ..pictures.lazy import LazyPicture, escape_name
 from ..pictures.opening import MAX_MEGAPIXELS, check_megapixels
-from ..pictures.sources.paths import check_sources, count_sources, find_sources
+from ..pictures.sources.paths import check_sources, count_sources, find_files, find_sources
 from ..pictures.video import has_video_suffix
 from ..scoring.tables import Settings, TableForm
 from .descriptors import Description, describe
@@ -111,8 +113,10 @@ class DescriptionSettings:
 
         Raises:
             ValueError: If a path does not exist, or cannot hold pictures.
+            ImportError: If there are videos and PyAV is missing.
         """
         check_sources(self.paths, videos=True)
+        _check_decoder(self.paths)
         return RowJob(
             DESCRIPTIONS,
             settings={"paths": list(self.paths), LEGACY: self.legacy},
@@ -135,6 +139,15 @@ class DescriptionSettings:
                     raise
                 except (ValueError, OSError) as error:
                     yield (DescriptionRow(key, error=" ".join(escape_name(str(error)).split())),)
+
+
+def _check_decoder(paths: Sequence[str]) -> None:
+    """Raise an ImportError if there is a video and PyAV is missing: now, not after the pictures before it."""
+    try:
+        require("av", extra="video")
+    except ImportError:
+        if any(kind == PICTURE and has_video_suffix(path) for path, kind in find_files(paths, videos=True)):
+            raise
 
 
 def _describe_source(source: LazyPicture, name: str, *, legacy: bool) -> Description:

@@ -144,7 +144,7 @@ def _find_key(known: _Keys, row: Mapping[str, str], where: str, taken: Collectio
 
 
 def _check_groups(columns: Sequence[str], values: Sequence[str | None], where: str, owners: dict[str, str]) -> None:
-    """Record whose each group is, and raise a ValueError if a group of the same name is there already."""
+    """Raise a ValueError if something else has a group of the same name; new names are added to the owners."""
     for column, value in zip(columns, values, strict=True):
         if value is None:
             continue

@@ -2,12 +2,13 @@
 """Pixels of pictures as they are measured: RGB from 0 to 255, and their luma."""
 
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..pictures.opening import open_picture, to_rgb_tensor
+from ..pictures.opening import MAX_MEGAPIXELS, check_megapixels, open_picture, to_rgb_tensor
 from ..pictures.video import has_video_suffix
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -30,7 +31,8 @@ def read_pixels(picture: Picture) -> np.ndarray:
         float64, shape (height, width, 3), in 0..255. Gray is repeated.
 
     Raises:
-        ValueError: If a file cannot be decoded or is a video, or an array has another dtype or shape.
+        ValueError: If a file cannot be decoded, is larger than 35 megapixels or is a video, or an array has another
+            dtype or shape.
         FileNotFoundError: If there is no such file.
     """
     opened: Any = picture
@@ -46,6 +48,7 @@ def read_pixels(picture: Picture) -> np.ndarray:
     else:
         if isinstance(picture, str | os.PathLike):
             refuse_video(os.fspath(picture))
-        opened = open_picture(picture)
+        check = partial(check_megapixels, max_megapixels=MAX_MEGAPIXELS, advice="Shrink it first.")
+        opened = open_picture(picture, check_size=check)
     pixels = to_rgb_tensor(opened, input_data_format="channels_last", keep_uint8=True).numpy()
     return pixels.astype(np.float64) * (1.0 if pixels.dtype == np.uint8 else 255.0)

@@ -23,7 +23,10 @@ Numbers = Sequence[float] | np.ndarray
 
 
 def _check_numbers(values: Numbers, name: str) -> tuple[float, ...]:
-    numbers = np.asarray(values, dtype=np.float64)
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except OverflowError:  # whole numbers of JSON have any size
+        raise ValueError(f"`{name}` must be finite, got a whole number beyond all of them. Correct it.") from None
     if numbers.ndim != 1 or not len(numbers):
         raise ValueError(f"`{name}` must be one list of at least one number, got shape {numbers.shape}.")
     if not np.isfinite(numbers).all():

@@ -84,3 +84,9 @@ def test_a_window_of_ssim_must_fit():
 def test_a_missing_file_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.png"):
         psnr(tmp_path / "none.png", BLACK)
+
+
+def test_files_larger_than_the_limit_of_scoring_are_refused_before_they_are_decoded(tmp_path):
+    Image.new("1", (6000, 6000)).save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match="large.png: 6000x6000 pixels are 36 megapixels, and the limit is 35. Shrink"):
+        psnr(tmp_path / "large.png", tmp_path / "large.png")

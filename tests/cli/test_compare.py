@@ -433,3 +433,15 @@ def test_bad_videos_are_rows(run, clips, capsys):
         errors = [row["error"] for row in rows]
         assert "x264/ten.mp4" in errors[2] and not errors[0] and len(rows) == 4
         assert bool(errors[1]) == bool(errors[3]) == (metrics == "psnr")
+
+
+def test_a_system_alone_that_has_videos_needs_their_decoder_too(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DIRECTORY / "still1.png", "a.png")
+    shutil.copy(DIRECTORY / "clips" / "cut_crf33.mp4", "b.mp4")
+    assert run("a.png", "b.mp4", "-o", "rows.csv", "--metrics", "musiq", "--every", 50) == 0
+    parts = read_csv("rows.csv")[0]["signature"].split("|")
+    assert "every:50" in parts and any(part.startswith("av:") for part in parts)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert run("a.png", "b.mp4", "-o", "other.csv", "--metrics", "musiq") == 2
+    assert "av is needed here. Install it with: pip" in capsys.readouterr().err and not list(Path().glob("other*"))

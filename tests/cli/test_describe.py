@@ -4,6 +4,7 @@
 import csv
 import json
 import shutil
+import sys
 
 import pytest
 from golden_assessment import DIRECTORY, REFERENCE
@@ -90,3 +91,11 @@ def test_rows_on_the_terminal(describe):
 def test_mistakes_are_one_sentence(describe, words, message):
     code, printed, errors = describe(*words)
     assert (code, printed) == (2, "") and message in errors and len(errors.splitlines()) == 2
+
+
+def test_a_missing_decoder_is_told_before_pictures_are_measured(describe, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, printed, errors = describe("files/below", "files/clip.mp4", "-o", "content.csv")
+    assert (code, printed) == (2, "") and errors.startswith("musiq describe: av is needed here. Install it with: pip ")
+    assert not list(folder.glob("content.csv*"))
+    assert describe("files/below")[0] == 0

@@ -101,6 +101,7 @@ def test_a_table_of_scores_is_read(tmp_path, suffix):
         ('{"scores": [1], "quantiles": [2]}', "unknown key 'quantiles'; known are scores, opinions, signature"),
         ('{"signature": "a"}', "the key 'scores' is missing"),
         ('{"scores": [1, NaN]}', "`scores` must be finite, got nan"),
+        ('{"scores": [1, 1' + 400 * "0" + "]}", "`scores` must be finite, got a whole number beyond"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_named(tmp_path, content, message):
