@@ -106,7 +106,8 @@ class SystemsComparison:
     def __init__(self, settings: ComparisonSettings):
         require("scipy.stats", extra="assessment")  # fails now, not after the rows have been measured
         self.settings = settings
-        self.systems = read_systems(settings.reference, settings.distorted)
+        systems = read_systems(settings.reference, settings.distorted)
+        self.systems = [system._replace(name=escape_name(system.name)) for system in systems]
         self.matches = match_files(settings.reference, self.systems)
         self._has_videos = any(
             has_video_suffix(path or "") for match in self.matches for path in (match.reference, *match.distorted)

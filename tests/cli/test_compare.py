@@ -445,3 +445,9 @@ def test_a_system_alone_that_has_videos_needs_their_decoder_too(run, tmp_path, m
     monkeypatch.setitem(sys.modules, "av", None)
     assert run("a.png", "b.mp4", "-o", "other.csv", "--metrics", "musiq") == 2
     assert "av is needed here. Install it with: pip" in capsys.readouterr().err and not list(Path().glob("other*"))
+
+
+def test_a_folder_whose_name_is_no_text_is_a_system(run, folders):
+    os.rename(b"one", b"\xffne")
+    assert run("ref", os.fsdecode(b"\xffne"), "-o", "rows.csv", "--metrics", "psnr", "--report", "report.json") == 0
+    assert {row["system"] for row in read_csv("rows.csv")} == {"\\udcffne"}
