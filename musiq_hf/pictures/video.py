@@ -50,7 +50,7 @@ class VideoFrame:
 
     def to_rgb(self) -> np.ndarray:
         """Convert the frame to RGB of 8 bits, shape (height, width, 3); what is transparent is as if it were not."""
-        return np.rot90(self._frame.to_ndarray(format="rgb24"), self._num_turns)
+        return np.rot90(_add_chroma(self._frame).to_ndarray(format="rgb24"), self._num_turns)
 
     @property
     def matrix(self) -> int:
@@ -63,7 +63,7 @@ class VideoFrame:
         Returns:
             Luma, and below it the two planes of chroma, each as half as many lines; shape (1.5 height, width).
         """
-        frame = self._frame.reformat(format="yuv420p", dst_color_range=LIMITED_RANGE)
+        frame = _add_chroma(self._frame).reformat(format="yuv420p", dst_color_range=LIMITED_RANGE)
         planes, half = frame.to_ndarray(), (frame.height // 2, frame.width // 2)
         luma, chroma = planes[: frame.height], planes[frame.height :].reshape(2, *half)
         turned = [np.rot90(plane, self._num_turns) for plane in (luma, *chroma)]
@@ -82,6 +82,7 @@ class Video:
         bit_depth: Bits of a sample, 8 to 16.
         full_range: Whether luma is tagged as 0 to 2^bits - 1; else it is 16 to 235, times 2^(bits - 8).
         frame_rate: Frames a second; None if the file does not tell.
+        pixel_aspect: Width of a pixel to its height, as shown; 1 if the file does not tell.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Video:
     bit_depth: int
     full_range: bool
     frame_rate: float | None
+    pixel_aspect: Fraction
     _frames: Iterator[VideoFrame] = field(repr=False)
 
     @property
@@ -280,6 +282,15 @@ def _read_luma(frame: Any) -> np.ndarray:
     return pixels.reshape(-1, plane.line_size // size)[: frame.height, : frame.width]
 
 
+def _add_chroma(frame: Any) -> Any:
+    """Return a frame of luma alone with neutral chroma; FFmpeg takes gray for full range, whatever the file says."""
+    if not frame.format.name.startswith("gray"):
+        return frame
+    coloured = frame.reformat(format=frame.format.name.replace("gray", "yuv444p"), dst_color_range=FULL_RANGE)
+    coloured.color_range = frame.color_range
+    return coloured
+
+
 def _describe_kind(frame: Any) -> tuple[Any, ...]:
     """Return what all frames of a video have in common."""
     return frame.width, frame.height, frame.format.name, frame.color_range, frame.rotation
@@ -331,7 +342,7 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
         size, num_turns = (first.width, first.height), _count_turns(first, name)
         width, height = size[::-1] if num_turns % 2 else size
         frames = stack.enter_context(closing(_read_frames(chain([first], decoded), num_turns, clock)))
-        rate = stream.average_rate
+        rate, aspect = stream.average_rate, stream.sample_aspect_ratio or Fraction(1)
         yield Video(
             name=name,
             index=stream.index,
@@ -340,5 +351,6 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
             bit_depth=first.format.components[0].bits,
             full_range=first.color_range == FULL_RANGE or first.format.name.startswith("yuvj"),
             frame_rate=float(rate) if rate else None,
+            pixel_aspect=1 / aspect if num_turns % 2 else aspect,
             _frames=frames,
         )

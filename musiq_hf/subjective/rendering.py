@@ -29,19 +29,24 @@ from .sheets import name_session
 REFERENCE = "reference"  # stem of the file of a clip's reference
 PICTURE_RATE = Fraction(25)  # frames a second, where all clips are pictures
 LARGEST_DENOMINATOR = 1001  # of a frame rate, such as 30000/1001
+RATE_TOLERANCE = 1e-5  # part by which files round their frame rate, as 60000/1001 to 19001/317
+MIN_RATE = 5  # with fewer frames a second none may be left for a message
+MAX_SIDE = 16384  # of H.264 as x264 writes it
 # x264's constant quality: 50 dB and more on clips, beyond what viewers can tell. Lossless H.264 few players take.
 ENCODER = {"crf": "10", "preset": "fast"}
 BT_709, BT_601, UNKNOWN_MATRIX = 1, 6, 2  # numbers of ITU-T H.273
+SAME_MATRIX = {5: BT_601}  # BT.601 has two numbers, of 625 lines and of 525
 ROWS_OF_HD = 720  # from which on players take untagged colours for those of BT.709
 GREY, BLACK = (128, 128, 128), (0, 0, 0)
-PART_OF_TEXT = 6  # rows of the picture to the size of a text
+PART_OF_TEXT = 6  # the shorter side of the picture to the size of a text
 
 
 class _Form(NamedTuple):
-    """Size, rate and matrix of colours of a clip; the last two are None for a picture, which fits any."""
+    """Size, shape of pixels, rate and matrix of a clip; the last two are None for a picture, which fits any."""
 
     width: int
     height: int
+    pixel_aspect: Fraction
     rate: Fraction | None
     matrix: int | None
 
@@ -54,6 +59,7 @@ class Clips:
         files: File of each clip and version; that of a reference has the name "reference".
         width: Columns, in pixels.
         height: Rows, in pixels.
+        pixel_aspect: Width of a pixel to its height.
         rate: Frames a second.
         matrix: Number of the matrix of colours after ITU-T H.273.
     """
@@ -61,6 +67,7 @@ class Clips:
     files: Mapping[tuple[str, str], Path]
     width: int
     height: int
+    pixel_aspect: Fraction
     rate: Fraction
     matrix: int
 
@@ -104,11 +111,11 @@ def _read_form(path: Path, clip_seconds: float) -> _Form:
     """Return the size, rate and colours of a clip; raise a ValueError if it cannot be shown for so long."""
     if not has_video_suffix(path.name):
         height, width = _read_picture(path).shape[:2]
-        return _Form(width, height, None, None)
+        return _Form(width, height, Fraction(1), None, None)
     with open_video(path) as video:
         if video.frame_rate is None:
             raise ValueError(f"{path} does not tell its frame rate. Put it into another container, such as MKV.")
-        rate = Fraction(video.frame_rate).limit_denominator(LARGEST_DENOMINATOR)
+        rate = _name_rate(video.frame_rate)
         needed = _count_frames(clip_seconds, rate)
         num_frames, matrix = 0, UNKNOWN_MATRIX
         for frame in islice(video.frames(), needed):
@@ -120,7 +127,14 @@ def _read_form(path: Path, clip_seconds: float) -> _Form:
         )
     if matrix == UNKNOWN_MATRIX:
         matrix = _guess_matrix(video.height)
-    return _Form(video.width, video.height, rate, matrix)
+    return _Form(video.width, video.height, video.pixel_aspect, rate, SAME_MATRIX.get(matrix, matrix))
+
+
+def _name_rate(rate: float) -> Fraction:
+    """Return a frame rate as a fraction, without what the file has rounded."""
+    usual = (Fraction(round(rate)), Fraction(1000 * round(1.001 * rate), 1001))
+    meant = [one for one in usual if abs(one - rate) < RATE_TOLERANCE * rate]
+    return meant[0] if meant else Fraction(rate).limit_denominator(LARGEST_DENOMINATOR)
 
 
 def _guess_matrix(height: int) -> int:
@@ -131,12 +145,30 @@ def _guess_matrix(height: int) -> int:
 def _describe(form: _Form) -> str:
     colours = {None: "", BT_709: ", colours of BT.709", BT_601: ", colours of BT.601"}
     rate = "" if form.rate is None else f", {float(form.rate):g} frames a second"
-    return f"{form.width}x{form.height} pixels{rate}{colours.get(form.matrix, f', colours of matrix {form.matrix}')}"
+    aspect = "" if form.pixel_aspect == 1 else f" of the shape {form.pixel_aspect}"
+    matrix = colours.get(form.matrix, f", colours of matrix {form.matrix}")
+    return f"{form.width}x{form.height} pixels{aspect}{rate}{matrix}"
 
 
 def _agree(first: _Form, second: _Form) -> bool:
     """Return whether two clips can be shown in one video."""
     return all(one == other or None in (one, other) for one, other in zip(first, second, strict=True))
+
+
+def _check_form(path: Path, form: _Form, rate: Fraction) -> None:
+    """Raise a ValueError if no session can be made of clips like this one."""
+    if form.width % 2 or form.height % 2:
+        raise ValueError(f"{path} has {form.width}x{form.height} pixels, and H.264 needs even sides. Crop the clips.")
+    if max(form.width, form.height) > MAX_SIDE:
+        raise ValueError(
+            f"{path} has {form.width}x{form.height} pixels, and H.264 has at most {MAX_SIDE} along a side. Crop or "
+            "shrink the clips."
+        )
+    if rate < MIN_RATE:
+        raise ValueError(
+            f"{path} has {float(rate):g} frames a second, too few for messages of {SECONDS_OF_MESSAGE:g} s. Repeat "
+            f"its frames to {MIN_RATE} a second or more."
+        )
 
 
 def read_clips(folder: str | os.PathLike[str], plan: Sequence[Presentation]) -> Clips:
@@ -151,8 +183,8 @@ def read_clips(folder: str | os.PathLike[str], plan: Sequence[Presentation]) -> 
         Clips, each decoded once as far as it is shown.
 
     Raises:
-        ValueError: If a clip is missing, damaged or too short, or has sides that are odd. Also if two differ in their
-            size, frame rate or colours.
+        ValueError: If a clip is missing, damaged or too short, or has sides that are odd or too long, or too few
+            frames a second. Also if two differ in their size, the shape of their pixels, frame rate or colours.
         ImportError: If PyAV is missing.
     """
     require("av", extra="video")
@@ -167,12 +199,12 @@ def read_clips(folder: str | os.PathLike[str], plan: Sequence[Presentation]) -> 
         if form is None or form.rate is None:  # a video tells more than a picture
             first, form = path, found
     assert form is not None
-    if form.width % 2 or form.height % 2:
-        raise ValueError(f"{first} has {form.width}x{form.height} pixels, and H.264 needs even sides. Crop the clips.")
     rate = form.rate or PICTURE_RATE
+    _check_form(first, form, rate)
     if _count_frames(clip_seconds, rate) < 1:
         raise ValueError(f"Clips of {clip_seconds:g} s are shorter than a frame. Choose a longer --clip_seconds.")
-    return Clips(files, form.width, form.height, rate, form.matrix or _guess_matrix(form.height))
+    matrix = form.matrix or _guess_matrix(form.height)
+    return Clips(files, form.width, form.height, form.pixel_aspect, rate, matrix)
 
 
 def _find_clip_seconds(shown: Presentation) -> float:
@@ -200,6 +232,7 @@ class _Session:
         self._stream.width, self._stream.height, self._stream.pix_fmt = clips.width, clips.height, "yuv420p"
         context = self._stream.codec_context
         context.colorspace, context.color_range = clips.matrix, LIMITED_RANGE
+        context.sample_aspect_ratio = clips.pixel_aspect
 
     def show(self, part: Presentation) -> None:
         """Add a cell. Each change comes at the frame that is nearest to its time in the plan."""
@@ -225,7 +258,7 @@ class _Session:
         """Draw a text in the middle of a grey picture."""
         width, height = self._clips.width, self._clips.height
         image = Image.new("RGB", (width, height), GREY)
-        font = ImageFont.load_default(size=max(height // PART_OF_TEXT, 1))
+        font = ImageFont.load_default(size=max(min(width, height) // PART_OF_TEXT, 1))
         ImageDraw.Draw(image).text((width / 2, height / 2), text, fill=BLACK, font=font, anchor="mm")
         return self._convert(np.asarray(image))
 
@@ -299,6 +332,8 @@ def render_sessions(
             for _ in part:
                 on_cell()
             continue
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed
+            left.unlink(missing_ok=True)
         with _open_session(path, clips) as session:
             for shown in part:
                 session.show(shown)

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -82,15 +83,16 @@ def write_plan(folder: str | os.PathLike[str], plan: Sequence[Presentation]) -> 
     """
     sheets = Path(folder) / SHEETS
     sheets.mkdir(parents=True, exist_ok=True)
+    (Path(folder) / PLAN).unlink(missing_ok=True)
     for made in (sheets, Path(folder) / SESSIONS):
-        for earlier in made.glob(SESSION_NAMES):
+        for earlier in chain(made.glob(SESSION_NAMES), made.glob(f".{SESSION_NAMES}.tmp")):
             earlier.unlink()
     for (panel, session), part in list_sessions(plan).items():
         name = name_session(panel, session)
         rows = [("", panel, session, shown.vote, "", "") for shown in part]
         write_rows(sheets / f"{name}.csv", SHEET_COLUMNS, rows)
         write_text(sheets / f"{name}.html", _make_page(panel, session, part))
-    # The plan comes last: where there is one, its sheets are whole.
+    # The plan goes first and comes last: where there is one, its sheets are whole.
     write_rows(Path(folder) / PLAN, PLAN_COLUMNS, map(astuple, plan))
 
 

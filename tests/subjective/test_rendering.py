@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Videos of sessions, decoded again: grey, texts and clips in the order and at the times of the plan."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from musiq_hf.pictures.video import open_video
 from musiq_hf.subjective import Cell, plan_sessions, read_clips, render_sessions
+from musiq_hf.subjective.rendering import REFERENCE
 
 SIZE, RATE, SECONDS, NUM_FRAMES = (64, 48), Fraction(25, 2), 0.3, 4
 VERSIONS = ("reference", "good", "bad.mkv", "still")
@@ -23,11 +25,15 @@ CELLS = [
 GREY = 126  # luma of RGB 128
 
 
-def write_clip(path, level, *, num_frames=NUM_FRAMES + 2, size=SIZE, rate=RATE, matrix=None, colour=128, full=False):
-    """Write a clip without loss, whose luma rises by 1 with each frame."""
+def write_clip(
+    path, level, *, num_frames=NUM_FRAMES + 2, size=SIZE, rate=RATE, matrix=None, colour=128, full=False, aspect=1
+):
+    """Write a clip whose luma rises by 1 with each frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=rate)
+        # FFV1 has no loss, but its files do not tell the shape of pixels.
+        stream = container.add_stream("ffv1" if aspect == 1 else "libx264", rate=rate)
+        stream.sample_aspect_ratio = Fraction(aspect)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         if matrix is not None:
             stream.codec_context.colorspace = matrix
@@ -125,13 +131,58 @@ def test_a_video_is_tagged_and_sized_as_the_clips(plan, folder, tmp_path):
         assert (context.name, context.colorspace, context.color_range) == ("h264", 6, 1)
 
 
+def test_shape_of_pixels_and_both_numbers_of_a_matrix_are_kept(plan, tmp_path):
+    for clip in LEVELS:
+        for version in VERSIONS:
+            matrix = 5 if version == "good" else 6
+            path = tmp_path / clip / f"{version.removesuffix('.mkv')}.mkv"
+            write_clip(path, 100, matrix=matrix, aspect=Fraction(16, 15))
+    (path, *_) = render_sessions(tmp_path, plan[:1], read_clips(tmp_path, plan))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 15)
+
+
+def test_files_that_round_one_rate_go_together(plan, tmp_path):
+    part = replace(plan[0], a="one", b="two")
+    for name in ("reference.mkv", "one.avi", "two.mkv"):
+        write_clip(tmp_path / part.clip / name, 100, rate=Fraction(60000, 1001), num_frames=20)
+    assert read_clips(tmp_path, [part]).rate == Fraction(60000, 1001)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate": Fraction(3)}, r"has 3 frames a second, too few for messages of 0\.5 s\. Repeat its frames"),
+        ({"size": (16386, 2)}, r"has 16386x2 pixels, and H\.264 has at most 16384 along a side"),
+    ],
+)
+def test_what_no_session_can_show_is_one_sentence(plan, tmp_path, change, message):
+    part = plan[0]
+    for version in (REFERENCE, part.a, part.b):
+        write_clip(tmp_path / part.clip / f"{version.removesuffix('.mkv')}.mkv", 100, **change)
+    with pytest.raises(ValueError, match=message):
+        read_clips(tmp_path, [part])
+
+
+def test_messages_of_narrow_clips_are_whole(plan, tmp_path):
+    part = replace(plan[0], vote="S4")
+    for version in (REFERENCE, part.a, part.b):
+        write_clip(tmp_path / part.clip / f"{version.removesuffix('.mkv')}.mkv", 100, size=(64, 200))
+    (path,) = render_sessions(tmp_path, [part], read_clips(tmp_path, [part]))
+    with av.open(str(path)) as container:
+        *_, last = (frame.to_ndarray()[:200] for frame in container.decode(video=0))
+    columns = np.abs(last.astype(int) - GREY).max(axis=0) > 30
+    assert 16 < columns.sum() and not columns[[0, 1, -2, -1]].any()
+
+
 def test_what_is_there_stays(plan, folder, tmp_path):
     clips = read_clips(folder, plan)
     first = render_sessions(tmp_path, plan, clips)[0]
     first.write_text("kept")
     (tmp_path / "sessions" / "panel1_session2.mp4").unlink()
+    (tmp_path / "sessions" / ".panel1_session2.mp4.123.tmp").write_text("of a run that was killed")
     assert render_sessions(tmp_path, plan, clips) == [tmp_path / "sessions" / "panel1_session2.mp4"]
-    assert first.read_text() == "kept"
+    assert first.read_text() == "kept" and len(list((tmp_path / "sessions").iterdir())) == 3
 
 
 def test_an_interruption_leaves_no_half_video(plan, folder, tmp_path):
@@ -191,6 +242,8 @@ def break_clip(folder, change):
             {"rate": Fraction(25), "num_frames": 8},
             r"12\.5 frames a second.*good\.mkv has 64x48 pixels, 25 frames a second",
         ),
+        ({"rate": Fraction(3), "num_frames": 3}, r"12\.5 frames a second.*3 frames a second"),
+        ({"aspect": Fraction(16, 15)}, r"64x48 pixels, 12.*good\.mkv has 64x48 pixels of the shape 16/15, 12"),
         ({"matrix": 1}, r"colours of BT\.601, and .*good\.mkv .* colours of BT\.709\. Convert one"),
     ],
 )

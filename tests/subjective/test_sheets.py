@@ -89,6 +89,14 @@ def test_files_hold_the_plan_and_sheets_without_names(plan, tmp_path):
     )
 
 
+def test_a_plan_is_gone_before_its_sheets_are(plan, tmp_path, monkeypatch):
+    write_plan(tmp_path, plan)
+    monkeypatch.setattr("musiq_hf.subjective.sheets.write_text", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_plan(tmp_path, plan)
+    assert not (tmp_path / "plan.csv").exists()
+
+
 def test_sheets_that_are_filled_in_become_votes(plan, tmp_path):
     write_plan(tmp_path, plan)
     filled = []
