@@ -29,7 +29,8 @@ from musiq_hf.common.extras import require
 from musiq_hf.common.files import replace_file, write_text
 from musiq_hf.common.outputs import check_page_path
 from musiq_hf.common.pages import embed_png, make_page, render_markdown
-from musiq_hf.pictures import degrade, has_video_suffix, make_picture, open_picture, open_video
+from musiq_hf.explain import escape_formula
+from musiq_hf.pictures import degrade, has_picture_suffix, has_video_suffix, make_picture, open_picture, open_video
 
 # The package comes first: from there on Ctrl-C is a sentence.
 # isort: split
@@ -128,10 +129,12 @@ def make_clips(folder: Path) -> None:
 
 def find_systems(data: Path) -> list[Path]:
     """Return the folders of the systems, by name."""
-    folders = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path for path in data.glob("*") if path.is_dir() and not path.name.startswith("."))
     systems = [path for path in folders if path.name != "reference"]
-    if len(systems) == len(folders) or not systems:
-        raise ValueError(f"{data} must have a folder `reference` and one for each system, got {len(folders)} folders.")
+    if len(systems) == len(folders) or len(systems) < 2:
+        raise ValueError(
+            f"{data} must have a folder `reference` and those of two systems or more, got {len(folders)} folders."
+        )
     return systems
 
 
@@ -140,6 +143,7 @@ def plot_differences(report: SystemsReport) -> "Figure":
     figures = require("matplotlib.figure", extra="explain")
     metrics, baseline = [name for name in SHOWN if name in report.metrics], report.systems[0]
     groups = [group for names in report.tables.values() for group in names]
+    labels = [escape_formula(group) for group in groups]
     figure = figures.Figure(figsize=(9, 1.6 + 0.5 * len(groups) * -(-len(metrics) // 2)), layout="constrained")
     for metric, axes in zip(metrics, figure.subplots(-(-len(metrics) // 2), 2, squeeze=False).flat, strict=False):
         for place, system in enumerate(report.systems[1:]):
@@ -150,12 +154,12 @@ def plot_differences(report: SystemsReport) -> "Figure":
                 axes.plot([own.low, own.high], [y, y], color=color, linewidth=2)
                 filled = color if own.p_value < 0.05 else "white"
                 axes.plot(own.mean, y, "o", color=color, markerfacecolor=filled)
-            axes.plot([], [], "o-", color=color, label=system)
+            axes.plot([], [], "o-", color=color, label=escape_formula(system))
         axes.axvline(0, color="0.5", linewidth=0.8)
-        axes.set(title=SHOWN[metric], yticks=range(len(groups)), yticklabels=groups, ylim=(len(groups) - 0.5, -0.5))
+        axes.set(title=SHOWN[metric], yticks=range(len(groups)), yticklabels=labels, ylim=(len(groups) - 0.5, -0.5))
         axes.grid(axis="x", alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(report.systems))
-    figure.suptitle(f"Difference from {baseline} on the same files, 95 % interval; filled: p < 0.05")
+    figure.suptitle(f"Difference from {escape_formula(baseline)} on the same files, 95 % interval; filled: p < 0.05")
     return figure
 
 
@@ -181,15 +185,24 @@ def find_crop(frames: list[np.ndarray]) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
+def list_files(folder: Path) -> list[Path]:
+    """Return the pictures and videos of a folder and those below it, by name."""
+    return sorted(path for path in folder.rglob("*") if has_picture_suffix(path.name) or has_video_suffix(path.name))
+
+
 def show_crops(data: Path, systems: list[Path]) -> Iterator[str]:
     """Yield the HTML of rows of crops of one frame, side by side and enlarged pixel by pixel."""
-    references = sorted(path for path in (data / "reference").rglob("*") if path.is_file())
+    references = list_files(data / "reference")
     for reference in references[:: -(-len(references) // NUM_CROPS)]:
         key = reference.relative_to(data / "reference")
-        beside = [path for system in systems for path in (system / key).parent.glob("*") if path.stem == key.stem]
-        frames = [read_frame(path) for path in (reference, *beside)]
+        wanted = [(system / key).with_suffix("") for system in systems]
+        beside = [path for system in systems for path in list_files(system) if path.with_suffix("") in wanted]
+        try:
+            frames = [read_frame(path) for path in (reference, *beside)]
+        except (ValueError, OSError):
+            continue  # the tables name it as a row with an error, as they do files of other sizes
         if len({frame.shape for frame in frames}) > 1 or len(beside) < len(systems):
-            continue  # the tables name it as a row with an error
+            continue
         box = find_crop(frames)
         cells = []
         for name, frame in zip(["reference", *(system.name for system in systems)], frames, strict=True):
@@ -220,7 +233,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.data is None:
         make_clips(data)
     systems, groups = find_systems(data), data / "groups.csv"
-    has_videos = any(has_video_suffix(path.name) for path in (data / "reference").rglob("*"))
+    has_videos = any(has_video_suffix(path.name) for path in list_files(data / "reference"))
     # 2. Compare them: a row for each clip and system, means by class, and differences on the same clips.
     output.mkdir(parents=True, exist_ok=True)
     settings = ComparisonSettings(

@@ -2,7 +2,7 @@
 """Explanations of a score: quality map, attention, curves, frequencies, and a report of them."""
 
 from .curves import plot_aspect_ratios, plot_degradations
-from .figures import QualityMap, plot_log_amplitudes, plot_quality_map
+from .figures import QualityMap, escape_formula, plot_log_amplitudes, plot_quality_map
 from .ladders import plot_ladder
 from .musiq import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid, quality_map
 from .report import make_report
@@ -12,6 +12,7 @@ from .viewers import plot_viewers
 __all__ = [
     "QualityMap",
     "cls_attention",
+    "escape_formula",
     "make_report",
     "plot_aspect_ratios",
     "plot_attention",

@@ -2,7 +2,7 @@
 """Pictures: found, read, decoded, degraded and made."""
 
 from .degradations import DEGRADATIONS, apply_degradations, degrade
-from .finding import find_pictures
+from .finding import find_pictures, has_picture_suffix
 from .opening import open_picture, shrink_shorter_side, to_rgb_tensor
 from .sources.parts import Part, find_parts, read_part
 from .sources.paths import count_sources, find_sources
@@ -22,6 +22,7 @@ __all__ = [
     "find_parts",
     "find_pictures",
     "find_sources",
+    "has_picture_suffix",
     "has_video_suffix",
     "make_picture",
     "open_picture",

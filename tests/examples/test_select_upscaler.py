@@ -67,12 +67,15 @@ def test_a_folder_of_pictures_is_compared_as_it_is(select, tmp_path):
             (tmp_path / "data" / system).mkdir(parents=True, exist_ok=True)
             changed = picture if system == "reference" else picture.reduce(2).resize(picture.size)
             changed.save(tmp_path / "data" / system / f"p{place}.png")
+            (tmp_path / "data" / system / f"p{place}.txt").write_text("log of the encoder")
     (tmp_path / "data" / "other <b>" / "p2.png").unlink()
+    (tmp_path / "data" / "mine" / "p1.png").write_bytes(b"damaged")
+    (tmp_path / "data" / "groups.csv").write_text("key,price\np0.png,$\\none$\n")
     code, printed, errors = select("--data", "data", "--report", "page.html", "--output_dir", "out")
     assert code == 0, errors
-    assert "VMAF" not in printed and "Means over 2 of 3 keys" in printed and "unproven" in printed
+    assert "VMAF" not in printed and "Means over 1 of 3 keys" in printed and "unproven" in printed
     page = (tmp_path / "page.html").read_text()
-    assert page.count("<figure>") == 6 and "<figcaption>other &lt;b&gt;</figcaption>" in page and "<b>" not in page
+    assert page.count("<figure>") == 3 and "<figcaption>other &lt;b&gt;</figcaption>" in page and "<b>" not in page
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "rows.csv",
         "report.json",
@@ -83,6 +86,10 @@ def test_a_folder_of_pictures_is_compared_as_it_is(select, tmp_path):
 
 def test_mistakes_are_one_sentence(select, tmp_path):
     code, printed, errors = select("--data", ".", "--report", "page.html")
-    assert (code, printed) == (2, "") and "must have a folder `reference` and one for each system" in errors
+    assert (code, printed) == (2, "") and "must have a folder `reference` and those of two" in errors
+    for name in ("reference", "alone"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    assert select("--data", "data")[0] == 2
+    assert "two systems or more, got 0 folders" in select("--data", "nowhere")[2]
     code, _, errors = select("--report", "page.pdf")
     assert code == 2 and "page.pdf: a report is HTML" in errors and not (tmp_path / "runs").exists()
