@@ -32,7 +32,7 @@ LARGEST_DENOMINATOR = 1001  # of a frame rate, such as 30000/1001
 RATE_TOLERANCE = 1e-5  # part by which files round their frame rate, as 60000/1001 to 19001/317
 MIN_RATE = 5  # with fewer frames a second none may be left for a message
 MAX_SIDE = 16384  # of H.264 as x264 writes it
-# x264's constant quality: 50 dB and more on clips, beyond what viewers can tell. Lossless H.264 few players take.
+# x264's constant quality: 48 dB and more on clips, beyond what viewers can tell. Lossless H.264 few players take.
 ENCODER = {"crf": "10", "preset": "fast"}
 BT_709, BT_601, UNKNOWN_MATRIX = 1, 6, 2  # numbers of ITU-T H.273
 SAME_MATRIX = {5: BT_601}  # BT.601 has two numbers, of 625 lines and of 525
