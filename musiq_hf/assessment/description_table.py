@@ -2,6 +2,7 @@
 """Table of the content of any number of pictures and videos."""
 
 import os
+import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
@@ -18,7 +19,7 @@ from ..pictures.opening import MAX_MEGAPIXELS, check_megapixels
 from ..pictures.sources.paths import check_sources, count_sources, find_files, find_sources
 from ..pictures.video import has_video_suffix
 from ..scoring.tables import Settings, TableForm
-from .descriptors import Description, describe
+from .descriptors import Description, describe, describe_video
 from .row_jobs import Inputs, RowJob
 
 DETAIL = ("si", "si_max", "ti", "ti_max")  # columns whose names tell which edition they are of
@@ -128,9 +129,16 @@ class DescriptionSettings:
         )
 
     def _measure(self, inputs: Inputs) -> Generator[tuple[DescriptionRow]]:
-        read = partial(_describe_source, legacy=self.legacy)
         in_processes = self.num_workers is not None
-        described = decode_ahead(inputs, read, num_workers=self.num_workers or 2, in_processes=in_processes)
+        # The folder goes first at the end, and with it what threads and processes are still at work on.
+        mark = tempfile.TemporaryDirectory(prefix="musiq-")
+        described = decode_ahead(
+            inputs,
+            partial(_describe_source, legacy=self.legacy, mark=mark.name),
+            num_workers=self.num_workers or 2,
+            in_processes=in_processes,
+            on_close=mark.cleanup,
+        )
         with closing(described):
             for key, future in described:
                 try:
@@ -150,15 +158,23 @@ def _check_decoder(paths: Sequence[str]) -> None:
             raise
 
 
-def _describe_source(source: LazyPicture, name: str, *, legacy: bool) -> Description:
-    """Describe a picture, or a video if its name ends as those of videos do."""
+def _describe_source(source: LazyPicture, name: str, *, legacy: bool, mark: str) -> Description:
+    """Describe a picture, or a video if its name ends as those of videos do.
+
+    A long video is given up as soon as the folder `mark` is gone: an interrupted run would wait for its end.
+    """
     if not has_video_suffix(source.name):
         check = partial(check_megapixels, max_megapixels=MAX_MEGAPIXELS, advice="Shrink it first.")
         return describe(source.open(check_size=check), legacy=legacy)
     path = source.read()
     if not isinstance(path, str):
         raise ValueError(f"{name}: videos are read from files of this machine alone. Copy it here first.")
-    return describe(path, legacy=legacy)
+    return describe_video(path, legacy=legacy, on_frame=partial(_check_mark, mark))
+
+
+def _check_mark(mark: str) -> None:
+    if not os.path.isdir(mark):
+        raise InterruptedError("The run has ended.")
 
 
 def _make_row(key: str, found: Description) -> DescriptionRow:

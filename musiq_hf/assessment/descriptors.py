@@ -2,6 +2,7 @@
 """Descriptors of content: spatial and temporal information after ITU-T P.910, and colourfulness."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,7 +148,16 @@ def _describe_picture(picture: Picture, *, legacy: bool) -> Description:
     )
 
 
-def _describe_video(path: str | os.PathLike[str], *, legacy: bool) -> Description:
+def describe_video(
+    path: str | os.PathLike[str], *, legacy: bool, on_frame: Callable[[], None] = lambda: None
+) -> Description:
+    """Describe a video as `describe` does.
+
+    Args:
+        path: File of the video.
+        legacy: Whether spatial and temporal information are those of earlier editions.
+        on_frame: Function that is called before each frame, and may raise an error that ends the work.
+    """
     details, changes, colours, num_outside = [], [], [], 0
     with open_video(path) as video:
         _check_sides(video.width, video.height)
@@ -156,6 +166,7 @@ def _describe_video(path: str | os.PathLike[str], *, legacy: bool) -> Descriptio
         table = _scale_luma(levels if legacy else levels.clip(0, 1), legacy=legacy)
         previous = None
         for frame in video.frames():
+            on_frame()
             num_outside += int(np.count_nonzero(frame.luma < low) + np.count_nonzero(frame.luma > high))
             values = table[frame.luma]
             details.append(_measure_detail(values))
@@ -198,5 +209,5 @@ def describe(source: Picture, *, legacy: bool = False) -> Description:
         ImportError: If PyAV is missing, for videos.
     """
     if isinstance(source, str | os.PathLike) and has_video_suffix(os.fspath(source)):
-        return _describe_video(source, legacy=legacy)
+        return describe_video(source, legacy=legacy)
     return _describe_picture(source, legacy=legacy)

@@ -342,7 +342,12 @@ def _is_lost(future: Future[Any]) -> bool:
 
 
 def decode_ahead(
-    pictures: Iterable[Any], decode: Callable[[Any, str], Any], *, num_workers: int, in_processes: bool
+    pictures: Iterable[Any],
+    decode: Callable[[Any, str], Any],
+    *,
+    num_workers: int,
+    in_processes: bool,
+    on_close: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[Any, Future[Any]]]:
     """Decode pictures in order, and hold at most two per worker; an error of `pictures` itself is raised at the end.
 
@@ -352,6 +357,7 @@ def decode_ahead(
             that can be sent to them.
         num_workers: Number of threads or processes.
         in_processes: Whether processes decode instead of threads.
+        on_close: Function that is called before the end waits for those that are still at work.
 
     Yields:
         Key, and future of the pixels, a tensor or an array. The future of a process is done, that of a thread need not
@@ -375,6 +381,7 @@ def decode_ahead(
                 break
             yield pool.take(waiting)
     finally:
+        on_close()
         pool.close()
     if failure is not None:
         raise failure
