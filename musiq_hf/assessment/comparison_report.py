@@ -96,7 +96,7 @@ class SystemsReport:
         num_sound: Number of these keys on which no system has an error; the others are left out of all below.
         tables: Groups of each table by its title: that of all keys, then each column and each descriptor.
         groups: {group: {system: means}}.
-        best: {group: {metric: system}}; the first of equals, and of infinite means the one of more infinite values.
+        best: {group: {metric: system}} by the keys on which all systems are finite; the first of equals.
         pairs: Differences of each two systems on at least 3 keys.
         agreements: {group: {metric: agreement}}; None without opinion scores.
         thirds: Descriptors of the references by which they were grouped.
@@ -259,16 +259,20 @@ def _average(
 
 
 def _find_best(sound: Sound, keys: Sequence[str], means: Mapping[str, SystemMeans]) -> dict[str, str]:
-    """Return the system with the highest mean of each metric."""
+    """Return the system with the highest mean of each metric over the keys on which all systems are finite.
 
-    def rank(system: str, metric: str) -> tuple[int, float]:
-        """Return a mean as the number of infinite values, and the mean of the others, so that infinite ones differ."""
-        values = _read_values(sound, keys, system, metric)
-        finite = [value for value in values if math.isfinite(value)]
-        return len(values) - len(finite), statistics.fmean(finite) if finite else 0.0
-
+    A file that equals its reference would else decide for its system, against the differences. Without such keys the
+    system with more infinite values is best.
+    """
     metrics = next(iter(means.values())).means
-    return {metric: max(means, key=lambda system: rank(system, metric)) for metric in metrics}
+    best = {}
+    for metric in metrics:
+        values = {system: _read_values(sound, keys, system, metric) for system in means}
+        finite = [values for values in zip(*values.values(), strict=True) if all(map(math.isfinite, values))]
+        shared = zip(*finite, strict=True) if finite else (map(math.isinf, own) for own in values.values())
+        ranks = dict(zip(values, map(sum, shared), strict=True))
+        best[metric] = max(ranks, key=ranks.__getitem__)
+    return best
 
 
 def _compare_pairs(

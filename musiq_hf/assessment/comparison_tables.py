@@ -2,12 +2,14 @@
 """Reports of comparisons as tables: for the terminal, and in Markdown."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..common.files import write_text
 from ..common.markdown import markdown_table
 from ..common.outputs import check_report_path
+from ..metrics.correlation import MIN_PICTURES
 from .comparison_report import SystemsReport
 from .groups import ALL, name_thirds
 
@@ -27,6 +29,7 @@ DESCRIPTORS = {
     "ti": "temporal information (mean over frames), after BT.1886 and the perceptual quantizer; not the legacy kind",
     "cf": "colourfulness (mean over frames)",
 }
+INFINITE = "PSNR is infinite where a file equals its reference; the best is that of the files on which no system's is."
 UNPROVEN = "How well scores of MUSIQ agree with people on upscaled pictures is not measured for this checkpoint."
 
 
@@ -75,9 +78,26 @@ def format_lines(report: SystemsReport) -> Iterator[str]:
     yield from _align(rows)
     if len(report.systems) > 1:
         yield f"{MARK} highest mean of the group; higher is better in all columns"
+    if _has_infinite(report):
+        yield INFINITE
     if report.agreements is not None:
-        yield "agreement with opinion scores:"
-        yield from _align([["group", "metric", "num ", "SRCC ", "PLCC ", "KRCC "], *_list_agreements(report)])
+        yield from _format_agreements(report)
+
+
+def _has_infinite(report: SystemsReport) -> bool:
+    """Return whether a mean is infinite."""
+    means = (own.means for group in report.groups.values() for own in group.values())
+    return any(math.isinf(mean) for own in means for mean in own.values())
+
+
+def _format_agreements(report: SystemsReport) -> Iterator[str]:
+    """Yield the lines about agreement with opinion scores, with the intervals that tell chance from more."""
+    rows = list(_list_agreements(report))
+    if not rows:
+        yield f"agreement with opinion scores: none, a group needs {MIN_PICTURES} files that have one"
+        return
+    yield "agreement with opinion scores:"
+    yield from _align([["group", "metric", "num ", "SRCC ", "PLCC ", "KRCC ", "95 % interval of SRCC"], *rows])
 
 
 def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -89,12 +109,15 @@ def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _list_agreements(report: SystemsReport) -> Iterator[list[str]]:
-    """Yield group, metric, number and correlations of each agreement, the highest SRCC of a group marked."""
+    """Yield group, metric, number, correlations and interval of each agreement, the highest SRCC marked."""
     for group, metrics in (report.agreements or {}).items():
         highest = max((own.srcc for own in metrics.values()), default=None)
         for metric, own in metrics.items():
             mark = MARK if own.srcc == highest else " "
-            yield [group, metric, f"{own.num} ", f"{own.srcc:.4f}{mark}", f"{own.plcc:.4f} ", f"{own.krcc:.4f} "]
+            ends = own.srcc_interval
+            interval = "-" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
+            numbers = (f"{own.num} ", f"{own.srcc:.4f}{mark}", f"{own.plcc:.4f} ", f"{own.krcc:.4f} ")
+            yield [group, metric, *numbers, interval]
 
 
 def render_systems(report: SystemsReport) -> str:
@@ -106,6 +129,8 @@ def render_systems(report: SystemsReport) -> str:
         + (f"; {left_out} with an error of a system are left out for all." if left_out else ".")
         + " Higher is better in all columns, and the best of a group is bold.",
     ]
+    if _has_infinite(report):
+        parts.append(INFINITE)
     for title, groups in report.tables.items():
         parts += ["## All keys" if title == ALL else f"## By {title}", _render_means(report, groups)]
         parts += [
@@ -145,7 +170,7 @@ def _render_pairs(report: SystemsReport) -> list[str]:
     text = (
         "Differences on the same keys: percentile bootstrap over keys, two-sided p of changing signs. Keys with an "
         "infinite PSNR are left out, and so are pairs of fewer than 3 keys. One of twenty differences by chance has "
-        "p below 0.05."
+        "p below 0.05; with fewer than 6 keys p cannot fall below that, whatever the difference."
     )
     return ["## Differences", text, markdown_table(heads, rows)]
 
@@ -156,9 +181,7 @@ def _render_agreements(report: SystemsReport) -> list[str]:
         return []
     rows = []
     for group, metric, *cells in _list_agreements(report):
-        ends = report.agreements[group][metric].srcc_interval
-        interval = "" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
-        rows.append([group, HEADINGS[metric], *map(_embolden, cells), interval])
+        rows.append([group, HEADINGS[metric], *map(_embolden, cells)])
     heads = ["group", "metric", "files", "SRCC", "PLCC", "KRCC", "95 % interval of SRCC"]
     text = "Agreement of each metric with the opinion scores, over the files of all systems together."
     return ["## Agreement with opinion scores", text, markdown_table(heads, rows)]

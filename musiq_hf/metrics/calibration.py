@@ -46,7 +46,8 @@ def _read_scores(path: str) -> dict[str, Any]:
     scores, signatures = [], set()
     try:
         rows = read_table(path)
-        next(rows)
+        if "score_0_1" not in next(rows):  # tables of other commands have scores of files that they made
+            raise KeyError("score_0_1")
         for row in rows:
             if row["score"] not in (None, ""):
                 scores.append(float(row["score"]))
@@ -187,6 +188,8 @@ class Calibration(JsonObject):
             ValueError: If the file holds no calibration, or scores of several checkpoints.
             OSError: If there is no such file.
         """
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file. Name a table of `musiq score`, or what `Calibration.save` wrote.")
         if Path(path).suffix.lower() in READERS:
             return cls(**_read_scores(os.fspath(path)))
         content = read_json(Path(path))

@@ -83,12 +83,24 @@ def test_infinite_psnr_is_null_in_json_best_and_in_no_difference(tmp_path):
     assert "| all | two | 4 | **inf** |" in (tmp_path / "r" / "c.md").read_text()
 
 
-def test_of_infinite_means_the_one_with_more_infinite_values_is_best():
+def test_a_file_that_equals_its_reference_does_not_make_its_system_the_best():
     infinite = {"psnr_y": math.inf}
-    rows = make_rows(4, **{"1_two": infinite, "1_one": infinite, "2_one": infinite})
-    assert report(rows, columns=("group", "motion")).best["all"]["psnr_y"] == "one"
-    rows = make_rows(4, **{"1_two": infinite, "1_one": infinite})
-    assert report(rows, columns=("group", "motion")).best["all"]["psnr_y"] == "two"
+    rows = make_rows(4, **{"1_one": infinite})
+    found = report(rows, columns=("group", "motion"))
+    assert found.best["all"]["psnr_y"] == "two" and math.isinf(found.groups["all"]["one"].means["psnr_y"])
+    (pair,) = [own for own in found.pairs if (own.group, own.metric) == ("all", "psnr_y")]
+    assert pair.difference.mean > 0  # as the differences have it
+    assert any("PSNR is infinite where a file equals" in line for line in format_lines(found))
+    rows = make_rows(2, **{"0_two": infinite, "1_one": infinite, "0_one": infinite})
+    assert report(rows, columns=("group", "motion")).best["all"]["psnr_y"] == "one"  # no file tells, so the count does
+    assert not any("infinite" in line for line in format_lines(report(make_rows(3), columns=("group", "motion"))))
+
+
+def test_agreement_without_enough_opinions_is_said():
+    found = report(make_rows(4), columns=("group", "motion"), opinions={("0", "one"): 3.0})
+    assert list(format_lines(found))[-1] == (
+        "agreement with opinion scores: none, a group needs 3 files that have one"
+    )
 
 
 def test_metrics_that_a_key_lacks_are_left_out_of_its_groups_alone():

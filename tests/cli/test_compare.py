@@ -125,7 +125,8 @@ def test_the_formats_hold_the_same_rows(run, folders):
     assert Path("csv.json").read_text() == Path("jsonl.json").read_text() == Path("parquet.json").read_text()
     content = json.loads(Path("csv.json").read_text())
     assert content["groups"]["all"]["one"] == {"num": 5, "psnr_y": None, "psnr_rgb": None}
-    assert content["best"]["all"]["psnr_y"] == "one" and content["pairs"][0]["num_pairs"] == 4
+    assert content["best"]["all"]["psnr_y"] == "two" and content["pairs"][0]["num_pairs"] == 4
+    assert content["pairs"][0]["mean"] > 0  # by the four files that differ from their references
 
 
 def test_the_report_has_means_and_differences_of_the_rows(run, folders, capsys):

@@ -71,7 +71,7 @@ def test_one_picture_and_one_codec_on_the_terminal(ladder, folder):
     assert (code, errors) == (0, "")
     assert lines[0].split() == "codec quality bytes bits_per_pixel psnr_y ssim_y score score_drop key".split()
     assert lines[1].split()[:2] == ["webp", "50"] and lines[1].endswith("photos/0.png")
-    assert "BD-rate" not in printed and lines[-1] == "     0.00  webp, the score never falls"
+    assert "BD-rate" not in printed and "falls" not in printed  # of one file it cannot be said
     (folder / "bad.png").write_text("nothing")
     code, printed, errors = ladder("bad.png", "--codecs", "webp", "--figure", "ladder.png")
     assert code == 1 and "error: bad.png: not a picture" in printed

@@ -78,18 +78,24 @@ def test_without_opinion_scores_none_are_expected():
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_a_table_of_scores_is_read(tmp_path, suffix):
-    columns = {"key": str, "score": float, "signature": str, "error": str}
-    rows = [("a", 1 / 3, "m|weights:1", None), ("b", None, "m|weights:1", "broken"), ("c", 0.1, "m|weights:1", None)]
+    columns = {"key": str, "score": float, "score_0_1": float, "signature": str, "error": str}
+    scores = [("a", 1 / 3, None), ("b", None, "broken"), ("c", 0.1, None)]
+    rows = [(key, score, None, "m|weights:1", error) for key, score, error in scores]
     path = tmp_path / f"scores{suffix}"
     write_table(path, columns, rows)
     assert Calibration.load(path) == Calibration.fit([1 / 3, 0.1], signature="m|weights:1")
     path.unlink()
-    write_table(path, columns, [*rows, ("c", 0.2, "n|weights:2", None)])
+    write_table(path, columns, [*rows, ("c", 0.2, None, "n|weights:2", None)])
     with pytest.raises(ValueError, match=f"{re.escape(str(path))} must hold scores of one checkpoint, got those of 2"):
         Calibration.load(path)
     path.unlink()
-    write_table(path, {"key": str, "score": str}, [("a", "high")])
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is no table of `musiq score`"):
+    compared = {"key": str, "score": float, "signature": str}  # as `musiq compare` writes them
+    for others, row in (({"key": str, "score_0_1": str}, ("a", "high")), (compared, ("a", 0.5, "m|weights:1"))):
+        write_table(path, others, [row])
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} is no table of `musiq score`"):
+            Calibration.load(path)
+        path.unlink()
+    with pytest.raises(ValueError, match="no such file. Name a table of `musiq score`"):
         Calibration.load(path)
 
 

@@ -85,7 +85,7 @@ class LadderSummary:
     Attributes:
         smallest: Smallest files, by picture and codec; empty if no drop was given.
         rates: Differences in rate of each two codecs; the later one is compared with the earlier one.
-        falls: Largest fall of the score by codec.
+        falls: Largest fall of the score by codec, of those with several files of a picture.
         curves: Points by codec, in the order of the qualities: means over the pictures without an error.
         keys: Names of the pictures without an error.
     """
@@ -210,6 +210,8 @@ def summarize_ladders(rows: Iterable[Mapping[str, Any]], *, max_drop: float | No
         for names, difference in _find_differences(ladder):
             differences.setdefault(names, []).append(difference)
         for codec, own in ladder.items():
+            if len(own) < 2:
+                continue  # there is no larger file
             falls[codec] = max(falls.get(codec, Fall()), _find_fall(key, own), key=lambda fall: fall.points)
         if _is_whole(ladder):
             keys.append(key)

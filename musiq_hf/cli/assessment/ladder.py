@@ -114,7 +114,8 @@ def _format_rates(summary: LadderSummary) -> Iterator[str]:
 
 
 def _format_falls(summary: LadderSummary) -> Iterator[str]:
-    yield "largest fall of the score from a file to a larger one, in points"
+    if summary.falls:
+        yield "largest fall of the score from a file to a larger one, in points"
     for codec, fall in summary.falls.items():
         place = "the score never falls"
         if fall.key is not None:

@@ -43,6 +43,9 @@ def run_job(
             code = report_run(
                 lambda on_progress: run_rows(job, on_progress=on_progress), progress, table=job.table, missing=missing
             )
+            if code == 1:
+                first = next(row for row in read_rows(job) if row["error"] is not None)
+                print_line(f"the first: {_format_error(first)}", file=sys.stderr)
         if summarize is not None and code != INTERRUPTED:
             summarize(read_rows(job) if rows is None else rows)
     return code
@@ -78,7 +81,11 @@ def _format_row(row: Mapping[str, Any], layout: Layout) -> str:
         f"{value if isinstance(value, str) else format_number(value, digits):>{width}}"
         for value, (width, digits) in ((row.get(name), place) for name, place in layout.items())
     ]
-    key, error = " ".join(row["key"].split()), row.get("error")
-    if error is not None:
-        key = f"error: {error}" if key in error else f"error: {key}: {error}"
+    key = " ".join(row["key"].split()) if row.get("error") is None else f"error: {_format_error(row)}"
     return "  ".join([*cells, key])
+
+
+def _format_error(row: Mapping[str, Any]) -> str:
+    """Return the error of a row, with its key unless the error names it."""
+    key, error = " ".join(row["key"].split()), str(row["error"])
+    return error if key in error else f"{key}: {error}"
