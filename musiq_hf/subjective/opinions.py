@@ -10,7 +10,7 @@ import numpy as np
 
 from ..common.checks import check_choice
 from . import subject_models
-from .screening import THRESHOLD, Screening, screen_by_correlation, screen_by_kurtosis
+from .screening import MIN_VOTES, THRESHOLD, Screening, screen_by_correlation, screen_by_kurtosis
 from .sheets import MIN_VIEWERS
 from .subject_models import SubjectModel, fit_subject_model
 from .tables import write_rows
@@ -77,7 +77,8 @@ class ViewerRow(NamedTuple):
     Attributes:
         subject: Name of the viewer.
         votes: Number of votes.
-        correlation: Correlation with the mean opinion scores of all viewers, before screening.
+        correlation: Correlation with the mean opinion scores of all viewers, before screening; None if there are fewer
+            than 3 items.
         kept: Whether the votes count.
         bias: Mean distance of the votes from those of all; None where the estimator asks for none.
         inconsistency: Standard deviation of the viewer's noise; None without a subject model.
@@ -85,7 +86,7 @@ class ViewerRow(NamedTuple):
 
     subject: str
     votes: int
-    correlation: float
+    correlation: float | None
     kept: bool
     bias: float | None
     inconsistency: float | None
@@ -137,6 +138,11 @@ def _to_number(value: Any) -> float | None:
 
 def _screen(votes: Votes, settings: OpinionSettings, threshold: float) -> Screening:
     found = screen_by_correlation(votes, threshold=threshold)
+    if settings.screen == "correlation" and len(votes.items) < MIN_VOTES:
+        raise ValueError(
+            f"Screening by correlation needs at least {MIN_VOTES} items, got {len(votes.items)}. Leave it out, or "
+            "give all votes of the test."
+        )
     if settings.screen == "kurtosis":
         return replace(screen_by_kurtosis(votes), correlations=found.correlations)
     if settings.screen == "correlation" and not found.kept.any():
@@ -149,9 +155,9 @@ def _list_notes(
 ) -> list[str]:
     """Return sentences about those who failed, the size of the panel, and the model."""
     notes, names = [], ", ".join(failed)
-    if failed and settings.screen == "none":
+    if failed and settings.screen == "none" and len(votes.items) >= MIN_VOTES:
         notes.append(f"Screening by correlation would leave out {names}; all votes are counted.")
-    elif failed:
+    elif failed and settings.screen != "none":
         notes.append(f"Screening by {settings.screen} left out {names}.")
     num_viewers = len(votes.subjects) - (len(failed) if settings.screen != "none" else 0)
     if num_viewers < MIN_VIEWERS:
@@ -222,8 +228,16 @@ def _list_viewers(
         bias = dict(zip(model.subjects, model.bias.tolist(), strict=True))
         noise = dict(zip(model.subjects, model.inconsistency.tolist(), strict=True))
     counts = np.isfinite(votes.values).sum(axis=0)
+    has_correlations = len(votes.items) >= MIN_VOTES
     return tuple(
-        ViewerRow(name, int(count), float(correlation), bool(kept), bias.get(name), noise.get(name))
+        ViewerRow(
+            name,
+            int(count),
+            float(correlation) if has_correlations else None,
+            bool(kept),
+            bias.get(name),
+            noise.get(name),
+        )
         for name, count, correlation, kept in zip(
             votes.subjects, counts, screening.correlations, screening.kept, strict=True
         )

@@ -129,8 +129,8 @@ def _count_sessions(num_cells: int, *, seconds: float, max_minutes: float, num_t
         )
     if not 0 <= num_training <= min(room, num_cells):
         raise ValueError(
-            f"`num_training` must lie within 0 and {min(room, num_cells)}, got {num_training}: there are {num_cells} "
-            f"cells, and a session has room for {room}."
+            f"The training (`num_training`, --training) takes 0 to {min(room, num_cells)} cells, got {num_training}: "
+            f"there are {num_cells} cells, and a session has room for {room}. Name fewer, or add cells."
         )
     return math.ceil(num_cells / (room - NUM_STABILISATION))
 

@@ -110,3 +110,12 @@ def test_an_item_that_only_those_saw_who_went_is_a_row_with_an_error(tmp_path):
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         summarize("expert", **settings)
+
+
+def test_fewer_than_three_items_say_nothing_about_viewers():
+    votes = make_votes([[4, 5, 4], [2, 1, 3]])
+    table = summarize_opinions(votes, OpinionSettings())
+    assert not any("would leave out" in note for note in table.notes)
+    assert [viewer.correlation for viewer in table.viewers] == [None] * 3
+    with pytest.raises(ValueError, match="needs at least 3 items, got 2"):
+        summarize_opinions(votes, OpinionSettings(screen="correlation"))

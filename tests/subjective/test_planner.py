@@ -163,7 +163,7 @@ TWO = [Cell("c", "a", "b", 1.0), Cell("d", "a", "b", 2.0)]
         (TWO, {"max_minutes": 2.5}, "has room for 4 cells of 36.5 s, of which 4 are for stabilisation"),
         (TWO, {"max_minutes": 0}, "`max_minutes` must be above 0"),
         (TWO, {"clip_seconds": -1}, "`clip_seconds` must be above 0"),
-        (TWO, {"num_training": 3}, "`num_training` must lie within 0 and 2, got 3"),
+        (TWO, {"num_training": 3}, "takes 0 to 2 cells, got 3"),
         (TWO, {"num_panels": 0}, "`num_panels` must be at least 1"),
         (TWO, {"seed": -1}, "`seed` must be at least 0"),
         ([Cell("c", "a", str(n), n) for n in range(6)] + TWO[1:], {}, "6 are of the clip 'c'"),
