@@ -132,8 +132,9 @@ def find_systems(data: Path) -> list[Path]:
     folders = sorted(path for path in data.glob("*") if path.is_dir() and not path.name.startswith("."))
     systems = [path for path in folders if path.name != "reference"]
     if len(systems) == len(folders) or len(systems) < 2:
+        found = ", ".join(path.name for path in folders) or "no folder"
         raise ValueError(
-            f"{data} must have a folder `reference` and those of two systems or more, got {len(folders)} folders."
+            f"{data} must have a folder `reference` and those of two systems or more, got {found}. Add them."
         )
     return systems
 

@@ -17,6 +17,7 @@ h1{line-height:1.2}h2{margin-top:2em}p{max-width:50em}img{max-width:100%}code{ov
 td,th{text-align:left;padding:.15em 1.5em .15em 0;vertical-align:top}
 .wide td,.wide th{border-bottom:1px solid var(--line)}.wide td{white-space:nowrap}
 .wide thead th{position:sticky;top:0;background:var(--back)}
+@media print{.wide{max-height:none;overflow:visible}}
 @media(max-width:40em){body{margin:1em auto}td,th{padding-right:.8em}h1{font-size:1.5em}.wide table{font-size:.85em}}
 """
 

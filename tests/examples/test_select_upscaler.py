@@ -90,6 +90,6 @@ def test_mistakes_are_one_sentence(select, tmp_path):
     for name in ("reference", "alone"):
         (tmp_path / "data" / name).mkdir(parents=True)
     assert select("--data", "data")[0] == 2
-    assert "two systems or more, got 0 folders" in select("--data", "nowhere")[2]
+    assert "two systems or more, got no folder" in select("--data", "nowhere")[2]
     code, _, errors = select("--report", "page.pdf")
     assert code == 2 and "page.pdf: a report is HTML" in errors and not (tmp_path / "runs").exists()
