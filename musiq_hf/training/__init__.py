@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
     from .pretraining_quality import PretrainSettings, pretrain_quality
     from .repeated_runs import repeat_runs
+    from .self_supervised.eigenvalues import batched_eigh
     from .starting import calibrate
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FinetuneSettings",
     "ImageNetSettings",
     "PretrainSettings",
+    "batched_eigh",
     "calibrate",
     "distill",
     "finetune",
@@ -43,6 +45,7 @@ def __getattr__(name: str) -> Any:
     from .pretraining_imagenet import ImageNetSettings, pretrain_imagenet
     from .pretraining_quality import PretrainSettings, pretrain_quality
     from .repeated_runs import repeat_runs
+    from .self_supervised.eigenvalues import batched_eigh
     from .starting import calibrate
 
     found = (
@@ -56,6 +59,7 @@ def __getattr__(name: str) -> Any:
         PretrainSettings,
         pretrain_quality,
         repeat_runs,
+        batched_eigh,
     )
     globals().update({value.__name__: value for value in found})
     return globals()[name]

@@ -23,7 +23,7 @@ def test_code_files_import_only_each_other_and_are_renewed(directory):
     for name in names:
         lines = (directory / name).read_text().splitlines()
         assert {line.split()[1][1:] + ".py" for line in lines if line.startswith("from .")} <= set(names), name
-    (directory / "losses_musiq.py").write_text("stale")
+    (directory / "encoder_musiq.py").write_text("stale")
     assert add_remote_code(directory) == names
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 

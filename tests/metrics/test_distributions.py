@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from musiq_hf.metrics.distributions import distribution_metrics, opinion_scores
-from musiq_hf.models.musiq.losses_musiq import emd_loss
+from musiq_hf.models.musiq.modeling_musiq import emd_loss
 
 
 def test_distributions_are_compared_by_their_cumulated_difference():

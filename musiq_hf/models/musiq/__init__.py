@@ -2,6 +2,7 @@
 """MUSIQ, the multi-scale image quality Transformer (Ke et al., ICCV 2021)."""
 
 from .configuration_musiq import MusiqConfig
+from .covariance_musiq import masked_covariance, matrix_inverse_sqrt, matrix_sqrt, upper_triangle
 from .family import MUSIQ
 from .image_processing_musiq import MusiqImageProcessor
 from .modeling_musiq import (
@@ -23,4 +24,8 @@ __all__ = [
     "MusiqImageQualityOutput",
     "MusiqModel",
     "MusiqPreTrainedModel",
+    "masked_covariance",
+    "matrix_inverse_sqrt",
+    "matrix_sqrt",
+    "upper_triangle",
 ]

@@ -6,6 +6,7 @@ A field has the name that Transformers uses, if Transformers has one.
 Whoever loads one class of a repository gets the files that it imports, and Transformers finds imports by their text.
 These lines stand here so that all files come, and can be saved again:
 
+    from .covariance_musiq import matrix_sqrt
     from .image_processing_musiq import MusiqImageProcessor
     from .modeling_musiq import MusiqModel
     from .pipeline_musiq import ImageQualityAssessmentPipeline

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transformer of MUSIQ: attention, MLP and pre-norm blocks (google-research/musiq, multiscale_transformer.py).
+"""Transformer of MUSIQ: embeddings, attention, MLP and pre-norm blocks.
+
+It is that of the released code (google-research/musiq, model/multiscale_transformer.py).
 
 Blocks read padded batches with a mask, or packs: the sequences of several pictures in one row without padding, with
 attention within each picture.
@@ -13,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -20,13 +23,136 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
-from .configuration_musiq import MusiqConfig
-from .cpu_kernels_musiq import MusiqLinear, attention_in_blocks, is_as_built, is_fast_attention, needs_one_graph
+from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
+from .cpu_kernels_musiq import (
+    MusiqLinear,
+    as_input,
+    attention_in_blocks,
+    choose_size,
+    is_as_built,
+    is_fast_attention,
+    keep_freed_memory,
+    needs_one_graph,
+)
+from .patch_encoder_musiq import NUM_CHANNELS, MusiqEfficientNetLite, MusiqPatchEncoder, exact_convolutions
+from .patching_musiq import sinusoid_table
 
+# Number of patches that are embedded at a time when no gradient is needed, by device.
+CHUNK = {"cpu": 256, "other": 8192}
+# Patches that activation checkpointing encodes again at a time, by device; GPUs need many to be busy.
+CHECKPOINT_PATCHES = {"cpu": 256, "other": 4096}
+CACHE_BYTES = 2**21  # features of the patch encoder at a time, on a CPU
 # Tokens that go through the MLP at a time with a fast kernel; inside it features are 3 times as wide.
 MLP_TOKENS = 4096
 ACTIVATION = "gelu_pytorch_tanh"
 INITIAL_BIAS = 1e-6  # standard deviation of the initial biases of the MLP
+
+
+def make_patch_encoder(config: MusiqConfig) -> MusiqPatchEncoder | MusiqEfficientNetLite | None:
+    """Make the network between patches and their projection; None if the projection reads the pixels."""
+    if config.patch_encoder == "linear":
+        return None
+    if config.uses_efficientnet:
+        return MusiqEfficientNetLite(
+            config.patch_encoder, patch_size=config.patch_size, num_stages=config.num_efficientnet_stages
+        )
+    resnet = config.patch_encoder == "resnet"
+    return MusiqPatchEncoder(
+        patch_size=config.patch_size,
+        width=config.patch_encoder_width,
+        num_stages=RESNET_DEPTHS.index(config.patch_encoder_depth) + 1 if resnet else 0,
+        num_groups=config.patch_encoder_groups,
+    )
+
+
+class MusiqEmbeddings(nn.Module):
+    """Patch, spatial (section 3.3) and scale embeddings (section 3.4), and the CLS token, which has no position."""
+
+    gradient_checkpointing = False  # set by `activation_checkpointing_enable`
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__()
+        self.patch_values = config.patch_size**2 * NUM_CHANNELS
+        self.patch_encoder = make_patch_encoder(config)
+        feature_size = self.patch_values if self.patch_encoder is None else self.patch_encoder.output_size
+        self.patch_projection = MusiqLinear(feature_size, config.hidden_size)
+        self.patch_projection.initial = "lecun"
+        self.spatial_kind = config.spatial_embedding
+        self.num_positions, self.hidden_size = config.num_spatial_positions, config.hidden_size
+        learned = self.spatial_kind in ("hash", "fixed")
+        self.spatial_embedding = nn.Embedding(self.num_positions, self.hidden_size) if learned else None
+        self.scale_embedding = (
+            nn.Embedding(config.num_scales, config.hidden_size) if config.use_scale_embedding else None
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def _encode_at_once(self, patches: torch.Tensor) -> torch.Tensor:
+        features = patches if self.patch_encoder is None else self.patch_encoder(patches)
+        return self.patch_projection(as_input(features, self.patch_projection))
+
+    def _encode(self, patches: torch.Tensor) -> torch.Tensor:
+        """Encode patches, (num_patches, patch_size * patch_size * 3) -> (num_patches, D).
+
+        On a CPU the encoder reads only a few patches at a time, so that their features stay in the cache. The
+        projection, which has most of the weights, reads all of them at once. Features inside of the encoder are most
+        of what training keeps. Activation checkpointing keeps none, and encodes a part of the patches at a time again
+        for their gradients.
+        """
+        if self.patch_encoder is None:
+            return self._encode_at_once(patches)
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            parts = patches.split(choose_size(CHECKPOINT_PATCHES, patches))
+            return torch.cat([checkpoint(self._encode_at_once, part, use_reentrant=False) for part in parts])
+        if needs_one_graph():
+            return self._encode_at_once(patches)
+        if patches.device.type != "cpu":
+            with exact_convolutions():
+                return self._encode_at_once(patches)
+        few = max(1, CACHE_BYTES // (self.patch_encoder.cached_values * patches.element_size()))
+        shape = (len(patches), self.patch_encoder.output_size)
+        features = as_input(patches[:0], self.patch_projection).new_empty(shape)
+        for start in range(0, len(patches), few):
+            features[start : start + few] = self.patch_encoder(patches[start : start + few])
+        return self.patch_projection(features)
+
+    def _embed_patches(self, pixel_values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Encode a batch, (batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
+
+        Without gradients, padding is skipped and the patches are encoded some at a time. That bounds the memory: the
+        features between encoder and projection are 40 times as large as the result.
+        """
+        patches = pixel_values.flatten(0, 1)
+        if needs_one_graph():
+            return self._encode(patches).view(*pixel_values.shape[:2], -1)
+        keep_freed_memory()
+        size = choose_size(CHUNK, patches)
+        if mask is None or bool(mask.all()):
+            encoded = torch.cat([self._encode(chunk) for chunk in patches.split(size)])
+        else:
+            real = mask.flatten().nonzero()[:, 0]
+            parts = torch.cat([self._encode(patches[chunk]) for chunk in real.split(size)])
+            encoded = parts.new_zeros(len(patches), parts.shape[-1]).index_copy_(0, real, parts)
+        return encoded.view(*pixel_values.shape[:2], -1)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        spatial_position_ids: torch.Tensor,
+        scale_position_ids: torch.Tensor,
+        pixel_attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Embed a batch: the result has shape (batch_size, 1 + sequence_length, hidden_size), CLS first."""
+        embeddings = self._embed_patches(pixel_values, pixel_attention_mask)
+        if self.spatial_kind == "sinusoid":
+            table = sinusoid_table(self.num_positions, self.hidden_size, device=embeddings.device)
+            embeddings = embeddings + nn.functional.embedding(spatial_position_ids, table.to(embeddings.dtype))
+        elif self.spatial_embedding is not None:
+            embeddings = embeddings + self.spatial_embedding(spatial_position_ids)
+        if self.scale_embedding is not None:
+            embeddings = embeddings + self.scale_embedding(scale_position_ids)
+        embeddings = torch.cat((self.cls_token.expand(embeddings.shape[0], -1, -1), embeddings), dim=1)
+        return self.dropout(embeddings)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
@@ -20,29 +19,24 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .checks_musiq import CheckedPreTrainedModel
-from .configuration_musiq import RESNET_DEPTHS, MusiqConfig
-from .cpu_kernels_musiq import MusiqLinear, as_input, choose_size, keep_freed_memory, needs_one_graph
-from .encoder_musiq import MusiqAttention, MusiqEncoder, MusiqLayer, MusiqPacking, can_pack, pack_groups
-from .losses_musiq import emd_loss, l1_loss
-from .patch_encoder_musiq import (
-    NUM_CHANNELS,
-    MusiqConvolution,
-    MusiqEfficientNetLite,
-    MusiqPatchEncoder,
-    MusiqStdConv2d,
-    exact_convolutions,
+from .configuration_musiq import MusiqConfig
+from .cpu_kernels_musiq import MusiqLinear, as_input, choose_size
+from .encoder_musiq import (
+    MusiqAttention,
+    MusiqEmbeddings,
+    MusiqEncoder,
+    MusiqLayer,
+    MusiqPacking,
+    can_pack,
+    pack_groups,
 )
-from .patching_musiq import check_inputs, sinusoid_table
+from .patch_encoder_musiq import MusiqConvolution, MusiqStdConv2d
+from .patching_musiq import check_inputs
 from .publishing_musiq import PublishedModel
 
-# Number of patches that are embedded at a time when no gradient is needed, by device.
-CHUNK = {"cpu": 256, "other": 8192}
 # Number of tokens that go through the blocks at a time, by device; a picture with more goes alone.
 PACK_TOKENS = {"cpu": 2048, "other": 2**30}
 GAINS = {"lecun": 1, "he": 2}  # variances of initial weights, times the number of inputs
-# Patches that activation checkpointing encodes again at a time, by device; GPUs need many to be busy.
-CHECKPOINT_PATCHES = {"cpu": 256, "other": 4096}
-CACHE_BYTES = 2**21  # features of the patch encoder at a time, on a CPU
 RECORDED = ("output_hidden_states", "output_attentions")
 
 
@@ -66,111 +60,56 @@ class MusiqImageQualityOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-def make_patch_encoder(config: MusiqConfig) -> MusiqPatchEncoder | MusiqEfficientNetLite | None:
-    """Make the network between patches and their projection; None if the projection reads the pixels."""
-    if config.patch_encoder == "linear":
-        return None
-    if config.uses_efficientnet:
-        return MusiqEfficientNetLite(
-            config.patch_encoder, patch_size=config.patch_size, num_stages=config.num_efficientnet_stages
+def l1_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean absolute error, the paper's loss on opinion scores.
+
+    Args:
+        predictions: Shape (batch_size,).
+        targets: Shape (batch_size,), in the unit of the predictions.
+
+    Returns:
+        Scalar, >= 0.
+
+    Raises:
+        ValueError: If the shapes differ; broadcasting would compare every prediction with every target.
+    """
+    if predictions.shape != targets.shape:
+        raise ValueError(
+            f"Labels of opinion scores must have shape {tuple(predictions.shape)}, got {tuple(targets.shape)}. "
+            "Give one MOS per picture."
         )
-    resnet = config.patch_encoder == "resnet"
-    return MusiqPatchEncoder(
-        patch_size=config.patch_size,
-        width=config.patch_encoder_width,
-        num_stages=RESNET_DEPTHS.index(config.patch_encoder_depth) + 1 if resnet else 0,
-        num_groups=config.patch_encoder_groups,
-    )
+    return nn.functional.l1_loss(predictions, targets)
 
 
-class MusiqEmbeddings(nn.Module):
-    """Patch, spatial (section 3.3) and scale embeddings (section 3.4), and the CLS token, which has no position."""
+def emd_loss(probabilities: torch.Tensor, targets: torch.Tensor, *, exponent: float = 2.0) -> torch.Tensor:
+    """Return the earth mover's distance between score distributions (eq. 3), averaged over the batch.
 
-    gradient_checkpointing = False  # set by `activation_checkpointing_enable`
+    Args:
+        probabilities: Shape (batch_size, num_bins), rows adding up to 1.
+        targets: Counts or probabilities, shape (batch_size, num_bins), >= 0. Rows need not add up to 1.
+        exponent: Exponent r of eq. 3; the paper trains with 2.
 
-    def __init__(self, config: MusiqConfig):
-        super().__init__()
-        self.patch_values = config.patch_size**2 * NUM_CHANNELS
-        self.patch_encoder = make_patch_encoder(config)
-        feature_size = self.patch_values if self.patch_encoder is None else self.patch_encoder.output_size
-        self.patch_projection = MusiqLinear(feature_size, config.hidden_size)
-        self.patch_projection.initial = "lecun"
-        self.spatial_kind = config.spatial_embedding
-        self.num_positions, self.hidden_size = config.num_spatial_positions, config.hidden_size
-        learned = self.spatial_kind in ("hash", "fixed")
-        self.spatial_embedding = nn.Embedding(self.num_positions, self.hidden_size) if learned else None
-        self.scale_embedding = (
-            nn.Embedding(config.num_scales, config.hidden_size) if config.use_scale_embedding else None
+    Returns:
+        Scalar, >= 0; it is 0 if both are equal.
+
+    Raises:
+        ValueError: If the shapes differ, or a target has a negative entry or is all zeros.
+    """
+    if probabilities.shape != targets.shape:
+        raise ValueError(
+            f"Labels of score distributions must have shape {tuple(probabilities.shape)}, got {tuple(targets.shape)}. "
+            "Give one count or probability per score value."
         )
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def _encode_at_once(self, patches: torch.Tensor) -> torch.Tensor:
-        features = patches if self.patch_encoder is None else self.patch_encoder(patches)
-        return self.patch_projection(as_input(features, self.patch_projection))
-
-    def _encode(self, patches: torch.Tensor) -> torch.Tensor:
-        """Encode patches, (num_patches, patch_size * patch_size * 3) -> (num_patches, D).
-
-        On a CPU the encoder reads only a few patches at a time, so that their features stay in the cache. The
-        projection, which has most of the weights, reads all of them at once. Features inside of the encoder are most
-        of what training keeps. Activation checkpointing keeps none, and encodes a part of the patches at a time again
-        for their gradients.
-        """
-        if self.patch_encoder is None:
-            return self._encode_at_once(patches)
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            parts = patches.split(choose_size(CHECKPOINT_PATCHES, patches))
-            return torch.cat([checkpoint(self._encode_at_once, part, use_reentrant=False) for part in parts])
-        if needs_one_graph():
-            return self._encode_at_once(patches)
-        if patches.device.type != "cpu":
-            with exact_convolutions():
-                return self._encode_at_once(patches)
-        few = max(1, CACHE_BYTES // (self.patch_encoder.cached_values * patches.element_size()))
-        shape = (len(patches), self.patch_encoder.output_size)
-        features = as_input(patches[:0], self.patch_projection).new_empty(shape)
-        for start in range(0, len(patches), few):
-            features[start : start + few] = self.patch_encoder(patches[start : start + few])
-        return self.patch_projection(features)
-
-    def _embed_patches(self, pixel_values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Encode a batch, (batch_size, sequence_length, values) -> (batch_size, sequence_length, D).
-
-        Without gradients, padding is skipped and the patches are encoded some at a time. That bounds the memory: the
-        features between encoder and projection are 40 times as large as the result.
-        """
-        patches = pixel_values.flatten(0, 1)
-        if needs_one_graph():
-            return self._encode(patches).view(*pixel_values.shape[:2], -1)
-        keep_freed_memory()
-        size = choose_size(CHUNK, patches)
-        if mask is None or bool(mask.all()):
-            encoded = torch.cat([self._encode(chunk) for chunk in patches.split(size)])
-        else:
-            real = mask.flatten().nonzero()[:, 0]
-            parts = torch.cat([self._encode(patches[chunk]) for chunk in real.split(size)])
-            encoded = parts.new_zeros(len(patches), parts.shape[-1]).index_copy_(0, real, parts)
-        return encoded.view(*pixel_values.shape[:2], -1)
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        spatial_position_ids: torch.Tensor,
-        scale_position_ids: torch.Tensor,
-        pixel_attention_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Embed a batch: the result has shape (batch_size, 1 + sequence_length, hidden_size), CLS first."""
-        embeddings = self._embed_patches(pixel_values, pixel_attention_mask)
-        if self.spatial_kind == "sinusoid":
-            table = sinusoid_table(self.num_positions, self.hidden_size, device=embeddings.device)
-            embeddings = embeddings + nn.functional.embedding(spatial_position_ids, table.to(embeddings.dtype))
-        elif self.spatial_embedding is not None:
-            embeddings = embeddings + self.spatial_embedding(spatial_position_ids)
-        if self.scale_embedding is not None:
-            embeddings = embeddings + self.scale_embedding(scale_position_ids)
-        embeddings = torch.cat((self.cls_token.expand(embeddings.shape[0], -1, -1), embeddings), dim=1)
-        return self.dropout(embeddings)
+    totals = targets.sum(dim=-1, keepdim=True)
+    if not (torch.compiler.is_compiling() or bool((targets >= 0).all() & (totals > 0).all())):  # NaN fails both
+        raise ValueError(
+            "A target score distribution must have entries >= 0 and a sum > 0, got another. Check its row."
+        )
+    distances = (probabilities.cumsum(-1) - (targets / totals).cumsum(-1)).abs().pow(exponent)
+    means = distances.mean(dim=-1)
+    # The root has an infinite slope at 0: a perfect prediction must give the gradient 0, not NaN.
+    roots = torch.where(means > 0, means, torch.ones_like(means)).pow(1.0 / exponent)
+    return torch.where(means > 0, roots, torch.zeros_like(means)).mean()
 
 
 class MusiqHead(nn.Module):

@@ -7,7 +7,7 @@ from efficientnet_golden import golden_outputs, patches, published_state
 from torch.nn import functional as F
 
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
-from musiq_hf.models.musiq import modeling_musiq, patch_encoder_musiq
+from musiq_hf.models.musiq import encoder_musiq, patch_encoder_musiq
 from musiq_hf.models.musiq.configuration_musiq import RESNET_FIELDS
 from musiq_hf.models.musiq.patch_encoder_musiq import FACTORS, MusiqConvolution, MusiqEfficientNetLite
 from musiq_hf.training.encoder_weights import convert_encoder_weights
@@ -169,7 +169,7 @@ def test_a_compiled_model_is_one_graph_with_equal_scores(model, batch):
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
 def test_activation_checkpointing_gives_the_same_gradients_to_every_layer(model, batch, monkeypatch):
-    monkeypatch.setitem(modeling_musiq.CHECKPOINT_PATCHES, "cpu", 5)
+    monkeypatch.setitem(encoder_musiq.CHECKPOINT_PATCHES, "cpu", 5)
     model.double().train()  # in float32 sums over other parts of the patches round otherwise
     batch["pixel_values"] = batch["pixel_values"].double()
     found = []

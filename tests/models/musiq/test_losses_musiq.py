@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
-from musiq_hf.models.musiq.losses_musiq import emd_loss, l1_loss
+from musiq_hf.models.musiq.modeling_musiq import emd_loss, l1_loss
 
 bins = st.integers(2, 12)
 

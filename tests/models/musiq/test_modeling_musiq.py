@@ -14,7 +14,7 @@ from musiq_hf import (
     MusiqImageProcessor,
     MusiqModel,
 )
-from musiq_hf.models.musiq import modeling_musiq
+from musiq_hf.models.musiq import encoder_musiq, modeling_musiq
 from musiq_hf.models.musiq.configuration_musiq import RESNET_FIELDS
 
 EFFICIENTNET = RESNET_FIELDS | {"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4}
@@ -290,7 +290,7 @@ def test_hidden_states_are_the_inputs_of_the_blocks_and_the_last_output(model, b
 def test_patches_encoded_a_few_at_a_time_equal_all_at_once(model, batch, monkeypatch):
     together = model(**batch)  # with gradients: all at once, padding too
     for size in (1, 7, 1000):
-        monkeypatch.setattr(modeling_musiq, "CHUNK", {"cpu": size})
+        monkeypatch.setattr(encoder_musiq, "CHUNK", {"cpu": size})
         counted = []
         handle = model.musiq.embeddings.patch_projection.register_forward_hook(
             lambda module, inputs, output, counted=counted: counted.append(len(output))
@@ -370,7 +370,7 @@ def _gradients(model, features, labels):
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tiny_model, batch, monkeypatch):
-    monkeypatch.setitem(modeling_musiq.CHECKPOINT_PATCHES, "cpu", batch["pixel_values"].shape[1])  # a picture
+    monkeypatch.setitem(encoder_musiq.CHECKPOINT_PATCHES, "cpu", batch["pixel_values"].shape[1])  # a picture
     model, labels = tiny_model().train(), torch.tensor([0.1, 0.9, -0.4, 2.0])
     loss, gradients = _gradients(model, batch, labels)
     model.gradient_checkpointing_enable()
@@ -471,7 +471,7 @@ def test_initial_weights_are_those_of_the_released_code(tiny_config):
 
 def test_a_layer_tells_how_it_starts_wherever_it_stands(tiny_config):
     model, plain = MusiqForImageQualityAssessment(tiny_config()), torch.nn.Linear(8, 8)
-    head, embeddings = modeling_musiq.MusiqHead(model.config), modeling_musiq.MusiqEmbeddings(model.config)
+    head, embeddings = modeling_musiq.MusiqHead(model.config), encoder_musiq.MusiqEmbeddings(model.config)
     for layer in (plain, head.classifier, embeddings.patch_encoder.stages[0].norm3):
         torch.nn.init.constant_(layer.weight, 9.0)
         model._init_weights(layer)
