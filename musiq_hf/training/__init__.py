@@ -14,15 +14,25 @@ if TYPE_CHECKING:
     from .pretraining_quality import PretrainSettings, pretrain_quality
     from .repeated_runs import repeat_runs
     from .self_supervised.eigenvalues import batched_eigh
+    from .self_supervised.relative_location import (
+        RelativeLocation,
+        cell_positions,
+        relative_location_loss,
+        sample_token_pairs,
+    )
+    from .self_supervised.whitening import DecorrelatedNorm, w_mse_loss, whiten
     from .starting import calibrate
 
 __all__ = [
+    "DecorrelatedNorm",
     "DistillSettings",
     "FinetuneSettings",
     "ImageNetSettings",
     "PretrainSettings",
+    "RelativeLocation",
     "batched_eigh",
     "calibrate",
+    "cell_positions",
     "distill",
     "finetune",
     "load_encoder_weights",
@@ -30,8 +40,12 @@ __all__ = [
     "pretrain_imagenet",
     "pretrain_quality",
     "read_recipe",
+    "relative_location_loss",
     "repeat_runs",
     "run_with_settings",
+    "sample_token_pairs",
+    "w_mse_loss",
+    "whiten",
 ]
 
 
@@ -46,6 +60,13 @@ def __getattr__(name: str) -> Any:
     from .pretraining_quality import PretrainSettings, pretrain_quality
     from .repeated_runs import repeat_runs
     from .self_supervised.eigenvalues import batched_eigh
+    from .self_supervised.relative_location import (
+        RelativeLocation,
+        cell_positions,
+        relative_location_loss,
+        sample_token_pairs,
+    )
+    from .self_supervised.whitening import DecorrelatedNorm, w_mse_loss, whiten
     from .starting import calibrate
 
     found = (
@@ -60,6 +81,13 @@ def __getattr__(name: str) -> Any:
         pretrain_quality,
         repeat_runs,
         batched_eigh,
+        RelativeLocation,
+        cell_positions,
+        relative_location_loss,
+        sample_token_pairs,
+        DecorrelatedNorm,
+        w_mse_loss,
+        whiten,
     )
     globals().update({value.__name__: value for value in found})
     return globals()[name]
