@@ -146,7 +146,9 @@ def _compute_root(
         raise ValueError(f"Iterations must be at least 1, got {newton_schulz} and {lyapunov}.")
     with torch.autocast(matrices.device.type, enabled=False):
         wide = widen(matrices)
-        wide = add_to_diagonal((wide + wide.mT) / 2, eps)
+        wide = (wide + wide.mT) / 2
+        if eps:
+            wide = add_to_diagonal(wide, eps)
         if method == "newton_schulz":
             root = _newton_schulz(wide, inverse, newton_schulz)
         elif method == "eigh":

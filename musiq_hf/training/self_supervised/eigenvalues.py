@@ -9,44 +9,61 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from ...models.covariance import check_square, widen
 
 SMALLEST_GAP = 1e-6  # eigenvalues count as equal below this difference, relative to the largest
 
 
-def list_rounds(size: int, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """List the rounds of a tournament in which every index meets every other one once, as firsts and seconds."""
-    players = list(range(size + size % 2))
-    rounds = []
-    for _ in players[1:]:
-        half = len(players) // 2
-        pairs = zip(players[:half], reversed(players[half:]), strict=True)
-        met = [sorted(pair) for pair in pairs if max(pair) < size]  # with an odd size one has nobody to meet
-        meetings = torch.tensor(met, dtype=torch.int64, device=device).reshape(-1, 2)
-        rounds.append((meetings[:, 0], meetings[:, 1]))
-        players = [players[0], players[-1], *players[1:-1]]
-    return rounds
+def order_next_round(size: int, device: torch.device) -> torch.Tensor:
+    """Return the order that brings the next pairs of a tournament together: index i meets index size / 2 + i.
+
+    The first index stays and the others move on by one, so that after size - 1 rounds all are back.
+    """
+    half = size // 2
+    if half == 1:
+        return torch.arange(size, device=device)
+    order = [0, half, *range(1, half - 1), *range(half + 1, size), half - 1]
+    return torch.tensor(order, device=device)
 
 
-def rotate_pairs(matrices: torch.Tensor, vectors: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> None:
-    """Make the entries (first, second) of matrices (b, d, d) zero by rotations in place; rotate the vectors too."""
-    entry, low, high = matrices[:, first, second], matrices[:, first, first], matrices[:, second, second]
-    is_zero = entry == 0
-    ratio = (high - low) / (2 * torch.where(is_zero, torch.ones_like(entry), entry))
-    sign = torch.where(ratio < 0, -1.0, 1.0).to(ratio.dtype)
-    tangent = torch.where(
-        is_zero, torch.zeros_like(ratio), sign / (ratio.abs() + torch.hypot(ratio, torch.ones_like(ratio)))
-    )
-    cosine = (1 + tangent * tangent).rsqrt()
-    sine = tangent * cosine
-    for target in (vectors, matrices, matrices.mT):
-        left, right = target[:, :, first], target[:, :, second]
-        target[:, :, first] = cosine[:, None] * left - sine[:, None] * right
-        target[:, :, second] = sine[:, None] * left + cosine[:, None] * right
-    matrices[:, first, second] = matrices[:, second, first] = 0
-    matrices[:, first, first] = low - tangent * entry
-    matrices[:, second, second] = high + tangent * entry
+class _Rounds:
+    """Rotations of all pairs of a round, as one product; it also brings the pairs of the next round together.
+
+    Attributes:
+        size: Side d of the matrices, even.
+        rotation: Places of cosines, sines and negative sines in a flattened rotation.
+        diagonal: Places of the rotated diagonal in a flattened matrix.
+        pairs: Places of the entries that become zero.
+    """
+
+    def __init__(self, size: int, device: torch.device):
+        self.size, half = size, size // 2
+        to = order_next_round(size, device).argsort()  # new place of each index
+        first, second = torch.arange(half, device=device), torch.arange(half, size, device=device)
+        rows = torch.cat((first, second, first, second))
+        self.rotation = rows * size + torch.cat((to, to[second], to[first]))
+        self.diagonal = to * (size + 1)
+        self.pairs = torch.cat((to[first] * size + to[second], to[second] * size + to[first]))
+
+    def rotate(self, matrices: torch.Tensor, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make the entries (i, d / 2 + i) of matrices (b, d, d) zero, and rotate the vectors too."""
+        entry = matrices.diagonal(self.size // 2, dim1=1, dim2=2)
+        low, high = matrices.diagonal(dim1=1, dim2=2).chunk(2, dim=1)
+        is_zero = entry == 0
+        ratio = (high - low) / (2 * entry.masked_fill(is_zero, 1))
+        tangent = torch.where(ratio < 0, -1, 1) / (ratio.abs() + (1 + ratio * ratio).sqrt())
+        tangent = tangent.masked_fill(is_zero, 0)
+        cosine = (1 + tangent * tangent).rsqrt()
+        sine = tangent * cosine
+        rotation = torch.zeros_like(matrices)
+        rotation.flatten(1)[:, self.rotation] = torch.cat((cosine, cosine, sine, -sine), dim=1)
+        rotated = rotation.mT @ matrices @ rotation
+        flat = rotated.flatten(1)
+        flat[:, self.diagonal] = torch.cat((low - tangent * entry, high + tangent * entry), dim=1)
+        flat[:, self.pairs] = 0
+        return rotated, vectors @ rotation
 
 
 def decompose(matrices: torch.Tensor, max_sweeps: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,18 +72,19 @@ def decompose(matrices: torch.Tensor, max_sweeps: int) -> tuple[torch.Tensor, to
     Raises:
         ValueError: If entries off the diagonal are left.
     """
-    matrices = matrices.clone()
-    vectors = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device).repeat(len(matrices), 1, 1)
-    rounds = list_rounds(matrices.shape[-1], matrices.device)
+    size = matrices.shape[-1]
+    even = size + size % 2  # zeros that are added to an odd size are never rotated
+    matrices = F.pad(matrices, (0, even - size, 0, even - size))
+    vectors = torch.eye(even, dtype=matrices.dtype, device=matrices.device).repeat(len(matrices), 1, 1)
+    rounds = _Rounds(even, matrices.device)
     for _ in range(max_sweeps + 1):
-        diagonal = matrices.diagonal(dim1=-2, dim2=-1)
-        largest = diagonal.abs().amax(dim=-1)
-        rest = (matrices - torch.diag_embed(diagonal)).abs().amax(dim=(-2, -1))
-        if bool((rest <= torch.finfo(matrices.dtype).eps * largest).all()):
-            values, order = diagonal.sort(dim=-1)
-            return values, vectors.gather(2, order[:, None].expand_as(vectors))
-        for first, second in rounds:
-            rotate_pairs(matrices, vectors, first, second)
+        diagonal = matrices.diagonal(dim1=1, dim2=2)
+        rest = (matrices - torch.diag_embed(diagonal)).abs().amax(dim=(1, 2))
+        if bool((rest <= torch.finfo(matrices.dtype).eps * diagonal.abs().amax(dim=1)).all()):
+            values, places = diagonal[:, :size].sort(dim=-1)
+            return values, vectors[:, :size, :size].gather(2, places[:, None].expand(-1, size, -1))
+        for _ in range(even - 1):
+            matrices, vectors = rounds.rotate(matrices, vectors)
     raise ValueError(
         f"{max_sweeps} sweeps were not enough for these matrices. Give finite ones, or a larger `max_sweeps`."
     )

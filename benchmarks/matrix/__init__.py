@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times and errors of matrix roots and eigenvalues beside `torch.linalg.eigh`; see docs/matrix_functions.md."""
