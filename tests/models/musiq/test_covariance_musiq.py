@@ -157,6 +157,23 @@ def test_the_inverse_has_no_taylor_polynomial():
         matrix_inverse_sqrt(torch.eye(3), method="taylor")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["newton_schulz", "taylor"])
+def test_roots_by_products_go_into_onnx_files(method, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    class Pooling(torch.nn.Module):
+        def forward(self, tokens):
+            return upper_triangle(matrix_sqrt(masked_covariance(tokens, eps=1e-3), method=method))
+
+    sizes = {"tokens": {0: torch.export.Dim("pictures"), 1: torch.export.Dim("length")}}
+    program = torch.onnx.export(Pooling(), (torch.randn(2, 30, 8),), dynamo=True, dynamic_shapes=sizes)
+    program.save(tmp_path / "roots.onnx")
+    session, tokens = onnxruntime.InferenceSession(tmp_path / "roots.onnx"), torch.randn(3, 50, 8)
+    (found,) = session.run(None, {"tokens": tokens.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), Pooling()(tokens), atol=1e-5, rtol=1e-5)
+
+
 # -- covariances
 
 
