@@ -62,12 +62,20 @@ def test_a_folder_of_pictures_and_videos_is_a_table(describe):
 
 
 def test_the_edition_of_the_recommendation_is_named_by_the_columns(describe, folder):
-    code, _, errors = describe("files/below", "-o", "content.jsonl", "--legacy", "--num_workers", "1")
+    code, _, errors = describe("files/below", "-o", "content.jsonl", "--legacy")
     row = json.loads((folder / "content.jsonl").read_text())
     assert code == 0 and row["si_legacy"] == pytest.approx(CONTENT["si_legacy"], rel=0, abs=1e-5)
     assert "si" not in row and "si_legacy_max" in row and row["cf"] == pytest.approx(CONTENT["cf"], rel=0, abs=1e-6)
     code, _, errors = describe("files/below", "-o", "content.jsonl")
     assert code == 2 and "content.jsonl exists already, with other columns (si_legacy)" in errors
+
+
+@pytest.mark.slow
+def test_processes_describe_as_threads_do(describe, folder):
+    assert (
+        describe("files", "-o", "threads.csv")[0] == describe("files", "-o", "own.csv", "--num_workers", "2")[0] == 1
+    )
+    assert (folder / "threads.csv").read_bytes() == (folder / "own.csv").read_bytes()
 
 
 def test_rows_on_the_terminal(describe):

@@ -19,7 +19,7 @@ SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LONG = ("usage.md",)  # pages whose snippets together take long
 APART = ("multiprocess", "onnxruntime", "trust_remote_code")
 CLUSTERS = ("import ray", "pyspark")  # `make test-ray` runs these
-EXPORT = re.compile(r"^python (examples/export\.py .*)$", re.MULTILINE)
+EXPORT = re.compile(r"^musiq (export .*\.onnx)$", re.MULTILINE)
 
 
 def snippets(path):
@@ -71,7 +71,7 @@ def test_snippets_that_take_long_run_as_scripts(clone, path, snippet):
     environment = os.environ | {"HF_HOME": str(clone / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     (clone / "snippet.py").write_text(snippet)
     exports = EXPORT.findall(path.read_text()) if "onnxruntime" in snippet else []
-    commands = [[str(ROOT / script), *words] for script, *words in map(str.split, exports)]
+    commands = [["-m", "musiq_hf", *words] for words in map(str.split, exports)]
     for command in [*commands, ["snippet.py"]]:
         done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
