@@ -4,6 +4,7 @@
 import gc
 import json
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -96,3 +97,16 @@ def store(monkeypatch):
     from flaky_store import make_store  # fsspec takes a while to import
 
     return make_store(monkeypatch)
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Make empty files below the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*names):
+        for name in names:
+            os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+            open(name, "x").close()
+
+    return write

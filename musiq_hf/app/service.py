@@ -23,7 +23,7 @@ from ..explain.report import EXPLAINERS
 from ..metrics.report_files import METRICS_FILE, read_metrics
 from ..metrics.reports import QualityReport
 from ..pictures.degradations import FAULTS, Fault, to_rgb_picture
-from ..pictures.lazy import LazyPicture, escape_name
+from ..pictures.lazy import LazyPicture, escape_name, write_line
 from ..pictures.opening import (
     JPEG_FORMATS,
     MAX_SHRUNK_MEGAPIXELS,
@@ -188,7 +188,7 @@ class Service:
             name: Name that the client gave the file; it is shown and never opened.
             read: Function that returns the path or the bytes of the upload.
         """
-        shown = " ".join(escape_name(name).split())[-LONGEST_NAME:] or "picture"
+        shown = write_line(name)[-LONGEST_NAME:] or "picture"
         return LazyPicture(shown, partial(self._read, shown, read))
 
     def _read(self, name: str, read: Callable[[], str | BytesIO]) -> str | BytesIO:

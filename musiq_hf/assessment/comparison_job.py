@@ -16,7 +16,7 @@ from ..common.devices import find_device
 from ..common.extras import require
 from ..common.systems import COMPARED, SCORED, System, check_metrics, read_systems
 from ..models.auto import DEFAULT_CHECKPOINT
-from ..pictures.lazy import escape_name
+from ..pictures.lazy import escape_name, write_line
 from ..pictures.opening import describe_decoder
 from ..pictures.video import has_video_suffix
 from ..scoring.journal import THREADS, Totals
@@ -217,7 +217,7 @@ class SystemsComparison:
                 match.reference, path, metrics=self.settings.measures, crop_border=self.settings.crop_border
             )
         except (ValueError, OSError) as error:
-            return row._replace(error=_write_error(str(error)))
+            return row._replace(error=write_line(str(error)))
         values = {name: getattr(found, name) for name in MEASURED}
         return row._replace(**values, width=found.width, height=found.height, frames=found.num_frames)
 
@@ -250,7 +250,7 @@ class SystemsComparison:
             try:
                 description = describe(references[key])
             except (ValueError, OSError) as error:
-                logger.warning("%s is in no third: %s", key, _write_error(str(error)))
+                logger.warning("%s is in no third: %s", key, write_line(str(error)))
                 continue
             for name, values in found.items():
                 value = getattr(description, name)
@@ -298,16 +298,11 @@ def _refuse_pictures(settings: ComparisonSettings) -> None:
         raise ValueError(f"Temporal information (ti) is {only}. Leave it out of the bins.")
 
 
-def _write_error(text: str) -> str:
-    """Return the message of an error on one line that any table can hold."""
-    return " ".join(escape_name(text).split())
-
-
 def _add_scores(row: ComparisonRow, reference: FileScore, distorted: FileScore) -> ComparisonRow:
     """Return a row with scores, or with the error of one of them and no numbers."""
     error = distorted.error or reference.error
     if error is not None:
-        return ComparisonRow(row.key, row.system, row.groups, error=_write_error(error))
+        return ComparisonRow(row.key, row.system, row.groups, error=write_line(error))
     if row.width is None:
         row = row._replace(width=distorted.width, height=distorted.height, frames=distorted.frames)
     return row._replace(score=distorted.score, reference_score=reference.score)

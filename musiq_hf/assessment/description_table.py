@@ -14,12 +14,12 @@ from ..common.extras import require
 from ..common.stores import StoreError
 from ..pictures.decoding import decode_ahead
 from ..pictures.finding import PICTURE
-from ..pictures.lazy import LazyPicture, escape_name
-from ..pictures.opening import MAX_MEGAPIXELS, check_megapixels
+from ..pictures.lazy import LazyPicture, write_line
 from ..pictures.sources.paths import check_sources, count_sources, find_files, find_sources
 from ..pictures.video import has_video_suffix
 from ..scoring.tables import Settings, TableForm
 from .descriptors import Description, describe, describe_video
+from .pixels import check_size
 from .row_jobs import Inputs, RowJob
 
 DETAIL = ("si", "si_max", "ti", "ti_max")  # columns whose names tell which edition they are of
@@ -146,7 +146,7 @@ class DescriptionSettings:
                 except StoreError:
                     raise
                 except (ValueError, OSError) as error:
-                    yield (DescriptionRow(key, error=" ".join(escape_name(str(error)).split())),)
+                    yield (DescriptionRow(key, error=write_line(str(error))),)
 
 
 def _check_decoder(paths: Sequence[str]) -> None:
@@ -164,8 +164,7 @@ def _describe_source(source: LazyPicture, name: str, *, legacy: bool, mark: str)
     A long video is given up as soon as the folder `mark` is gone: an interrupted run would wait for its end.
     """
     if not has_video_suffix(source.name):
-        check = partial(check_megapixels, max_megapixels=MAX_MEGAPIXELS, advice="Shrink it first.")
-        return describe(source.open(check_size=check), legacy=legacy)
+        return describe(source.open(check_size=check_size), legacy=legacy)
     path = source.read()
     if not isinstance(path, str):
         raise ValueError(f"{name}: videos are read from files of this machine alone. Copy it here first.")

@@ -100,6 +100,16 @@ def _compare_structure(first: np.ndarray, second: np.ndarray, peak: float, ndima
     return float(np.mean((2 * product + low) * (2 * covariance + high) / ((squares + low) * (variances + high))))
 
 
+def check_window(planes: np.ndarray) -> None:
+    """Raise a ValueError if planes, shape (num_planes, height, width), are smaller than the window of SSIM."""
+    height, width = planes.shape[1:]
+    if min(height, width) < 2 * RADIUS + 1:
+        raise ValueError(
+            f"SSIM needs {2 * RADIUS + 1} pixels on each side, got {width}x{height}. Take a larger picture, or cut "
+            "off less."
+        )
+
+
 def measure_structure(first: np.ndarray, second: np.ndarray, *, peak: float = PEAK) -> float:
     """Compute the mean SSIM of planes, shape (num_planes, height, width), float64.
 
@@ -113,11 +123,7 @@ def measure_structure(first: np.ndarray, second: np.ndarray, *, peak: float = PE
         ImportError: If SciPy is missing.
     """
     ndimage = require("scipy.ndimage", extra="assessment")
-    if min(first.shape[1:]) < 2 * RADIUS + 1:
-        raise ValueError(
-            f"SSIM needs {2 * RADIUS + 1} pixels on each side, got {first.shape[2]}x{first.shape[1]}. Take a larger "
-            "picture, or cut off less."
-        )
+    check_window(first)
     return float(np.mean([_compare_structure(*planes, peak, ndimage) for planes in zip(first, second, strict=True)]))
 
 

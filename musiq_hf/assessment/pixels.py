@@ -2,7 +2,6 @@
 """Pixels of pictures as they are measured: RGB from 0 to 255, and their luma."""
 
 import os
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,11 @@ from ..pictures.opening import MAX_MEGAPIXELS, check_megapixels, open_picture, t
 from ..pictures.video import has_video_suffix
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+
+
+def check_size(size: tuple[int, int], name: str) -> None:
+    """Raise a ValueError if a picture of this width and height, in pixels, is too large to be measured."""
+    check_megapixels(size, name, max_megapixels=MAX_MEGAPIXELS, advice="Shrink it first.")
 
 
 def refuse_video(name: str) -> None:
@@ -48,7 +52,6 @@ def read_pixels(picture: Picture) -> np.ndarray:
     else:
         if isinstance(picture, str | os.PathLike):
             refuse_video(os.fspath(picture))
-        check = partial(check_megapixels, max_megapixels=MAX_MEGAPIXELS, advice="Shrink it first.")
-        opened = open_picture(picture, check_size=check)
+        opened = open_picture(picture, check_size=check_size)
     pixels = to_rgb_tensor(opened, input_data_format="channels_last", keep_uint8=True).numpy()
     return pixels.astype(np.float64) * (1.0 if pixels.dtype == np.uint8 else 255.0)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import logging
 
+from ..common.devices import count_cores
 from ..common.extras import require
 from ..pictures.video import Video
 
@@ -81,7 +82,7 @@ def _run(inputs: Sequence[str], links: str, *, model: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="musiq-") as folder:
         # The log has a plain name in the folder of the process: the signs of a path mean other things in filters.
         command = [find_ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error", *inputs]
-        vmaf = f"libvmaf=log_fmt=json:log_path={LOG}:model=version={model}:n_threads={_count_cores()}"
+        vmaf = f"libvmaf=log_fmt=json:log_path={LOG}:model=version={model}:n_threads={count_cores()}"
         command += ["-filter_complex", links + vmaf, "-f", "null", "-"]
         done = subprocess.run(
             command,
@@ -98,10 +99,6 @@ def _run(inputs: Sequence[str], links: str, *, model: str) -> dict[str, Any]:
             raise ValueError(lines[-1])
         content: dict[str, Any] = json.loads(log.read_text())
         return content
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def measure_vmaf(reference: Video, distorted: Video, *, num_frames: int, crop_border: int = 0) -> np.ndarray:

@@ -47,6 +47,12 @@ def format_number(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def format_error(key: str, error: str) -> str:
+    """Return the error of a row on the terminal, with its key unless the error names it."""
+    shown = " ".join(key.split())
+    return error if shown in error else f"{shown}: {error}"
+
+
 class Progress:
     """Progress of a run, shown from its first call on: a line if it continues another run, and a bar.
 

@@ -11,7 +11,7 @@ from ..pictures.opening import has_fast_decoder
 from ..scoring.job import ScoreJob, count_pictures, run_job, score_rows
 from ..scoring.rows import Entry
 from ..scoring.tables import PLACES, STD, name_columns
-from .progress import Progress, format_count, format_number, report_run
+from .progress import Progress, format_count, format_error, format_number, report_run
 
 # Columns of the table before the key, and their widths; some are shown only where there is something to show.
 WIDTHS = {"score": 8, "in 0..1": 7, "std": 7, "percentile": 10, "stars": 5, "size": 11}
@@ -90,7 +90,7 @@ def _format_entry(heads: Sequence[str], entry: Entry, models: Sequence[str], *, 
         }
         key = " ".join(row.key.split())
         if row.error is not None:
-            key = f"error: {row.error}" if key in row.error else f"error: {key}: {row.error}"
+            key = f"error: {format_error(row.key, row.error)}"
         yield _format_line(heads, cells, key if len(entry) == 1 else f"{name}, {key}")
     if has_ensemble:
         key = f"ensemble, {' '.join(entry[0].key.split())}"

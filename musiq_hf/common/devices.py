@@ -20,6 +20,12 @@ OUT_OF_CPU_MEMORY = re.compile(
 )
 
 
+def count_cores() -> int:
+    """Count the cores that this process may use."""
+    # Not every system tells which these are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that the memory of a device, or of a process that decodes, was too small."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(

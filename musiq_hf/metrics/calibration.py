@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calibration of scores by those of other pictures: their place among these, and the opinion score to expect."""
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ def _read_scores(path: str) -> dict[str, Any]:
             if row["score"] not in (None, ""):
                 scores.append(float(row["score"]))
                 signatures.add(row["signature"])
-    except (ValueError, TypeError, KeyError, csv.Error) as error:  # whatever readers raise for another kind of file
+    except (ValueError, TypeError, KeyError) as error:  # whatever readers raise for another kind of file
         raise ValueError(f"{path} is no table of `musiq score` with scores and signatures. Name one.") from error
     if len(signatures) != 1:
         raise ValueError(f"{path} must hold scores of one checkpoint, got those of {len(signatures)}. Score with one.")

@@ -62,6 +62,11 @@ def escape_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def write_line(text: str) -> str:
+    """Return a text on one line that any output can hold."""
+    return " ".join(escape_name(text).split())
+
+
 def name_file(key: str, path: object) -> str:
     """Return the name of a picture in error messages: its key, and its path too if that is known and another one."""
     if not isinstance(path, str | os.PathLike) or not (shown := escape_name(hide_password(os.fspath(path)))):
@@ -71,7 +76,7 @@ def name_file(key: str, path: object) -> str:
 
 def make_unreadable(name: str, reason: str) -> Source:
     """Return a picture that raises a ValueError with this reason when it is opened."""
-    message = f"{escape_name(name)}: {' '.join(escape_name(reason).split())}"
+    message = f"{escape_name(name)}: {write_line(reason)}"
     return escape_name(name), LazyPicture(escape_name(name), partial(_refuse, message))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..common.checks import check_calibration_choice, check_choice, check_counts, check_ensemble
+from ..common.devices import count_cores
 from ..common.files import check_output_file
 from ..common.outputs import check_table_path
 from ..models.auto import DEFAULT_CHECKPOINT
@@ -370,7 +371,7 @@ def _load_scorers(job: ScoreJob, stack: ExitStack) -> Scorers | RayScorers:
         )
     settings = ScorerSettings(**{item.name: getattr(job, item.name) for item in fields(ScorerSettings)})
     if job.engine == "local":
-        return settings.load(cores=_count_cores())
+        return settings.load(cores=_share_cores())
     scorers = RayScorers(
         settings,
         workers=job.workers,
@@ -381,11 +382,9 @@ def _load_scorers(job: ScoreJob, stack: ExitStack) -> Scorers | RayScorers:
     return stack.enter_context(closing(scorers))
 
 
-def _count_cores() -> int:
+def _share_cores() -> int:
     """Count the cores that are left for this process; those of one launch share the cores that the job may use."""
-    # Not every system tells which these are.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _score(job: ScoreJob, scorers: Scorers | RayScorers, journal: Journal | None) -> Generator[Entry]:

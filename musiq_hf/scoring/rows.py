@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from ..common.devices import find_device
 from ..models.auto import EMBEDDED
-from ..pictures.lazy import escape_name
+from ..pictures.lazy import escape_name, write_line
 from ..pictures.opening import Preset
 from .calibration import (
     Calibration,
@@ -260,7 +260,7 @@ def make_row(result: PictureScore) -> ScoreRow:
     """Make the row of a score of a picture, or of its error, without what `place_row` adds."""
     if result.score is not None and not math.isfinite(result.score):
         return ScoreRow(result.key, result.width, result.height, error=f"{result.key}: the score is {result.score}.")
-    error = None if result.error is None else " ".join(escape_name(result.error).split())
+    error = None if result.error is None else write_line(result.error)
     return ScoreRow(result.key, result.width, result.height, result.score, std=result.std, error=error)
 
 

@@ -1,23 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-import os
 
 import pytest
 
 from musiq_hf.assessment.pairing import Match, match_files
 from musiq_hf.common.systems import System
-
-
-@pytest.fixture
-def make(tmp_path, monkeypatch):
-    """Make empty files below the working directory."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(*names):
-        for name in names:
-            os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
-            open(name, "x").close()
-
-    return write
 
 
 def test_files_match_by_relative_paths_without_suffix_in_the_order_of_keys(make):

@@ -19,7 +19,6 @@ from fixtures.golden_assessment import DIRECTORY, REFERENCE
 from PIL import Image
 from places import ROOT
 
-from musiq_hf import MusiqImageProcessor
 from musiq_hf.assessment import comparison_job, paired_difference
 from musiq_hf.cli import main
 from musiq_hf.metrics import quality_metrics
@@ -29,16 +28,6 @@ from musiq_hf.scoring import QualityMetric, load_quality
 pytestmark = pytest.mark.usefixtures("alone")
 KEYS = ["a.png", "b.png", "d/c.png", "e.png", "f.png"]
 PSNR, SSIM = ["psnr_y", "psnr_rgb"], ["ssim_y", "ssim_rgb"]
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory, tiny_model):
-    """A tiny checkpoint on disk."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "musiq-test"
-    model = tiny_model(score_range=(-10, 10))
-    model.save_pretrained(folder)
-    MusiqImageProcessor.from_config(model.config).save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture

@@ -32,16 +32,6 @@ def picture(height, width, seed=0):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory, tiny_model):
-    """A tiny checkpoint on disk, whose scores lie around the middle of its range."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "musiq-test"
-    model = tiny_model(score_range=(-10, 10))
-    model.save_pretrained(folder)
-    MusiqImageProcessor.from_config(model.config).save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     """A folder of seven pictures in the working directory, and the rows that they should get."""

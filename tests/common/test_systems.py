@@ -1,23 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-import os
 import re
 
 import pytest
 
 from musiq_hf.common.systems import System, read_systems
-
-
-@pytest.fixture
-def make(tmp_path, monkeypatch):
-    """Make empty files below the working directory."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(*names):
-        for name in names:
-            os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
-            open(name, "x").close()
-
-    return write
 
 
 def test_systems_are_named_by_folder_or_stem_or_by_hand(make):

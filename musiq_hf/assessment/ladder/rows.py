@@ -18,14 +18,14 @@ from ...common.stores import StoreError
 from ...models.auto import DEFAULT_CHECKPOINT
 from ...pictures.decoding import decode_ahead
 from ...pictures.encoding import check_encoders, describe_encoder, encode_pixels
-from ...pictures.lazy import LazyPicture, escape_name
-from ...pictures.opening import MAX_MEGAPIXELS, check_megapixels, open_picture
+from ...pictures.lazy import LazyPicture, write_line
+from ...pictures.opening import open_picture
 from ...pictures.sources.paths import check_sources, count_sources, find_sources
 from ...scoring.journal import THREADS
 from ...scoring.rows import ScoreRow, Scorers
 from ...scoring.tables import CONSTANTS, TableForm
-from ..measures import psnr, ssim
-from ..pixels import read_pixels
+from ..measures import check_window, measure_error, measure_structure, split_planes, to_decibels
+from ..pixels import check_size, read_pixels
 from ..row_jobs import Inputs, RowJob
 
 NUM_WORKERS = 2  # threads that encode and measure while others score
@@ -162,7 +162,7 @@ def _measure(
 
 def _write_error(key: str, error: object) -> str:
     """Return the message of an error on one line that begins with the key."""
-    text = " ".join(escape_name(str(error)).split())
+    text = write_line(str(error))
     return text if text.startswith(key) else f"{key}: {text}"
 
 
@@ -174,26 +174,28 @@ def _encode_picture(
     Raises:
         ValueError: If the picture cannot be read or is too small to be measured.
     """
-    check = partial(check_megapixels, max_megapixels=MAX_MEGAPIXELS, advice="Shrink it first.")
-    pixels = read_pixels(picture.open(check_size=check)).round().astype(np.uint8)
-    ssim(pixels, pixels)  # refuses a picture that is too small, once for all of its files
-    return picture, [_encode(name, pixels, codec, quality) for codec in codecs for quality in qualities]
+    pixels = read_pixels(picture.open(check_size=check_size)).round()
+    luma = split_planes(pixels, "y")
+    check_window(luma)
+    encode = partial(_encode, name, pixels.astype(np.uint8), luma)
+    return picture, [encode(codec, quality) for codec in codecs for quality in qualities]
 
 
-def _encode(key: str, pixels: np.ndarray, codec: str, quality: int) -> _Encoded:
+def _encode(key: str, pixels: np.ndarray, luma: np.ndarray, codec: str, quality: int) -> _Encoded:
+    """Encode pixels, and compare the luma of the file with theirs."""
     row = LadderRow(key, codec, quality)
     try:
         content = encode_pixels(pixels, codec, quality)
     except ValueError as error:
         return _Encoded(row._replace(error=_write_error(key, error)))
-    decoded = open_picture(content)
+    decoded = split_planes(read_pixels(open_picture(content)), "y")
     height, width = pixels.shape[:2]
     return _Encoded(
         row._replace(
             bytes=len(content),
             bits_per_pixel=8 * len(content) / (height * width),
-            psnr_y=psnr(pixels, decoded),
-            ssim_y=ssim(pixels, decoded),
+            psnr_y=to_decibels(measure_error(luma, decoded)),
+            ssim_y=measure_structure(luma, decoded),
         ),
         content,
     )

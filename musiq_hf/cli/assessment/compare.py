@@ -17,7 +17,7 @@ from ...models.auto import DEFAULT_CHECKPOINT
 from ...pictures.video import VIDEO_SUFFIXES
 from ..progress import show_warnings
 from ..words import read_names
-from .output import run_job
+from .output import add_run_arguments, run_job
 
 COLUMNS = ", ".join(list_columns({"metrics": COMPARED, "groups": ["the columns of --groups"]}))
 DESCRIPTION = f"""\
@@ -82,8 +82,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--every", type=positive, metavar="N", help="score every n-th frame of a video (one a second)")
     parser.add_argument("-m", "--model", help=f"checkpoint ({DEFAULT_CHECKPOINT.name})")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT, and what an unfinished run has left")
-    parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
+    add_run_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...assessment.description_table import DescriptionRow, DescriptionSettings, name_column
 from ...common.arguments import positive
-from .output import run_job
+from .output import add_run_arguments, run_job
 
 DESCRIPTION = f"""\
 Describe the content of pictures and videos in numbers: size, detail, motion and colour, a row for each.
@@ -47,8 +47,7 @@ def add_arguments(parser: Any) -> None:
         help="processes that measure; a file that crashes its decoder costs them its row alone (default: two threads "
         "of this process, which crash with it)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT, and what an unfinished run has left")
-    parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
+    add_run_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

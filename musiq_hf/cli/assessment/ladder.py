@@ -16,7 +16,7 @@ from ...explain.ladders import plot_ladder
 from ...models.auto import DEFAULT_CHECKPOINT
 from ..progress import format_count
 from ..words import read_names, read_qualities
-from .output import run_job
+from .output import add_run_arguments, run_job
 
 DESCRIPTION = f"""\
 Encode pictures by several codecs at several qualities, in memory, and measure and score each file: how small may a
@@ -87,8 +87,7 @@ def add_arguments(parser: Any) -> None:
         "--figure", metavar="FILE", help=".png file: PSNR, SSIM and score against size, a line a codec"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT, and what an unfinished run has left")
-    parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
+    add_run_arguments(parser)
 
 
 def _format_smallest(summary: LadderSummary, max_drop: float) -> Iterator[str]:

@@ -8,10 +8,16 @@ from typing import Any
 from ...assessment.row_jobs import RowJob, measure_rows, read_rows, run_rows
 from ...common.arguments import INTERRUPTED
 from ...common.terminal import print_line, print_text
-from ..progress import Progress, format_count, format_number, report_run, show_warnings
+from ..progress import Progress, format_count, format_error, format_number, report_run, show_warnings
 
 # Widths of the columns on the terminal, and digits after the point.
 Layout = Mapping[str, tuple[int, int]]
+
+
+def add_run_arguments(parser: Any) -> None:
+    """Add the arguments that all commands with a job of rows share."""
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT, and what an unfinished run has left")
+    parser.add_argument("--progress", action="store_true", help="show progress on stderr even where it is no terminal")
 
 
 def run_job(
@@ -45,7 +51,7 @@ def run_job(
             )
             if code == 1:
                 first = next(row for row in read_rows(job) if row["error"] is not None)
-                print_line(f"the first: {_format_error(first)}", file=sys.stderr)
+                print_line(f"the first: {format_error(first['key'], first['error'])}", file=sys.stderr)
         if summarize is not None and code != INTERRUPTED:
             summarize(read_rows(job) if rows is None else rows)
     return code
@@ -81,11 +87,5 @@ def _format_row(row: Mapping[str, Any], layout: Layout) -> str:
         f"{value if isinstance(value, str) else format_number(value, digits):>{width}}"
         for value, (width, digits) in ((row.get(name), place) for name, place in layout.items())
     ]
-    key = " ".join(row["key"].split()) if row.get("error") is None else f"error: {_format_error(row)}"
-    return "  ".join([*cells, key])
-
-
-def _format_error(row: Mapping[str, Any]) -> str:
-    """Return the error of a row, with its key unless the error names it."""
-    key, error = " ".join(row["key"].split()), str(row["error"])
-    return error if key in error else f"{key}: {error}"
+    key, error = row["key"], row.get("error")
+    return "  ".join([*cells, " ".join(key.split()) if error is None else f"error: {format_error(key, error)}"])
