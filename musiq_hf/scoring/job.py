@@ -371,7 +371,7 @@ def _load_scorers(job: ScoreJob, stack: ExitStack) -> Scorers | RayScorers:
         )
     settings = ScorerSettings(**{item.name: getattr(job, item.name) for item in fields(ScorerSettings)})
     if job.engine == "local":
-        return settings.load(cores=_share_cores())
+        return settings.load(cores=_count_cores())
     scorers = RayScorers(
         settings,
         workers=job.workers,
@@ -382,7 +382,7 @@ def _load_scorers(job: ScoreJob, stack: ExitStack) -> Scorers | RayScorers:
     return stack.enter_context(closing(scorers))
 
 
-def _share_cores() -> int:
+def _count_cores() -> int:
     """Count the cores that are left for this process; those of one launch share the cores that the job may use."""
     return count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
