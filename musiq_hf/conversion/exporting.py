@@ -30,6 +30,7 @@ DYNAMIC_SHAPES = dict.fromkeys(MusiqImageProcessor.model_input_names, AXES)
 # Pairs (batch_size, sequence_length). A 1 in the example would become a constant of the graph.
 EXAMPLE_SHAPE = (3, 7)
 CHECKED_SHAPES = ((1, 1), (1, 53), (2, 20), (5, 91))
+ONNX_ROOTS = ("newton_schulz", "taylor")  # ONNX has neither eigenvalues nor linear systems
 TOLERANCE = 1e-4  # part of the range of scores
 
 Batch = dict[str, torch.Tensor]
@@ -198,7 +199,7 @@ def export_checkpoint(checkpoint: str, output: Path) -> dict[str, Any]:
     """Check that the libraries of the format are installed, then export a checkpoint, as `export` does its model.
 
     Raises:
-        ValueError: If there is no such checkpoint, or it predicts no quality.
+        ValueError: If there is no such checkpoint, it predicts no quality, or the format cannot express it.
         ImportError: If a library is missing.
         DeviationError: If the scores are not the model's.
     """
@@ -209,4 +210,10 @@ def export_checkpoint(checkpoint: str, output: Path) -> dict[str, Any]:
     model, _ = load_quality(checkpoint)
     if not isinstance(model, MusiqForImageQualityAssessment):
         raise ValueError(f"A MUSIQ checkpoint can be exported, got {type(model).__name__}. Choose another one.")
+    root = model.config.covariance_method
+    if output.suffix == ".onnx" and model.config.pools_covariance and root not in ONNX_ROOTS:
+        raise ValueError(
+            f'ONNX cannot express `covariance_method="{root}"`, only {" and ".join(ONNX_ROOTS)}. '
+            "Choose a name that ends in .pt2."
+        )
     return export(model, output)

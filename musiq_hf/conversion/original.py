@@ -26,10 +26,12 @@ def _check_expressible(config: MusiqConfig) -> None:
         wrong["patch_encoder"] = config.patch_encoder
     if config.spatial_embedding not in ("hash", "sinusoid"):
         wrong["spatial_embedding"] = config.spatial_embedding
+    if config.pools_covariance:
+        wrong["pooling"] = config.pooling
     if wrong:
         raise ValueError(
-            f"The original's program has no {wrong}: it needs {fixed}, an encoder of the paper, and hashed "
-            "or sinusoid positions. Such a checkpoint cannot be converted to its format."
+            f"The original's program has no {wrong}: it needs {fixed}, an encoder of the paper, hashed or "
+            "sinusoid positions, and the CLS token alone. Such a checkpoint cannot be converted to its format."
         )
 
 

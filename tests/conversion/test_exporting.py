@@ -28,6 +28,7 @@ VARIANTS = {
     },
     "efficientnet": RESNET_FIELDS | {"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4},
     "fixed": {"spatial_embedding": "fixed", "max_native_patches": 20, "longer_side_lengths": (16,)},
+    "covariance": {"pooling": "cls+covariance", "covariance_size": 8},
 }
 SINGLE_FIELDS = {
     "distribution": {"num_labels": 10, "score_range": (1, 10)},
@@ -233,3 +234,13 @@ def test_checkpoints_that_score_nothing_are_refused(blank, tiny_config, tmp_path
         assert command(name, tmp_path / "model.pt2") == 2
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "model.pt2").exists()
+
+
+@pytest.mark.parametrize("root", ["pade", "eigh"])
+def test_a_root_that_onnx_cannot_express_is_refused(root, tmp_path, tiny_model):
+    model = tiny_model(pooling="covariance", covariance_size=4, covariance_method=root)
+    model.save_pretrained(tmp_path / "model")
+    MusiqImageProcessor.from_config(model.config).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=f'ONNX cannot express `covariance_method="{root}"`, only newton_schulz and'):
+        script.export_checkpoint(str(tmp_path / "model"), tmp_path / "model.onnx")
+    assert script.export_checkpoint(str(tmp_path / "model"), tmp_path / "model.pt2")["output"]

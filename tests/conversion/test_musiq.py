@@ -293,6 +293,7 @@ def test_to_original_works_the_scale_of_scores_into_the_head(tmp_path, tiny_mode
         ({"patch_encoder_width": 8, "patch_encoder_groups": 4}, "has no {'patch_encoder_groups': 4}"),
         ({"patch_encoder": "linear", "layer_norm_eps": 1e-5}, "has no {'layer_norm_eps': 1e-05}"),
         ({"patch_encoder": "linear", "spatial_embedding": "none"}, "has no {'spatial_embedding': 'none'}"),
+        ({"patch_encoder": "linear", "pooling": "cls+covariance"}, "has no {'pooling': 'cls\\+covariance'}"),
     ],
 )
 def test_to_original_refuses_what_the_original_cannot_compute(tmp_path, tiny_model, overrides, message):

@@ -125,7 +125,7 @@ def _score_without(
     scores: list[float] = []
     for mask in kept.split(max(1, max_tokens // embeddings.shape[1])):
         states = model.musiq.encode(embeddings.expand(len(mask), -1, -1), mask.long(), cls_only=True)
-        scores += model.scores_from_logits(model.head(states[:, 0])).tolist()
+        scores += model.scores_from_logits(model.head(model.musiq.pool(states, mask.long()))).tolist()
     return scores
 
 

@@ -6,7 +6,6 @@ A field has the name that Transformers uses, if Transformers has one.
 Whoever loads one class of a repository gets the files that it imports, and Transformers finds imports by their text.
 These lines stand here so that all files come, and can be saved again:
 
-    from .covariance_musiq import matrix_sqrt
     from .image_processing_musiq import MusiqImageProcessor
     from .modeling_musiq import MusiqModel
     from .pipeline_musiq import ImageQualityAssessmentPipeline
@@ -36,6 +35,7 @@ LARGEST = {
     "max_native_patches": 2**20,
     "max_native_side": 2**20,
     "pre_logits_size": 2**16,
+    "covariance_size": 2**9,  # its triangle then has 131,328 values
 }
 LARGEST_COPY = 2**16  # patches of all resized copies: a square of 8192 pixels, cut into patches of 32
 LARGEST_LENGTH = 2**14  # pixels
@@ -45,6 +45,12 @@ EFFICIENTNET = "efficientnet_lite"  # names of these patch encoders begin so
 EFFICIENTNET_STAGES = 7
 # Fields that only "resnet" and "conv" read, with their defaults.
 RESNET_FIELDS = {"patch_encoder_depth": 5, "patch_encoder_width": 64, "patch_encoder_groups": 32}
+# Fields that only a pooling of covariances reads, with their defaults.
+COVARIANCE_FIELDS: dict[str, Any] = {
+    "covariance_size": 64,
+    "covariance_method": "newton_schulz",
+    "covariance_eps": 1e-3,
+}
 # Fields that a model in evaluation mode does not read.
 UNREAD_FIELDS = {
     "model_type",
@@ -130,6 +136,12 @@ class MusiqConfig(CheckedConfig, PreTrainedConfig):
         max_native_patches: Largest number l of native patches; None = all.
         max_native_side: Longer side, in pixels, to which a larger native picture is shrunk; None = never, as in the
             paper. Photographs of many megapixels are then read about as they are seen on a screen.
+        pooling: Features that the head reads: the CLS token as in the paper ("cls"), or a projection of the covariance
+            of the patch tokens ("covariance"). "cls+covariance" is the sum of both; So-ViT adds their logits.
+        covariance_size: Width to which tokens are reduced before their covariance.
+        covariance_method: Root of the covariance, see `matrix_sqrt`: "newton_schulz", "taylor", "pade" or "eigh". ONNX
+            has only the first two. Weights that were trained with one are wrong with another.
+        covariance_eps: Multiple of the identity that is added to the covariance, in (0, 1].
         pre_logits_size: Width of a tanh layer before the head; None = no such layer.
         score_offset: MOS points added to a one-label logit.
         score_scale: MOS points per unit of a one-label logit.
@@ -165,6 +177,10 @@ class MusiqConfig(CheckedConfig, PreTrainedConfig):
     use_native_resolution: bool = True
     max_native_patches: int | None = None
     max_native_side: int | None = None
+    pooling: Literal["cls", "covariance", "cls+covariance"] = "cls"
+    covariance_size: int = COVARIANCE_FIELDS["covariance_size"]
+    covariance_method: Literal["newton_schulz", "taylor", "pade", "eigh"] = "newton_schulz"
+    covariance_eps: float | int = COVARIANCE_FIELDS["covariance_eps"]
     pre_logits_size: int | None = None
     score_offset: float | int = 0.0
     score_scale: float | int = 1.0
@@ -178,17 +194,19 @@ class MusiqConfig(CheckedConfig, PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
         """Make a configuration from a dictionary, as the base class does.
 
-        Sizes of the patch encoder in the dictionary are left out if another `patch_encoder` in `kwargs` does not read
-        them.
+        Fields in the dictionary are left out if another `patch_encoder` or `pooling` in `kwargs` does not read them.
 
         Raises:
             ValueError: If a value has a wrong type or size, fields contradict each other, or a name is none that a
                 configuration may have.
         """
+        unread: set[str] = set()
         if "patch_encoder" in kwargs:
             uses_efficientnet = str(kwargs["patch_encoder"]).startswith(EFFICIENTNET)
-            unread = RESNET_FIELDS.keys() if uses_efficientnet else {"patch_encoder_stages"}
-            config_dict = {name: value for name, value in config_dict.items() if name not in unread}
+            unread |= RESNET_FIELDS.keys() if uses_efficientnet else {"patch_encoder_stages"}
+        if kwargs.get("pooling") == "cls":
+            unread |= COVARIANCE_FIELDS.keys()
+        config_dict = {name: value for name, value in config_dict.items() if name not in unread}
         return super().from_dict(config_dict, **kwargs)
 
     @property
@@ -205,6 +223,11 @@ class MusiqConfig(CheckedConfig, PreTrainedConfig):
         return self.hash_grid_size**2
 
     @property
+    def pools_covariance(self) -> bool:
+        """True if the head reads the covariance of the patch tokens."""
+        return self.pooling != "cls"
+
+    @property
     def uses_efficientnet(self) -> bool:
         """True if the patch encoder is an EfficientNet-Lite."""
         return self.patch_encoder.startswith(EFFICIENTNET)
@@ -215,8 +238,13 @@ class MusiqConfig(CheckedConfig, PreTrainedConfig):
         return EFFICIENTNET_STAGES if self.patch_encoder_stages is None else self.patch_encoder_stages
 
     def signature_fields(self) -> dict[str, Any]:
-        """Return the fields that a model in evaluation mode reads: they shape weights or change a score."""
-        return {name: getattr(self, name) for name in MusiqConfig.__annotations__.keys() - UNSIGNED_FIELDS}
+        """Return the fields that a model in evaluation mode reads: they shape weights or change a score.
+
+        Those of the pooling are among them only where covariances are pooled. Other checkpoints keep the signatures
+        that they had before these fields existed.
+        """
+        unsigned = UNSIGNED_FIELDS | (set() if self.pools_covariance else {"pooling", *COVARIANCE_FIELDS})
+        return {name: getattr(self, name) for name in MusiqConfig.__annotations__.keys() - unsigned}
 
     def validate_architecture(self) -> None:
         """Raise a ValueError for the first rule that the fields break."""
@@ -247,6 +275,7 @@ class MusiqConfig(CheckedConfig, PreTrainedConfig):
                 "bounded. Set `max_native_patches` (the paper trains with 512)."
             )
         self._validate_patch_encoder()
+        self._validate_pooling()
         super().validate_architecture()
 
     def _validate_sizes(self) -> None:
@@ -282,6 +311,16 @@ class MusiqConfig(CheckedConfig, PreTrainedConfig):
                 f"`patch_encoder_width` must be a multiple of `patch_encoder_groups`, got {self.patch_encoder_width} "
                 f"and {self.patch_encoder_groups}. Change one of them."
             )
+
+    def _validate_pooling(self) -> None:
+        if not 0 < self.covariance_eps <= 1:
+            raise ValueError(f"`covariance_eps` must lie in (0, 1], got {self.covariance_eps}.")
+        for name, default in COVARIANCE_FIELDS.items():
+            if not self.pools_covariance and getattr(self, name) != default:
+                raise ValueError(
+                    f'`{name}={getattr(self, name)}` has no effect on `pooling="cls"`. Leave it out, or set `pooling` '
+                    'to "covariance" or "cls+covariance".'
+                )
 
     def _validate_efficientnet(self) -> None:
         for name, default in RESNET_FIELDS.items():

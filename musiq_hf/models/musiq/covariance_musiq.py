@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 
 # Square root of 1 - z at z = 0: the Taylor polynomial, and numerator and denominator of the Pade approximant [5/5].
@@ -271,3 +272,39 @@ def upper_triangle(matrices: torch.Tensor) -> torch.Tensor:
     check_square(matrices)
     rows, columns = torch.triu_indices(matrices.shape[-1], matrices.shape[-1], device=matrices.device)
     return matrices[..., rows, columns]
+
+
+class MusiqCovariancePooling(nn.Module):
+    """Second-order pooling of So-ViT: tokens are reduced, and the root of their covariance becomes a vector.
+
+    The reduction is a projection, a layer norm and a ReLU. So-ViT has a batch norm, by which the other pictures of a
+    batch would move a score. All is computed in float32 or wider.
+
+    Args:
+        hidden_size: Width of the tokens.
+        size: Width to which they are reduced.
+        method: Root of the covariance, see `matrix_sqrt`.
+        eps: Multiple of the identity that is added to the covariance.
+
+    Attributes:
+        output_size: Width of the vector, size (size + 1) / 2.
+    """
+
+    def __init__(self, hidden_size: int, *, size: int = 64, method: str = "newton_schulz", eps: float = 1e-3):
+        super().__init__()
+        self.reduction = nn.Linear(hidden_size, size, bias=False)
+        self.norm = nn.LayerNorm(size)
+        self.method, self.eps = method, eps
+        self.output_size = size * (size + 1) // 2
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Pool tokens (batch_size, N, hidden_size) to (batch_size, output_size).
+
+        Args:
+            tokens: Tokens of the patches, without CLS.
+            mask: 1 = real token, shape (batch_size, N). None = all real.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            reduced = torch.relu(self.norm(self.reduction(tokens.to(self.reduction.weight.dtype))))
+            covariance = masked_covariance(reduced, mask, eps=self.eps)
+            return upper_triangle(matrix_sqrt(covariance, method=self.method))

@@ -127,15 +127,16 @@ def parts(model: Any) -> Mapping[str, Sequence[nn.Module]]:
     """Return the parts that training can freeze, by name.
 
     "backbone" is the network between the patches and their projection, which a linear patch encoder does not have.
-    "patch_encoder" is both, and "encoder" is the whole model but its head.
+    "patch_encoder" is both, and "encoder" is the whole model but its head, to which pooled covariances belong.
     """
     embeddings, head = model.musiq.embeddings, model.head
+    covariance = [] if model.musiq.covariance is None else [model.musiq.covariance]
     backbone = [] if embeddings.patch_encoder is None else [embeddings.patch_encoder]
     pre_logits = [] if head.pre_logits is None else [head.pre_logits]
     return ({"backbone": backbone} if backbone else {}) | {
         "patch_encoder": [embeddings.patch_projection, *backbone],
-        "encoder": [model.musiq],
-        "head": [*pre_logits, head.classifier],
+        "encoder": [embeddings, model.musiq.encoder, model.musiq.layernorm],
+        "head": [*covariance, *pre_logits, head.classifier],
     }
 
 
@@ -205,11 +206,12 @@ def card(config: MusiqConfig) -> CardText:
 
 
 def facts(config: MusiqConfig) -> dict[str, str]:
-    """Name the scales at which pictures are read, for `musiq info`."""
+    """Name the scales at which pictures are read, and what is pooled beside CLS, for `musiq info`."""
     lengths = [f"longer side {length}" for length in config.longer_side_lengths]
     side = config.max_native_side
     native = "native" if side is None else f"native (shrunk to a longer side of {side} if larger)"
-    return {"scales": ", ".join([*lengths, *([native] if config.use_native_resolution else [])])}
+    pooling = {"pooling": config.pooling} if config.pools_covariance else {}
+    return {"scales": ", ".join([*lengths, *([native] if config.use_native_resolution else [])])} | pooling
 
 
 def _describe_classes(config: MusiqConfig) -> str:

@@ -20,6 +20,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checks_musiq import CheckedPreTrainedModel
 from .configuration_musiq import MusiqConfig
+from .covariance_musiq import MusiqCovariancePooling
 from .cpu_kernels_musiq import MusiqLinear, as_input, choose_size
 from .encoder_musiq import (
     MusiqAttention,
@@ -112,8 +113,27 @@ def emd_loss(probabilities: torch.Tensor, targets: torch.Tensor, *, exponent: fl
     return torch.where(means > 0, roots, torch.zeros_like(means)).mean()
 
 
+class MusiqCovarianceFeatures(nn.Module):
+    """Features from the covariance of patch tokens, (batch_size, N, D) -> (batch_size, D)."""
+
+    def __init__(self, config: MusiqConfig):
+        super().__init__()
+        self.pooling = MusiqCovariancePooling(
+            config.hidden_size,
+            size=config.covariance_size,
+            method=config.covariance_method,
+            eps=config.covariance_eps,
+        )
+        self.projection = MusiqLinear(self.pooling.output_size, config.hidden_size, bias=False)
+        # Beside CLS, zeros leave the scores of a checkpoint as they were.
+        self.projection.initial = "lecun" if config.pooling == "covariance" else "zeros"
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.projection(as_input(self.pooling(tokens, mask), self.projection))
+
+
 class MusiqHead(nn.Module):
-    """Head from the CLS token to logits, through a tanh layer if `pre_logits_size` asks for one."""
+    """Head from pooled features to logits, through a tanh layer if `pre_logits_size` asks for one."""
 
     def __init__(self, config: MusiqConfig):
         super().__init__()
@@ -156,7 +176,7 @@ class MusiqPreTrainedModel(PublishedModel, CheckedPreTrainedModel):
     # The Trainer would otherwise rescale our mean-reduced loss by the number of processes or accumulation steps.
     accepts_loss_kwargs = False
     # bfloat16 keeps too little of the pixels: a stem in it moves scores of musiq-tiny-biq2021 10 times as far.
-    _keep_in_fp32_modules_strict = {"stem_conv", "stem_norm"}
+    _keep_in_fp32_modules_strict = {"stem_conv", "stem_norm", "covariance"}
     _no_split_modules = ["MusiqEmbeddings", "MusiqLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -183,18 +203,23 @@ class MusiqPreTrainedModel(PublishedModel, CheckedPreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear | MusiqStdConv2d | MusiqConvolution):
             _fill(module.weight, getattr(module, "initial", "xavier"))
-        if isinstance(module, nn.Linear | MusiqConvolution):
+        if isinstance(module, nn.Linear | MusiqConvolution) and module.bias is not None:
             init.normal_(module.bias, std=getattr(module, "initial_bias", 0.0))
 
 
 class MusiqModel(MusiqPreTrainedModel):
-    """Encoder without a head: it turns patches of all scales into a sequence of hidden states, CLS first."""
+    """Encoder without a head: it turns patches of all scales into a sequence of hidden states, CLS first.
+
+    A head reads the CLS token, or features from the covariance of the patch tokens, or their sum: see `pooling` in
+    `MusiqConfig`.
+    """
 
     def __init__(self, config: MusiqConfig):
         super().__init__(config)
         self.embeddings = MusiqEmbeddings(config)
         self.encoder = MusiqEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.covariance = MusiqCovarianceFeatures(config) if config.pools_covariance else None
         self.post_init()
 
     def _encode_packed(
@@ -234,7 +259,7 @@ class MusiqModel(MusiqPreTrainedModel):
         Args:
             hidden_states: Embedded tokens, CLS first, shape (batch_size, 1 + sequence_length, hidden_size).
             mask: 1 = real token, 0 = padding, shape (batch_size, 1 + sequence_length). None = all real.
-            cls_only: Whether only CLS is wanted, as in `forward`.
+            cls_only: Whether only what `pool` reads is wanted, as in `forward`.
             **kwargs: `output_hidden_states`, `output_attentions`.
 
         Returns:
@@ -242,12 +267,30 @@ class MusiqModel(MusiqPreTrainedModel):
         """
         recorded = any(kwargs.get(name, getattr(self.config, name, False)) for name in RECORDED)
         cls_only = cls_only and not recorded and self.config._attn_implementation in ("eager", "sdpa")
+        cls_only = cls_only and self.covariance is None
         if not recorded and can_pack(hidden_states, self.encoder, self.config):
             return self.layernorm(self._encode_packed(hidden_states, mask, cls_only=cls_only, **kwargs))
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=mask
         )
         return self.layernorm(self.encoder(hidden_states, attention_mask, cls_only=cls_only, **kwargs))
+
+    def pool(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Pool encoded tokens into the features that a head reads.
+
+        Args:
+            hidden_states: Result of `encode`.
+            mask: Mask that `encode` was given, shape (batch_size, 1 + sequence_length).
+
+        Returns:
+            Features, shape (batch_size, hidden_size).
+        """
+        if self.covariance is None:
+            return hidden_states[:, 0]
+        features = self.covariance(hidden_states[:, 1:], None if mask is None else mask[:, 1:])
+        if self.config.pooling == "covariance":
+            return features
+        return hidden_states[:, 0] + features.to(hidden_states.device)  # a device map can put the layers elsewhere
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -269,12 +312,13 @@ class MusiqModel(MusiqPreTrainedModel):
             spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
             scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
             cls_only: Whether only CLS is wanted: the last block then computes no other token. It has no effect if
-                hidden states or attentions are asked for, or with an attention other than eager and sdpa.
+                hidden states or attentions are asked for, with an attention other than eager and sdpa, or if
+                covariances are pooled.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
             `last_hidden_state` (batch_size, 1 + sequence_length, hidden_size), CLS first and meaningless on padding,
-            or CLS alone; and `pooler_output` (batch_size, hidden_size), the CLS token.
+            or CLS alone; and `pooler_output` (batch_size, hidden_size), which is CLS unless covariances are pooled.
 
         Raises:
             ValueError: If a tensor that the configuration needs is missing, or the patches have a wrong shape.
@@ -284,7 +328,8 @@ class MusiqModel(MusiqPreTrainedModel):
         if pixel_attention_mask is not None:
             pixel_attention_mask = nn.functional.pad(pixel_attention_mask, (1, 0), value=1)  # CLS is always real
         hidden_states = self.encode(hidden_states, pixel_attention_mask, cls_only=cls_only, **kwargs)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
+        pooled = self.pool(hidden_states, pixel_attention_mask)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
 class MusiqForImageQualityAssessment(MusiqPreTrainedModel):

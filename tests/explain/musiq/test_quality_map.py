@@ -65,8 +65,9 @@ def brute_force(model, processor, picture, rows, cols):
         ({"spatial_embedding": "fixed", "max_native_patches": 30, "longer_side_lengths": (20,)}, (2, 2)),
         ({"longer_side_lengths": (), "patch_encoder": "linear"}, (6, 9)),
         ({"num_labels": 10, "use_native_resolution": False}, (3, 3)),
+        ({"pooling": "cls+covariance", "covariance_size": 6}, (3, 4)),
     ],
-    ids=["three scales", "cut", "bounded", "fixed", "native alone", "distribution"],
+    ids=["three scales", "cut", "bounded", "fixed", "native alone", "distribution", "covariance"],
 )
 def test_the_map_is_the_brute_force_one(tiny_model, picture, overrides, grid):
     model = tiny_model(**overrides)

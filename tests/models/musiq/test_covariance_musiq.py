@@ -5,12 +5,16 @@ import golden_training_methods as golden
 import pytest
 import torch
 
+from musiq_hf import MusiqConfig, MusiqForImageClassification, MusiqForImageQualityAssessment
+from musiq_hf.models.musiq.checks_musiq import hash_weights
 from musiq_hf.models.musiq.covariance_musiq import (
+    MusiqCovariancePooling,
     masked_covariance,
     matrix_inverse_sqrt,
     matrix_sqrt,
     upper_triangle,
 )
+from musiq_hf.training.starting import add_lora, freeze, load_model
 
 FUNCTIONS = {"sqrt": matrix_sqrt, "inverse_sqrt": matrix_inverse_sqrt}
 PAIRS = [("sqrt", method) for method in ("eigh", "taylor", "pade", "newton_schulz")]
@@ -252,3 +256,129 @@ def test_upper_triangle_goes_row_by_row():
 def test_mistakes_with_tokens_are_one_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# -- models that pool covariances
+
+POOLED = {"pooling": "cls+covariance", "covariance_size": 6}
+METHODS = ("eigh", "taylor", "pade", "newton_schulz")
+
+
+def make_batch(config, lengths, *, seed=0):
+    """A padded batch of random patches, with large values on the padding."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), max(lengths))
+    mask = (torch.arange(shape[1]) < torch.tensor(lengths)[:, None]).long()
+    pixels = torch.rand((*shape, config.patch_size**2 * 3), generator=generator) * 2 - 1
+    return {
+        "pixel_values": torch.where(mask[..., None].bool(), pixels, 1e4),
+        "pixel_attention_mask": mask,
+        "spatial_position_ids": torch.randint(config.num_spatial_positions, shape, generator=generator),
+        "scale_position_ids": torch.randint(config.num_scales, shape, generator=generator),
+    }
+
+
+def test_pooling_is_its_equation():
+    torch.manual_seed(0)
+    pooling = MusiqCovariancePooling(5, size=3, method="eigh", eps=0.01).double()
+    tokens = torch.randn(2, 7, 5, dtype=torch.float64)
+    reduced = torch.nn.functional.layer_norm(tokens @ pooling.reduction.weight.T, (3,)).clamp(min=0)
+    expected = []
+    for part in reduced:
+        values, vectors = torch.linalg.eigh(torch.cov(part.T, correction=0) + 0.01 * torch.eye(3))
+        root = vectors @ values.sqrt().diag() @ vectors.T
+        expected.append(root[torch.triu_indices(3, 3).unbind()])
+    torch.testing.assert_close(pooling(tokens), torch.stack(expected))
+    assert pooling.output_size == 6
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("pooling", ["covariance", "cls+covariance"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_partners_and_padding_change_no_score(tiny_model, pooling, method, attention):
+    model = tiny_model(**POOLED | {"pooling": pooling, "covariance_method": method})
+    model.set_attn_implementation(attention)
+    lengths = (40, 1, 13)
+    batch = make_batch(model.config, lengths)
+    with torch.no_grad():
+        together = model(**batch).logits
+        alone = [model(**{name: value[i : i + 1, :n] for name, value in batch.items()}) for i, n in enumerate(lengths)]
+        unmasked = {name: value for name, value in batch.items() if name != "pixel_attention_mask"}
+        assert not torch.allclose(model(**unmasked).logits[1], together[1])
+    torch.testing.assert_close(together, torch.cat([output.logits for output in alone]), rtol=2e-5, atol=1e-5)
+
+
+def test_pooled_scores_read_the_patches_and_not_only_cls(tiny_model):
+    """Covariance alone ignores CLS of the last block; with both, each moves the score."""
+    for pooling, changed in (("cls", (True, False)), ("covariance", (False, True)), ("cls+covariance", (True, True))):
+        model = tiny_model(**(POOLED if pooling != "cls" else {}) | {"pooling": pooling})
+        states = torch.randn(1, 9, model.config.hidden_size)
+        pooled = model.musiq.pool(states)
+        for part, moves in zip((slice(0, 1), slice(1, None)), changed, strict=True):
+            others = states.clone()
+            others[:, part] = torch.randn_like(others[:, part])
+            assert torch.equal(model.musiq.pool(others), pooled) != moves
+
+
+def test_covariance_beside_cls_changes_no_score_of_a_checkpoint(blank, tmp_path, tiny_model):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    richer = load_model(str(tmp_path), architecture=POOLED).eval()
+    batch = make_batch(model.config, (30, 4))
+    with torch.no_grad():
+        torch.testing.assert_close(richer(**batch).scores, model(**batch).scores, rtol=1e-6, atol=1e-5)
+    assert richer.musiq.covariance.pooling.reduction.weight.abs().sum() > 0
+    with pytest.raises(ValueError, match="missing musiq.covariance"):
+        MusiqForImageQualityAssessment.from_pretrained(tmp_path, **POOLED)
+
+
+@pytest.mark.parametrize("kind", [MusiqForImageQualityAssessment, MusiqForImageClassification])
+@pytest.mark.parametrize("pooling", ["covariance", "cls+covariance"])
+def test_every_weight_of_the_pooling_learns(tiny_config, kind, pooling):
+    torch.manual_seed(0)
+    config = tiny_config(**POOLED | {"pooling": pooling})
+    model = kind(config)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    before = {name: weight.detach().clone() for name, weight in model.musiq.covariance.named_parameters()}
+    labels = torch.tensor([0, 0]) if kind is MusiqForImageClassification else torch.tensor([3.0, 2.0])
+    for _ in range(3):  # head, projection and reduction wait for each other
+        optimizer.zero_grad()
+        model(**make_batch(config, (9, 1)), labels=labels).loss.backward()
+        optimizer.step()
+    for name, weight in model.musiq.covariance.named_parameters():
+        assert weight.isfinite().all()
+        if kind is MusiqForImageQualityAssessment:  # a single class has no gradient
+            assert not torch.equal(weight, before[name]), name
+
+
+def test_pooled_checkpoints_are_stored_with_all_they_need(tmp_path, tiny_model):
+    model = tiny_model(**POOLED)
+    model.save_pretrained(tmp_path)
+    again = MusiqForImageQualityAssessment.from_pretrained(tmp_path)
+    batch = make_batch(model.config, (12, 5))
+    with torch.no_grad():
+        assert torch.equal(again(**batch).scores, model(**batch).scores)
+    half = MusiqForImageQualityAssessment.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {weight.dtype for weight in half.musiq.covariance.parameters()} == {torch.float32}
+    with torch.no_grad():
+        torch.testing.assert_close(half(**batch).scores, model(**batch).scores, rtol=0.1, atol=0.2)
+    config = MusiqConfig.from_pretrained(tmp_path, pooling="cls")
+    assert (config.pooling, config.covariance_size) == ("cls", 64)
+
+
+def test_a_signature_tells_how_covariances_are_pooled(tiny_model):
+    changes = [{}, {"pooling": "covariance"}, {"covariance_method": "taylor"}, {"covariance_eps": 0.1}]
+    assert len({hash_weights(tiny_model(**POOLED | change)) for change in changes}) == len(changes)
+    assert "pooling" not in MusiqConfig().signature_fields()
+
+
+@pytest.mark.parametrize("part", ["encoder", "lora"])
+def test_pooled_covariances_train_with_the_head(tiny_model, part):
+    model = tiny_model(**POOLED)
+    if part == "lora":
+        pytest.importorskip("peft")
+        model = add_lora(model, 2)
+    else:
+        freeze(model, part)
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad and "covariance" in name]
+    assert len(trained) == len(list(tiny_model(**POOLED).musiq.covariance.parameters()))
