@@ -181,6 +181,19 @@ class TrainingView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenGrid:
+    """Grid of cells in which the patches of a family's pictures lie.
+
+    Attributes:
+        size: Cells along a side; `spatial_position_ids` are row * size + column.
+        num_scales: Number of scales of a picture.
+    """
+
+    size: int
+    num_scales: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CardText:
     """Sentences of a family for a model card.
 
@@ -254,6 +267,11 @@ class Family:
         feature_maps: Function from a model in evaluation mode, its processor and the pixels of one picture to feature
             maps. They go from the first block to the last, by the name of a network or scale. Each has the shape
             (crops, channels, rows, columns). None for a family without maps.
+        token_grid: Function from a configuration to the grid of the patches; ValueError if they have no place in it. A
+            model that `cls_only=False` is given then computes all tokens. Its part "encoder" is one module, whose
+            `last_hidden_state` is CLS and the tokens, shape (batch_size, 1 + N, hidden_size). A batch has
+            `pixel_attention_mask`, `spatial_position_ids` and `scale_position_ids`, shape (batch_size, N). None for a
+            family without such tokens.
         has_one_length: Whether all pictures have the same number of tokens, so that there are no lengths to group.
         min_batch_size: Smallest batch on one device whose loss means something.
     """
@@ -277,6 +295,7 @@ class Family:
     frozen: str | None = None
     calibrate: Callable[[Any, torch.Tensor, torch.Tensor], None] | None = None
     feature_maps: Callable[[Any, Any, torch.Tensor], Mapping[str, Sequence[torch.Tensor]]] | None = None
+    token_grid: Callable[[Any], TokenGrid] | None = None
     has_one_length: bool = False
     min_batch_size: int = 1
 

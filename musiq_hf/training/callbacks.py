@@ -20,6 +20,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.utils import logging
 
 from ..common.terminal import print_line
+from .self_supervised.localisation import LOCALISATION_LOSS
 
 ENDING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a queue sends before it kills
 STEPS_BETWEEN_TALKS = 20  # of several processes, which must agree to end
@@ -183,7 +184,10 @@ class Progress(TrainerCallback):
     ) -> None:
         if logs is not None and "loss" in logs:
             place = f"step {state.global_step} of {state.max_steps}, epoch {state.epoch:.2f}"
-            self._say(state, f"{place}: loss {logs['loss']:.4g}, {self._tell_time_left(state)}")
+            losses = f"loss {logs['loss']:.4g}"
+            if LOCALISATION_LOSS in logs:
+                losses += f", localisation loss {logs[LOCALISATION_LOSS]:.4g}"
+            self._say(state, f"{place}: {losses}, {self._tell_time_left(state)}")
 
     def on_evaluate(
         self,

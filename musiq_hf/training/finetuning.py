@@ -37,6 +37,7 @@ from ..scoring.loading import has_weights, load_config, load_quality, resolve_mo
 from ..scoring.verification import write_self_test
 from .collators import Augmentation, TrainingCollator
 from .losses import consistency_loss, pairwise_rank_loss, plcc_loss, range_loss, rank_loss
+from .self_supervised.localisation import add_localisation, remove_localisation
 from .settings import FinetuneSettings, ScoredRunSettings
 from .starting import (
     add_lora,
@@ -170,10 +171,12 @@ def _make_trainer(
         processor, view=view, augmentation=augmentation, shorter_side=settings.shorter_side, length=length
     )
     deviation = float(np.std(scores)) or 1.0
+    whole = model if settings.lora_rank is None else add_lora(model, settings.lora_rank)
+    whole = add_localisation(whole, model, settings)
     return make_trainer(
         settings,
         best_metric="srcc",
-        model=model if settings.lora_rank is None else add_lora(model, settings.lora_rank),
+        model=whole,
         train_dataset=train,
         eval_dataset=selection,
         processing_class=processor,
@@ -181,7 +184,7 @@ def _make_trainer(
         eval_collator=QualityCollator(processor, shorter_side=settings.shorter_side),
         extra_loss=_make_extra_loss(settings, deviation),
         pair_losses=_make_pair_losses(settings, deviation),
-        rates=find_rates(model, settings.rates),
+        rates=find_rates(model, settings.rates, whole=whole),
         compute_metrics=compute_metrics,
     )
 
@@ -223,6 +226,7 @@ def write_card(
     unsaid = {"data", "output_dir", "model", "teacher", "image_root", "data_description", "resume", "num_workers"}
     unsaid |= {"image_column", "score_column", "split_column", "save_steps", "push_to_hub"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
+    unsaid |= set() if getattr(settings, "localisation_weight", 0) else {"localisation_pairs"}
     said = {
         key: value for key, value in recipe.items() if key not in unsaid and not _is_off(type(settings), key, value)
     }
@@ -486,7 +490,7 @@ def finetune(settings: FinetuneSettings, *, command: str = COMMAND) -> dict[str,
     parts = part_pictures(settings, load_splits(settings, score_range=settings.score_range))
     trainer = _make_trainer(settings, parts.train, parts.measured["selection"])
     train_to_end(trainer, settings, checkpoint)
-    model = merge_lora(trainer.accelerator.unwrap_model(trainer.model))
+    model = merge_lora(remove_localisation(trainer.accelerator.unwrap_model(trainer.model)))
     weights = trainer.trained_weights() if settings.lora_rank is None else model.state_dict()
     save_trained(trainer, settings, model, weights=weights)
     fit_unit(trainer, settings, choose_rows_to_fit(settings, parts))

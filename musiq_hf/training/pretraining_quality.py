@@ -29,7 +29,8 @@ from ..pictures.fault_pairs import KINDS, make_fault_pair
 from ..pictures.opening import open_picture
 from ..pictures.synthetic import make_picture
 from .losses import rank_loss
-from .settings import RunSettings, needed, setting
+from .self_supervised.localisation import add_localisation
+from .settings import LocalisationSettings, needed, setting
 from .starting import check_start, find_rates, first_layer, last_layer, load_start, run_with_features
 from .trainer import find_last_checkpoint, fixed_length, make_trainer
 
@@ -38,7 +39,7 @@ METRICS = ("loss", "pair_accuracy", "kind_accuracy", "strength_error")
 
 
 @dataclass(kw_only=True)
-class PretrainSettings(RunSettings):
+class PretrainSettings(LocalisationSettings):
     """Settings of `pretrain_quality`; those of every run are in `RunSettings`."""
 
     data: str = needed(
@@ -194,7 +195,7 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     model, processor = load_start(settings)
     view = settings.training_view(family_of(model.config))
     length = fixed_length(settings, processor, view, parts["train"])
-    whole = DegradationModel(model)
+    whole = add_localisation(DegradationModel(model), model, settings)
     trainer = make_trainer(
         settings,
         best_metric="pair_accuracy",

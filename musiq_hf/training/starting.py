@@ -18,7 +18,8 @@ from ..models.protocol import Family
 from ..scoring.loading import check_checkpoint, has_weights, load_config, resolve_model
 from ..scoring.loading import load_processor as load_stored_processor
 from .encoder_weights import load_encoder_weights, read_encoder_weights
-from .settings import RunSettings
+from .self_supervised.localisation import find_grid
+from .settings import LocalisationSettings, RunSettings
 
 logger = logging.get_logger(__name__)
 
@@ -110,6 +111,8 @@ def check_start(settings: RunSettings) -> None:
     if family.backbones and not has_weights(settings.model):
         with torch.random.fork_rng():  # the model of the run begins with the same random numbers
             _start(family, config, changes, settings.backbones, find_frozen(settings, family))
+    if isinstance(settings, LocalisationSettings) and settings.localisation_weight:
+        find_grid(type(config).from_dict(config.to_diff_dict(), **changes), settings)
     if settings.encoder_weights is not None:
         kind: Any = family.quality or family.classifier
         with torch.device("meta"):

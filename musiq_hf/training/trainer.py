@@ -37,7 +37,8 @@ from ..models.protocol import QualityProcessor, TrainingView
 from ..scoring.loading import resolve_model
 from .averaging import MovingAverage
 from .callbacks import Progress, Saving, ShelteredCollator, WorkerSeeds
-from .settings import RunSettings
+from .self_supervised.localisation import LOCALISATION_LOSS, TASK, LocalisedModel, weight_at
+from .settings import LocalisationSettings, RunSettings
 from .starting import flatten_settings
 
 logger = logging.get_logger(__name__)
@@ -79,6 +80,7 @@ class QualityTrainer(Trainer):
         extra_loss: Further loss from outputs and labels, added to the model's own while training; None adds nothing.
         pair_losses: Further losses by the entry of the batch that they are computed on: from its scores, shape
             (2 * num_pairs,), added while training.
+        localisation_weight: Largest weight of the loss that a `LocalisedModel` computes.
         average: Moving average of the weights, which is evaluated and saved; None evaluates and saves the weights.
         saving: Callback that saves within epochs, and before a signal ends the run; None saves no more than Trainer.
         rates: Factors of the learning rate by the names of parameters; those that are left out have the full rate.
@@ -91,6 +93,7 @@ class QualityTrainer(Trainer):
         eval_collator: DataCollator,
         extra_loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
         pair_losses: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+        localisation_weight: float = 0.0,
         average: MovingAverage | None = None,
         saving: Saving | None = None,
         rates: Mapping[str, float] | None = None,
@@ -115,6 +118,8 @@ class QualityTrainer(Trainer):
         self.extra_loss = extra_loss
         self.pair_losses = dict(pair_losses or {})
         self.rates = rates or {}
+        self.localisation_weight = localisation_weight
+        self.localisation_losses: list[torch.Tensor] = []  # since the last entry of the log
         self.tokens: int | torch.Tensor = 0
         self.token_clock = time.perf_counter()
 
@@ -155,7 +160,14 @@ class QualityTrainer(Trainer):
             loss = loss + self.extra_loss(outputs, inputs["labels"])
         for name, made in copies.items():
             loss = loss + self.pair_losses[name](model(**made)["scores"])
+        if LOCALISATION_LOSS in outputs:
+            loss = loss + self._weigh_localisation(outputs[LOCALISATION_LOSS])
         return loss
+
+    def _weigh_localisation(self, loss: torch.Tensor) -> torch.Tensor:
+        """Note the loss on relative locations for the log, and give it the weight of this step."""
+        self.localisation_losses.append(loss.detach().mean())
+        return weight_at(self.state.global_step, self.state.max_steps, self.localisation_weight) * loss
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Create the optimizer of the base class, with a group of parameters for each factor of the learning rate."""
@@ -252,14 +264,20 @@ class QualityTrainer(Trainer):
     def trained_weights(self, prefix: str = "") -> dict[str, torch.Tensor]:
         """Return the weights whose names begin with `prefix`, and remove it from the names.
 
+        Of a `LocalisedModel` they are those of the model within.
         All processes must call it, because FSDP gathers the weights from all of them.
         """
         weights = self.accelerator.get_state_dict(self.model)
+        if isinstance(self.accelerator.unwrap_model(self.model), LocalisedModel):
+            prefix = TASK + prefix
         return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the rate of tokens since the last entry to the entries of training."""
+        """Add the rate of tokens since the last entry, and the mean of a further loss, to the entries of training."""
         if "loss" in logs:
+            if self.localisation_losses:
+                logs[LOCALISATION_LOSS] = round(float(torch.stack(self.localisation_losses).mean()), 6)
+                self.localisation_losses.clear()
             now = time.perf_counter()
             logs["tokens_per_second"] = round(int(self.tokens) / (now - self.token_clock), 1)
             self.tokens, self.token_clock = 0, now
@@ -331,6 +349,7 @@ def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> Qu
         args=_make_arguments(settings, best_metric=best_metric),
         callbacks=callbacks,
         optimizer_cls_and_kwargs=_choose_optimizer(settings),
+        localisation_weight=settings.localisation_weight if isinstance(settings, LocalisationSettings) else 0.0,
         average=None if settings.ema_decay is None else MovingAverage(settings.ema_decay),
         saving=Saving(settings.save_steps),
         **parts,

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from ..protocol import CardText, Family, Feature, TrainingView, describe_score
+from ..protocol import CardText, Family, Feature, TokenGrid, TrainingView, describe_score
 from .configuration_musiq import MusiqConfig
 from .image_processing_musiq import MusiqImageProcessor
 from .modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment, MusiqModel
@@ -140,6 +140,16 @@ def parts(model: Any) -> Mapping[str, Sequence[nn.Module]]:
     }
 
 
+def token_grid(config: MusiqConfig) -> TokenGrid:
+    """Return the grid of the patches; raise a ValueError if a configuration counts slots in place of cells."""
+    if config.spatial_embedding == "fixed":
+        raise ValueError(
+            'With `spatial_embedding="fixed"` patches have slots of a sequence, which have no place in the picture. '
+            'Choose "hash", "sinusoid" or "none".'
+        )
+    return TokenGrid(size=config.hash_grid_size, num_scales=config.num_scales)
+
+
 def published_encoder(model: Any) -> tuple[str, nn.Module] | None:
     """Return name and module of a model's EfficientNet-Lite; None if it has another patch encoder."""
     config = model.config
@@ -256,4 +266,5 @@ MUSIQ = Family(
     card=card,
     facts=facts,
     feature_maps=feature_maps,
+    token_grid=token_grid,
 )

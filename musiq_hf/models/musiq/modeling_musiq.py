@@ -376,6 +376,8 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
         spatial_position_ids: torch.Tensor | None = None,
         scale_position_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        *,
+        cls_only: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MusiqImageQualityOutput:
         """Score a batch of pictures.
@@ -386,6 +388,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
             spatial_position_ids: Cell of the spatial grid, or slot for "fixed", shape (batch_size, sequence_length).
             scale_position_ids: Scale of each patch, resized copies first, shape (batch_size, sequence_length).
             labels: MOS points, shape (batch_size,), or counts per score value, shape (batch_size, num_labels).
+            cls_only: Whether `musiq` computes CLS alone, which is all that the head reads, see `MusiqModel.forward`.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
@@ -395,7 +398,7 @@ class MusiqForImageQualityAssessment(MusiqPreTrainedModel):
             ValueError: If a tensor is missing or has a wrong shape, or a row of labels is no distribution.
         """
         inputs = (pixel_values, pixel_attention_mask, spatial_position_ids, scale_position_ids)
-        outputs = self.musiq(*inputs, cls_only=True, return_dict=True, **kwargs)
+        outputs = self.musiq(*inputs, cls_only=cls_only, return_dict=True, **kwargs)
         logits = self.head(outputs.pooler_output)
         return MusiqImageQualityOutput(
             loss=None if labels is None else self._compute_loss(logits, labels),
