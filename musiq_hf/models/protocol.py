@@ -268,8 +268,8 @@ class Family:
             maps. They go from the first block to the last, by the name of a network or scale. Each has the shape
             (crops, channels, rows, columns). None for a family without maps.
         token_grid: Function from a configuration to the grid of the patches; ValueError if they have no place in it. A
-            model that `cls_only=False` is given then computes all tokens. Its part "encoder" is one module, whose
-            `last_hidden_state` is CLS and the tokens, shape (batch_size, 1 + N, hidden_size). A batch has
+            model that `cls_only=False` is given then computes all tokens. Its `base_model` gives CLS and the tokens
+            as `last_hidden_state`, shape (batch_size, 1 + N, hidden_size). A batch has
             `pixel_attention_mask`, `spatial_position_ids` and `scale_position_ids`, shape (batch_size, N). None for a
             family without such tokens.
         has_one_length: Whether all pictures have the same number of tokens, so that there are no lengths to group.

@@ -78,13 +78,13 @@ class LocalisedModel(nn.Module):
         if hasattr(task, "config"):  # the Trainer notes in it what it would note in that of the model alone
             self.config = task.config
         self.location = RelativeLocation(quality.config.hidden_size)
-        (encoder,) = family_of(quality.config).parts(quality)["encoder"]
-        if not any(weight.requires_grad for weight in encoder.parameters()):
+        encoder = family_of(quality.config).parts(quality)["encoder"]
+        if not any(weight.requires_grad for module in encoder for weight in module.parameters()):
             raise ValueError(
                 "`localisation_weight` trains the encoder, which `freeze` leaves as it is. Leave one out."
             )
-        # By its name, because replicas of this model have encoders of their own.
-        self.encoder = next(name for name, module in task.named_modules() if module is encoder)
+        # By its name, because replicas of this model have base models of their own.
+        self.base = next(name for name, module in task.named_modules() if module is quality.base_model)
 
     def forward(self, **batch: Any) -> Any:
         """Run the model of the run.
@@ -102,8 +102,8 @@ class LocalisedModel(nn.Module):
             # Several processes need each weight of a step in the graph of every output, or await no gradient of it.
             return {**self.task(**batch), "unused": sum(weight.sum() for weight in self.location.parameters())}
         states: list[torch.Tensor] = []
-        encoder = self.task.get_submodule(self.encoder)
-        hook = encoder.register_forward_hook(lambda _, inputs, output: states.append(output["last_hidden_state"]))
+        base = self.task.get_submodule(self.base)
+        hook = base.register_forward_hook(lambda _, inputs, output: states.append(output["last_hidden_state"]))
         try:
             outputs = self.task(**batch, cls_only=False)
         finally:
