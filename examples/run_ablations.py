@@ -36,11 +36,25 @@ VARIANTS = {
     "resized scale only": ["use_native_resolution=false", "resized_patches=48"],
     "linear patch encoder": ["patch_encoder=linear"],
 }
+# Training methods: what is added to the first two variants, and stage 1 by whitening in place of made faults.
+LOCALISATION = "localisation_weight=0.6"
+METHOD_VARIANTS = {
+    "covariance beside CLS": ["pooling=cls+covariance"],
+    "covariance alone": ["pooling=covariance"],
+    "localisation": [LOCALISATION],
+    "no spatial embedding, localisation": ["spatial_embedding=none", LOCALISATION],
+    "covariance and localisation": ["pooling=cls+covariance", LOCALISATION],
+    "with stage 1, covariance beside CLS": ["pooling=cls+covariance"],
+    "with stage 1, localisation": [LOCALISATION],
+    "whitening in place of stage 1": [],
+    "whitening, covariance and localisation": ["pooling=cls+covariance", LOCALISATION],
+}
 # Pictures of BIQ2021 are square. Windows of other shapes, with the scores of the whole, show what squaring costs.
 WINDOW_VARIANTS = {
     "windows of 1:2 to 2:1, aspect ratio kept": VARIANTS["resized scale only"],
     "windows of 1:2 to 2:1, squared": [*VARIANTS["resized scale only"], "resize_mode=square"],
 }
+ALL_VARIANTS = VARIANTS | METHOD_VARIANTS | WINDOW_VARIANTS
 FIGURES = ("SRCC", "mean SRCC of groups")
 
 
@@ -93,6 +107,15 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="labels of BIQ2021")
     parser.add_argument("--image_root", help="folder of its pictures")
     parser.add_argument("--pretrained", required=True, help="result of stage 1, examples/pretrain_quality.py")
+    parser.add_argument("--whitened", help="result of the same script with `--objective whitening`")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=ALL_VARIANTS,
+        default=[*VARIANTS, *WINDOW_VARIANTS],
+        metavar="NAME",
+        help="variants to train (default: those without training methods)",
+    )
     parser.add_argument("--output_dir", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--epochs", type=float, default=2, help="default: %(default)s")
     parser.add_argument(
@@ -116,38 +139,43 @@ def name_runs(variant: str) -> str:
 
 def collect(output_dir: Path) -> dict[str, list[tuple[float, float]]]:
     """Collect the figures of every finished run below a directory, by variant."""
-    found = {
-        variant: sorted(output_dir.glob(f"{name_runs(variant)}-*/metrics.json"))
-        for variant in VARIANTS | WINDOW_VARIANTS
-    }
+    found = {variant: sorted(output_dir.glob(f"{name_runs(variant)}-*/metrics.json")) for variant in ALL_VARIANTS}
     return {variant: [read_figures(path.parent) for path in paths] for variant, paths in found.items() if paths}
+
+
+def find_start(arguments: argparse.Namespace, variant: str) -> str:
+    """Find the checkpoint or the configuration that a variant starts from."""
+    if variant.startswith("whitening"):
+        if arguments.whitened is None:
+            raise ValueError(f'"{variant}" starts from a result of `--objective whitening`. Give it as `--whitened`.')
+        return str(arguments.whitened)
+    return str(arguments.pretrained) if variant.startswith("with stage 1") else "scratch:musiq-tiny"
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train every variant with every seed; runs that are finished in the directory are kept."""
     asked: dict[str, Any] = {
-        name: str(value) for name, value in vars(arguments).items() if name not in ("output_dir", "seeds")
+        name: str(value) for name, value in vars(arguments).items() if name not in ("output_dir", "seeds", "variants")
     }
-    asked |= {"budget": BUDGET, "variants": VARIANTS | WINDOW_VARIANTS, "recipe": read_recipe("biq2021")}
+    asked |= {"budget": BUDGET, "variants": ALL_VARIANTS, "recipe": read_recipe("biq2021")}
     stored = arguments.output_dir / "settings.json"
     if stored.exists() and read_json(stored) != asked:
         raise ValueError(f"{arguments.output_dir} holds runs with other settings. Choose a new `--output_dir`.")
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     write_json(stored, asked)
     windows = arguments.output_dir / "windows.parquet"
-    if not windows.exists():
+    if not windows.exists() and WINDOW_VARIANTS.keys() & set(arguments.variants):
         write_windows(windows, data=arguments.data, image_root=arguments.image_root)
     for seed in arguments.seeds:
-        for variant, overrides in (VARIANTS | WINDOW_VARIANTS).items():
+        for variant in arguments.variants:
             directory = arguments.output_dir / f"{name_runs(variant)}-{seed}"
             if not (directory / "metrics.json").exists():
                 given = {"data": arguments.data, "image_root": arguments.image_root, "epochs": arguments.epochs}
                 if variant in WINDOW_VARIANTS:
                     given |= {"data": str(windows), "dataset": "scores", "image_root": None}
-                start = arguments.pretrained if variant == "with stage 1" else "scratch:musiq-tiny"
-                given |= {"model": start, "output_dir": str(directory), "seed": seed}
+                given |= {"model": find_start(arguments, variant), "output_dir": str(directory), "seed": seed}
                 given["resume"] = any(directory.glob("checkpoint-*"))
-                changes = [*BUDGET, *overrides]
+                changes = [*BUDGET, *ALL_VARIANTS[variant]]
                 settings = load_settings(FinetuneSettings, recipe="biq2021", overrides=changes, arguments=given)
                 finetune(settings, command="examples/run_ablations.py")
             write_json(arguments.output_dir / "ablations.json", collect(arguments.output_dir))

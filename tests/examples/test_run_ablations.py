@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of examples/run_ablations.py that need no training."""
 
+import argparse
 import importlib.util
 import json
 
@@ -30,7 +31,7 @@ def script():
 
 def test_every_variant_is_another_network_that_its_processor_fits(script):
     seen = set()
-    for overrides in (script.VARIANTS | script.WINDOW_VARIANTS).values():
+    for overrides in (script.ALL_VARIANTS).values():
         settings = load_settings(
             FinetuneSettings,
             recipe="biq2021",
@@ -42,8 +43,18 @@ def test_every_variant_is_another_network_that_its_processor_fits(script):
         view = settings.training_view(family_of(model.config))
         assert sum(view.limits(processor)) == 48
         assert settings.fault_pairs == 0 and settings.degrade_fraction == 0
-        seen.add((model.config.to_json_string(), processor.resize_mode))
-    assert len(seen) == 7  # two variants differ in their start, two in their data
+        seen.add((model.config.to_json_string(), processor.resize_mode, settings.localisation_weight))
+    assert len(seen) == 12  # others differ in their start, two in their data
+
+
+def test_whitening_needs_its_own_start(script):
+    arguments = argparse.Namespace(pretrained="faults", whitened=None)
+    starts = {name: script.find_start(arguments, name) for name in ("with stage 1", "localisation")}
+    assert starts == {"with stage 1": "faults", "localisation": "scratch:musiq-tiny"}
+    with pytest.raises(ValueError, match="starts from a result of `--objective whitening`. Give it as `--whitened`"):
+        script.find_start(arguments, "whitening in place of stage 1")
+    arguments.whitened = "views"
+    assert script.find_start(arguments, "whitening in place of stage 1") == "views"
 
 
 def test_windows_are_the_largest_of_their_aspect_inside_of_the_picture(script):
