@@ -85,6 +85,12 @@ def test_two_processes_have_the_losses_and_gradients_of_one(table, blank, tmp_pa
         np.testing.assert_allclose(two[name], one[name], atol=1e-4)
 
 
+def test_two_processes_train_where_a_part_of_the_forwards_has_a_further_loss(table, blank, tmp_path):
+    changes = {"batch_size": 3, "fault_pairs": 1, "localisation_weight": 0.6, "max_steps": 2}
+    finish(start([*TORCHRUN, SCRIPT, *words(table, blank, tmp_path / "out", **changes)]))
+    assert len(log_of(tmp_path / "out", "localisation_loss")) == 2
+
+
 def test_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(table, blank, tmp_path):
     finish(start([sys.executable, SCRIPT, *words(table, blank, tmp_path / "whole", epochs=6)]))
     killed = tmp_path / "killed"
