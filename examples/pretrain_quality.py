@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pre-training of MUSIQ on pictures without scores: it predicts made faults and ranks pairs by their strength.
+"""Pre-training on pictures without scores: a model predicts made faults and ranks pairs by their strength.
 
 accelerate launch examples/pretrain_quality.py --data photos --output_dir runs/pretrained
+
+With `--objective whitening` it learns equal embeddings for views of a picture instead, and no scores.
+accelerate launch examples/pretrain_quality.py --recipe wmse_pretrain --data photos --output_dir runs/pretrained
 """
 
 import sys

@@ -200,7 +200,8 @@ class Progress(TrainerCallback):
         name = args.metric_for_best_model or ""
         value = (metrics or {}).get(f"eval_{name}")
         if value is not None:
-            best = value if state.best_metric is None else max(state.best_metric, value)
+            choose = max if args.greater_is_better else min
+            best = value if state.best_metric is None else choose(state.best_metric, value)
             self._say(state, f"epoch {state.epoch:.4g}: {name} {value:.4f}, best {best:.4f}")
 
     def _tell_time_left(self, state: TrainerState) -> str:

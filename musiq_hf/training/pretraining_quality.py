@@ -3,7 +3,8 @@
 
 It is stage 1 of `musiq-tiny-biq2021`, and a choice of ours for data too small to learn a quality model from scratch.
 The paper pre-trains on ImageNet classes (section 4.2). Each sample is a random crop at two strengths of the same
-faults, so the better one of the two is known without any score.
+faults, so the better one of the two is known without any score. The other objective needs no faults: it whitens the
+embeddings of views, see `self_supervised.view_whitening`.
 """
 
 from dataclasses import dataclass
@@ -16,30 +17,28 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from transformers import EvalPrediction, set_seed
-from transformers.image_processing_utils import BatchFeature
 
-from ..common.files import write_json
-from ..data.batches import WHOLE_PICTURE, cut_picture, pad_features
+from ..common.files import write_json, write_text
+from ..data.batches import WHOLE_PICTURE
 from ..data.loading import load_pictures
-from ..hub.checkpoints import save_checkpoint
+from ..hub.checkpoints import CARD, save_checkpoint
 from ..models import family_of
-from ..models.protocol import QualityProcessor, TrainingView
-from ..pictures.degradations import to_rgb_picture
 from ..pictures.fault_pairs import KINDS, make_fault_pair
-from ..pictures.opening import open_picture
-from ..pictures.synthetic import make_picture
 from .losses import rank_loss
 from .self_supervised.localisation import add_localisation
+from .self_supervised.objectives import CopyCollator, Objective
+from .self_supervised.view_whitening import WhiteningSettings, whitening_objective
 from .settings import LocalisationSettings, needed, setting
 from .starting import check_start, find_rates, first_layer, last_layer, load_start, run_with_features
-from .trainer import find_last_checkpoint, fixed_length, make_trainer
+from .trainer import find_last_checkpoint, fixed_length, make_trainer, num_processes
 
 MADE_UP_UNIT = (50.0, 20.0)  # mean and standard deviation of the scores, which ranking alone does not give
+MEANING = "Its scores rank made faults alone, and their unit, mean 50 and deviation 20, is made up."
 METRICS = ("loss", "pair_accuracy", "kind_accuracy", "strength_error")
 
 
 @dataclass(kw_only=True)
-class PretrainSettings(LocalisationSettings):
+class PretrainSettings(WhiteningSettings, LocalisationSettings):
     """Settings of `pretrain_quality`; those of every run are in `RunSettings`."""
 
     data: str = needed(
@@ -49,55 +48,32 @@ class PretrainSettings(LocalisationSettings):
         None, "Directory that the paths of a table start from; None = the table's own directory."
     )
     self_made: int = setting(0, "Number of self-made pictures (`musiq_hf.pictures.synthetic`) added to them.")
-    batch_size: int = setting(8, "Pairs per step and device.")
+    objective: str = setting(
+        "faults",
+        'Task to learn: "faults" predicts made faults and ranks pairs of copies by their strength; "whitening" brings '
+        "views of one picture together and keeps the whitened embeddings of all apart (W-MSE).",
+        choices=("faults", "whitening"),
+    )
+    batch_size: int = setting(8, "Pictures per step and device, of which copies are made.")
     holdout_fraction: float = setting(0.05, "Part of the pictures held out to choose the best epoch.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective == "whitening":
+            self.check_whitening(self.batch_size)
+        else:
+            self.refuse_whitening()
 
-class DegradationCollator:
+
+class DegradationCollator(CopyCollator):
     """Collator of pictures to batches of pairs of crops.
 
-    Pictures 2i and 2i + 1 of a batch are the same crop, first with weaker faults, then with stronger ones.
-
-    Args:
-        processor: Image processor of the model.
-        view: Part of a picture that a training step sees.
-        seed: Seed that gives every row the same pair each time, for evaluation; None draws anew every time.
-        length: Number of tokens to which every batch is padded; None pads to its longest picture.
+    Pictures 2i and 2i + 1 of a batch are the same crop, first with weaker faults, then with stronger ones. The labels
+    are the strengths of the faults, shape (num_pairs, 2, num_kinds).
     """
 
-    def __init__(
-        self,
-        processor: QualityProcessor,
-        *,
-        view: TrainingView,
-        seed: int | None = None,
-        length: int | None = None,
-    ):
-        self.processor = processor
-        self.view = view
-        self.seed = seed
-        self.length = length
-
-    def _make_pair(self, row: dict[str, Any]) -> tuple[list[Image.Image], list[list[float]]]:
-        if row["picture_seed"] is not None:
-            image = make_picture(seed=row["picture_seed"])
-        else:
-            image = to_rgb_picture(open_picture(row["image"]))
+    def make_copies(self, image: Image.Image) -> tuple[list[Image.Image], list[list[float]]]:
         return make_fault_pair(image)
-
-    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        features, strengths = [], []
-        view = self.view.for_batch() if self.seed is None else self.view
-        for row in rows:
-            with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
-                if self.seed is not None:
-                    torch.default_generator.manual_seed(self.seed + row["index"])
-                pair, values = self._make_pair(row)
-                features += [cut_picture(self.processor, picture, view) for picture in pair]
-            strengths += values
-        batch = pad_features(self.processor, features, length=self.length)
-        batch["labels"] = torch.tensor(strengths).view(len(rows), 2, len(KINDS))
-        return batch
 
 
 class DegradationModel(nn.Module):
@@ -176,8 +152,50 @@ def _standardize_head(model: Any, weights: dict[str, torch.Tensor], ranks: np.nd
     weights[f"{name}.weight"] = weights[f"{name}.weight"] / scale
 
 
+def _faults_objective(quality: Any) -> Objective:
+    """Make the objective that predicts made faults and ranks pairs by their strength."""
+
+    def finish(weights: dict[str, torch.Tensor], predictions: np.ndarray) -> None:
+        _standardize_head(quality, weights, predictions[..., 0])
+        quality.config.score_offset, quality.config.score_scale = MADE_UP_UNIT
+
+    return Objective(
+        collator=DegradationCollator,
+        whole=DegradationModel(quality),
+        compute_metrics=_compute_metrics,
+        metrics=METRICS,
+        best_metric="pair_accuracy",
+        eval_view=WHOLE_PICTURE,
+        meaning=MEANING,
+        finish=finish,
+    )
+
+
+def _make_objective(quality: Any, settings: PretrainSettings) -> Objective:
+    if settings.objective == "whitening":
+        return whitening_objective(quality, settings, batch_size=settings.batch_size)
+    return _faults_objective(quality)
+
+
+def _check_pictures(objective: Objective, settings: PretrainSettings, parts: Any) -> None:
+    """Raise a ValueError if there are too few pictures for a batch, or for measuring the objective."""
+    needed = settings.batch_size * num_processes()
+    if objective.full_batches and len(parts["train"]) < needed:
+        raise ValueError(
+            f"The objective {settings.objective} needs a full batch of {needed} pictures for training, got "
+            f"{len(parts['train'])}. Give more pictures, or a smaller `batch_size`."
+        )
+    if len(parts["test"]) < objective.min_held_out:
+        raise ValueError(
+            f"The objective {settings.objective} is measured on {objective.min_held_out} held-out pictures or more, "
+            f"got {len(parts['test'])}. Give more pictures, or a larger `holdout_fraction`."
+        )
+
+
 def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
-    """Pre-train, keep the epoch with the best ranking of held-out pairs, and save the quality model.
+    """Pre-train, keep the epoch that is best on held-out pictures, and save the quality model.
+
+    The best epoch ranks most pairs of faults rightly, or has the lowest loss of whitening.
 
     Args:
         settings: Settings of the run: model, data and hyperparameters.
@@ -195,26 +213,33 @@ def pretrain_quality(settings: PretrainSettings) -> dict[str, float]:
     model, processor = load_start(settings)
     view = settings.training_view(family_of(model.config))
     length = fixed_length(settings, processor, view, parts["train"])
-    whole = add_localisation(DegradationModel(model), model, settings)
+    objective = _make_objective(model, settings)
+    _check_pictures(objective, settings, parts)
+    whole = add_localisation(objective.whole, model, settings, unlabelled=True)
     trainer = make_trainer(
         settings,
-        best_metric="pair_accuracy",
+        best_metric=objective.best_metric,
+        full_batches=objective.full_batches,
         model=whole,
         rates=find_rates(model, settings.rates, whole=whole),
         train_dataset=parts["train"],
         eval_dataset=parts["test"],
-        data_collator=DegradationCollator(processor, view=view, length=length),
-        eval_collator=DegradationCollator(processor, view=WHOLE_PICTURE, seed=settings.seed),
-        compute_metrics=_compute_metrics,
+        data_collator=objective.collator(processor, view=view, length=length),
+        eval_collator=objective.collator(processor, view=objective.eval_view or view, seed=settings.seed),
+        compute_metrics=objective.compute_metrics,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     held_out = trainer.predict(parts["test"], metric_key_prefix="eval")
-    report = {name: value for name, value in held_out.metrics.items() if name.removeprefix("eval_") in METRICS}
+    report = {
+        name: value for name, value in held_out.metrics.items() if name.removeprefix("eval_") in objective.metrics
+    }
     weights = trainer.trained_weights("quality.")
     if trainer.is_world_process_zero():
-        _standardize_head(model, weights, held_out.predictions[..., 0])
-        model.config.score_offset, model.config.score_scale = MADE_UP_UNIT
+        if objective.finish is not None:
+            objective.finish(weights, held_out.predictions)
         save_checkpoint(model, processor, settings.output_dir, dtype=settings.save_dtype, weights=weights)
+        text = f"{objective.meaning} Fine-tune it before you score pictures.\n"
+        write_text(Path(settings.output_dir) / CARD, f"# Pre-trained on pictures without scores\n\n{text}")
         write_json(Path(settings.output_dir) / "metrics.json", report)
     return report

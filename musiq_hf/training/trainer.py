@@ -169,6 +169,17 @@ class QualityTrainer(Trainer):
         self.localisation_losses.append(loss.detach().mean())
         return weight_at(self.state.global_step, self.state.max_steps, self.localisation_weight) * loss
 
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Predict as the base class does, but without labels let the predictions stand for them.
+
+        The base class would compute no metrics then.
+        """
+        if "labels" in inputs:
+            return super().prediction_step(model, inputs, *args, **kwargs)
+        inputs = {name: value for name, value in inputs.items() if name != "num_tokens"}
+        loss, logits, _ = super().prediction_step(model, inputs, *args, **kwargs)
+        return loss, logits, logits
+
     def create_optimizer(self, model: Any = None) -> Any:
         """Create the optimizer of the base class, with a group of parameters for each factor of the learning rate."""
         if self.optimizer is None and self.rates:
@@ -284,8 +295,11 @@ class QualityTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def _make_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArguments:
-    """Make the arguments of the Trainer, which keeps the checkpoint with the highest `best_metric`."""
+def _make_arguments(settings: RunSettings, *, best_metric: str, full_batches: bool) -> TrainingArguments:
+    """Make the arguments of the Trainer, which keeps the checkpoint with the best `best_metric`.
+
+    The highest value is the best one, but the lowest of a metric that ends in "loss".
+    """
     if settings.report_to != "none":
         require(settings.report_to, extra="trackio" if settings.report_to == "trackio" else "train")
     return TrainingArguments(
@@ -308,14 +322,13 @@ def _make_arguments(settings: RunSettings, *, best_metric: str) -> TrainingArgum
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,  # early stopping of a resumed run goes on counting
         metric_for_best_model=best_metric,
-        greater_is_better=True,
         logging_steps=LOGGING_STEPS,
         logging_nan_inf_filter=False,  # it waits for the accelerator in every step, and hides what is no number
         accelerator_config={"non_blocking": torch.cuda.is_available()},
         dataloader_num_workers=settings.num_workers,
         dataloader_persistent_workers=settings.num_workers > 0,  # to start them again takes seconds in every epoch
         dataloader_pin_memory=torch.cuda.is_available(),
-        dataloader_drop_last=settings.fixed_shapes,
+        dataloader_drop_last=settings.fixed_shapes or full_batches,
         train_sampling_strategy="group_by_length" if getattr(settings, "group_by_length", False) else "random",
         remove_unused_columns=False,
         label_names=["labels"],
@@ -334,19 +347,22 @@ def _choose_optimizer(settings: RunSettings) -> tuple[type[torch.optim.Optimizer
     return (torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW), rate | {"betas": (0.9, 0.999)}
 
 
-def make_trainer(settings: RunSettings, *, best_metric: str, **parts: Any) -> QualityTrainer:
+def make_trainer(
+    settings: RunSettings, *, best_metric: str, full_batches: bool = False, **parts: Any
+) -> QualityTrainer:
     """Make the trainer of a run, and write the settings that a resumed run must keep.
 
     Args:
         settings: Settings of the run.
-        best_metric: Name of a metric; the checkpoint with its highest value is kept.
+        best_metric: Name of a metric; the checkpoint with its highest value is kept, or the lowest of a loss.
+        full_batches: Whether a smaller last batch is left out of training, as `fixed_shapes` does.
         **parts: Model, data, collators and metrics, as for `QualityTrainer`.
     """
     callbacks: list[TrainerCallback] = [_OwnRandomNumbers(), Progress()]
     if settings.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping))
     trainer = QualityTrainer(
-        args=_make_arguments(settings, best_metric=best_metric),
+        args=_make_arguments(settings, best_metric=best_metric, full_batches=full_batches),
         callbacks=callbacks,
         optimizer_cls_and_kwargs=_choose_optimizer(settings),
         localisation_weight=settings.localisation_weight if isinstance(settings, LocalisationSettings) else 0.0,

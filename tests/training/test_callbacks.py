@@ -102,13 +102,16 @@ def test_progress_tells_the_time_left_and_the_best_epoch(monkeypatch, capsys):
     state.global_step = 120
     progress.on_step_end(None, state, control)
     progress.on_log(None, state, control, logs={"loss": 0.51234567})
-    arguments = SimpleNamespace(metric_for_best_model="srcc")
+    arguments = SimpleNamespace(metric_for_best_model="srcc", greater_is_better=True)
     progress.on_evaluate(arguments, state, control, metrics={"eval_srcc": 0.7})
+    progress.on_evaluate(arguments, state, control, metrics={"eval_loss": 0.7})
+    arguments = SimpleNamespace(metric_for_best_model="loss", greater_is_better=False)
     progress.on_evaluate(arguments, state, control, metrics={"eval_loss": 0.7})
     assert capsys.readouterr().err.splitlines() == [
         "step 101 of 2000: 1:03:18 left",
         "step 120 of 2000, epoch 0.50: loss 0.5123, 1:02:40 left",
         "epoch 0.5: srcc 0.7000, best 0.8000",
+        "epoch 0.5: loss 0.7000, best 0.7000",
     ]
 
 

@@ -55,8 +55,10 @@ def test_every_recipe_gives_settings(recipe):
     assert settings.data == "scores.csv"
 
 
-def test_stage_one_has_a_recipe_too():
-    settings = load_settings(PretrainSettings, recipe="quality_pretrain", arguments={"data": "d", "output_dir": "o"})
+@pytest.mark.parametrize(("recipe", "objective"), [("quality_pretrain", "faults"), ("wmse_pretrain", "whitening")])
+def test_stage_one_has_recipes_too(recipe, objective):
+    settings = load_settings(PretrainSettings, recipe=recipe, arguments={"data": "d", "output_dir": "o"})
+    assert settings.objective == objective
     assert load_model(settings.model).num_parameters() <= 3_000_000
 
 

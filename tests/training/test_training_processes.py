@@ -107,7 +107,7 @@ def test_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(table, blank
     assert log_of(killed, "eval_srcc") == log_of(tmp_path / "whole", "eval_srcc")
 
 
-OTHERS = {"distill", "imagenet_pretrain", "quality_pretrain", "loda"}  # tested on their own
+OTHERS = {"distill", "imagenet_pretrain", "quality_pretrain", "wmse_pretrain", "loda"}  # tested on their own
 RECIPE_NAMES = sorted({path.stem for path in RECIPES.glob("*.yaml")} - OTHERS)
 
 
@@ -139,15 +139,20 @@ def test_every_recipe_runs_two_steps(recipe, blank, tmp_path):
     assert len(log_of(tmp_path / "out", "loss")) == 2
 
 
-def test_stage_1_runs_two_steps_in_two_processes(blank, tmp_path):
+STAGES = {"quality_pretrain": ("eval_pair_accuracy", []), "wmse_pretrain": ("eval_loss", ["--embedding_size", "1"])}
+
+
+@pytest.mark.parametrize("recipe", STAGES)
+def test_stage_1_runs_two_steps_in_two_processes(recipe, blank, tmp_path):
+    metric, words = STAGES[recipe]
     (tmp_path / "photos").mkdir()
     for index in range(8):
         Image.new("RGB", (60 + index, 52), (30 * index, 0, 99)).save(tmp_path / "photos" / f"{index}.png")
-    command = [*TORCHRUN, str(ROOT / "examples/pretrain_quality.py"), "--recipe", "quality_pretrain"]
+    command = [*TORCHRUN, str(ROOT / "examples/pretrain_quality.py"), "--recipe", recipe, *words]
     command += ["--data", str(tmp_path / "photos"), "--model", blank, "--output_dir", str(tmp_path / "out")]
     command += ["--max_steps", "2", "--batch_size", "2", "--self_made", "2", "--holdout_fraction", "0.4"]
     output = finish(start([*command, "--num_workers", "0"]))
-    assert output.count('"eval_pair_accuracy"') == 1
+    assert output.count(f'"{metric}"') == 1
     assert len(log_of(tmp_path / "out", "loss")) == 2
 
 

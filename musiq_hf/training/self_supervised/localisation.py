@@ -56,12 +56,13 @@ def find_grid(config: Any, settings: LocalisationSettings) -> TokenGrid:
 class LocalisedModel(nn.Module):
     """Model of a run that also computes the loss on relative locations, from the tokens of the same forward.
 
-    Only training batches with labels have this loss. Otherwise the model of the run answers as if it were alone.
+    Training batches have this loss. Otherwise the model of the run answers as if it were alone.
 
     Args:
         task: Model of the run, which has the quality model within or is it.
         quality: Quality model.
         settings: Settings of the run.
+        unlabelled: Whether batches without labels have the loss too. Those of fine-tuning are copies for other losses.
 
     Raises:
         ValueError: If the tokens of such a model have no place, or its encoder is not trained.
@@ -70,10 +71,11 @@ class LocalisedModel(nn.Module):
     # The Trainer would otherwise rescale the mean loss by the number of processes or accumulation steps.
     accepts_loss_kwargs = False
 
-    def __init__(self, task: nn.Module, quality: Any, settings: LocalisationSettings):
+    def __init__(self, task: nn.Module, quality: Any, settings: LocalisationSettings, *, unlabelled: bool = False):
         super().__init__()
         self.grid = find_grid(quality.config, settings)
         self.num_pairs, self.across_scales = settings.localisation_pairs, settings.localisation_across_scales
+        self.unlabelled = unlabelled
         self.task = task
         if hasattr(task, "config"):  # the Trainer notes in it what it would note in that of the model alone
             self.config = task.config
@@ -93,12 +95,12 @@ class LocalisedModel(nn.Module):
             **batch: Arguments of that model.
 
         Returns:
-            Its output. In training with labels, a dictionary of it with the loss on relative locations,
+            Its output. In training, a dictionary of it with the loss on relative locations,
             `localisation_loss`, which is not yet part of `loss`.
         """
         if not self.training:
             return self.task(**batch)
-        if "labels" not in batch:
+        if not (self.unlabelled or "labels" in batch):
             # Several processes need each weight of a step in the graph of every output, or await no gradient of it.
             return {**self.task(**batch), "unused": sum(weight.sum() for weight in self.location.parameters())}
         states: list[torch.Tensor] = []
@@ -124,18 +126,23 @@ class LocalisedModel(nn.Module):
             return relative_location_loss(self.location(tokens.float(), pairs), positions, pairs)
 
 
-def add_localisation(task: nn.Module, quality: Any, settings: LocalisationSettings) -> nn.Module:
+def add_localisation(
+    task: nn.Module, quality: Any, settings: LocalisationSettings, *, unlabelled: bool = False
+) -> nn.Module:
     """Let the model of a run also compute the loss on relative locations; with the weight 0 it stays as it is.
 
     Args:
         task: Model of the run, which has the quality model within or is it.
         quality: Quality model.
         settings: Settings of the run.
+        unlabelled: Whether batches without labels have the loss too.
 
     Raises:
         ValueError: If the tokens of such a model have no place, or its encoder is not trained.
     """
-    return LocalisedModel(task, quality, settings) if settings.localisation_weight else task
+    if not settings.localisation_weight:
+        return task
+    return LocalisedModel(task, quality, settings, unlabelled=unlabelled)
 
 
 def remove_localisation(model: nn.Module) -> nn.Module:
