@@ -220,21 +220,23 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(tune, tmp_path, monkeypatch)
     assert any(name.startswith("location.layers.") for name in kept)
 
 
-def test_pretraining_stores_the_quality_model_alone(photos, blank, tmp_path, monkeypatch):
+@pytest.mark.parametrize("objective", [{}, {"objective": "whitening", "batch_size": 4, "embedding_size": 2}])
+def test_pretraining_stores_the_quality_model_alone(photos, blank, tmp_path, monkeypatch, objective):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     stored = {}
     for weight in (0.0, 0.6):
-        run = PretrainSettings(
-            data=str(photos),
-            model=blank,
-            output_dir=str(tmp_path / str(weight)),
-            max_steps=1,
-            batch_size=2,
-            holdout_fraction=0.2,
-            view={"native_patches": 8},
-            rates={"patch_encoder": 0.1},
-            localisation_weight=weight,
-        )
+        given = {
+            "data": str(photos),
+            "model": blank,
+            "output_dir": str(tmp_path / str(weight)),
+            "max_steps": 1,
+            "batch_size": 2,
+            "holdout_fraction": 0.4,
+            "view": {"native_patches": 8},
+            "rates": {"patch_encoder": 0.1},
+            "localisation_weight": weight,
+        }
+        run = PretrainSettings(**given | objective)
         pretrain_quality(run)
         stored[weight] = load_file(tmp_path / str(weight) / "model.safetensors")
     assert stored[0.6].keys() == stored[0.0].keys()
