@@ -30,6 +30,14 @@ if sys.platform != "win32":  # processes that decode are started often: import w
 TINY = json.loads((ROOT / "tests" / "models" / "musiq" / "tiny.json").read_text())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def undrawn():
+    """Leave the curves of training runs undrawn: drawing takes half of the time of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("musiq_hf.training.trainer.write_training_curves", lambda path, log, *, metric: path.touch())
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden_model() -> Callable[[str], MusiqForImageQualityAssessment]:
     """Build a golden checkpoint by name, once per run; tests must leave it as they found it."""

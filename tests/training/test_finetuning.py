@@ -22,6 +22,7 @@ from musiq_hf.cli import main as musiq
 from musiq_hf.data.splits import split_data
 from musiq_hf.hub.checkpoints import save_checkpoint
 from musiq_hf.metrics.report_files import read_metrics
+from musiq_hf.metrics.training_curves import write_training_curves
 from musiq_hf.scoring import load_calibration, load_quality, score_pictures
 from musiq_hf.training.collators import TrainingCollator
 from musiq_hf.training.finetuning import finetune, write_card
@@ -375,6 +376,7 @@ def test_the_finished_checkpoint_is_uploaded(scores_csv, blank, tmp_path, monkey
 
 
 def test_loss_and_choice_of_the_epoch_are_drawn(scores_csv, blank, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("musiq_hf.training.trainer.write_training_curves", write_training_curves)
     finetune(settings(scores_csv, blank, tmp_path / "drawn", epochs=1))
     with Image.open(tmp_path / "drawn" / "training.png") as image:
         assert image.size[0] > 1000 and len(image.convert("RGB").getcolors(1 << 20) or ()) > 10
@@ -418,11 +420,14 @@ def run_example(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_command_without_data_says_what_to_type():
-    result = run_example()
-    assert result.returncode == 2
-    assert "finetune: --data is needed" in result.stderr
-    assert "accelerate launch examples/finetune.py --data" in result.stderr
+def test_command_without_data_says_what_to_type(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["finetune.py"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "examples" / "finetune.py"), run_name="__main__")
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "finetune: --data is needed" in said
+    assert "accelerate launch examples/finetune.py --data" in said
 
 
 @pytest.mark.slow
