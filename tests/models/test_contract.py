@@ -180,15 +180,23 @@ fresh_process = pytest.mark.parametrize(
 
 
 @fresh_process
-def test_remote_code_scores_in_a_fresh_process(case, photos, tmp_path):
+def test_without_the_package_a_checkpoint_is_saved_whole_however_little_was_loaded_and_scores(case, photos, tmp_path):
+    files = {path.name: path.read_bytes() for path in case.folder.iterdir()}
+    assert add_remote_code(shutil.copytree(case.folder, tmp_path / "renewed")) == sorted(files.keys() - OTHER_FILES)
     script = f"""
-processor = AutoImageProcessor.from_pretrained({str(case.folder)!r}, trust_remote_code=True)
-model = AutoModel.from_pretrained({str(case.folder)!r}, trust_remote_code=True).eval()
+folder, trust = {str(case.folder)!r}, {{"trust_remote_code": True}}
+names = {{"config": ["AutoConfig"], "processor": ["AutoImageProcessor"], "both": ["AutoModel", "AutoImageProcessor"]}}
+for name, parts in names.items():
+    for part in parts:
+        getattr(__import__("transformers"), part).from_pretrained(folder, **trust).save_pretrained(name)
+
+processor = AutoImageProcessor.from_pretrained(folder, **trust)
+model = AutoModel.from_pretrained(folder, **trust).eval()
 picture = torch.arange(30 * 41 * 3, dtype=torch.uint8).view(30, 41, 3)
 with torch.no_grad():
     scores = model(**processor.pad([processor.cut(picture)], padding="longest")).scores
 try:
-    (answer,) = pipeline("image-classification", model={str(case.folder)!r}, trust_remote_code=True)(PICTURE)
+    (answer,) = pipeline("image-classification", model=folder, **trust)(PICTURE)
     result["label"] = answer["label"]
 except ValueError as error:
     result["label"] = str(error).partition(" for this kind of AutoModel")[0]
@@ -199,20 +207,6 @@ result |= {{"scores": scores.tolist(), "module": type(model).__module__}}
     assert found["module"].startswith("transformers_modules.")
     assert (found["label"] == "MOS") == has_pipeline(case.family)  # else a logit would be called a class
     assert found["scores"] == pytest.approx(scores_of(case, [case.processor.cut(picture)]), abs=1e-4)
-
-
-@fresh_process
-def test_what_is_saved_without_the_package_is_whole_however_little_was_loaded(case, photos, tmp_path):
-    files = {path.name: path.read_bytes() for path in case.folder.iterdir()}
-    assert add_remote_code(shutil.copytree(case.folder, tmp_path / "renewed")) == sorted(files.keys() - OTHER_FILES)
-    script = f"""
-names = {{"config": ["AutoConfig"], "processor": ["AutoImageProcessor"], "both": ["AutoModel", "AutoImageProcessor"]}}
-for folder, parts in names.items():
-    for part in parts:
-        auto = getattr(__import__("transformers"), part)
-        auto.from_pretrained({str(case.folder)!r}, trust_remote_code=True).save_pretrained(folder)
-"""
-    run_isolated(script, home=tmp_path, cwd=tmp_path, picture=photos / "3.png", package=False)
     for name in ("config", "processor", "both"):
         saved = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         assert saved == {file: files[file] for file in saved}
