@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
+import io
 import json
 import sys
 
@@ -11,6 +13,7 @@ from musiq_hf.cli import main
 from musiq_hf.conversion import exporting as script
 from musiq_hf.models.musiq.configuration_musiq import RESNET_FIELDS
 
+FIXED = {"spatial_embedding": "fixed", "max_native_patches": 20, "longer_side_lengths": (16,)}
 # Every field that changes the graph, first several of them at once.
 VARIANTS = {
     "conv, sinusoid": {
@@ -26,11 +29,16 @@ VARIANTS = {
         "use_scale_embedding": False,
         "pre_logits_size": 12,
     },
-    "efficientnet": RESNET_FIELDS | {"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4},
-    "fixed": {"spatial_embedding": "fixed", "max_native_patches": 20, "longer_side_lengths": (16,)},
+    "efficientnet, fixed": {
+        **RESNET_FIELDS,
+        **{"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4},
+        **FIXED,
+    },
     "covariance": {"pooling": "cls+covariance", "covariance_size": 8},
 }
 SINGLE_FIELDS = {
+    "efficientnet": RESNET_FIELDS | {"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4},
+    "fixed": FIXED,
     "distribution": {"num_labels": 10, "score_range": (1, 10)},
     "no scale embedding": {"use_scale_embedding": False},
     "no spatial embedding": {"spatial_embedding": "none"},
@@ -52,15 +60,24 @@ def checkpoint(tmp_path_factory, tiny_model):
     return folder
 
 
-@pytest.fixture(scope="module")
-def program(checkpoint):
-    """The graph of the tiny checkpoint."""
-    return script.export_program(script.load_quality(str(checkpoint))[0])
-
-
 def command(*words):
     """Run `musiq export` with arguments; returns its exit code."""
     return main(["export", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory, checkpoint):
+    """The tiny checkpoint as an archive, by the command, and the report on it."""
+    path, printed = tmp_path_factory.mktemp("archive") / "new" / "model.pt2", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert command(checkpoint, path) == 0
+    return path, json.loads(printed.getvalue())
+
+
+@pytest.fixture(scope="module")
+def program(archive):
+    """The graph of the tiny checkpoint."""
+    return torch.export.load(archive[0])
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +116,7 @@ def test_program_of_every_variant_takes_any_batch_and_length(variant, tiny_model
     # 1, the sizes of the example, and larger and smaller ones.
     found = deviations(model, runners, shapes=((1, 1), (1, 7), (3, 1), (3, 7), (2, 40), (9, 5)))
     assert found["program"] < 1e-4
-
-
-def test_export_leaves_the_model_as_it_was(tiny_model):
-    model = tiny_model()
-    script.export_program(model)
+    # The model is left as it was.
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert not model.training
 
@@ -165,14 +178,12 @@ def test_command_exports_the_embedded_checkpoint(suffix, tmp_path, capsys):
     assert deviations(model, {"file": run}, shapes=((2, 234), (1, 810)))["file"] < 1e-2
 
 
-def test_command_writes_an_archive_and_reports(checkpoint, tmp_path, capsys):
-    path = tmp_path / "new" / "model.pt2"
-    assert command(checkpoint, path) == 0
-    report = json.loads(capsys.readouterr().out)
+def test_command_writes_an_archive_and_reports(checkpoint, archive, program):
+    path, report = archive
     assert report["output"] == str(path) and list(report["largest_deviation"]) == ["torch.export"]
     assert [file.name for file in path.parent.iterdir()] == ["model.pt2"]
     model, _ = script.load_quality(str(checkpoint))
-    runners = {"archive": script.make_program_runner(torch.export.load(path))}
+    runners = {"archive": script.make_program_runner(program)}
     assert deviations(model, runners, shapes=((1, 1), (6, 30)))["archive"] < 1e-4
 
 
