@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.matrix.document import DOCUMENT, update
 from benchmarks.measure import describe_machine, interleave
 from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
-from musiq_hf.common.files import write_text
 from musiq_hf.common.markdown import markdown_table
 from musiq_hf.models.musiq import matrix_sqrt
 from musiq_hf.training import batched_eigh
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+PLACE = "measured"
 EXAMPLE = "python -m benchmarks.matrix.functions"
 Root = Callable[[torch.Tensor], torch.Tensor]
 
@@ -190,44 +190,20 @@ def measure(settings: Settings) -> str:
     )
 
 
-def put_into(document: str, measured: str) -> str:
-    """Put tables between the two comments of a document.
-
-    Raises:
-        ValueError: If the document lacks them.
-    """
-    before, begun, rest = document.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not (begun and ended):
-        raise ValueError(f"The document has no place for the tables. Write {BEGIN} and {END} where they belong.")
-    return f"{before}{BEGIN}\n{measured}\n{END}{after}"
-
-
-def update(output: Path, settings: Settings) -> None:
-    """Measure, print the tables and write them into a document, which is read before anything is measured.
-
-    Raises:
-        ValueError: If there is no such document, or it has no place for the tables.
-    """
-    if not output.is_file():
-        raise ValueError(f"{output} is no file. Name a document with {BEGIN} and {END}.")
-    document = output.read_text(encoding="utf-8")
-    put_into(document, "")
-    measured = measure(settings)
-    print(measured)
-    write_text(output, put_into(document, measured))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the tables; return 2 if the document has no place for them."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("docs/matrix_functions.md"), help="the document")
+    parser.add_argument("--output", type=Path, default=DOCUMENT, help="the document")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     arguments = parse_arguments(parser, argv)
     torch.set_num_threads(arguments.threads)
     settings = Settings(device=arguments.device)
-    return run_command("benchmarks.matrix.functions", lambda: update(arguments.output, settings), example=EXAMPLE)
+    return run_command(
+        "benchmarks.matrix.functions",
+        lambda: update(arguments.output, PLACE, lambda: measure(settings)),
+        example=EXAMPLE,
+    )
 
 
 if __name__ == "__main__":

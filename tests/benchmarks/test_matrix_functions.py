@@ -8,7 +8,9 @@ import torch
 from places import ROOT
 
 from benchmarks.matrix import functions
+from benchmarks.matrix.document import put_into
 
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 SMALL = functions.Settings(
     sizes=(2, 3), batches=(1, 2), conditions=(3, 300), eigenvalue_points=((3, 2),), repeats=1, budget=0.0
 )
@@ -18,7 +20,7 @@ SMALL = functions.Settings(
 def document(tmp_path, monkeypatch):
     monkeypatch.setattr(functions, "Settings", lambda **options: SMALL)
     path = tmp_path / "page.md"
-    path.write_text(f"# Title\n\n{functions.BEGIN}\nold\n{functions.END}\n\nby hand\n")
+    path.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nby hand\n")
     return path
 
 
@@ -29,7 +31,7 @@ def test_the_command_prints_the_tables_and_writes_them_between_the_comments(docu
     finally:
         torch.set_num_threads(threads)
     printed, text = capsys.readouterr().out.strip(), document.read_text()
-    assert text == f"# Title\n\n{functions.BEGIN}\n{printed}\n{functions.END}\n\nby hand\n"
+    assert text == f"# Title\n\n{BEGIN}\n{printed}\n{END}\n\nby hand\n"
     heads = re.findall(r"^\| (d.*?) \|", printed, re.MULTILINE)
     assert heads == ["d x batch", "d", "d x batch"]
     assert re.findall(r"^\| (\d+ x \d+) \|", printed, re.MULTILINE) == ["2 x 1", "2 x 2", "3 x 1", "3 x 2", "3 x 2"]
@@ -58,6 +60,4 @@ def test_a_document_without_a_place_is_refused_before_anything_is_measured(docum
 
 def test_the_document_has_its_place():
     text = (ROOT / "docs" / "matrix_functions.md").read_text()
-    assert (
-        functions.put_into(text, re.search(rf"{functions.BEGIN}\n(.*)\n{functions.END}", text, re.DOTALL)[1]) == text
-    )
+    assert put_into(text, "measured", re.search(rf"{BEGIN}\n(.*)\n{END}", text, re.DOTALL)[1]) == text
