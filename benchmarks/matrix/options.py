@@ -3,13 +3,12 @@
 
 OMP_NUM_THREADS=1 python -m benchmarks.matrix.options
 
-Every option runs in a process of its own. A step is that of fine-tuning `musiq-tiny`: 16 pictures of 48 patches, and
-AdamW. Whitening takes as many crops of 8 or 4 pictures. Scoring is one picture of 512 x 384 pixels by the published
-architecture.
+A step is that of fine-tuning `musiq-tiny`: 16 pictures of 48 patches, and AdamW. Whitening takes as many crops of 8 or
+4 pictures. Scoring is one picture of 512 x 384 pixels by the published architecture. Times are of runs in turns, and
+the memory of every option is measured in a process of its own.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -80,41 +79,59 @@ def make_step(fields: dict[str, Any], weight: float, views: int) -> Callable[[],
     return step
 
 
-def measure_option(name: str, repeats: int) -> dict[str, float]:
-    """Measure an option in this process, which should be fresh: seconds of a step and of scoring, bytes of a step."""
-    fields, weight, views = OPTIONS[name]
+def measure_peak(name: str) -> int:
+    """Measure the bytes that steps with an option take above the model, in this process, which should be fresh."""
     torch.manual_seed(0)
-    step = make_step(fields, weight, views)
+    step = make_step(*OPTIONS[name])
     _, peak = peak_above(lambda: (step(), step()))  # from the second on, the optimizer's state is in memory
-    seconds = interleave({"step": step}, repeats=repeats)["step"]["median"]
+    return peak
+
+
+def measure_steps(repeats: int) -> dict[str, float]:
+    """Measure seconds of a step with each option, in turns."""
+    torch.manual_seed(0)
+    steps = {name: make_step(*option) for name, option in OPTIONS.items()}
+    return {name: found["median"] for name, found in interleave(steps, repeats=repeats).items()}
+
+
+def make_scorer(fields: dict[str, Any]) -> Callable[[], object]:
+    """Make a function that scores a picture by the published architecture."""
     config = MusiqConfig(**fields)
-    model, features = make_model(config).eval(), make_features(config, WIDTH, HEIGHT)
+    model, features = make_model(config), make_features(config, WIDTH, HEIGHT)
+    return lambda: model(**features)
+
+
+def measure_scoring(repeats: int) -> dict[str, float]:
+    """Measure seconds of scoring a picture, with and without covariances, in turns."""
+    scorers = {"plain": make_scorer({}), "covariance": make_scorer(COVARIANCE)}
     with torch.inference_mode():
-        scoring = interleave({"score": lambda: model(**features)}, repeats=repeats)["score"]["median"]
-    return {"step": seconds, "peak": peak, "scoring": scoring}
+        return {name: found["median"] for name, found in interleave(scorers, repeats=repeats).items()}
 
 
-def run_alone(name: str, repeats: int) -> dict[str, float]:
-    """Measure an option in a new process."""
-    command = [sys.executable, "-m", "benchmarks.matrix.options", "--only", name, "--repeats", str(repeats)]
+def run_alone(name: str) -> int:
+    """Measure the memory of an option in a new process."""
+    command = [sys.executable, "-m", "benchmarks.matrix.options", "--only", name]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    found: dict[str, float] = json.loads(output.splitlines()[-1])
-    return found
+    return int(output.splitlines()[-1])
 
 
 def measure(repeats: int) -> str:
-    """Measure all options, and return a table of their cost relative to that of none."""
-    found = {name: run_alone(name, repeats) for name in OPTIONS}
-    base, rows = found["none"], []
-    for name, one in found.items():
-        cells = [f"{1000 * one['step']:.0f}", f"{one['step'] / base['step']:.2f}", f"{one['peak'] / 2**20:.0f}"]
-        scores = [f"{1000 * one['scoring']:.0f}", f"{one['scoring'] / base['scoring']:.2f}"]
-        trained_only = OPTIONS[name][0] == {} and name != "none"
-        rows.append([name, *cells, *(["as none"] * 2 if trained_only else scores)])
-    machine = describe_machine()
-    header = ["option", "ms a step", "relative", "MiB of a step", "ms to score", "relative"]
-    text = f"{machine['processor']}, {torch.get_num_threads()} thread, torch {machine['torch']}, medians of {repeats}."
-    return f"{text}\n\n{markdown_table(header, rows)}"
+    """Measure all options and scoring, and return a table of costs and a sentence."""
+    machine, peaks = describe_machine(), {name: run_alone(name) for name in OPTIONS}
+    steps, scoring = measure_steps(repeats), measure_scoring(repeats)
+    rows = []
+    for name, seconds in steps.items():
+        cells = [f"{1000 * seconds:.0f}", f"{seconds / steps['none']:.2f}", f"{peaks[name] / 2**20:.0f}"]
+        rows.append([name, *cells])
+    plain, pooled = (1000 * scoring[name] for name in ("plain", "covariance"))
+    return "\n\n".join(
+        (
+            f"Measured on {machine['processor']}, threads: {machine['threads']}, PyTorch {machine['torch']}, "
+            f"{machine['date']}, load {machine['load']}. Times are medians of {repeats}.",
+            markdown_table(["option", "ms a step", "relative", "MiB of a step"], rows),
+            f"Scoring takes {plain:.0f} ms, and {pooled:.0f} ms with covariances: {pooled / plain:.3f} times as long.",
+        )
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,10 +139,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=DOCUMENT, help="the document")
     parser.add_argument("--repeats", type=int, default=15, help="timed calls of each kind")
-    parser.add_argument("--only", choices=OPTIONS, help="measure one option in this process, and print numbers")
+    parser.add_argument(
+        "--only", choices=OPTIONS, help="measure the memory of one option in this process, and print the bytes"
+    )
     arguments = parse_arguments(parser, argv)
     if arguments.only is not None:
-        print(json.dumps(measure_option(arguments.only, arguments.repeats)))
+        print(measure_peak(arguments.only))
         return 0
     return run_command(
         "benchmarks.matrix.options",
