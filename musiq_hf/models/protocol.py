@@ -272,6 +272,9 @@ class Family:
             as `last_hidden_state`, shape (batch_size, 1 + N, hidden_size). A batch has
             `pixel_attention_mask`, `spatial_position_ids` and `scale_position_ids`, shape (batch_size, N). None for a
             family without such tokens.
+        keeps_head: Function from the configuration of a trained model and the fields that change to whether its head
+            goes on to read the same features. Otherwise training makes the head anew. None for a family whose head
+            always does.
         has_one_length: Whether all pictures have the same number of tokens, so that there are no lengths to group.
         min_batch_size: Smallest batch on one device whose loss means something.
     """
@@ -296,6 +299,7 @@ class Family:
     calibrate: Callable[[Any, torch.Tensor, torch.Tensor], None] | None = None
     feature_maps: Callable[[Any, Any, torch.Tensor], Mapping[str, Sequence[torch.Tensor]]] | None = None
     token_grid: Callable[[Any], TokenGrid] | None = None
+    keeps_head: Callable[[Any, Mapping[str, Any]], bool] | None = None
     has_one_length: bool = False
     min_batch_size: int = 1
 

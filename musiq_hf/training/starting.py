@@ -175,7 +175,11 @@ def load_model(
     check_checkpoint(name)  # of its own model it must have all weights, whatever is made anew below
     is_other = family.quality.__name__ not in config.architectures
     changes["ignore_mismatched_sizes"] = config.num_labels != num_labels or bool(architecture) or is_other
-    return family.quality.from_pretrained(name, dtype=torch.float32, **changes)
+    model: Any = family.quality.from_pretrained(name, dtype=torch.float32, **changes)
+    if family.keeps_head is not None and not family.keeps_head(config, changes):
+        logger.warning("The head of %s is made anew, because it will read other features.", name)
+        forget_scores(model)
+    return model
 
 
 def _start(
@@ -285,6 +289,16 @@ def last_layer(model: Any) -> nn.Linear:
     layer = family_of(model.config).parts(model)["head"][-1]
     assert isinstance(layer, nn.Linear)  # see `Family.parts`
     return layer
+
+
+@torch.no_grad()
+def forget_scores(model: Any) -> None:
+    """Make the head of a quality model as fresh as that of a new one, since its features will mean something else."""
+    head = last_layer(model)
+    if head.bias is not None:  # fine-tuning sets the unit of a head without one by its labels alone
+        head.weight.zero_()
+        head.bias.zero_()
+    model.config.score_offset, model.config.score_scale, model.config.score_range = 0.0, 1.0, None
 
 
 @torch.no_grad()

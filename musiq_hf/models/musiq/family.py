@@ -150,6 +150,12 @@ def token_grid(config: MusiqConfig) -> TokenGrid:
     return TokenGrid(size=config.hash_grid_size, num_scales=config.num_scales)
 
 
+def keeps_head(config: MusiqConfig, changes: Mapping[str, Any]) -> bool:
+    """Return whether a trained head goes on to read the same features: covariances beside CLS begin at zero."""
+    pooling = changes.get("pooling", config.pooling)
+    return pooling == config.pooling or (config.pooling, pooling) == ("cls", "cls+covariance")
+
+
 def published_encoder(model: Any) -> tuple[str, nn.Module] | None:
     """Return name and module of a model's EfficientNet-Lite; None if it has another patch encoder."""
     config = model.config
@@ -267,4 +273,5 @@ MUSIQ = Family(
     facts=facts,
     feature_maps=feature_maps,
     token_grid=token_grid,
+    keeps_head=keeps_head,
 )

@@ -19,7 +19,7 @@ from transformers import EvalPrediction
 from ...common.checks import check_counts
 from ...pictures.augmentations import crop_fraction
 from ..settings import check_fractions, setting
-from ..starting import first_layer, last_layer, run_with_features
+from ..starting import first_layer, forget_scores, run_with_features
 from .objectives import CopyCollator, Objective
 from .whitening import w_mse_loss
 
@@ -158,16 +158,6 @@ def _measure_views(prediction: EvalPrediction, *, slice_size: int, eps: float) -
     return {"loss": float(loss), "effective_rank": effective_rank(embeddings.flatten(0, 1))}
 
 
-@torch.no_grad()
-def _forget_scores(quality: Any) -> None:
-    """Make the head of a model as fresh as that of a new one, since its features will mean something else."""
-    head = last_layer(quality)
-    if head.bias is not None:  # fine-tuning sets the unit of a head without one by its labels alone
-        head.weight.zero_()
-        head.bias.zero_()
-    quality.config.score_offset, quality.config.score_scale, quality.config.score_range = 0.0, 1.0, None
-
-
 def whitening_objective(quality: Any, settings: WhiteningSettings, *, batch_size: int) -> Objective:
     """Make the objective that whitens embeddings of views.
 
@@ -176,7 +166,7 @@ def whitening_objective(quality: Any, settings: WhiteningSettings, *, batch_size
         settings: Settings of the objective.
         batch_size: Pictures per step and device.
     """
-    _forget_scores(quality)
+    forget_scores(quality)
     slice_size = settings.sub_batch or batch_size
     return Objective(
         collator=partial(ViewCollator, views=settings.views),

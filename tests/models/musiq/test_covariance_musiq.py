@@ -332,6 +332,27 @@ def test_covariance_beside_cls_changes_no_score_of_a_checkpoint(blank, tmp_path,
         MusiqForImageQualityAssessment.from_pretrained(tmp_path, **POOLED)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_kept"),
+    [
+        ("cls", "cls+covariance", True),
+        ("cls+covariance", "cls+covariance", True),
+        ("cls", "covariance", False),
+        ("covariance", "cls+covariance", False),
+        ("cls+covariance", "cls", False),
+    ],
+)
+def test_a_head_that_will_read_other_features_is_made_anew(tmp_path, tiny_model, caplog, before, after, is_kept):
+    size = {"covariance_size": 6}
+    tiny_model(pooling=before, score_offset=50, score_scale=20, **size if before != "cls" else {}).save_pretrained(
+        tmp_path
+    )
+    model = load_model(str(tmp_path), architecture={"pooling": after} | (size if after != "cls" else {}))
+    assert model.head.classifier.weight.any() == is_kept
+    assert (model.config.score_offset, model.config.score_scale) == ((50, 20) if is_kept else (0, 1))
+    assert any("is made anew, because it will read other features" in text for text in caplog.messages) != is_kept
+
+
 @pytest.mark.parametrize("kind", [MusiqForImageQualityAssessment, MusiqForImageClassification])
 @pytest.mark.parametrize("pooling", ["covariance", "cls+covariance"])
 def test_every_weight_of_the_pooling_learns(tiny_config, kind, pooling):
