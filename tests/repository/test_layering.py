@@ -74,7 +74,7 @@ PUBLIC = (
     "app",
 )
 # Benchmarks time the parts of a model, feed them by hand and compare with other code: no public name does that.
-BENCHMARKS_MAY_IMPORT = ("common", "models.musiq", "conversion.key_mapping")
+BENCHMARKS_MAY_IMPORT = ("common", "models.musiq", "conversion.key_mapping", "training.self_supervised")
 
 # Examples are command lines of this repository and share its words and errors: arguments, extras, files.
 EXAMPLES_MAY_IMPORT = ("common",)
