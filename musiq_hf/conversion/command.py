@@ -30,6 +30,7 @@ EXAMPLES = """\
 {command} koniq musiq-koniq
 {command} musiq-koniq back.npz --to_original
 {command} loda_koniq.pt loda-koniq --vit timm/vit_base_patch16_224.augreg2_in21k_ft_in1k --cnn timm/resnet50.a1_in1k
+{command} detector.ckpt detector
 """
 
 

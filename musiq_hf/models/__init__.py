@@ -7,9 +7,10 @@ from .loda.family import LODA
 from .musiq.checks_musiq import shorten
 from .musiq.family import MUSIQ
 from .protocol import Family
+from .sudds.family import SUDDS
 
 # Families by the `model_type` of their configurations.
-FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ, LODA)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ, LODA, SUDDS)}
 
 
 def family_of(config: Any) -> Family:

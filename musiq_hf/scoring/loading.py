@@ -47,7 +47,9 @@ def load_quality(
     """
     model = _load_model(name, dtype)
     if not has_quality(model):
-        raise ValueError(f"{name} holds a {type(model).__name__}, which predicts no quality. Fine-tune it first.")
+        is_trainable = family_of(model.config).quality is not None
+        advice = "Fine-tune it first." if is_trainable else "Give a checkpoint of another family."
+        raise ValueError(f"{name} holds a {type(model).__name__}, which predicts no quality. {advice}")
     return model, _load_processor(name, model)
 
 

@@ -55,9 +55,9 @@ def read_recipe(recipe: str) -> dict[str, Any]:
 
 
 def _collect_family_fields() -> dict[str, dict[str, Any]]:
-    """Collect name and type of the fields of all families, by the setting of `GATHERED` that may hold them."""
+    """Collect name and type of the fields of families that score, by the setting of `GATHERED` that may hold them."""
     found: dict[str, dict[str, Any]] = {name: {} for name in GATHERED}
-    for family in FAMILIES.values():
+    for family in (family for family in FAMILIES.values() if family.quality is not None):
         kinds = {"architecture": architecture_fields(family), "view": get_type_hints(family.view)}
         kinds["backbones"] = dict.fromkeys(family.backbones, str | None)
         for setting, types_by_name in kinds.items():

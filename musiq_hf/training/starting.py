@@ -96,13 +96,20 @@ def find_frozen(settings: RunSettings, family: Family) -> str | None:
     return None if settings.freeze == "none" else settings.freeze or family.frozen
 
 
+def check_quality(family: Family, name: str) -> None:
+    """Raise a ValueError if models of a family, of which one has this name, have no quality head."""
+    if family.quality is None:
+        raise ValueError(f"{name}: a {family.name} model has no quality head, so this command cannot train it.")
+
+
 def check_start(settings: RunSettings) -> None:
     """Raise a ValueError if there is no such model, its family lacks a field, or its encoder lacks its weights.
 
-    Call it before pictures are read, which can take hours.
+    One without a quality head is refused too. Call it before pictures are read, which can take hours.
     """
     config = load_config(settings.model)
     family = family_of(config)
+    check_quality(family, settings.model)
     check_architecture(family, settings.architecture)
     settings.training_view(family)
     check_backbones(family, settings.backbones, model=settings.model)
@@ -114,7 +121,7 @@ def check_start(settings: RunSettings) -> None:
     if isinstance(settings, LocalisationSettings) and settings.localisation_weight:
         find_grid(type(config).from_dict(config.to_diff_dict(), **changes), settings)
     if settings.encoder_weights is not None:
-        kind: Any = family.quality or family.classifier
+        kind: Any = family.quality
         with torch.device("meta"):
             model = kind(type(config).from_dict(config.to_diff_dict(), **changes))
         read_encoder_weights(model, settings.encoder_weights)
@@ -160,8 +167,7 @@ def load_model(
     family = family_of(config)
     check_architecture(family, architecture or {})
     check_backbones(family, backbones or {}, model=name)
-    if family.quality is None:
-        raise ValueError(f"{name}: a {family.name} model has no quality head, so it cannot be trained on scores.")
+    check_quality(family, name)
     # Every score value is a label with a name, because Transformers counts the labels by their names.
     names = {0: "MOS"} if num_labels == 1 else {i: str(i + 1) for i in range(num_labels)}
     changes: dict[str, Any] = {"id2label": names, "label2id": {label: i for i, label in names.items()}}
@@ -173,9 +179,10 @@ def load_model(
         changes["problem_type"] = "regression" if num_labels == 1 else None
         changes |= {"score_offset": 0.0, "score_scale": 1.0, "score_range": None}
     check_checkpoint(name)  # of its own model it must have all weights, whatever is made anew below
-    is_other = family.quality.__name__ not in config.architectures
+    kind: Any = family.quality
+    is_other = kind.__name__ not in config.architectures
     changes["ignore_mismatched_sizes"] = config.num_labels != num_labels or bool(architecture) or is_other
-    model: Any = family.quality.from_pretrained(name, dtype=torch.float32, **changes)
+    model: Any = kind.from_pretrained(name, dtype=torch.float32, **changes)
     if family.keeps_head is not None and not family.keeps_head(config, changes):
         logger.warning("The head of %s is made anew, because it will read other features.", name)
         forget_scores(model)

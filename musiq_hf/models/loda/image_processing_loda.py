@@ -17,10 +17,9 @@ from transformers.utils import TensorType
 
 from .checks_loda import shorten
 from .configuration_loda import LodaConfig
-from .settings_loda import CheckedProcessor, check_sizes
+from .settings_loda import PixelProcessor, check_sizes
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-ROUNDING = 1e-6  # beyond the range of float pixels, which arithmetic leaves behind; it is clipped
 LARGEST_RATIO = 100  # of the longer by the shorter side; a thinner picture would be resized to any size
 LARGEST = {"shorter_side": 2**13, "crop_size": 2**13, "patch_size": 2**10, "num_crops": 2**12}
 
@@ -48,7 +47,7 @@ class LodaImageProcessorKwargs(TypedDict, total=False):
     input_data_format: Literal["channels_first", "channels_last"] | None
 
 
-class LodaImageProcessor(CheckedProcessor, BaseImageProcessor):
+class LodaImageProcessor(PixelProcessor, BaseImageProcessor):
     """Image processor that turns pictures of any sizes into square crops for a LoDa model.
 
     It takes PIL images in RGB or gray, arrays and tensors, one or many. uint8 is 0..255, float is 0..1 and is rounded
@@ -184,9 +183,7 @@ class LodaImageProcessor(CheckedProcessor, BaseImageProcessor):
             raise ValueError(
                 "A LoDa picture is resized by Pillow, through which no gradient passes. Pass `pixels.detach()`."
             )
-        self._check_pixels(pixels)
-        if pixels.shape[-1] != 3:
-            raise ValueError(f"Pixels of shape (height, width, 3) were expected, got {tuple(pixels.shape)}.")
+        self.check_colour(pixels)
         if pixels.dtype != torch.uint8:
             pixels = (pixels * 255).round().clamp(0, 255).to(torch.uint8)
         resized = torch.from_numpy(self.resize(pixels.cpu().numpy())).permute(2, 0, 1)
@@ -253,47 +250,6 @@ class LodaImageProcessor(CheckedProcessor, BaseImageProcessor):
             raise ValueError(f"`max_length` must be at least the {longest} tokens of a picture, got {max_length}.")
         return BatchFeature(data={"pixel_values": torch.stack([feature["pixel_values"] for feature in features])})
 
-    def _to_pixels(self, picture: Any) -> torch.Tensor:
-        """Bring one picture to (height, width, 3), uint8 or float."""
-        if isinstance(picture, Image.Image):
-            if picture.mode not in ("RGB", "L"):
-                raise ValueError(
-                    f"RGB and gray pictures are read, got mode {picture.mode}. Convert it, or score it with the "
-                    "pipeline or `musiq score`."
-                )
-            picture = np.array(picture)
-        if not isinstance(picture, np.ndarray | torch.Tensor):
-            raise ValueError(f"A PIL image, an array or a tensor was expected, got {type(picture).__name__}.")
-        pixels = torch.as_tensor(picture)
-        if pixels.dim() == 2:
-            pixels = pixels[..., None]
-        elif pixels.dim() == 3 and self._is_channels_first(pixels, is_tensor=isinstance(picture, torch.Tensor)):
-            pixels = pixels.permute(1, 2, 0)
-        self._check_pixels(pixels)
-        return pixels.expand(-1, -1, 3)
-
-    def _is_channels_first(self, pixels: torch.Tensor, *, is_tensor: bool) -> bool:
-        """Return whether channels come first; where both fit, as in tensors and not as in arrays."""
-        if self.input_data_format is not None:
-            return self.input_data_format == "channels_first"
-        may_be_first, may_be_last = pixels.shape[0] in (1, 3), pixels.shape[-1] in (1, 3)
-        return may_be_first and (is_tensor or not may_be_last)
-
-    def _check_pixels(self, pixels: torch.Tensor) -> None:
-        """Raise a ValueError unless pixels are of a type, a shape and a range that are read."""
-        is_float = pixels.is_floating_point()
-        if pixels.dim() != 3 or pixels.shape[-1] not in (1, 3) or not (is_float or pixels.dtype == torch.uint8):
-            raise ValueError(
-                "uint8 or float pixels with 1 or 3 channels are read, (height, width, channels) or (channels, height, "
-                f"width), got {tuple(pixels.shape)} of {pixels.dtype}."
-            )
-        if pixels.shape[-1] == 1 and not self.do_convert_rgb:
-            raise ValueError("A gray picture was given, which `do_convert_rgb=False` does not convert.")
-        if is_float and pixels.numel():
-            low, high = (float(bound) for bound in pixels.aminmax())
-            if not -ROUNDING <= low <= high <= 1 + ROUNDING:
-                raise ValueError(f"Float pixels must lie in [0, 1], got {low:.7g} to {high:.7g}.")
-
     def __call__(
         self, images: Any, *, crop_corners: Any = None, return_tensors: str | TensorType | None = None
     ) -> BatchFeature:
@@ -317,20 +273,7 @@ class LodaImageProcessor(CheckedProcessor, BaseImageProcessor):
         Raises:
             ValueError: If a picture cannot be used.
         """
-        if return_tensors not in (None, "pt", "np", TensorType.PYTORCH, TensorType.NUMPY):
-            raise ValueError(f'`return_tensors` must be "pt", "np" or None, got {return_tensors!r}.')
-        features, pictures = [], list(self.list_pictures(images))
-        for index, picture in enumerate(pictures):
-            try:
-                features.append(self.cut(self._to_pixels(picture), crop_corners=crop_corners))
-            except ValueError as error:
-                raise ValueError(f"Picture {index}: {error}" if len(pictures) > 1 else str(error)) from error
-        if not features:
-            raise ValueError("At least one picture is needed, got an empty list.")
-        batch = self.pad(features)
-        if return_tensors in ("np", TensorType.NUMPY):
-            return BatchFeature(data={name: values.cpu().numpy() for name, values in batch.items()})
-        return batch
+        return self.cut_and_pad(images, return_tensors=return_tensors, crop_corners=crop_corners)
 
 
 __all__ = ["LodaImageProcessor"]

@@ -14,13 +14,17 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from huggingface_hub.dataclasses import validate_typed_dict
+from PIL import Image
 from transformers import PreTrainedConfig
+from transformers.image_processing_utils import BatchFeature
+from transformers.utils import TensorType
 
 from .checks_musiq import check_types, reading_json, shorten
 from .publishing_musiq import FILE_KEYS, PublishedConfig, PublishedProcessor
 
 LARGEST_SCORE = 10**6  # MOS points, of any sign
 MOST_LABELS = 2**17  # far above every model that was trained
+ROUNDING = 1e-6  # beyond the range of float pixels, which arithmetic leaves behind; it is clipped
 _DTYPES = Literal["float32", "float16", "bfloat16", "float64"]
 # Types of the fields of a config.json that belong to no family.
 _SHARED_TYPES = {
@@ -119,9 +123,11 @@ class CheckedConfig(PublishedConfig):
     """Base of the configurations of all families; `PreTrainedConfig` comes after it among the bases.
 
     A family adds its fields, among them `score_offset`, `score_scale` and `score_range`, and `validate_architecture`.
+    One without scores says so by its `default_head`, and checks its fields without the method of this class.
     """
 
-    score_range: Sequence[float | int] | None
+    default_head = "ForImageQualityAssessment"  # end of the name of the class, where a file names none
+    score_range: Sequence[float | int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         this: Any = self
@@ -137,7 +143,7 @@ class CheckedConfig(PublishedConfig):
         super().__post_init__(**kwargs)  # type: ignore[misc]
         if this.architectures is None:
             # An Auto class that can choose between several classes crashes on None.
-            this.architectures = [f"{type(self).__name__.removesuffix('Config')}ForImageQualityAssessment"]
+            this.architectures = [f"{type(self).__name__.removesuffix('Config')}{self.default_head}"]
         if this.num_labels == 1 and this.problem_type is None:
             # Otherwise the image-classification pipeline of Transformers puts a sigmoid on the MOS.
             this.problem_type = "regression"
@@ -290,6 +296,97 @@ class CheckedProcessor(PublishedProcessor):
         return base.from_dict(image_processor_dict, **kwargs)
 
 
+class PixelProcessor(CheckedProcessor):
+    """Base of image processors that read pixels, and RGB and gray pictures as Transformers opens them.
+
+    The openers of `musiq_hf` bring all other pictures to that form. A family has the methods `cut` and `pad`.
+    """
+
+    do_convert_rgb: bool
+    input_data_format: str | None
+
+    def to_pixels(self, picture: Any) -> torch.Tensor:
+        """Bring one picture to (height, width, 3), uint8 or float.
+
+        Raises:
+            ValueError: If it is of another kind, colour mode, type, shape or range.
+        """
+        if isinstance(picture, Image.Image):
+            if picture.mode not in ("RGB", "L"):
+                raise ValueError(
+                    f"RGB and gray pictures are read, got mode {picture.mode}. Convert it, or score it with the "
+                    "pipeline or `musiq score`."
+                )
+            picture = np.array(picture)
+        if not isinstance(picture, np.ndarray | torch.Tensor):
+            raise ValueError(f"A PIL image, an array or a tensor was expected, got {type(picture).__name__}.")
+        pixels = torch.as_tensor(picture)
+        if pixels.dim() == 2:
+            pixels = pixels[..., None]
+        elif pixels.dim() == 3 and self._is_channels_first(pixels, is_tensor=isinstance(picture, torch.Tensor)):
+            pixels = pixels.permute(1, 2, 0)
+        self.check_pixels(pixels)
+        return pixels.expand(-1, -1, 3)
+
+    def _is_channels_first(self, pixels: torch.Tensor, *, is_tensor: bool) -> bool:
+        """Return whether channels come first; where both fit, as in tensors and not as in arrays."""
+        if self.input_data_format is not None:
+            return self.input_data_format == "channels_first"
+        may_be_first, may_be_last = pixels.shape[0] in (1, 3), pixels.shape[-1] in (1, 3)
+        return may_be_first and (is_tensor or not may_be_last)
+
+    def check_pixels(self, pixels: torch.Tensor) -> None:
+        """Raise a ValueError unless pixels are of a type, a shape and a range that are read."""
+        is_float = pixels.is_floating_point()
+        if pixels.dim() != 3 or pixels.shape[-1] not in (1, 3) or not (is_float or pixels.dtype == torch.uint8):
+            raise ValueError(
+                "uint8 or float pixels with 1 or 3 channels are read, (height, width, channels) or (channels, height, "
+                f"width), got {tuple(pixels.shape)} of {pixels.dtype}."
+            )
+        if pixels.shape[-1] == 1 and not self.do_convert_rgb:
+            raise ValueError("A gray picture was given, which `do_convert_rgb=False` does not convert.")
+        if is_float and pixels.numel():
+            low, high = (float(bound) for bound in pixels.aminmax())
+            if not -ROUNDING <= low <= high <= 1 + ROUNDING:
+                raise ValueError(f"Float pixels must lie in [0, 1], got {low:.7g} to {high:.7g}.")
+
+    def check_colour(self, pixels: torch.Tensor) -> None:
+        """Raise a ValueError unless pixels are those of `cut`: as `check_pixels` says, and with three channels."""
+        self.check_pixels(pixels)
+        if pixels.shape[-1] != 3:
+            raise ValueError(f"Pixels of shape (height, width, 3) were expected, got {tuple(pixels.shape)}.")
+
+    def cut_and_pad(
+        self, images: Any, *, return_tensors: str | TensorType | None, padding: str | None = None, **options: Any
+    ) -> BatchFeature:
+        """Turn one picture or many into a batch.
+
+        Args:
+            images: Picture, batch array, or lists of them; the docstring of the class says of which kinds.
+            return_tensors: "pt" or "np"; None = "pt".
+            padding: That of `pad`.
+            **options: Those of `cut`.
+
+        Raises:
+            ValueError: If a picture cannot be used.
+        """
+        if return_tensors not in (None, "pt", "np", TensorType.PYTORCH, TensorType.NUMPY):
+            raise ValueError(f'`return_tensors` must be "pt", "np" or None, got {return_tensors!r}.')
+        this: Any = self
+        features, pictures = [], list(self.list_pictures(images))
+        for index, picture in enumerate(pictures):
+            try:
+                features.append(this.cut(self.to_pixels(picture), **options))
+            except ValueError as error:
+                raise ValueError(f"Picture {index}: {error}" if len(pictures) > 1 else str(error)) from error
+        if not features:
+            raise ValueError("At least one picture is needed, got an empty list.")
+        batch: BatchFeature = this.pad(features, padding=padding)
+        if return_tensors in ("np", TensorType.NUMPY):
+            return BatchFeature(data={name: values.cpu().numpy() for name, values in batch.items()})
+        return batch
+
+
 _COMMON = (PreTrainedConfig, CheckedConfig)
 
-__all__ = ["CheckedConfig", "CheckedProcessor", "check_scores", "check_sizes"]
+__all__ = ["CheckedConfig", "CheckedProcessor", "PixelProcessor", "check_scores", "check_sizes"]

@@ -41,11 +41,14 @@ def measure_spectrum(gray: np.ndarray) -> np.ndarray:
     height, width = gray.shape
     if min(height, width) < PIECE:
         raise ValueError(f"A spectrum needs at least {PIECE} x {PIECE} pixels, got {width} x {height}.")
-    levels = np.asarray(gray, dtype=np.float32) * 255
-    rows = levels[:, : width // PIECE * PIECE].reshape(-1, PIECE) @ _COSINES.T
-    columns = _COSINES @ levels[: height // PIECE * PIECE].reshape(-1, PIECE, width)
-    amplitudes = np.concatenate([np.abs(rows).mean(axis=0), np.abs(columns).mean(axis=(0, 2))])
-    return np.log(amplitudes + FLOOR).astype(np.float32)
+    rows, columns = np.zeros(PIECE), np.zeros(PIECE)
+    for top in range(0, height, PIECE):  # bands fit into the caches of a processor
+        band = np.asarray(gray[top : top + PIECE], dtype=np.float32) * 255
+        rows += np.abs(band[:, : width // PIECE * PIECE].reshape(-1, PIECE) @ _COSINES.T).sum(axis=0)
+        if len(band) == PIECE:
+            columns += np.abs(_COSINES @ band).sum(axis=1)
+    means = [rows / (height * (width // PIECE)), columns / (width * (height // PIECE))]
+    return np.log(np.concatenate(means) + FLOOR).astype(np.float32)
 
 
 __all__ = ["PIECE", "make_cosines", "measure_spectrum"]
