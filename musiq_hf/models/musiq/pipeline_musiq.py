@@ -194,7 +194,7 @@ def _name_settings(timeout: float | None, max_megapixels: float | None) -> dict[
 
 
 class _SavedAsCheckpoint(Uploaded, Pipeline):
-    """Base of pipelines that are saved and uploaded as their model and image processor are, without more."""
+    """Base of pipelines whose image processor pads batches, and that are saved and uploaded without more."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Save model and image processor.
@@ -203,6 +203,27 @@ class _SavedAsCheckpoint(Uploaded, Pipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
+
+    @property
+    def _is_ours(self) -> bool:
+        """True if the model is one of this package's families, whose processors cut pictures and pad batches."""
+        return hasattr(self.image_processor, "cut")
+
+    def get_iterator(self, inputs: Any, num_workers: int, batch_size: int, *parameters: Any) -> Any:
+        """Make the iterator of the base class, but let the image processor pad: the base does not pad its batches.
+
+        PIL images are loaded first: processes that share an open file would move each other's place in it.
+        """
+        if self._is_ours and num_workers and isinstance(inputs, list):
+            inputs = [load_image(image) if isinstance(image, Image.Image) else image for image in inputs]
+        results = super().get_iterator(inputs, num_workers, batch_size, *parameters)
+        if self._is_ours and batch_size > 1:
+            results.loader.loader.collate_fn = self._collate
+        return results
+
+    def _collate(self, items: list[BatchFeature]) -> BatchFeature:
+        features = [{name: values[0] for name, values in item.items()} for item in items]
+        return self.image_processor.pad(features, padding="longest")
 
 
 class QualityClassificationPipeline(_SavedAsCheckpoint, ImageClassificationPipeline):
@@ -221,11 +242,6 @@ class QualityClassificationPipeline(_SavedAsCheckpoint, ImageClassificationPipel
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Answer one picture or many, as the base class does; folders and batch arrays are lists of their pictures."""
         return super().__call__(_list_pictures(inputs) if self._is_ours else inputs, **kwargs)
-
-    @property
-    def _is_ours(self) -> bool:
-        """True if the model is one of this package's families, whose processors cut pictures."""
-        return hasattr(self.image_processor, "cut")
 
     def preprocess(
         self, image: Any, timeout: float | None = None, max_megapixels: float | None = None
@@ -328,22 +344,6 @@ class ImageQualityAssessmentPipeline(_SavedAsCheckpoint):
     ) -> BatchFeature:
         """Turn one picture into a batch of one."""
         return _read_picture(image, self.image_processor, timeout=timeout, max_megapixels=max_megapixels)
-
-    def get_iterator(self, inputs: Any, num_workers: int, batch_size: int, *parameters: Any) -> Any:
-        """Make the iterator of the base class, but let the image processor pad: the base does not pad its batches.
-
-        PIL images are loaded first: processes that share an open file would move each other's place in it.
-        """
-        if num_workers and isinstance(inputs, list):
-            inputs = [load_image(image) if isinstance(image, Image.Image) else image for image in inputs]
-        results = super().get_iterator(inputs, num_workers, batch_size, *parameters)
-        if batch_size > 1:
-            results.loader.loader.collate_fn = self._collate
-        return results
-
-    def _collate(self, items: list[BatchFeature]) -> BatchFeature:
-        features = [{name: values[0] for name, values in item.items()} for item in items]
-        return self.image_processor.pad(features, padding="longest")
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
         return self.model(**model_inputs)

@@ -215,6 +215,8 @@ def test_the_standard_task_answers_in_mos_points(tiny_model, files, tmp_path):
             answers = pipeline("image-classification", **settings)(files, top_k=3)
             assert [[one["label"] for one in answer] for answer in answers] == [["MOS"]] * len(files)
             assert [answer[0]["score"] for answer in answers] == pytest.approx(expected, abs=1e-4)
+        answers = pipeline("image-classification", **ways[0])(files, batch_size=len(files))
+        assert [answer[0]["score"] for answer in answers] == pytest.approx(expected, abs=1e-4)
         with pytest.raises(ValueError, match="in MOS points, to which no function is applied"):
             pipeline("image-classification", **ways[0])(files[0], function_to_apply="sigmoid")
 
