@@ -128,7 +128,7 @@ def test_the_way_back_is_chosen_by_the_family_of_the_directory(toy, tmp_path, ca
     code, _, errors = run(capsys, tmp_path / "toy", tmp_path / "again", "--to_original", "--gain", 3)
     assert code == 2 and "`--to_original` takes no other argument, got --gain." in errors
     monkeypatch.delitem(CONVERTERS, "toy")
-    with pytest.raises(ValueError, match="Only musiq, loda checkpoints can be converted back, got one of toy"):
+    with pytest.raises(ValueError, match="Only musiq, loda, sudds checkpoints can be converted back, got one of toy"):
         converter_of_config(ToyConfig())
 
 
@@ -139,12 +139,11 @@ def test_a_file_that_nobody_recognises_is_one_sentence(toy, tmp_path, capsys):
         code == 2
         and "notes.txt is no checkpoint that can be converted. Give a MUSIQ checkpoint, the original" in errors
     )
-    assert "with --vit and --cnn; or a toy checkpoint, a .pth or .toy.\nExample: " in errors
+    assert "with --vit and --cnn; or a checkpoint of an upscaling detector, a .ckpt" in errors
+    assert "; or a toy checkpoint, a .pth or .toy.\nExample: " in errors
     code, _, errors = run(capsys, tmp_path, tmp_path / "out")
-    assert (
-        code == 2
-        and "is a directory. Give the .npz or .pth or .pt or .state or .toy file, or add --to_original." in errors
-    )
+    assert code == 2
+    assert "is a directory. Give the .npz or .pth or .pt or .state or .ckpt or .toy file, or add --to_ori" in errors
 
 
 def test_the_ending_decides_about_a_damaged_file_and_content_about_a_whole_one(toy, tmp_path):
