@@ -29,7 +29,7 @@ OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--hal
 OTHERS |= {"--num_processes", "--pretrained", "--whitened", "--variants", "--seeds", "--blur"}
 
 FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective", "app")
-FOLDERS += ("assessment",)
+FOLDERS += ("assessment", "upscaling")
 PUBLIC = {"musiq_hf"} | {f"musiq_hf.{folder}" for folder in FOLDERS}
 PUBLIC |= {f"musiq_hf.models.{family}" for family in FAMILIES}
 

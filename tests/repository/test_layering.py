@@ -66,6 +66,7 @@ PUBLIC = (
     "training",
     "evaluation",
     "assessment",
+    "upscaling",
     "explain",
     "pictures",
     "hub",
