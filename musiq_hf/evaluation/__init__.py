@@ -3,20 +3,36 @@
 
 from .checkpoints import EvaluationSettings, evaluate_checkpoints
 from .common_sense import measure_common_sense, measure_odd_pictures
-from .features import collect_feature_maps, measure_log_amplitudes, relative_log_amplitude
+from .features import (
+    MapIndex,
+    calinski_harabasz,
+    collect_feature_maps,
+    fourier_spectrum,
+    map_features,
+    measure_log_amplitudes,
+    measure_maps,
+    pooled_features,
+    relative_log_amplitude,
+)
 from .robustness import make_scorer, measure_half_size, measure_robustness
 from .speed import measure_speed
 
 __all__ = [
     "EvaluationSettings",
+    "MapIndex",
+    "calinski_harabasz",
     "collect_feature_maps",
     "evaluate_checkpoints",
+    "fourier_spectrum",
     "make_scorer",
+    "map_features",
     "measure_common_sense",
     "measure_half_size",
     "measure_log_amplitudes",
+    "measure_maps",
     "measure_odd_pictures",
     "measure_robustness",
     "measure_speed",
+    "pooled_features",
     "relative_log_amplitude",
 ]

@@ -2,7 +2,14 @@
 """Explanations of a score: quality map, attention, curves, frequencies, and a report of them."""
 
 from .curves import plot_aspect_ratios, plot_degradations
-from .figures import QualityMap, escape_formula, plot_log_amplitudes, plot_quality_map
+from .figures import (
+    QualityMap,
+    escape_formula,
+    plot_clusters,
+    plot_log_amplitudes,
+    plot_quality_map,
+    plot_spectra,
+)
 from .ladders import plot_ladder
 from .musiq import cls_attention, plot_attention, plot_hash_similarity, plot_pyramid, quality_map
 from .report import make_report
@@ -16,6 +23,7 @@ __all__ = [
     "make_report",
     "plot_aspect_ratios",
     "plot_attention",
+    "plot_clusters",
     "plot_degradations",
     "plot_hash_similarity",
     "plot_ladder",
@@ -23,6 +31,7 @@ __all__ = [
     "plot_pyramid",
     "plot_quality_map",
     "plot_scatter",
+    "plot_spectra",
     "plot_viewers",
     "quality_map",
 ]

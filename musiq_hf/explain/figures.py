@@ -172,3 +172,59 @@ def plot_log_amplitudes(curves: Mapping[str, Sequence[tuple[torch.Tensor, torch.
         axes.legend(title="map", fontsize=7, ncols=2)
     panels[0].set_ylabel("log amplitude, relative to frequency 0")
     return figure
+
+
+def plot_clusters(points: np.ndarray, labels: Sequence[str]) -> "Figure":
+    """Plot a map of features with a colour for each class of pictures.
+
+    Args:
+        points: Places, shape (N, 2), as `musiq_hf.evaluation.map_features` gives them.
+        labels: Class of each picture, N names.
+
+    Returns:
+        Figure with a legend of the classes, in the order in which they come first.
+
+    Raises:
+        ValueError: If there is no point, or the numbers of points and labels differ.
+        ImportError: If matplotlib is missing.
+    """
+    if not len(points) or len(points) != len(labels):
+        raise ValueError(f"A label for each point is needed, got {len(points)} points and {len(labels)} labels.")
+    figure = new_figure(1.4 * PANEL, 1.2 * PANEL)
+    axes, names = figure.subplots(), list(dict.fromkeys(labels))
+    colors = require("matplotlib", extra="explain").colormaps["tab10" if len(names) <= 10 else "tab20"]
+    for number, name in enumerate(names):
+        own = np.asarray(points)[[label == name for label in labels]]
+        axes.scatter(own[:, 0], own[:, 1], s=8, alpha=0.7, linewidths=0, color=colors(number % 20), label=name)
+    axes.set(xticks=[], yticks=[])
+    axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def plot_spectra(spectra: Mapping[str, torch.Tensor]) -> "Figure":
+    """Plot log amplitudes of Fourier transforms as pictures of one scale, with frequency 0 in the middle.
+
+    Args:
+        spectra: Spectrum of each panel by its title, as `musiq_hf.evaluation.fourier_spectrum` gives it.
+
+    Returns:
+        Figure with a panel for each title, relative to frequency 0.
+
+    Raises:
+        ValueError: If there is no spectrum to draw.
+        ImportError: If matplotlib is missing.
+    """
+    if not spectra:
+        raise ValueError("At least one spectrum is needed, got none.")
+    shown = {
+        title: (found - found[found.shape[0] // 2, found.shape[1] // 2]).numpy() for title, found in spectra.items()
+    }
+    low = min(float(values.min()) for values in shown.values())
+    figure = new_figure(0.7 * PANEL * max(len(shown), 2), 0.8 * PANEL)
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (title, values) in zip(panels, shown.items(), strict=True):
+        drawn = axes.imshow(values, cmap="magma", vmin=low, vmax=0, extent=(-1, 1, 1, -1), aspect="auto")
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="frequency, units of pi")
+    figure.colorbar(drawn, ax=panels[-1], label="log amplitude, relative to frequency 0", shrink=0.85)
+    return figure

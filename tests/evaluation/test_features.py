@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fourier analysis of feature maps: values that are known by hand or by theory, and maps in their places."""
+"""Analysis of feature maps: values that are known by hand or by theory, and maps in their places."""
 
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,21 @@ import torch
 from PIL import Image
 from places import ROOT
 
-from examples import draw_frequencies as script
+from examples.analysis import analyze_features as analysis
+from examples.analysis import draw_frequencies as script
 from musiq_hf import MusiqImageProcessor
-from musiq_hf.evaluation.features import FLOOR, collect_feature_maps, measure_log_amplitudes, relative_log_amplitude
-from musiq_hf.explain import plot_log_amplitudes
+from musiq_hf.evaluation.features import (
+    FLOOR,
+    calinski_harabasz,
+    collect_feature_maps,
+    fourier_spectrum,
+    map_features,
+    measure_log_amplitudes,
+    measure_maps,
+    pooled_features,
+    relative_log_amplitude,
+)
+from musiq_hf.explain import plot_clusters, plot_log_amplitudes, plot_spectra
 from musiq_hf.models.loda import LodaConfig, LodaForImageQualityAssessment, LodaImageProcessor
 
 TINY_LODA = json.loads((ROOT / "tests" / "models" / "loda" / "tiny.json").read_text())
@@ -245,3 +258,146 @@ def test_the_example_draws_several_checkpoints(tiny_model, loda, tmp_path, monke
     monkeypatch.setattr("sys.argv", [*words, "figure.jpg"])
     assert script.main() == 2
     assert "`--output` must end in .png, got figure.jpg" in capsys.readouterr().err
+
+
+def test_pooled_features_are_means_over_positions(tiny_model, loda):
+    photos = [np.random.default_rng(0).integers(0, 256, (32, width, 3), dtype=np.uint8) for width in (32, 40, 48)]
+    model = tiny_model(longer_side_lengths=[16, 24])
+    processor = MusiqImageProcessor.from_config(model.config)
+    pooled = pooled_features(model, processor, iter(photos))
+    assert list(pooled) == ["longer side 16", "longer side 24", "native", "all"]
+    maps = [collect_feature_maps(model, processor, photo) for photo in photos]
+    for name in list(pooled)[:3]:
+        for index, layer in enumerate(pooled[name]):
+            assert layer.shape == (3, 16)
+            np.testing.assert_allclose(layer[2], maps[2][name][index].mean(dim=(0, 2, 3)), atol=1e-6)
+    # All positions together: larger scales weigh more, and the CLS token is in none.
+    states = model(**processor(photos[1]), output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(pooled["all"][-1][1], states[-1][0, 1:].detach().mean(dim=0), atol=1e-6)
+    pooled = pooled_features(*loda, photos[:1])
+    assert {name: [layer.shape for layer in found] for name, found in pooled.items()} == {
+        "vit": [(1, 16)] * 3,
+        "cnn": [(1, 8), (1, 12)],
+    }
+    with pytest.raises(ValueError, match="At least one picture is needed, got none"):
+        pooled_features(*loda, [])
+
+
+def test_the_index_is_that_of_scikit_learn():
+    labels = np.arange(60) % 3
+    features = np.random.default_rng(0).normal(size=(60, 4)) + labels[:, None]
+    # sklearn.metrics.calinski_harabasz_score of these
+    assert calinski_harabasz(features, labels) == pytest.approx(19.243590281247, rel=1e-12)
+    assert calinski_harabasz(5 + 2 * features, [f"class {label}" for label in labels]) == pytest.approx(19.24359028)
+    assert calinski_harabasz(np.array([[0.0], [0], [4], [4]]), [0, 0, 1, 1]) == math.inf
+    assert calinski_harabasz(np.ones((4, 2)), [0, 0, 1, 1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (np.ones((3, 2)), [0, 0, 0], "At least 2 classes, and fewer than features, are needed, got 1 of 3"),
+        (np.ones((3, 2)), [0, 1, 2], "got 3 of 3 features"),
+        (np.ones((3, 2)), [0, 1], r"got \(3, 2\) and \(2,\)"),
+        (np.ones(3), [0, 1, 1], r"got \(3,\) and \(3,\)"),
+        (np.array([[1.0], [math.nan], [2]]), [0, 1, 1], "must be finite"),
+    ],
+)
+def test_an_index_that_does_not_exist_is_refused(features, labels, message):
+    with pytest.raises(ValueError, match=message):
+        calinski_harabasz(features, labels)
+
+
+def test_maps_are_drawn_with_several_seeds(monkeypatch):
+    """UMAP itself is not installed for tests, since it compiles for a minute: this one turns features by the seed."""
+    made = []
+
+    class Umap:
+        def __init__(self, **settings):
+            made.append(settings)
+
+        def fit_transform(self, features):
+            return features[:, :2] * [1, 1 + made[-1]["random_state"]]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
+    labels = np.arange(12) % 2
+    features = np.random.default_rng(0).normal(size=(12, 3)) + labels[:, None] * [3, 1, 0]
+    found = measure_maps(features, labels, num_seeds=3)
+    indices = [calinski_harabasz(features[:, :2] * [1, 1 + seed], labels) for seed in range(3)]
+    assert [item["random_state"] for item in made] == [0, 1, 2] and made[0]["n_neighbors"] == 11
+    assert (found.mean, found.low, found.high) == (pytest.approx(np.mean(indices)), min(indices), max(indices))
+    with pytest.raises(ValueError, match="at least 10 pictures, got 9"):
+        map_features(features[:9])
+
+
+def test_a_map_by_umap_keeps_classes_together():
+    pytest.importorskip("umap", reason="umap-learn brings a compiler; pip install -e .[analysis]")
+    labels = np.arange(40) % 2
+    features = np.random.default_rng(0).normal(size=(40, 5)) + 20 * labels[:, None]
+    points = map_features(features, seed=1)
+    assert points.shape == (40, 2) and calinski_harabasz(points, labels) > 100
+    np.testing.assert_array_equal(points, map_features(features, seed=1))
+
+
+def test_a_spectrum_has_frequency_0_in_its_middle():
+    spectrum = fourier_spectrum(torch.stack([wave(8, 2), wave(8, 2)])[:, None])
+    assert spectrum.shape == (8, 8) and spectrum.argmax() == 4 * 8 + 4
+    high = (spectrum > math.log(1)).nonzero().tolist()
+    assert high == [[2, 2], [4, 4], [6, 6]]  # constant, and two cycles along both axes in both directions
+    maps = noise(2, 3, 6, 9)
+    _, amplitudes = relative_log_amplitude(maps)
+    spectrum = fourier_spectrum(maps)
+    np.testing.assert_allclose(spectrum[5, 7] - spectrum[3, 4], amplitudes[2])
+
+
+def test_clusters_and_spectra_are_drawn():
+    pytest.importorskip("matplotlib")
+    (axes,) = plot_clusters(np.arange(8.0).reshape(4, 2), ["b", "a", "b", "a"]).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["b", "a"]
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), [[0, 1], [4, 5]])
+    with pytest.raises(ValueError, match="got 4 points and 1 labels"):
+        plot_clusters(np.ones((4, 2)), ["a"])
+    spectra = {"first": fourier_spectrum(noise(8, 8)), "second": fourier_spectrum(noise(6, 4))}
+    first, second, _ = plot_spectra(spectra).axes
+    assert (first.get_title(), second.get_title()) == ("first", "second")
+    assert first.images[0].get_array()[4, 4] == 0 == second.images[0].get_array()[3, 2]
+    with pytest.raises(ValueError, match="At least one spectrum"):
+        plot_spectra({})
+
+
+def test_the_analysis_of_degraded_pictures_is_written(tiny_model, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    model = tiny_model(longer_side_lengths=[16])
+    model.save_pretrained(tmp_path / "model")
+    MusiqImageProcessor.from_config(model.config).save_pretrained(tmp_path / "model")
+    for name in range(3):
+        Image.effect_noise((40, 32), 60).save(tmp_path / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    words = ["analyze_features.py", "--pictures", ".", "--model", "model", "--output", "made", "--without_map"]
+    monkeypatch.setattr("sys.argv", [*words, "--degradations", "bicubic", "noise", "--limit", "2"])
+    assert analysis.main() == 0
+    table = (tmp_path / "made" / "index.md").read_text()
+    assert table in capsys.readouterr().out and "| native | 1 |" in table and "| all | 1 |" in table
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
+        "frequencies.png",
+        "index.md",
+        "spectra.png",
+    ]
+    for wrong, message in {
+        ("--degradations", "blurr"): "Unknown degradation 'blurr'. Choose from bicubic",
+        ("--strength", "0"): "`--strength` must lie in (0, 1], got 0.0",
+        ("--part", "middle"): "`--part` must be one of longer side 16, native, got 'middle'",
+    }.items():
+        monkeypatch.setattr("sys.argv", [*words, *wrong])
+        assert analysis.main() == 2
+        assert message in capsys.readouterr().err
+
+
+def test_bicubic_copies_lose_their_high_frequencies(tmp_path):
+    Image.effect_noise((40, 32), 60).save(tmp_path / "photo.png")
+    (same,), (small,) = (
+        list(analysis.read_copies([tmp_path / "photo.png"], kind, 1.0)) for kind in (analysis.PRISTINE, "bicubic")
+    )
+    assert same.size == small.size == (40, 32)
+    assert np.abs(np.diff(np.array(small).astype(int), axis=1)).mean() < 10
+    assert np.abs(np.diff(np.array(same).astype(int), axis=1)).mean() > 40

@@ -26,7 +26,7 @@ DOCUMENTS = [*PAGES, ROOT / "MODEL_CARD.md", ROOT / "examples" / "pictures" / "R
 DOCUMENTS += sorted(RECIPES.glob("*.yaml"))
 # Of `accelerate launch`, `torchrun`, `hf upload`, and of examples without settings.
 OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size"}
-OTHERS |= {"--num_processes", "--pretrained", "--whitened", "--variants", "--seeds", "--blur"}
+OTHERS |= {"--num_processes", "--pretrained", "--whitened", "--variants", "--seeds", "--blur", "--without_map"}
 
 FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective", "app")
 FOLDERS += ("assessment", "upscaling")

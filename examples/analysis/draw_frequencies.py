@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figure of how much of high frequencies the feature maps of checkpoints hold, as the mean over pictures.
 
-python examples/draw_frequencies.py photos --output frequencies.png --model musiq-tiny-biq2021 --model runs/loda
+python examples/analysis/draw_frequencies.py photos --output frequencies.png --model musiq-tiny-biq2021 --model loda
 
 The analysis is that of LoDa's figure 8 (Xu et al., CVPR 2024). The paper takes 128 pictures of KonIQ-10k.
 """
