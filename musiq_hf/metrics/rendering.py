@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 
 from ..common.markdown import escape_cell, markdown_table
+from .accuracy import AccuracyReport
 from .bootstrap import MIN_FOR_INTERVALS
 from .correlation import MEAN_OF_GROUPS, METRICS, OVERALL
 from .reports import (
@@ -57,6 +58,8 @@ def render(report: Report | ComparisonReport) -> str:
             return "\n\n".join(_render_split(name, split) for name, split in report.summary.items())
         case SpeedReport():
             return _render_speed(report)
+        case AccuracyReport():
+            return _render_accuracy(report)
         case ComparisonReport():
             return _render_comparison(report.results, report.differences or ())
 
@@ -278,6 +281,11 @@ def _render_speed(report: SpeedReport) -> str:
         f"{report.processor}, threads: {report.num_threads}. Median of {report.num_repeats} times "
         f"{report.num_pictures} files, without the start of the program."
     )
+
+
+def _render_accuracy(report: AccuracyReport) -> str:
+    rows = [[row.name, *(f"{share:.2f}" for share in row.shares)] for row in report.accuracy]
+    return f"{report.pictures_per_share} pictures a share.\n\n{markdown_table(['', *report.columns], rows)}"
 
 
 def _render_sizes(sizes: Sequence[HalfSizeScores]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from .accuracy import AccuracyReport
 from .bootstrap import bootstrap_intervals
 from .correlation import MEAN_OF_GROUPS, Values, grouped_metrics, quality_metrics
 from .json_objects import JsonObject
@@ -371,7 +372,7 @@ class SpeedReport(JsonObject):
         return self
 
 
-Report = QualityReport | RobustnessReport | RunsReport | SpeedReport
+Report = QualityReport | RobustnessReport | RunsReport | SpeedReport | AccuracyReport
 
 
 def read_report(entry: Mapping[str, Any], *, name: str = "report") -> Report:
@@ -390,6 +391,7 @@ def read_report(entry: Mapping[str, Any], *, name: str = "report") -> Report:
         "faults": RobustnessReport,
         "summary": RunsReport,
         "pictures_per_second": SpeedReport,
+        "accuracy": AccuracyReport,
     }
     kind = next((kind for key, kind in kinds.items() if key in entry), QualityReport)
     return kind.from_json(entry, name=name)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of an upscaling detector on photographs alone, whose upscaled copies are made here."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..common.checks import check_counts
+from ..pictures import find_pictures
+from .kernels import SEEN
+from .learned import SEEN_SMALL, UNSEEN_SMALL, LearnedUpscaler, load_upscaler, train_all
+from .upscales import DETECTOR, LEARNED, NATIVE, SIDE, Pool, Upscalers, cut_window
+
+PATCH_SIZE = 64  # pixels of a patch in training; averages over maps make the model accept larger ones
+PICTURES, PATCHES = 36, 2  # of a step: pictures, and patches of each
+LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
+WARMUP = 0.05  # of the training
+NUM_HELD_OUT = 300
+WINDOW = 96  # pixels of the windows on which small upscalers are trained
+NUM_WINDOWS = 400
+METHODS = (*SEEN, LEARNED)
+UPSCALED = "upscaled"
+SECONDS_BETWEEN_LINES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSettings:
+    """Settings of a training.
+
+    Attributes:
+        pictures: Folder of photographs, which is searched with the folders in it.
+        minutes: Time for the steps of training, without the preparation.
+        steps: Steps of training; None = as many as fit into the minutes.
+        methods: Methods of the upscaled pictures, beside natives.
+        upscalers: Checkpoints for `AutoModelForImageToImage`, in addition to small upscalers that are trained first.
+        upscaler_steps: Steps of the training of each small upscaler.
+        num_photographs: Photographs for training, at most; 300 others, or a tenth if there are fewer, are held out.
+        num_pictures: Pictures that are made of them.
+        num_measured: Pictures behind each share in the tables.
+        is_binary: Whether all methods have one label, "upscaled".
+        use_staircase: Field of the model.
+        use_spectrum: Field of the model.
+        seed: Seed of everything but the number of steps that fit into the minutes.
+
+    Raises:
+        ValueError: If a value is impossible.
+    """
+
+    pictures: Path
+    minutes: float = 20
+    steps: int | None = None
+    methods: Sequence[str] = METHODS
+    upscalers: Sequence[str] = ()
+    upscaler_steps: int = 150
+    num_photographs: int = 2000
+    num_pictures: int = 9000
+    num_measured: int = 32
+    is_binary: bool = False
+    use_staircase: bool = True
+    use_spectrum: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(self, "steps", "upscaler_steps", "num_photographs", "num_pictures", "num_measured")
+        if not (math.isfinite(self.minutes) and self.minutes > 0):
+            raise ValueError(f"`minutes` must be above 0, got {self.minutes}.")
+        if self.seed < 0:
+            raise ValueError(f"`seed` must be at least 0, got {self.seed}.")
+        if unknown := [name for name in self.methods if name not in METHODS]:
+            raise ValueError(f"Unknown method {unknown[0]!r}. Choose from {', '.join(METHODS)}.")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"`methods` must name at least one method, each once, got {list(self.methods)}.")
+        if self.upscalers and LEARNED not in self.methods:
+            raise ValueError(f"`upscalers` were given, but {LEARNED!r} is not among the methods. Add it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Photographs and upscalers of a training.
+
+    Attributes:
+        train: Photographs for training.
+        held_out: Other photographs, for measuring.
+        seen: Upscalers for training.
+        unseen: Learned upscalers that training does not see.
+    """
+
+    train: list[Path]
+    held_out: list[Path]
+    seen: Upscalers
+    unseen: list[LearnedUpscaler]
+
+
+def split_photographs(settings: DetectorSettings) -> tuple[list[Path], list[Path]]:
+    """Return the photographs for training, and those held out, as the seed decides.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    files = find_pictures(settings.pictures)
+    if len(files) < 2:
+        raise ValueError(f"{settings.pictures} holds one picture; one for training and another to measure are needed.")
+    order = np.random.default_rng(settings.seed).permutation(len(files))
+    num_held_out = min(NUM_HELD_OUT, max(1, len(files) // 10))
+    chosen = [files[place] for place in order]
+    return chosen[num_held_out:][: settings.num_photographs], chosen[:num_held_out]
+
+
+def prepare(settings: DetectorSettings) -> Material:
+    """Choose photographs, load the given upscalers, and train small ones if learned upscalers are wanted.
+
+    Raises:
+        ValueError: If photographs or upscalers cannot be used.
+        OSError: If an upscaler does not exist.
+    """
+    train, held_out = split_photographs(settings)
+    learned, unseen = [load_upscaler(name) for name in settings.upscalers], []
+    if LEARNED in settings.methods:
+        generator = np.random.default_rng(settings.seed)
+        windows = np.stack([cut_window(path, WINDOW, generator) for path in train[:NUM_WINDOWS]])
+        values = torch.from_numpy(windows).permute(0, 3, 1, 2).float() / 255
+        steps, seed = settings.upscaler_steps, settings.seed
+        learned += train_all(SEEN_SMALL, values, steps=steps, seed=seed)
+        unseen = train_all(UNSEEN_SMALL, values, steps=steps, seed=seed + len(SEEN_SMALL))
+    kernels = {label: own for label, own in SEEN.items() if label in settings.methods}
+    return Material(train=train, held_out=held_out, seen=Upscalers(kernels=kernels, learned=learned), unseen=unseen)
+
+
+def draw_patches(pool: Pool, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw pictures and patches of them.
+
+    Returns:
+        Patches, float32 (pictures, patches, 3, 64, 64) in [0, 1], and the places of the pictures in the pool.
+    """
+    chosen = torch.randint(len(pool.targets), (PICTURES,), generator=generator)
+    corners = torch.randint(SIDE - PATCH_SIZE + 1, (PICTURES, PATCHES, 2), generator=generator).tolist()
+    patches = torch.stack(
+        [
+            pool.pixels[place, top : top + PATCH_SIZE, left : left + PATCH_SIZE]
+            for place, own in zip(chosen.tolist(), corners, strict=True)
+            for top, left in own
+        ]
+    )
+    values = patches.permute(0, 3, 1, 2).float() / 255
+    flips = [axis for axis in (2, 3) if torch.rand((), generator=generator) < 0.5]
+    return values.flip(flips).unflatten(0, (PICTURES, PATCHES)).contiguous(), chosen
+
+
+def _follow_clock(settings: DetectorSettings) -> Iterator[float]:
+    """Yield the part of the training that is over before each step, from 0 to below 1."""
+    if settings.steps is not None:
+        yield from (step / settings.steps for step in range(settings.steps))
+        return
+    start, limit = time.monotonic(), settings.minutes * 60
+    while (passed := time.monotonic() - start) < limit:
+        yield passed / limit
+
+
+def _choose_rate(progress: float) -> float:
+    """Return the learning rate: a short rise, then a cosine down to 0."""
+    return LEARNING_RATE * min(progress / WARMUP + 0.01, 1) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_model(settings: DetectorSettings, pool: Pool) -> Any:
+    """Make a model with random weights that knows mean and variance of the spectra of a pool."""
+    classifier: Any = DETECTOR.classifier
+    labels = [NATIVE, UPSCALED] if settings.is_binary else pool.labels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = classifier(
+            DETECTOR.config(
+                id2label=dict(enumerate(labels)),
+                label2id={label: index for index, label in enumerate(labels)},
+                use_staircase=settings.use_staircase,
+                use_spectrum=settings.use_spectrum,
+            )
+        )
+    if model.spectrum_norm is not None:
+        model.spectrum_norm.running_mean.copy_(pool.spectra.mean(dim=0))
+        model.spectrum_norm.running_var.copy_(pool.spectra.var(dim=0, correction=0).clamp_min(1e-4))
+    return model
+
+
+def train_detector(settings: DetectorSettings, pool: Pool, *, report: Callable[[str], None] = print) -> Any:
+    """Train a model on a pool of pictures, and return it in evaluation mode.
+
+    Args:
+        settings: Settings of the training.
+        pool: Pictures; see `make_pool`.
+        report: Function that is told now and then how far the training is.
+    """
+    model = make_model(settings, pool)
+    targets = pool.targets.clamp_max(1) if settings.is_binary else pool.targets
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    generator = torch.Generator().manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)  # of dropout
+    model.train()
+    if model.spectrum_norm is not None:
+        model.spectrum_norm.eval()  # statistics of the pool, and not of a batch
+    losses: list[float] = []
+    said = time.monotonic()
+    for progress in _follow_clock(settings):
+        for group in optimizer.param_groups:
+            group["lr"] = _choose_rate(progress)
+        patches, chosen = draw_patches(pool, generator)
+        inputs: dict[str, Any] = {"spectrum": pool.spectra[chosen]} if settings.use_spectrum else {}
+        loss = model(patches, labels=targets[chosen], **inputs).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            report(f"{progress:4.0%}, step {len(losses)}, loss {np.mean(losses[-100:]):.3f}")
+    report(f"{len(losses)} steps, loss {np.mean(losses[-100:]):.3f}")
+    return model.eval()
