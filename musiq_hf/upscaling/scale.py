@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..models.sudds import to_luma
 from ..pictures.decoding import Decoder
 
 MIN_SIDE = 64  # pixels
@@ -21,7 +22,6 @@ MIN_SOURCE = 24  # pixels of a source's side: of fewer, one more or less would c
 MIN_SCALE, MAX_SCALE = 1.15, 8.0
 PAIRS = 12  # pairs of frequencies on each side of half of n
 FAINT = 0.1  # amplitude, in levels of 255, below which only rounding errors of this program are seen
-LUMA = (0.299, 0.587, 0.114)
 BLOCKS = 8  # a JPEG file is made of blocks of 8 pixels, which stand out at the frequencies N * k / 8
 # Least height of a peak over the median of its curve, and the same in deviations of the curve. Of 100 photographs
 # shrunk first, 2 pass both, and 1 or 2 after JPEG 75 or 90; of bilinear and bicubic enlargements by 1.5 and 2, all.
@@ -103,8 +103,7 @@ def measure_copies(picture: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _measure_both(pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    weights = torch.tensor(LUMA) * (1.0 if pixels.dtype == torch.uint8 else 255.0)
-    luma = (pixels.to(torch.float32) @ weights).numpy()
+    luma = to_luma(pixels).numpy()
     luma -= luma.mean()
     return _measure_side(_keep_low_frequencies(luma.T)), _measure_side(_keep_low_frequencies(luma))
 
