@@ -36,7 +36,7 @@ from musiq_hf.evaluation import (
 )
 from musiq_hf.explain import plot_clusters, plot_log_amplitudes, plot_spectra
 from musiq_hf.pictures import DEGRADATIONS, apply_degradations, degrade, find_pictures, open_picture
-from musiq_hf.scoring import load_quality
+from musiq_hf.scoring.loading import load_with_head
 
 # The package comes first: from there on Ctrl-C is a sentence.
 # isort: split
@@ -106,8 +106,9 @@ def measure_spectrum(collect: Callable[[Any], Any], images: Iterator[Image.Image
     return fourier_spectrum(torch.cat([item for item in maps if item.shape[-2:] == maps[0].shape[-2:]]))
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Save a figure under a temporary name first, and print its path."""
+def save(figure: "Figure", path: Path, title: str) -> None:
+    """Save a figure with a title, under a temporary name first, and print its path."""
+    figure.suptitle(title, fontsize=11)
     with replace_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
     print(path)
@@ -130,7 +131,7 @@ def run(settings: Settings) -> None:
         raise ValueError("At least one picture is needed, got none. Give `--pictures` a folder with pictures.")
     # 2. Average the maps of every copy; each kind is a class.
     logging.disable_progress_bar()
-    model, processor = load_quality(settings.model)
+    model, processor = load_with_head(settings.model)
     collect = partial(collect_feature_maps, model, processor)
     part = choose_part(list(collect(open_picture(files[0]))), settings.part)
     kinds = [PRISTINE, *dict.fromkeys(settings.degradations)]
@@ -147,14 +148,15 @@ def run(settings: Settings) -> None:
     if not settings.without_map:
         index = measure_maps(features[part][-1], labels)
         text += f"\n\nMaps of {part}, 5 seeds: {index.mean:.1f} ({index.low:.1f} to {index.high:.1f})"
-        save(plot_clusters(map_features(features[part][-1]), labels), settings.output / "map.png")
+        points = map_features(features[part][-1])
+        save(plot_clusters(points, labels), settings.output / "map.png", f"{part}: last feature map, by UMAP")
     curves = {
         kind: measure_log_amplitudes(model, processor, islice(read(), NUM_CURVES))[part]
         for kind, read in copies.items()
     }
-    save(plot_log_amplitudes(curves), settings.output / "frequencies.png")
+    save(plot_log_amplitudes(curves), settings.output / "frequencies.png", f"{part}: frequencies of all feature maps")
     spectra = {kind: measure_spectrum(collect, islice(read(), NUM_CURVES), part) for kind, read in copies.items()}
-    save(plot_spectra(spectra), settings.output / "spectra.png")
+    save(plot_spectra(spectra), settings.output / "spectra.png", f"{part}: spectra of the last feature map")
     write_text(settings.output / "index.md", text + "\n")
     print(settings.output / "index.md", text, sep="\n\n")
 

@@ -226,5 +226,6 @@ def plot_spectra(spectra: Mapping[str, torch.Tensor]) -> "Figure":
         drawn = axes.imshow(values, cmap="magma", vmin=low, vmax=0, extent=(-1, 1, 1, -1), aspect="auto")
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="frequency, units of pi")
+    panels[0].set_ylabel("frequency, units of pi")
     figure.colorbar(drawn, ax=panels[-1], label="log amplitude, relative to frequency 0", shrink=0.85)
     return figure
