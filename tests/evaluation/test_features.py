@@ -234,6 +234,7 @@ def test_the_figure_holds_the_curves():
             plot_log_amplitudes(empty)
 
 
+@pytest.mark.slow
 def test_the_example_draws_several_checkpoints(tiny_model, loda, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     models = {"first": tiny_model(longer_side_lengths=[16]), "second": loda[0]}
@@ -365,6 +366,7 @@ def test_clusters_and_spectra_are_drawn():
         plot_spectra({})
 
 
+@pytest.mark.slow
 def test_the_analysis_of_degraded_pictures_is_written(tiny_model, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     model = tiny_model(longer_side_lengths=[16])

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 
 from musiq_hf.cli import main
-from musiq_hf.evaluation import collect_feature_maps
+from musiq_hf.evaluation import collect_feature_maps, pooled_features
 from musiq_hf.hub.model_card import CheckpointCard
 from musiq_hf.hub.publishing import add_remote_code
 from musiq_hf.models import FAMILIES, family_of
@@ -133,6 +133,7 @@ def test_pipelines_offer_to_run_no_code_that_the_package_has(case, monkeypatch, 
         pipeline("image-quality-assessment", model=str(case.folder))
 
 
+@pytest.mark.slow
 def test_remote_code_answers_and_saves_in_a_fresh_process(case, files, tmp_path):
     saved = {path.name: path.read_bytes() for path in case.folder.iterdir()}
     assert add_remote_code(shutil.copytree(case.folder, tmp_path / "renewed")) == sorted(saved.keys() - OTHER_FILES)
@@ -220,10 +221,13 @@ def test_the_card_says_how_to_use_it_and_what_it_cannot(case):
     assert text.limits in card and text.patents.strip() in card and text.citation in card
 
 
-def test_feature_maps_belong_to_the_stages(case):
+def test_feature_maps_belong_to_the_stages_and_are_pooled(case):
     picture = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
-    for maps in collect_feature_maps(case.model, case.processor, picture).values():
+    pooled = pooled_features(case.model, case.processor, [picture[::-1], picture])
+    for name, maps in collect_feature_maps(case.model, case.processor, picture).items():
         assert len(maps) > 1 and all(item.dim() == 4 and not item.requires_grad for item in maps)
+        for features, item in zip(pooled[name], maps, strict=True):
+            np.testing.assert_allclose(features[1], item.mean(dim=(0, 2, 3)), atol=1e-5)
 
 
 def test_the_names_of_a_family_are_those_by_which_saving_finds_its_classes(case):
@@ -232,6 +236,7 @@ def test_the_names_of_a_family_are_those_by_which_saving_finds_its_classes(case)
     assert parts["head"][-1].out_features == case.model.config.num_labels
 
 
+@pytest.mark.slow
 def test_the_model_can_be_exported_as_a_graph(case):
     batch = dict(case.processor.pad([case.processor.cut(pictures()[2])], padding="longest"))
     program = torch.export.export(case.model, (), batch)
