@@ -12,7 +12,7 @@ import gradio as gr
 from ..common.tables import write_table
 from ..pictures.lazy import LazyPicture
 from ..pictures.opening import read_header
-from ..scoring.tables import find_kinds
+from ..scoring.tables.forms import find_kinds
 from .access import SCORE
 from .drawing import (
     draw_error,

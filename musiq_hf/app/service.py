@@ -35,7 +35,7 @@ from ..pictures.opening import (
 from ..scoring.calibration import CALIBRATION
 from ..scoring.loading import check_checkpoint, find_file
 from ..scoring.rows import Scorers
-from ..scoring.tables import name_columns
+from ..scoring.tables.forms import name_columns
 
 # Largest pictures, in millions of pixels, unless the caller says otherwise: those of most cameras and, where time
 # grows with the square of the size, those of telephones, which have 12.2.

@@ -20,7 +20,8 @@ from ..pictures.lazy import escape_name, write_line
 from ..pictures.opening import describe_decoder
 from ..pictures.video import has_video_suffix
 from ..scoring.journal import THREADS, Totals
-from ..scoring.tables import CONSTANTS
+from ..scoring.tables.forms import CONSTANTS
+from ..scoring.tables.row_jobs import Inputs, RowJob, measure_rows, read_rows, run_rows
 from ..version import __version__
 from .compare import compare
 from .comparison_report import ReportInputs, SystemsReport, find_sound, report_systems
@@ -29,7 +30,6 @@ from .comparison_scores import FileScore, FileScorer
 from .descriptors import describe
 from .groups import GroupTable, OpinionTable, read_groups, read_opinions
 from .pairing import Match, match_files
-from .row_jobs import Inputs, RowJob, measure_rows, read_rows, run_rows
 from .vmaf import describe_vmaf
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..pictures.video import has_video_suffix
-from ..scoring.tables import CONSTANTS, TableForm
+from ..scoring.tables.forms import CONSTANTS, TableForm
 
 # Columns of each group of metrics that can be asked for, and the metrics among them that reports compare.
 COLUMNS_OF = {

@@ -10,17 +10,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..common.checks import check_counts
-from ..common.extras import require
-from ..common.stores import StoreError
-from ..pictures.decoding import decode_ahead
-from ..pictures.finding import PICTURE
-from ..pictures.lazy import LazyPicture, write_line
-from ..pictures.sources.paths import check_sources, count_sources, find_files, find_sources
+from ..pictures.lazy import LazyPicture
+from ..pictures.sources.paths import check_sources, check_video_decoder, count_sources, find_sources
 from ..pictures.video import has_video_suffix
-from ..scoring.tables import Settings, TableForm
+from ..scoring.tables.forms import Settings, TableForm
+from ..scoring.tables.row_jobs import Inputs, RowJob, measure_ahead
 from .descriptors import Description, describe, describe_video
 from .pixels import check_size
-from .row_jobs import Inputs, RowJob
 
 DETAIL = ("si", "si_max", "ti", "ti_max")  # columns whose names tell which edition they are of
 LEGACY = "legacy"
@@ -117,7 +113,7 @@ class DescriptionSettings:
             ImportError: If there are videos and PyAV is missing.
         """
         check_sources(self.paths, videos=True)
-        _check_decoder(self.paths)
+        check_video_decoder(self.paths)
         return RowJob(
             DESCRIPTIONS,
             settings={"paths": list(self.paths), LEGACY: self.legacy},
@@ -132,7 +128,7 @@ class DescriptionSettings:
         in_processes = self.num_workers is not None
         # The folder goes first at the end, and with it what threads and processes are still at work on.
         mark = tempfile.TemporaryDirectory(prefix="musiq-")
-        described = decode_ahead(
+        described = measure_ahead(
             inputs,
             partial(_describe_source, legacy=self.legacy, mark=mark.name),
             num_workers=self.num_workers or 2,
@@ -140,22 +136,8 @@ class DescriptionSettings:
             on_close=mark.cleanup,
         )
         with closing(described):
-            for key, future in described:
-                try:
-                    yield (_make_row(key, future.result()),)
-                except StoreError:
-                    raise
-                except (ValueError, OSError) as error:
-                    yield (DescriptionRow(key, error=write_line(str(error))),)
-
-
-def _check_decoder(paths: Sequence[str]) -> None:
-    """Raise an ImportError if there is a video and PyAV is missing: now, not after the pictures before it."""
-    try:
-        require("av", extra="video")
-    except ImportError:
-        if any(kind == PICTURE and has_video_suffix(path) for path, kind in find_files(paths, videos=True)):
-            raise
+            for key, found, error in described:
+                yield (_make_row(key, found) if error is None else DescriptionRow(key, error=error),)
 
 
 def _describe_source(source: LazyPicture, name: str, *, legacy: bool, mark: str) -> Description:

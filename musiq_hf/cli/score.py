@@ -16,7 +16,7 @@ from ..pictures.opening import MAX_MEGAPIXELS, MAX_SHRUNK_MEGAPIXELS, PRESETS
 from ..pictures.sources.tables import Columns
 from ..scoring.calibration import CALIBRATION, Calibration
 from ..scoring.job import DTYPES, ENGINES, ScoreJob, Share, find_launched_share
-from ..scoring.tables import COLUMNS, ENSEMBLE, PLACES
+from ..scoring.tables.forms import COLUMNS, ENSEMBLE, PLACES
 from .progress import show_warnings
 from .score_output import print_scores, write_scores
 from .words import STDIN, read_limit, read_shard, read_weights

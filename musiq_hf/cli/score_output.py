@@ -10,7 +10,7 @@ from ..common.terminal import print_line, print_text
 from ..pictures.opening import has_fast_decoder
 from ..scoring.job import ScoreJob, count_pictures, run_job, score_rows
 from ..scoring.rows import Entry
-from ..scoring.tables import PLACES, STD, name_columns
+from ..scoring.tables.forms import PLACES, STD, name_columns
 from .progress import Progress, format_count, format_error, format_number, report_run
 
 # Columns of the table before the key, and their widths; some are shown only where there is something to show.

@@ -31,11 +31,13 @@ from .protocol import Family
 
 TASK = "image-quality-assessment"
 STANDARD_TASK = "image-classification"  # of the tasks that the Hub knows, the one on our cards
-# The two checkpoints that come with the package. The pipeline loads the default one if no `model` is given; the other
-# one is for those who need its speed.
+# The checkpoints that come with the package. The pipeline loads the default one if no `model` is given; the tiny one
+# is for those who need its speed, and the detector says whether a picture was upscaled.
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 DEFAULT_CHECKPOINT, TINY_CHECKPOINT = _EMBEDDED / "musiq-lite-biq2021", _EMBEDDED / "musiq-tiny-biq2021"
-EMBEDDED = {path.name: path for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT)}  # they are loaded by these names too
+DETECTOR_CHECKPOINT = _EMBEDDED / "sudds-small-biq2021"
+# They are loaded by these names too.
+EMBEDDED = {path.name: path for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT, DETECTOR_CHECKPOINT)}
 # The Auto classes of Transformers have each a `from_pretrained` of their own; ours has that of the base.
 _LOADING = (AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, _BaseAutoModelClass)
 # A pipeline also looks for what our checkpoints do not have, and must look for it in their folders, not on the Hub.
@@ -89,7 +91,7 @@ def describe_unknown(name: str) -> str:
     """Write the sentence about a name that is neither a folder, nor an embedded checkpoint, nor an id on the Hub."""
     if way := describe_published(name):
         return f"{name}: no such directory.{way}"
-    embedded = " and ".join(EMBEDDED)
+    embedded = ", ".join(EMBEDDED)
     return f"{name}: no such directory, and ids on the Hub have an owner (owner/{name}); embedded are {embedded}."
 
 
@@ -144,7 +146,9 @@ def _teach_names() -> None:
 
     @wraps(ask)
     def get_task(model: str, *args: Any, **kwargs: Any) -> str:
-        return ask(model, *args, **kwargs) if find_embedded(model) == model else TASK
+        if find_embedded(model) == model:
+            return ask(model, *args, **kwargs)
+        return STANDARD_TASK if model == DETECTOR_CHECKPOINT.name else TASK
 
     pipelines.get_task = get_task
 

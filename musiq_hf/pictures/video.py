@@ -301,16 +301,29 @@ def _read_frames(frames: Iterator[Any], num_turns: int, clock: _Clock) -> Genera
     kind: tuple[Any, ...] | None = None
     for frame in frames:
         clock.advance(frame.pts)
-        _check_kind(frame, clock.name)
-        found = _describe_kind(frame)
-        kind = kind or found
-        if found != kind:
-            words = (f"{width}x{height} {pixels}" for width, height, pixels, *_ in (kind, found))
-            raise ValueError(
-                f"{clock.name} changes at frame {clock.num_frames}, from {' to '.join(words)}. Cut it there."
-            )
+        kind = _check_frame(frame, kind, name=clock.name, place=f"frame {clock.num_frames}")
         yield VideoFrame(np.rot90(_read_luma(frame), num_turns), frame, num_turns)
     clock.check_end()
+
+
+def _check_frame(frame: Any, kind: tuple[Any, ...] | None, *, name: str, place: str) -> tuple[Any, ...]:
+    """Raise a ValueError if a frame is of a kind that is not measured, or of another one than those before it.
+
+    Args:
+        frame: Frame of PyAV.
+        kind: What all frames before it have in common; None for the first.
+        name: Name of the file in messages.
+        place: Words for the frame in messages.
+
+    Returns:
+        What the frame has in common with those before it.
+    """
+    _check_kind(frame, name)
+    found = _describe_kind(frame)
+    if kind not in (None, found):
+        words = (f"{width}x{height} {pixels}" for width, height, pixels, *_ in (kind, found))
+        raise ValueError(f"{name} changes at {place}, from {' to '.join(words)}. Cut it there.")
+    return found
 
 
 @contextmanager
@@ -354,3 +367,69 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
             pixel_aspect=1 / aspect if num_turns % 2 else aspect,
             _frames=frames,
         )
+
+
+def _take_key_packets(av: Any, container: Any, stream: Any, name: str, most: int) -> list[Any]:
+    """Return at most so many packets of key frames, at equal distances, the first included; the file is read once.
+
+    Of the packets that came so far, those at multiples of a step are kept. It doubles whenever they are twice as many.
+    """
+    kept, step, number = [], 1, 0
+    try:
+        for packet in container.demux(stream):
+            if packet.is_keyframe and packet.size and not packet.is_discard:
+                if number % step == 0:
+                    kept.append(packet)
+                number += 1
+            if len(kept) > 2 * most:
+                kept, step = kept[::2], 2 * step
+    except (av.FFmpegError, MemoryError) as error:
+        raise ValueError(f"{name} cannot be read to its end ({_explain(error)}): copy it again.") from error
+    count = min(most, len(kept))
+    return [kept[place * len(kept) // count] for place in range(count)]
+
+
+def read_key_frames(path: str | os.PathLike[str], most: int) -> Generator[np.ndarray]:
+    """Read key frames of a video file, which are those that were coded without the help of others.
+
+    Frames between them, the times of all and the end of the file are not checked.
+
+    Args:
+        path: File, as `open_video` takes it.
+        most: Largest number of frames; of more key frames some at equal distances are read.
+
+    Yields:
+        RGB of 8 bits, upright, shape (height, width, 3). The first key frame of the file comes first.
+
+    Raises:
+        ValueError: If the file is no video, has no key frame, is of a kind that is refused, or a frame cannot be
+            decoded.
+        OSError: If the file is missing or cannot be read.
+        ImportError: If PyAV is missing.
+    """
+    av = require("av", extra="video")
+    name = os.fspath(path)
+    kind: tuple[Any, ...] | None = None
+    with _open_container(av, name) as container:
+        stream = _find_stream(av, container, name)
+        for packet in _take_key_packets(av, container, stream, name, most):
+            frame = _decode_alone(av, packet, name)
+            kind = _check_frame(frame, kind, name=name, place=f"{float((packet.pts or 0) * packet.time_base):.3f} s")
+            yield VideoFrame(_read_luma(frame), frame, _count_turns(frame, name)).to_rgb()
+    if kind is None:
+        raise ValueError(f"{name} has no key frame that can be decoded. Copy or encode it again.")
+
+
+def _decode_alone(av: Any, packet: Any, name: str) -> Any:
+    """Decode the frame of one packet."""
+    decoder = packet.stream.codec_context
+    try:
+        frames = [*packet.decode(), *decoder.decode(None)]
+    except (av.FFmpegError, MemoryError) as error:
+        reason = _explain(error)
+        raise ValueError(f"{name} has a key frame that cannot be decoded ({reason}). Copy it again.") from error
+    finally:
+        decoder.flush_buffers()
+    if packet.is_corrupt or not frames or frames[0].is_corrupt:
+        raise ValueError(f"{name} has a damaged key frame. Copy it again.")
+    return frames[0]

@@ -12,7 +12,7 @@ from typing import Any
 from ..common.tables import read_table
 from .journal import Totals, describe_difference
 from .rows import Entry, ScoreRow, Terms
-from .tables import ENSEMBLE, KINDS, PLACES, name_columns
+from .tables.forms import ENSEMBLE, KINDS, PLACES, name_columns
 
 # Settings that change a part of a table, for the message.
 SETTINGS = {"score_0_1": "the score range", ENSEMBLE: "--weights"} | dict.fromkeys(PLACES, "the calibration")

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 from transformers.utils import logging
 
 from ..common.files import shorten_name
-from .tables import SCORES, Rows, TableForm
+from .tables.forms import SCORES, Rows, TableForm
 
 try:
     import fcntl

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from ..common.stores import StoreError, ask, describe_object_error
 from .journal import WAS_CHANGED, Journal, Totals, make_table, read_totals
-from .tables import Rows
+from .tables.forms import Rows
 
 logger = logging.getLogger(__name__)
 ROWS_OF_PART = 1000

@@ -1,15 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upscaled pictures: the scale that a picture was enlarged by, and training of detectors."""
+"""Upscaled pictures: whether one was enlarged, how and by which scale, and training of detectors."""
 
+from .detection import (
+    DEFAULT_CHECKPOINT,
+    Detector,
+    PatchVote,
+    UpscalingReport,
+    detect_upscaling,
+    load_detector,
+)
 from .scale import ScaleEstimate, estimate_scale, measure_copies
 from .training import METHODS, DetectorSettings
 from .training_job import train_and_save
 
 __all__ = [
+    "DEFAULT_CHECKPOINT",
     "METHODS",
+    "Detector",
     "DetectorSettings",
+    "PatchVote",
     "ScaleEstimate",
+    "UpscalingReport",
+    "detect_upscaling",
     "estimate_scale",
+    "load_detector",
     "measure_copies",
     "train_and_save",
 ]

@@ -27,7 +27,7 @@ from musiq_hf.app.service import (
 )
 from musiq_hf.app.settings import ServeSettings
 from musiq_hf.scoring.job import ScoreJob, run_job
-from musiq_hf.scoring.tables import COLUMNS as TABLE
+from musiq_hf.scoring.tables.forms import COLUMNS as TABLE
 
 MARKUP = "<img src=x onerror=alert(1)>${7*7}{{x}}.jpg"
 

@@ -6,8 +6,8 @@ import numpy as np
 from clips import write_clip
 
 from musiq_hf.assessment.description_table import DescriptionSettings
-from musiq_hf.assessment.row_jobs import measure_rows
 from musiq_hf.pictures import video
+from musiq_hf.scoring.tables.row_jobs import measure_rows
 
 
 def test_a_run_that_ends_does_not_wait_for_a_long_video(tmp_path, monkeypatch):

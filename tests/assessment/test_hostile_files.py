@@ -8,7 +8,7 @@ from hostile_videos import make_hostile_files
 
 from musiq_hf.assessment import compare
 from musiq_hf.assessment.description_table import DescriptionSettings
-from musiq_hf.assessment.row_jobs import read_rows, run_rows
+from musiq_hf.scoring.tables.row_jobs import read_rows, run_rows
 
 
 @pytest.fixture(scope="module")

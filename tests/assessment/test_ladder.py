@@ -13,10 +13,10 @@ from musiq_hf.assessment import psnr, ssim
 from musiq_hf.assessment.ladder import rows as ladder_rows
 from musiq_hf.assessment.ladder.rows import COLUMNS, LadderRow, LadderSettings
 from musiq_hf.assessment.ladder.summary import Fall, summarize_ladders
-from musiq_hf.assessment.row_jobs import measure_rows, read_rows, run_rows
 from musiq_hf.pictures import make_picture
 from musiq_hf.pictures.encoding import encode_pixels
 from musiq_hf.scoring import ScoreJob, score_rows
+from musiq_hf.scoring.tables.row_jobs import measure_rows, read_rows, run_rows
 
 BD = REFERENCE["bd"]
 

@@ -18,7 +18,7 @@ from musiq_hf.scoring.journal import (
     write_output,
 )
 from musiq_hf.scoring.rows import ScoreRow
-from musiq_hf.scoring.tables import COLUMNS
+from musiq_hf.scoring.tables.forms import COLUMNS
 
 SETTINGS = {
     "models": ["musiq-test"],

@@ -23,10 +23,10 @@ from ...pictures.opening import open_picture
 from ...pictures.sources.paths import check_sources, count_sources, find_sources
 from ...scoring.journal import THREADS
 from ...scoring.rows import ScoreRow, Scorers
-from ...scoring.tables import CONSTANTS, TableForm
+from ...scoring.tables.forms import CONSTANTS, TableForm
+from ...scoring.tables.row_jobs import Inputs, RowJob
 from ..measures import check_window, measure_error, measure_structure, split_planes, to_decibels
 from ..pixels import check_size, read_pixels
-from ..row_jobs import Inputs, RowJob
 
 NUM_WORKERS = 2  # threads that encode and measure while others score
 

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ...assessment.row_jobs import RowJob, measure_rows, read_rows, run_rows
 from ...common.arguments import INTERRUPTED
 from ...common.terminal import print_line, print_text
+from ...scoring.tables.row_jobs import RowJob, measure_rows, read_rows, run_rows
 from ..progress import Progress, format_count, format_error, format_number, report_run, show_warnings
 
 # Widths of the columns on the terminal, and digits after the point.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from ...common.extras import require
 from ...common.files import NOTHING
 from ...common.stores import check_url, is_remote
 from ..finding import (
@@ -144,6 +145,15 @@ def check_sources(
     for option, name in (("--column", columns.picture), ("--key", columns.key)):
         if name is not None and not has_table:
             raise ValueError(f"{option} names a column ({name!r}) of a table or data set, but none is given. Drop it.")
+
+
+def check_video_decoder(paths: Sequence[str]) -> None:
+    """Raise an ImportError if there is a video and PyAV is missing: now, not after the pictures before it."""
+    try:
+        require("av", extra="video")
+    except ImportError:
+        if any(kind == PICTURE and has_video_suffix(path) for path, kind in find_files(paths, videos=True)):
+            raise
 
 
 def _check_argument(path: str, columns: Columns, allow_missing: bool, videos: bool) -> bool:

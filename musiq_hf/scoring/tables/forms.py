@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..common.tables import write_table
-from .rows import ScoreRow
+from ...common.tables import write_table
+from ..rows import ScoreRow
 
 STD = "std"  # column of checkpoints that predict a distribution
 COLUMNS = ("key", "width", "height", "score", "score_0_1", STD, "model", "signature", "error")

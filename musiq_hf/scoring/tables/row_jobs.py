@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.outputs import check_local_table
-from ..common.tables import read_table
-from ..scoring.job import JobResult
-from ..scoring.journal import Journal, Totals, check_no_other_journal, describe_difference, name_journals, write_output
-from ..scoring.tables import CONSTANTS, Rows, TableForm
+from ...common.outputs import check_local_table
+from ...common.stores import StoreError
+from ...common.tables import read_table
+from ...pictures.decoding import decode_ahead
+from ...pictures.lazy import write_line
+from ..job import JobResult
+from ..journal import Journal, Totals, check_no_other_journal, describe_difference, name_journals, write_output
+from .forms import CONSTANTS, Rows, TableForm
 
 Inputs = Iterator[tuple[str, Any]]  # keys, and what is measured
 
@@ -62,6 +65,34 @@ def measure_rows(job: RowJob) -> Generator[Rows]:
     """Yield the rows of each input of a job as soon as they are there, and write no file."""
     with closing(job.measure(job.find())) as entries:
         yield from entries
+
+
+def measure_ahead(
+    inputs: Inputs,
+    measure: Callable[[Any, str], Any],
+    *,
+    num_workers: int,
+    in_processes: bool = False,
+    on_close: Callable[[], None] = lambda: None,
+) -> Generator[tuple[str, Any, str | None]]:
+    """Measure inputs in order, a few ahead; see `decode_ahead` for the arguments.
+
+    Yields:
+        Key, what was measured, and None; of an input that cannot be read, key, None and a sentence on one line.
+
+    Raises:
+        StoreError: If a remote store gives no answer: no row, for the next run may read the input.
+    """
+    ahead = decode_ahead(inputs, measure, num_workers=num_workers, in_processes=in_processes, on_close=on_close)
+    with closing(ahead) as measured:
+        for key, future in measured:
+            try:
+                result, error = future.result(), None
+            except StoreError:
+                raise
+            except (ValueError, OSError) as failure:
+                result, error = None, write_line(str(failure))
+            yield key, result, error
 
 
 def run_rows(job: RowJob, *, on_progress: Callable[[Totals], None] | None = None) -> JobResult:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pyarrow.parquet
 import pytest
 
-from musiq_hf.assessment.row_jobs import RowJob, measure_rows, read_rows, run_rows
-from musiq_hf.scoring.tables import TableForm
+from musiq_hf.scoring.tables.forms import TableForm
+from musiq_hf.scoring.tables.row_jobs import RowJob, measure_rows, read_rows, run_rows
 
 
 class SumRow(NamedTuple):
