@@ -105,6 +105,12 @@ def _load_ladder() -> ModuleType:
     return ladder
 
 
+def _load_native() -> ModuleType:
+    from .assessment import native
+
+    return native
+
+
 def _load_plan_session() -> ModuleType:
     from .subjective import plan_session
 
@@ -193,6 +199,12 @@ COMMANDS = {
         _load_ladder,
         "musiq ladder photos -o ladder.csv --max_drop 2",
         check_ladder_words,
+    ),
+    "native": Command(
+        "say whether pictures and videos are native or upscaled",
+        _load_native,
+        "musiq native photos -o verdicts.csv",
+        check_table,
     ),
     "plan-session": Command(
         "plan the sessions of a viewing test",
