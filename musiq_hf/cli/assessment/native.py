@@ -18,8 +18,8 @@ musiq native photos clips -o verdicts.csv
 PATH is a picture, a video (.avi, .m4v, .mkv, .mov, .mp4, .webm, .y4m; needs the extra video), a folder, a pattern in
 quotes, or an archive or a table of pictures as `musiq score` takes them.
 Columns of OUT: {", ".join(KINDS)}.
-probability is that of upscaling. A verdict is unsure where it lies between .4 and .6, and for flat pictures. Of a clip,
-key frames at equal distances are read, the first included, and all their patches vote together; native_share,
+probability is that of upscaling. A verdict is unsure where it lies between .4 and .6, and for flat pictures. Of a
+clip, key frames at equal distances are read, the first included, and all their patches vote together; native_share,
 upscaled_share and unsure_share are those of the frames alone. scale and the size of the source are read off the
 spectrum, which shows linear filters only. No verdict is evidence by itself.
 A killed run continues with the same command, as that of `musiq score` does.
