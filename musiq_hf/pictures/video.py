@@ -311,12 +311,12 @@ def _check_frame(frame: Any, kind: tuple[Any, ...] | None, *, name: str, place: 
 
     Args:
         frame: Frame of PyAV.
-        kind: What all frames before it have in common; None for the first.
+        kind: Kind of all frames before it; None for the first.
         name: Name of the file in messages.
         place: Words for the frame in messages.
 
     Returns:
-        What the frame has in common with those before it.
+        Kind of the frame, which is also that of all before it.
     """
     _check_kind(frame, name)
     found = _describe_kind(frame)

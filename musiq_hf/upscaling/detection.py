@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -53,16 +53,15 @@ class UpscalingReport:
 
     Attributes:
         verdict: "native", "upscaled", or "unsure" for a probability between 0.4 and 0.6, and for a flat picture.
-        probability: Probability that the picture was upscaled, in [0, 1].
+        probability: Probability that the picture was upscaled, in [0, 1]; 0.5 for a flat picture.
         method: Most probable kind of method, such as "bicubic"; None for a native or flat picture.
         method_probability: Probability of that kind among all labels, "native" included; None without a method.
         scale: Size of the picture over that of its source, read off the spectrum and not by the detector; None if
             the spectrum shows no enlargement.
         source_size: Width and height of the source, in pixels; None if the scale is.
-        patches: Answers of all patches that took part in the vote.
+        patches: Answers of all patches that took part in the vote; none of a flat picture.
         size: Width and height of the picture, in pixels.
         frames: Verdict on each frame alone; a picture is one frame.
-        is_flat: Whether all frames are flat, so that there was nothing to judge.
     """
 
     verdict: Verdict
@@ -74,7 +73,11 @@ class UpscalingReport:
     patches: tuple[PatchVote, ...]
     size: tuple[int, int]
     frames: tuple[Verdict, ...]
-    is_flat: bool = False
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all frames are flat, so that there was nothing to judge."""
+        return not self.patches
 
     def __str__(self) -> str:
         if self.is_flat:
@@ -117,23 +120,21 @@ class Detector:
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _FrameVote:
     """Answer of the detector for one frame.
 
     Attributes:
-        shares: Share of each label in the vote of its patches, float64 (labels,).
-        patches: Answers of the patches.
         size: Width and height, in pixels.
+        patches: Answers of the patches; none if the frame is flat.
+        shares: Share of each label in the vote of the patches, float64 (labels,).
         scale: Scale that its spectrum shows, if any.
-        is_flat: Whether it is flat.
     """
 
-    shares: np.ndarray
-    patches: tuple[PatchVote, ...]
     size: tuple[int, int]
-    scale: ScaleEstimate | None
-    is_flat: bool
+    patches: tuple[PatchVote, ...] = ()
+    shares: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    scale: ScaleEstimate | None = None
 
 
 def load_detector(name: str | os.PathLike[str] = DEFAULT_CHECKPOINT) -> Detector:
@@ -166,8 +167,8 @@ def detect_upscaling(
     show in more than half of the frames.
 
     Args:
-        source: Path of a picture or of a clip, URL, PIL image, array or tensor of pixels, or the frames of a clip: a
-            list, an iterator, or an array with an axis before those of a picture.
+        source: Path of a picture or of a clip, URL, PIL image, or array or tensor of pixels. The frames of a clip are
+            a list, an iterator, or an array with an axis before those of a picture.
         model: Directory, Hub id or name of a checkpoint, or what `load_detector` gives; None loads the default one.
         frames: Largest number of key frames of a clip; it is not read for other sources.
 
@@ -209,6 +210,7 @@ def read_frames(source: Any, *, frames: int) -> Iterator[torch.Tensor]:
 
 
 def _list_frames(source: Any, frames: int) -> Iterable[Any]:
+    """Return the pictures of a source, or the frames of a clip."""
     if isinstance(source, LazyPicture):
         if not has_video_suffix(source.name):
             return [source]
@@ -245,6 +247,8 @@ def _judge_frame(pixels: torch.Tensor, detector: Detector, number: int) -> _Fram
     processor.count_tokens(height, width)  # refuses pictures that are too small, before their patches are chosen
     corners = processor.find_corners(pixels)
     feature = processor.cut(pixels, corners=corners)
+    if _is_flat(feature["pixel_values"]):
+        return _FrameVote(size=(width, height))
     answer = model(**processor.pad([feature]))
     patches = []
     for (top, left), shares in zip(corners.tolist(), answer.patch_logits[0].softmax(dim=-1), strict=True):
@@ -252,14 +256,8 @@ def _judge_frame(pixels: torch.Tensor, detector: Detector, number: int) -> _Fram
         box = (left, top, min(left + processor.side, width), min(top + processor.side, height))
         label = model.config.id2label[best]
         patches.append(PatchVote(frame=number, box=box, label=label, probability=float(shares[best])))
-    is_flat = _is_flat(feature["pixel_values"])
-    return _FrameVote(
-        answer.logits[0].double().softmax(dim=-1).numpy(),
-        tuple(patches),
-        (width, height),
-        None if is_flat else estimate_scale(pixels),
-        is_flat,
-    )
+    shares = answer.logits[0].double().softmax(dim=-1).numpy()
+    return _FrameVote(size=(width, height), patches=tuple(patches), shares=shares, scale=estimate_scale(pixels))
 
 
 def _is_flat(patches: torch.Tensor) -> bool:
@@ -271,12 +269,23 @@ def _is_flat(patches: torch.Tensor) -> bool:
 
 def _join(votes: list[_FrameVote], labels: Mapping[int, str]) -> UpscalingReport:
     """Join the votes of frames to a report; each patch counts alike."""
-    voting = [vote for vote in votes if not vote.is_flat] or votes
-    is_flat = voting[0].is_flat
-    weights = [len(vote.patches) for vote in voting]
-    shares = np.average([vote.shares for vote in voting], axis=0, weights=weights)
-    verdict: Verdict = "unsure" if is_flat else _decide(shares)
-    method = None if is_flat or verdict == "native" else 1 + int(shares[1:].argmax())
+    frames = tuple(_decide(vote.shares) if vote.patches else "unsure" for vote in votes)
+    voting = [vote for vote in votes if vote.patches]
+    if not voting:
+        return UpscalingReport(
+            verdict="unsure",
+            probability=0.5,
+            method=None,
+            method_probability=None,
+            scale=None,
+            source_size=None,
+            patches=(),
+            size=votes[0].size,
+            frames=frames,
+        )
+    shares = np.average([vote.shares for vote in voting], axis=0, weights=[len(vote.patches) for vote in voting])
+    verdict = _decide(shares)
+    method = None if verdict == "native" else 1 + int(shares[1:].argmax())
     scale = _join_scales([vote.scale for vote in voting])
     return UpscalingReport(
         verdict=verdict,
@@ -287,12 +296,12 @@ def _join(votes: list[_FrameVote], labels: Mapping[int, str]) -> UpscalingReport
         source_size=None if scale is None else scale.source_size,
         patches=tuple(patch for vote in voting for patch in vote.patches),
         size=votes[0].size,
-        frames=tuple("unsure" if vote.is_flat else _decide(vote.shares) for vote in votes),
-        is_flat=is_flat,
+        frames=frames,
     )
 
 
 def _decide(shares: np.ndarray) -> Verdict:
+    """Return the verdict that the shares of the labels give."""
     low, high = UNSURE
     probability = 1 - shares[NATIVE]
     if low <= probability <= high:

@@ -59,7 +59,7 @@ def add_arguments(parser: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge the pictures and clips, and return the exit code.
+    """Find the verdicts on pictures and clips, and return the exit code.
 
     Raises:
         ValueError: If the arguments are wrong.
