@@ -39,12 +39,14 @@ class PatchVote:
         box: Left, top, right and bottom of the patch in the picture, in pixels.
         label: Most probable label: "native", or the kind of method.
         probability: Probability of that label, in [0, 1].
+        verdict: Verdict on the patch alone, by the probabilities of all labels.
     """
 
     frame: int
     box: tuple[int, int, int, int]
     label: str
     probability: float
+    verdict: Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,11 +253,19 @@ def _judge_frame(pixels: torch.Tensor, detector: Detector, number: int) -> _Fram
         return _FrameVote(size=(width, height))
     answer = model(**processor.pad([feature]))
     patches = []
-    for (top, left), shares in zip(corners.tolist(), answer.patch_logits[0].softmax(dim=-1), strict=True):
+    for (top, left), shares in zip(
+        corners.tolist(), answer.patch_logits[0].double().softmax(dim=-1).numpy(), strict=True
+    ):
         best = int(shares.argmax())
-        box = (left, top, min(left + processor.side, width), min(top + processor.side, height))
-        label = model.config.id2label[best]
-        patches.append(PatchVote(frame=number, box=box, label=label, probability=float(shares[best])))
+        patches.append(
+            PatchVote(
+                frame=number,
+                box=(left, top, min(left + processor.side, width), min(top + processor.side, height)),
+                label=model.config.id2label[best],
+                probability=float(shares[best]),
+                verdict=_decide(shares),
+            )
+        )
     shares = answer.logits[0].double().softmax(dim=-1).numpy()
     return _FrameVote(size=(width, height), patches=tuple(patches), shares=shares, scale=estimate_scale(pixels))
 

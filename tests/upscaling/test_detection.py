@@ -47,7 +47,10 @@ def test_a_picture_has_the_answer_of_the_pipeline_and_the_scale_of_its_spectrum(
     corners = [[patch.box[1], patch.box[0]] for patch in report.patches]
     assert corners == processor.find_corners(torch.from_numpy(np.array(picture))).tolist() and len(corners) == 3
     assert all(patch.box[2] - patch.box[0] == 32 and patch.frame == 0 for patch in report.patches)
-    assert all(patch.label != "native" and 0.2 < patch.probability < 1 for patch in report.patches)
+    assert all(
+        patch.label != "native" and patch.verdict == "upscaled" and 0.2 < patch.probability < 1
+        for patch in report.patches
+    )
 
 
 def test_every_form_of_a_picture_is_one(tmp_path, detector, picture):
@@ -104,7 +107,7 @@ def test_words_of_a_probability():
         method_probability=0.7,
         scale=2.001,
         source_size=(1920, 1080),
-        patches=(PatchVote(frame=0, box=(0, 0, 96, 96), label="bicubic", probability=0.7),),
+        patches=(PatchVote(frame=0, box=(0, 0, 96, 96), label="bicubic", probability=0.7, verdict="upscaled"),),
         size=(3840, 2160),
         frames=("upscaled", "upscaled", "unsure", "native"),
     )
@@ -127,7 +130,7 @@ def test_frames_vote_together_and_flat_ones_do_not(detector, picture):
 
 def test_a_clip_is_judged_by_its_key_frames(tmp_path, detector):
     frames = np.random.default_rng(0).integers(16, 235, (12, 80, 96), dtype=np.uint8)
-    intra = write_clip(tmp_path / "intra.mkv", frames, codec="ffvhuff")
+    intra = write_clip(tmp_path / "intra.avi", frames, codec="ffvhuff")
     report = detect_upscaling(intra, detector, frames=5)
     assert len(report.frames) == 5 and len(report.patches) == 15 and report.size == (96, 80)
     assert len(detect_upscaling(str(intra), detector).frames) == 8
