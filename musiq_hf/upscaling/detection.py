@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..models.auto import DETECTOR_CHECKPOINT as DEFAULT_CHECKPOINT
+from ..models.auto import DETECTOR_CHECKPOINT
 from ..pictures.decoding import list_pictures
 from ..pictures.lazy import LazyPicture
 from ..pictures.opening import check_megapixels, open_picture, to_rgb_tensor
@@ -17,6 +17,7 @@ from ..pictures.video import has_video_suffix, read_key_frames
 from ..scoring.loading import load_with_head
 from .scale import ScaleEstimate, estimate_scale
 
+DEFAULT_CHECKPOINT = DETECTOR_CHECKPOINT  # of this folder; others have their own
 Verdict = Literal["native", "upscaled", "unsure"]
 VERDICTS: tuple[Verdict, ...] = ("native", "upscaled", "unsure")
 FAMILY = "sudds"

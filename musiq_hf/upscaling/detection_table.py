@@ -21,7 +21,6 @@ from ..scoring.tables.row_jobs import Inputs, RowJob, measure_ahead
 from .detection import (
     DEFAULT_CHECKPOINT,
     NUM_FRAMES,
-    VERDICTS,
     Detector,
     UpscalingReport,
     detect_upscaling,
@@ -164,5 +163,7 @@ def _make_row(key: str, report: UpscalingReport) -> VerdictRow:
         source_height=source_height,
         patches=len(report.patches),
         frames=len(report.frames),
-        **{f"{verdict}_share": report.share(verdict) for verdict in VERDICTS},
+        native_share=report.share("native"),
+        upscaled_share=report.share("upscaled"),
+        unsure_share=report.share("unsure"),
     )
