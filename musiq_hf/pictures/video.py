@@ -28,6 +28,7 @@ MAX_MEGAPIXELS = 64  # of a frame; a damaged header can ask for any size
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # numbers of ITU-T H.273
 LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
 STEP_TOLERANCE = 0.1  # part of the time between two frames by which another time may differ
+KEPT = 8  # packets of key frames that are kept for each one that is decoded
 PIXEL_FORMAT = re.compile(r"yuv[aj]?(?:410|411|420|422|440|444)p(?:\d+le)?|gray(?:\d+le)?|nv12")
 
 
@@ -372,7 +373,8 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
 def _take_key_packets(av: Any, container: Any, stream: Any, name: str, most: int) -> list[Any]:
     """Return at most so many packets of key frames, at equal distances, the first included; the file is read once.
 
-    Of the packets that came so far, those at multiples of a step are kept. It doubles whenever they are twice as many.
+    Of the packets that came so far, those at multiples of a step are kept. It doubles whenever they are `KEPT` times as
+    many, so distances differ by a quarter at most.
     """
     kept, step, number = [], 1, 0
     try:
@@ -381,7 +383,7 @@ def _take_key_packets(av: Any, container: Any, stream: Any, name: str, most: int
                 if number % step == 0:
                     kept.append(packet)
                 number += 1
-            if len(kept) > 2 * most:
+            if len(kept) > KEPT * most:
                 kept, step = kept[::2], 2 * step
     except (av.FFmpegError, MemoryError) as error:
         raise ValueError(f"{name} cannot be read to its end ({_explain(error)}): copy it again.") from error

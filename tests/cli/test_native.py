@@ -66,7 +66,7 @@ def test_a_folder_is_a_table(native, suffix):
     )
     assert (picture["source_width"], picture["source_height"], picture["patches"]) == ("96", "80", "3")
     assert float(picture["method_probability"]) < float(picture["probability"]) <= 1 and picture["method"] != "native"
-    assert picture["model"] == "sudds-test" and picture["error"] is None
+    assert picture["model"].endswith("sudds-test") and picture["error"] is None
     assert bad["error"].startswith("files/bad.jpg") and bad["verdict"] is None and bad["patches"] is None
     assert (clip["key"], clip["frames"], clip["patches"], clip["upscaled_share"]) == (
         "files/clip.avi",
@@ -97,7 +97,7 @@ def test_a_killed_run_continues(native, monkeypatch):
     assert not first & set(judged[3:]) and len(judged) == 5
     assert open("parts.csv").read() == open("whole.csv").read()
     code, _, errors = native("files", "-o", "parts.csv")
-    assert code == 1 and "nothing to do" in errors and len(judged) == 5
+    assert code == 0 and "nothing to do" in errors and len(judged) == 5
     code, _, errors = native("files", "-o", "parts.csv", model="musiq-tiny-biq2021")
     assert code == 2 and "does not detect upscaling" in errors
 
