@@ -373,8 +373,8 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
 def _take_key_packets(av: Any, container: Any, stream: Any, name: str, most: int) -> list[Any]:
     """Return at most so many packets of key frames, at equal distances, the first included; the file is read once.
 
-    Of the packets that came so far, those at multiples of a step are kept. It doubles whenever they are `KEPT` times as
-    many, so distances differ by a quarter at most.
+    Of the packets that came so far, those at multiples of a step are kept. It doubles whenever they are `KEPT` times
+    as many, so distances differ by a quarter at most.
     """
     kept, step, number = [], 1, 0
     try:

@@ -21,6 +21,7 @@ DEFAULT_CHECKPOINT = DETECTOR_CHECKPOINT  # of this folder; others have their ow
 Verdict = Literal["native", "upscaled", "unsure"]
 VERDICTS: tuple[Verdict, ...] = ("native", "upscaled", "unsure")
 FAMILY = "sudds"
+DEFAULT_CHECKPOINT = DETECTOR_CHECKPOINT  # embedded
 NATIVE = 0  # index of the label of pictures that were not upscaled
 UNSURE = (0.4, 0.6)  # probabilities between which there is no verdict
 NUM_FRAMES = 8  # key frames of a clip

@@ -102,7 +102,7 @@ def _count(rows: Iterable[Mapping[str, Any]], counts: Counter[str]) -> Iterator[
 
 def _summarize(counts: Counter[str], num_shown: int, name: str) -> str:
     """Return the paragraphs at the head of the page."""
-    parts = [f"{counts[verdict]} {verdict}" for verdict in reversed(VERDICTS)]
+    parts = [f"{counts[verdict]} {verdict}" for verdict in ("upscaled", "unsure", "native")]
     if counts["error"]:
         parts.append(f"{counts['error']} with an error instead of a verdict")
     num_judged = counts.total() - counts["error"]
@@ -202,6 +202,7 @@ def _draw_copies(pixels: torch.Tensor, report: UpscalingReport) -> tuple[bytes, 
         highest = max(highest, float(curve[places].max()))
         if source is not None:
             axes.plot(source / size, curve[source], "v", color=colour, markersize=8, label=f"{source} pixels")
+    axes.grid(visible=False, axis="x")
     for part in range(1, BLOCKS):
         axes.axvline(part / BLOCKS, color="#999999", linestyle=":", linewidth=0.7, zorder=0)
     axes.set(

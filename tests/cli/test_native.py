@@ -135,7 +135,7 @@ def test_the_page_shows_pictures_by_probability(native, monkeypatch):
     code, _, errors = native("files", "-o", "verdicts.csv", "--report", "pages/verdicts.html")
     assert code == 1 and errors.splitlines()[-1] == "pages/verdicts.html: report"
     text = open("pages/verdicts.html").read()
-    assert "4 pictures and clips: 1 unsure, 2 upscaled, 0 native, 1 with an error instead of a verdict." in text
+    assert "4 pictures and clips: 2 upscaled, 1 unsure, 0 native, 1 with an error instead of a verdict." in text
     assert "Of the 3 with a verdict, 2 are shown, at most 2 on a page" in text
     assert sorted(re.findall("<h2>(.*)</h2>", text)) == ["files/a.png", "files/clip.avi"]
     assert len(re.findall('src="data:image/png;base64,', text)) == 6 and "http" not in text
