@@ -80,7 +80,7 @@ class UpscalingReport:
 
     @property
     def is_flat(self) -> bool:
-        """Whether all frames are flat, so that there was nothing to judge."""
+        """Flatness of all frames: there was nothing to judge."""
         return not self.patches
 
     def __str__(self) -> str:
