@@ -36,7 +36,7 @@ from musiq_hf.evaluation import (
 )
 from musiq_hf.explain import plot_clusters, plot_log_amplitudes, plot_spectra
 from musiq_hf.pictures import DEGRADATIONS, apply_degradations, degrade, find_pictures, open_picture
-from musiq_hf.scoring.loading import load_with_head
+from musiq_hf.scoring import load_with_head
 
 # The package comes first: from there on Ctrl-C is a sentence.
 # isort: split

@@ -6,7 +6,7 @@ from .calibration import CheckpointCalibration, load_calibration, write_calibrat
 from .engine import PictureScore, score_pictures, score_with_several
 from .job import JobResult, RowStream, ScoreJob, Share, count_pictures, run_job, score_rows
 from .journal import Totals
-from .loading import load_quality
+from .loading import load_quality, load_with_head
 from .pixels import QualityMetric, score_pixels
 from .ray import RayScorers
 from .rows import ScoreRow, ScorerSettings
@@ -28,6 +28,7 @@ __all__ = [
     "count_pictures",
     "load_calibration",
     "load_quality",
+    "load_with_head",
     "make_signature",
     "run_job",
     "score_pictures",

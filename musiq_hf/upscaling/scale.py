@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..models.sudds import to_luma
+from ..models.luma import to_luma
 from ..pictures.decoding import Decoder
 
 MIN_SIDE = 64  # pixels

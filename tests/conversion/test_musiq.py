@@ -375,7 +375,7 @@ def bad_files(folder):
         "list.pth": "must hold a state dict, names and tensors",
         "foreign.pth": "These are not the arrays of a MUSIQ model",
         "absent.npz": "no such file, and not one of the published names koniq, koniq-single",
-        ".": "is a directory. Give the .npz or .pth or .pt or .state file",
+        ".": "is a directory. Give the .npz or .pth or .pt or .state or .ckpt file",
     }
 
 
