@@ -193,6 +193,7 @@ def test_only_the_command_itself_puts_off_the_registration(argv, orig_argv, expe
     assert musiq_hf._is_command() is expected
 
 
+@pytest.mark.slow
 def test_a_script_that_is_merely_called_musiq_registers_on_import(tmp_path):
     script = tmp_path / "musiq.py"
     script.write_text(

@@ -35,6 +35,7 @@ def run(monkeypatch, capsys, *words):
     return code, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_three_steps_raise_the_score_of_the_saved_file(
     checkpoint, photo, pictures, tiny_model, tmp_path, monkeypatch, capsys
 ):

@@ -198,6 +198,7 @@ def test_published_id_loads_without_the_package_if_trusted(hub, downloaded_code,
     assert_scores(downloaded_code["someone/published"], score, package=False)
 
 
+@pytest.mark.slow
 def test_converted_id_scores_as_the_checkpoint_before_the_conversions(downloaded_code, checkpoints, picture):
     expected = pytest.approx(score_of(checkpoints["convertible"], picture), abs=1e-4)
     assert_scores(downloaded_code["someone/converted"], expected, package=False)

@@ -129,6 +129,7 @@ def scores_of(answer):
     return [answer["AutoModel"]["scores"][0], answer["image-quality-assessment"], answer["image-classification"]]
 
 
+@pytest.mark.slow
 def test_every_way_to_upload_gives_what_uploading_the_directory_gives(authored, hub, published):
     local = {path.name: path.read_bytes() for path in published.iterdir()}
     for name in WHOLE:
@@ -298,6 +299,7 @@ def test_a_class_that_a_user_derives_names_no_class_of_ours(tiny_config, tmp_pat
     assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_checkpoints_of_the_trainer_and_earlier_ones_saved_again_load_without_the_package(
     copy, published, tmp_path, picture
 ):

@@ -163,6 +163,7 @@ def test_a_family_without_a_pipeline_scores_or_refuses(folder, alone, limit):
     )
 
 
+@pytest.mark.slow
 def test_published_folders_answer_without_the_package(folder, expected, tmp_path):
     script = f"""
 import base64, glob
