@@ -129,8 +129,7 @@ def test_predictions_keep_the_order_of_the_rows_and_need_no_fitting_labels(check
 @pytest.mark.slow
 def test_predictions_follow_the_boxes_in_threads_as_in_processes(checkpoints, scores_csv):
     rows = load_data(scores_csv)["test"].select(range(3))
-    boxes = [None, [2, 3, 30, 17], [0, 0, 20, 20]]
-    boxed = rows.add_column("box", boxes)
+    boxed = rows.add_column("box", [None, [2, 3, 30, 17], [0, 0, 20, 20]])
     scorer = load_quality(checkpoints[0])
     model, processor = scorer
     whole, (scores, _), (same, _) = (
