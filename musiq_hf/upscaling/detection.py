@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..models.auto import DETECTOR_CHECKPOINT
+from ..models.luma import to_luma
 from ..pictures.decoding import list_pictures
 from ..pictures.lazy import LazyPicture
 from ..pictures.opening import check_megapixels, open_picture, to_rgb_tensor
@@ -21,7 +22,6 @@ DEFAULT_CHECKPOINT = DETECTOR_CHECKPOINT  # of this folder; others have their ow
 Verdict = Literal["native", "upscaled", "unsure"]
 VERDICTS: tuple[Verdict, ...] = ("native", "upscaled", "unsure")
 FAMILY = "sudds"
-DEFAULT_CHECKPOINT = DETECTOR_CHECKPOINT  # embedded
 NATIVE = 0  # index of the label of pictures that were not upscaled
 UNSURE = (0.4, 0.6)  # probabilities between which there is no verdict
 NUM_FRAMES = 8  # key frames of a clip
@@ -29,7 +29,6 @@ MAX_MEGAPIXELS = 128  # of a picture; a damaged header can ask for any size
 # Mean squared difference of luma at a distance of 5 pixels, in levels of 255, up to which a patch is flat: a picture
 # of one colour, or a slow gradient of which only the steps of its rounding are left.
 FLAT, DISTANCE = 1.0, 5
-LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +273,7 @@ def _judge_frame(pixels: torch.Tensor, detector: Detector, number: int) -> _Fram
 
 def _is_flat(patches: torch.Tensor) -> bool:
     """Return whether no patch, of shape (num_patches, 3, side, side), has contrast along its rows or columns."""
-    luma = torch.tensordot(torch.tensor(LUMA) * 255, patches, dims=([0], [1]))
+    luma = torch.stack([to_luma(patch.permute(1, 2, 0)) for patch in patches])
     steps = (luma[..., DISTANCE:] - luma[..., :-DISTANCE], luma[:, DISTANCE:] - luma[:, :-DISTANCE])
     return all(float(step.square().mean(dim=(-2, -1)).max()) <= FLAT for step in steps)
 

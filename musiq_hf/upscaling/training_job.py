@@ -25,7 +25,6 @@ from .upscales import (
     NATIVE,
     SIDE,
     Pool,
-    Upscalers,
     make_pool,
 )
 
@@ -111,20 +110,18 @@ def run_ablations(
     """
     short = replace(settings, minutes=minutes)
     runs = {
-        "all": (short, pool, material),
-        "last stage alone": (replace(short, use_staircase=False), pool, material),
-        "without spectrum": (replace(short, use_spectrum=False), pool, material),
-        "one label for all methods": (replace(short, is_binary=True), pool, material),
+        "all": (short, pool),
+        "last stage alone": (replace(short, use_staircase=False), pool),
+        "without spectrum": (replace(short, use_spectrum=False), pool),
+        "one label for all methods": (replace(short, is_binary=True), pool),
     }
     for method in settings.methods:
-        kernels = {label: own for label, own in material.seen.kernels.items() if label == method}
-        seen = Upscalers(kernels=kernels, learned=material.seen.learned if method == LEARNED else ())
-        runs[f"{method} alone"] = (short, _select(pool, method), replace(material, seen=seen))
+        runs[f"{method} alone"] = (short, _select(pool, method))
     rows = []
-    for name, (own, pictures, seen_material) in runs.items():
+    for name, (own, pictures) in runs.items():
         report(f"Shorter training: {name}.")
         model = train_detector(own, pictures, report=report)
-        rows.append(_summarize(name, measure_detector(model, replace(seen_material, seen=material.seen), own)))
+        rows.append(_summarize(name, measure_detector(model, material, own)))
     columns = (NATIVE, *UNSEEN, *[LEARNED] * bool(material.seen.learned))
     return AccuracyReport(pictures_per_share=settings.num_measured, columns=columns, accuracy=tuple(rows))
 

@@ -134,26 +134,14 @@ def test_distributions_of_scores_are_read_as_their_means(scores_csv, blank, teac
     assert AutoModel.from_pretrained(tmp_path).config.num_labels == 1
 
 
-def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, teacher, tmp_path, monkeypatch):
+def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, teacher, tmp_path, monkeypatch, cut_off):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     changes = {"fault_pairs": 1, "ema_decay": 0.7, "rates": {"head": 0.5}, "view": {"native_patches": 6}}
     changes |= {"teacher_view": {"native_patches": 8}}
     distill(settings(scores_csv, blank, teacher, whole, **changes))
-
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(trainer, *args, **kwargs):
-        if trainer.state.global_step == 4:  # in the middle of the second epoch
-            raise Interrupted
-        return original(trainer, *args, **kwargs)
-
-    original = QualityTrainer.training_step
-    monkeypatch.setattr(QualityTrainer, "training_step", interrupt)
-    with pytest.raises(Interrupted):
+    with cut_off(4):  # in the middle of the second epoch
         distill(settings(scores_csv, blank, teacher, broken, **changes))
-    monkeypatch.setattr(QualityTrainer, "training_step", original)
     with pytest.raises(ValueError, match="`label_weight` was 0.0 and is 0.5 now"):
         distill(settings(scores_csv, blank, teacher, broken, resume=True, label_weight=0.5, **changes))
     distill(settings(scores_csv, blank, teacher, broken, resume=True, **changes))

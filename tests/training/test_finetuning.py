@@ -168,27 +168,17 @@ def test_half_precision_file_loads_as_float32(tiny_model, tmp_path):
     ("ema_decay", "num_workers"),
     [(0.7, 0), pytest.param(None, 0, marks=pytest.mark.slow), pytest.param(None, 1, marks=pytest.mark.slow)],
 )
-def test_resumed_run_repeats_an_uninterrupted_one(scores_csv, blank, tmp_path, monkeypatch, ema_decay, num_workers):
+def test_resumed_run_repeats_an_uninterrupted_one(
+    scores_csv, blank, tmp_path, monkeypatch, ema_decay, num_workers, cut_off
+):
     monkeypatch.setattr("musiq_hf.training.trainer.LOGGING_STEPS", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     changes = {"epochs": 3, "fault_pairs": 1, "rates": {"encoder": 0.5}, "ema_decay": ema_decay}
     changes |= {"num_workers": num_workers, "view_pairs": 1, "consistency_weight": 0.5, "size_fraction": 0.5}
     changes |= {"view": {"native_patches": 6, "min_native_patches": 2}}
     finetune(settings(scores_csv, blank, whole, **changes))
-
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(trainer, *args, **kwargs):
-        if trainer.state.global_step == 6:  # in the middle of the second epoch
-            raise Interrupted
-        return original(trainer, *args, **kwargs)
-
-    original = QualityTrainer.training_step
-    monkeypatch.setattr(QualityTrainer, "training_step", interrupt)
-    with pytest.raises(Interrupted):
+    with cut_off(6):  # in the middle of the second epoch
         finetune(settings(scores_csv, blank, broken, **changes))
-    monkeypatch.setattr(QualityTrainer, "training_step", original)
     finetune(settings(scores_csv, blank, broken, resume=True, **changes))
     assert losses(broken) == losses(whole)
     assert len(losses(whole)) == 12

@@ -194,23 +194,11 @@ def test_the_trainer_adds_the_loss_with_the_weight_of_the_step(tiny_model, batch
     assert "localisation_loss" not in later  # no step since the last entry
 
 
-def test_a_resumed_run_repeats_an_uninterrupted_one(tune, tmp_path, monkeypatch):
+def test_a_resumed_run_repeats_an_uninterrupted_one(tune, tmp_path, monkeypatch, cut_off):
     changes = {"epochs": 2, "localisation_weight": 0.6, "ema_decay": 0.7, "fault_pairs": 1}
     whole = tune(tmp_path / "whole", **changes)
-
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(trainer, *args, **kwargs):
-        if trainer.state.global_step == 4:  # in the middle of the second epoch
-            raise Interrupted
-        return original(trainer, *args, **kwargs)
-
-    original = QualityTrainer.training_step
-    monkeypatch.setattr(QualityTrainer, "training_step", interrupt)
-    with pytest.raises(Interrupted):
+    with cut_off(4):  # in the middle of the second epoch
         tune(tmp_path / "broken", **changes)
-    monkeypatch.setattr(QualityTrainer, "training_step", original)
     broken = tune(tmp_path / "broken", resume=True, **changes)
     for key in ("loss", "localisation_loss"):
         assert log_of(broken, key) == log_of(whole, key) and len(log_of(whole, key)) == 6
