@@ -81,19 +81,7 @@ class LodaImageProcessor(PixelProcessor, BaseImageProcessor):
     do_convert_rgb = True
     input_data_format = None
 
-    def __init__(self, **kwargs: Any):
-        self.check_given(kwargs)
-        known = self.valid_kwargs.__annotations__.keys()
-        settings = {name: kwargs.pop(name) for name in known & kwargs.keys()}
-        if not __name__.startswith("transformers_modules"):
-            kwargs.pop("auto_map", None)  # it names files that this class is not of
-        super().__init__(**kwargs)
-        for name in known:
-            value = settings.get(name, getattr(type(self), name))
-            setattr(self, name, list(value) if isinstance(value, tuple) else value)
-        self._check_settings()
-
-    def _check_settings(self) -> None:
+    def check_settings(self) -> None:
         check_sizes(vars(self), LARGEST)
         if self.shorter_side < self.crop_size:
             raise ValueError(

@@ -60,15 +60,7 @@ class UpscalingDetectorImageProcessor(PixelProcessor, BaseImageProcessor):
     do_convert_rgb = True
     input_data_format = None
 
-    def __init__(self, **kwargs: Any):
-        self.check_given(kwargs)
-        known = self.valid_kwargs.__annotations__.keys()
-        settings = {name: kwargs.pop(name) for name in known & kwargs.keys()}
-        if not __name__.startswith("transformers_modules"):
-            kwargs.pop("auto_map", None)  # it names files that this class is not of
-        super().__init__(**kwargs)
-        for name in known:
-            setattr(self, name, settings.get(name, getattr(type(self), name)))
+    def check_settings(self) -> None:
         check_sizes(vars(self), LARGEST)
         check_patches(self.patch_size, self.crop_size)
 

@@ -299,11 +299,27 @@ class CheckedProcessor(PublishedProcessor):
 class PixelProcessor(CheckedProcessor):
     """Base of image processors that read pixels, and RGB and gray pictures as Transformers opens them.
 
-    The openers of `musiq_hf` bring all other pictures to that form. A family has the methods `cut` and `pad`.
+    The openers of `musiq_hf` bring all other pictures to that form. A family has the methods `cut` and `pad`, and the
+    defaults of its settings as attributes of the class. It checks those of a processor in `check_settings`.
     """
 
     do_convert_rgb: bool
     input_data_format: str | None
+
+    def __init__(self, **kwargs: Any):
+        self.check_given(kwargs)
+        known = self.valid_kwargs.__annotations__.keys()
+        settings = {name: kwargs.pop(name) for name in known & kwargs.keys()}
+        if not __name__.startswith("transformers_modules"):
+            kwargs.pop("auto_map", None)  # it names files that this class is not of
+        super().__init__(**kwargs)
+        for name in known:
+            value = settings.get(name, getattr(type(self), name))
+            setattr(self, name, list(value) if isinstance(value, tuple) else value)
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Raise a ValueError for the first rule that the settings break."""
 
     def to_pixels(self, picture: Any) -> torch.Tensor:
         """Bring one picture to (height, width, 3), uint8 or float.
