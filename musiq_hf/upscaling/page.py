@@ -224,5 +224,5 @@ def _make_axes() -> "Axes":
 
 def _save(axes: "Axes") -> bytes:
     buffer = BytesIO()
-    axes.get_figure().savefig(buffer, format="png", dpi=DPI)  # type: ignore[union-attr]
+    axes.get_figure().savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
