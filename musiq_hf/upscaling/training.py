@@ -4,7 +4,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ import torch
 
 from ..common.checks import check_counts
 from ..pictures import find_pictures
+from ..pictures.opening import read_header
 from .kernels import SEEN
 from .learned import SEEN_SMALL, UNSEEN_SMALL, LearnedUpscaler, load_upscaler, train_all
-from .upscales import DETECTOR, LEARNED, NATIVE, SIDE, Pool, Upscalers, cut_window
+from .upscales import DETECTOR, LEARNED, NATIVE, SIDE, SMALLEST, Pool, Upscalers, cut_window
 
 PATCH_SIZE = 64  # pixels of a patch in training; averages over maps make the model accept larger ones
 PICTURES, PATCHES = 36, 2  # of a step: pictures, and patches of each
+SPECTRA = 256  # of a step: spectra without patches, which cost next to nothing and carry the names of methods
+HEAD_LAYERS = 3
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 WARMUP = 0.05  # of the training
 NUM_HELD_OUT = 300
@@ -58,8 +61,8 @@ class DetectorSettings:
     methods: Sequence[str] = METHODS
     upscalers: Sequence[str] = ()
     upscaler_steps: int = 150
-    num_photographs: int = 2000
-    num_pictures: int = 9000
+    num_photographs: int = 6000
+    num_pictures: int = 18000
     num_measured: int = 32
     is_binary: bool = False
     use_staircase: bool = True
@@ -97,29 +100,45 @@ class Material:
     unseen: list[LearnedUpscaler]
 
 
-def split_photographs(settings: DetectorSettings) -> tuple[list[Path], list[Path]]:
+def split_photographs(
+    settings: DetectorSettings, *, report: Callable[[str], None] = print
+) -> tuple[list[Path], list[Path]]:
     """Return the photographs for training, and those held out, as the seed decides.
 
+    Args:
+        settings: Settings of the training.
+        report: Function that is told in a sentence how many are too small and were left out.
+
     Raises:
-        ValueError: If there are fewer than two.
+        ValueError: If there are fewer than two that are large enough, or one cannot be read.
     """
-    files = find_pictures(settings.pictures)
+    found = find_pictures(settings.pictures)
+    files = [path for path in found if min(read_header(path, path.name).size) >= SMALLEST]
     if len(files) < 2:
-        raise ValueError(f"{settings.pictures} holds one picture; one for training and another to measure are needed.")
+        raise ValueError(
+            f"{settings.pictures} has {len(files)} photographs of at least {SMALLEST} x {SMALLEST} pixels among "
+            f"{len(found)} pictures; one for training and another to measure are needed. Give more, or larger ones."
+        )
+    if len(files) < len(found):
+        report(f"{len(found) - len(files)} pictures below {SMALLEST} x {SMALLEST} pixels are left out.")
     order = np.random.default_rng(settings.seed).permutation(len(files))
     num_held_out = min(NUM_HELD_OUT, max(1, len(files) // 10))
     chosen = [files[place] for place in order]
     return chosen[num_held_out:][: settings.num_photographs], chosen[:num_held_out]
 
 
-def prepare(settings: DetectorSettings) -> Material:
+def prepare(settings: DetectorSettings, *, report: Callable[[str], None] = print) -> Material:
     """Choose photographs, load the given upscalers, and train small ones if learned upscalers are wanted.
+
+    Args:
+        settings: Settings of the training.
+        report: Function that is told what was left out.
 
     Raises:
         ValueError: If photographs or upscalers cannot be used.
         OSError: If an upscaler does not exist.
     """
-    train, held_out = split_photographs(settings)
+    train, held_out = split_photographs(settings, report=report)
     learned, unseen = [load_upscaler(name) for name in settings.upscalers], []
     if LEARNED in settings.methods:
         generator = np.random.default_rng(settings.seed)
@@ -132,12 +151,28 @@ def prepare(settings: DetectorSettings) -> Material:
     return Material(train=train, held_out=held_out, seen=Upscalers(kernels=kernels, learned=learned), unseen=unseen)
 
 
-def draw_patches(pool: Pool, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw pictures and patches of them.
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pictures of a step, whose spectra and patches agree.
 
-    Returns:
-        Patches, float32 (pictures, patches, 3, 64, 64) in [0, 1], and the places of the pictures in the pool.
+    Attributes:
+        patches: float32 (pictures, patches, 3, 64, 64) in [0, 1].
+        spectra: float32 (pictures, 128).
+        targets: Index of the label of each picture, int64 (pictures,).
     """
+
+    patches: torch.Tensor
+    spectra: torch.Tensor
+    targets: torch.Tensor
+
+
+def swap_axes(spectra: torch.Tensor) -> torch.Tensor:
+    """Return the spectra (b, 128) of pictures whose rows have become columns."""
+    return spectra.roll(spectra.shape[1] // 2, dims=1)
+
+
+def draw_batch(pool: Pool, generator: torch.Generator) -> Batch:
+    """Draw pictures and patches of them; all are mirrored or transposed together, at random."""
     chosen = torch.randint(len(pool.targets), (PICTURES,), generator=generator)
     corners = torch.randint(SIDE - PATCH_SIZE + 1, (PICTURES, PATCHES, 2), generator=generator).tolist()
     patches = torch.stack(
@@ -147,9 +182,24 @@ def draw_patches(pool: Pool, generator: torch.Generator) -> tuple[torch.Tensor, 
             for top, left in own
         ]
     )
-    values = patches.permute(0, 3, 1, 2).float() / 255
-    flips = [axis for axis in (2, 3) if torch.rand((), generator=generator) < 0.5]
-    return values.flip(flips).unflatten(0, (PICTURES, PATCHES)).contiguous(), chosen
+    values, spectra = patches.permute(0, 3, 1, 2).float() / 255, pool.spectra[chosen]
+    mirrors_rows, mirrors_columns, transposes = (torch.rand(3, generator=generator) < 0.5).tolist()
+    values = values.flip([2] * mirrors_rows + [3] * mirrors_columns)  # spectra stay the same
+    if transposes:
+        values, spectra = values.transpose(2, 3), swap_axes(spectra)
+    patches = values.unflatten(0, (PICTURES, PATCHES)).contiguous()
+    return Batch(patches=patches, spectra=spectra, targets=pool.targets[chosen])
+
+
+def _measure_spectra(model: Any, pool: Pool, generator: torch.Generator) -> torch.Tensor:
+    """Return the loss of the head on spectra alone, with zeros for the features of patches."""
+    chosen = torch.randint(len(pool.targets), (SPECTRA,), generator=generator)
+    spectra = pool.spectra[chosen]
+    if torch.rand((), generator=generator) < 0.5:
+        spectra = swap_axes(spectra)
+    normed = model.spectrum_norm(spectra)
+    logits = model.head(torch.cat([normed.new_zeros(SPECTRA, model.extractor.num_features), normed], dim=1))
+    return torch.nn.functional.cross_entropy(logits, pool.targets[chosen])
 
 
 def _follow_clock(settings: DetectorSettings) -> Iterator[float]:
@@ -179,6 +229,7 @@ def make_model(settings: DetectorSettings, pool: Pool) -> Any:
                 label2id={label: index for index, label in enumerate(labels)},
                 use_staircase=settings.use_staircase,
                 use_spectrum=settings.use_spectrum,
+                num_head_layers=HEAD_LAYERS,
             )
         )
     if model.spectrum_norm is not None:
@@ -196,7 +247,8 @@ def train_detector(settings: DetectorSettings, pool: Pool, *, report: Callable[[
         report: Function that is told now and then how far the training is.
     """
     model = make_model(settings, pool)
-    targets = pool.targets.clamp_max(1) if settings.is_binary else pool.targets
+    if settings.is_binary:
+        pool = replace(pool, targets=pool.targets.clamp_max(1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)  # of dropout
@@ -208,9 +260,11 @@ def train_detector(settings: DetectorSettings, pool: Pool, *, report: Callable[[
     for progress in _follow_clock(settings):
         for group in optimizer.param_groups:
             group["lr"] = _choose_rate(progress)
-        patches, chosen = draw_patches(pool, generator)
-        inputs: dict[str, Any] = {"spectrum": pool.spectra[chosen]} if settings.use_spectrum else {}
-        loss = model(patches, labels=targets[chosen], **inputs).loss
+        batch = draw_batch(pool, generator)
+        spectrum = batch.spectra if settings.use_spectrum else None
+        loss = model(batch.patches, labels=batch.targets, spectrum=spectrum).loss
+        if settings.use_spectrum:
+            loss = loss + _measure_spectra(model, pool, generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

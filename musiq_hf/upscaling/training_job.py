@@ -60,7 +60,7 @@ def train_and_save(
     output = Path(output_dir)
     check_output_file(output / "config.json")
     report("Learned upscalers are trained or loaded.")
-    material = prepare(settings)
+    material = prepare(settings, report=report)
     report(f"{settings.num_pictures} pictures are made of {len(material.train)} photographs.")
     pool = make_pool(material.train, material.seen, count=settings.num_pictures, seed=settings.seed)
     report("The detector is trained.")

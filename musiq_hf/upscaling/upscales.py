@@ -32,7 +32,7 @@ FREQUENT_SCALES = (1.5, 2.0, 3.0)
 P_FREQUENT = 0.5
 P_SHARPENED, P_NOISY, P_JPEG = 0.15, 0.15, 0.5
 NATIVE, LEARNED = "native", "learned"
-NATIVE_WEIGHT = 3.0  # natives are drawn more often than pictures of one method, which are several
+NATIVE_WEIGHT = 4.0  # natives are drawn more often than pictures of one method, which are several
 
 
 @dataclass(frozen=True, kw_only=True)

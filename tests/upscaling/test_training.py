@@ -213,20 +213,51 @@ def test_impossible_settings_are_refused(tmp_path, given, words):
         DetectorSettings(pictures=tmp_path, **given)
 
 
-def test_one_picture_and_small_ones_are_refused(tmp_path):
-    Image.new("RGB", (300, 260)).save(tmp_path / "small.png")
+def test_small_pictures_are_left_out_and_fewer_than_two_large_ones_refused(tmp_path):
+    for name, size in (("small", (300, 260)), ("large", (300, 269))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
     settings = DetectorSettings(pictures=tmp_path)
-    with pytest.raises(ValueError, match="holds one picture; one for training and another to measure are needed"):
+    with pytest.raises(ValueError, match="has 1 photographs of at least 269 x 269 pixels among 2 pictures; one for"):
         training.split_photographs(settings)
+    Image.new("RGB", (400, 300)).save(tmp_path / "larger.png")
+    said = []
+    train, held_out = training.split_photographs(settings, report=said.append)
+    assert {path.name for path in train + held_out} == {"large.png", "larger.png"}
+    assert said == ["1 pictures below 269 x 269 pixels are left out."]
     with pytest.raises(ValueError, match="small.png: photographs must have at least 269 x 269 pixels, got 300 x 260"):
         upscales.cut_window(tmp_path / "small.png", 192, np.random.default_rng(0))
 
 
+def test_a_picture_that_cannot_be_read_is_named_before_training(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (300, 300)).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="broken.jpg"):
+        training.split_photographs(DetectorSettings(pictures=tmp_path))
+
+
 def test_held_out_photographs_are_not_trained_on(tmp_path):
     for number in range(25):
-        (tmp_path / f"{number}.png").touch()
+        Image.new("RGB", (269, 269)).save(tmp_path / f"{number}.png")
     settings = DetectorSettings(pictures=tmp_path, num_photographs=20)
     train, held_out = training.split_photographs(settings)
     assert (len(train), len(held_out)) == (20, 2) and not set(train) & set(held_out)
     assert training.split_photographs(settings) == (train, held_out)
     assert training.split_photographs(replace(settings, seed=1)) != (train, held_out)
+
+
+def test_a_batch_has_the_spectra_and_labels_of_its_patches(files, monkeypatch):
+    monkeypatch.setattr(training, "PATCH_SIZE", upscales.SIDE)  # a patch is then the whole picture
+    pool = upscales.make_pool(files, upscales.Upscalers(kernels=SEEN), count=6, seed=0)
+    known = {
+        tuple(sorted(picture.flatten().tolist())): target
+        for picture, target in zip(pool.pixels, pool.targets, strict=True)
+    }
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        batch = training.draw_batch(pool, generator)
+        for patches, spectrum, target in zip(batch.patches, batch.spectra, batch.targets, strict=True):
+            pixels = (patches[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
+            assert known[tuple(sorted(pixels.flatten().tolist()))] == target
+            expected = upscales.describe_picture(Image.fromarray(pixels.contiguous().numpy()))[1]
+            torch.testing.assert_close(spectrum, expected, atol=1e-4, rtol=0)
