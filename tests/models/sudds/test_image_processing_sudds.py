@@ -58,6 +58,10 @@ def test_luma_has_the_weights_of_its_standard():
     expected = torch.tensor([[76.245, 149.685, 29.07, 7]])
     torch.testing.assert_close(to_luma(pixels), expected)
     torch.testing.assert_close(to_luma(pixels / 255), expected)
+    with pytest.raises(ValueError, match="must be uint8 or float, got torch.int16"):
+        to_luma(pixels.short())
+    with pytest.raises(ValueError, match="`patch_size` must be above 5, got 5"):
+        measure_contrast(torch.zeros(20, 20), 5)
 
 
 def test_small_pictures_are_continued_as_in_a_mirror():
