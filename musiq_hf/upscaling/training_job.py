@@ -46,8 +46,8 @@ def train_and_save(
         settings: Settings of the training.
         output_dir: Folder of the checkpoint; its files are replaced.
         command: Command line of the training, for the card.
-        ablation_minutes: Time for each of the shorter trainings that show what a part or a method is worth, also if
-            the settings name steps; None = none are run.
+        ablation_minutes: Time for each of the shorter trainings that show what a part or a method is worth; None =
+            none are run. It holds even if the settings name steps.
         report: Function that is told in a sentence what begins.
 
     Returns:

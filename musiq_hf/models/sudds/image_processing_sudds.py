@@ -194,8 +194,8 @@ class UpscalingDetectorImageProcessor(PixelProcessor, BaseImageProcessor):
             The entries of `cut`, with a batch axis; `patch_mask` is 0 for padding.
 
         Raises:
-            ValueError: If there is no feature, one has more patches than `max_length` or no spectrum that is asked
-                for, the padding is unknown, or `max_length` is given where it is not read.
+            ValueError: If there is no feature, or one has more patches than `max_length` or lacks its spectrum. Also
+                if the padding is unknown, or `max_length` is given where it is not read.
         """
         length = self._choose_length(features, padding, max_length)
         data: dict[str, torch.Tensor] = {}
