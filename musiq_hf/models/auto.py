@@ -100,7 +100,7 @@ def _find_by_name(function: Callable[..., Any], name: Any, *args: Any, **kwargs:
     try:
         return function(find_embedded(name), *args, **kwargs)
     except OSError as error:
-        is_ours = isinstance(name, str) and name.startswith("musiq") and "/" not in name
+        is_ours = isinstance(name, str) and name.startswith(tuple(FAMILIES)) and "/" not in name
         if not is_ours or os.path.exists(name):
             raise
         raise OSError(describe_unknown(name)) from error

@@ -96,6 +96,12 @@ def test_a_pipeline_says_the_same_of_a_name_that_is_not_known(task):
         pipeline(*task, model="musiq-small")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_so_do_names_of_every_family(family):
+    with pytest.raises(OSError, match=rf"^{family}-other: no such directory.*embedded are {EMBEDDED}\.$"):
+        AutoConfig.from_pretrained(f"{family}-other")
+
+
 def test_names_of_others_keep_their_errors():
     with pytest.raises(OSError) as caught:
         AutoConfig.from_pretrained("some-other-model")

@@ -3,6 +3,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_ablations_have_a_row_for_each_part_and_method(photographs, monkeypatch)
     pool = upscales.make_pool(material.train, material.seen, count=12, seed=0)
     monkeypatch.setattr(training_job, "measure_detector", fake_measurement)
     said = []
-    table = training_job.run_ablations(settings, material, pool, minutes=1, report=said.append)
+    table = training_job.run_ablations(settings, material, pool, report=said.append)
     assert table.columns == ("native", "nearest", "bilinear", "bicubic", "lanczos")
     assert [row.name for row in table.accuracy] == [
         "all",
@@ -173,6 +174,24 @@ def test_ablations_have_a_row_for_each_part_and_method(photographs, monkeypatch)
     assert table.accuracy[0].shares == (0.5, *(pytest.approx(0.25),) * 4)
     labels = [row.shares[0] for row in table.accuracy]
     assert labels == [0.5] * 5 and sum("Shorter training" in line for line in said) == 5
+
+
+def test_the_time_of_shorter_trainings_is_checked_first_and_holds_in_place_of_steps(tmp_path, monkeypatch):
+    settings = DetectorSettings(pictures=tmp_path, steps=7)
+    for minutes in (0, float("nan")):
+        with pytest.raises(ValueError, match="`minutes` must be above 0"):
+            training_job.train_and_save(settings, tmp_path / "out", command="train", ablation_minutes=minutes)
+    ran = []
+    for name in ("prepare", "make_pool", "train_detector", "save_checkpoint", "measure_detector", "write_metrics"):
+        monkeypatch.setattr(training_job, name, lambda *args, **options: MagicMock())
+    monkeypatch.setattr(training_job, "run_ablations", lambda own, *args, **options: ran.append(own))
+    monkeypatch.setattr(training_job, "write_card", lambda *args, **options: None)
+    for name in ("StoredMetrics", "DETECTOR"):
+        monkeypatch.setattr(training_job, name, MagicMock())
+    training_job.train_and_save(
+        settings, tmp_path / "out", command="train", ablation_minutes=0.5, report=lambda line: None
+    )
+    assert ran == [replace(settings, minutes=0.5, steps=None)]
 
 
 def fake_measurement(model, material, settings):
