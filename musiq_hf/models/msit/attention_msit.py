@@ -69,7 +69,7 @@ def surround(
 
     Args:
         value: Shape (b, hidden_size, height, width).
-        query: Of the same shape, or None.
+        query: Map of the same shape, or None.
         ring: Width of the zeros.
         corner: Row and column of the source at which the maps begin.
     """

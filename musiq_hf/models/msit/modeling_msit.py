@@ -107,7 +107,7 @@ class MsitForImageSuperResolution(MsitPreTrainedModel):
         output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> ImageSuperResolutionOutput:
-        """Upscale a batch of pictures of one size.
+        """Enlarge a batch of pictures of one size.
 
         Args:
             pixel_values: RGB in [-1, 1], float, shape (batch_size, 3, height, width).
@@ -159,7 +159,7 @@ class MsitForImageSuperResolution(MsitPreTrainedModel):
         target_size: Any = None,
         tile_size: int | None = None,
     ) -> ImageSuperResolutionOutput:
-        """Upscale a batch of pictures in tiles, which need less memory and leave no seams.
+        """Enlarge a batch of pictures in tiles, which need less memory and leave no seams.
 
         Args:
             pixel_values: That of `forward`.
