@@ -14,7 +14,7 @@ import torch
 from ..common.checks import check_counts
 from ..pictures import find_pictures
 from .kernels import SEEN
-from .learned import SEEN_SMALL, UNSEEN_SMALL, LearnedUpscaler, load_upscaler, train_all
+from .learned import SEEN_SMALL, UNSEEN_SMALL, LearnedUpscaler, load_learned, train_all
 from .upscales import DETECTOR, LEARNED, NATIVE, SIDE, Pool, Upscalers, cut_window
 
 PATCH_SIZE = 64  # pixels of a patch in training; averages over maps make the model accept larger ones
@@ -120,7 +120,7 @@ def prepare(settings: DetectorSettings) -> Material:
         OSError: If an upscaler does not exist.
     """
     train, held_out = split_photographs(settings)
-    learned, unseen = [load_upscaler(name) for name in settings.upscalers], []
+    learned, unseen = [own for name in settings.upscalers for own in load_learned(name)], []
     if LEARNED in settings.methods:
         generator = np.random.default_rng(settings.seed)
         windows = np.stack([cut_window(path, WINDOW, generator) for path in train[:NUM_WINDOWS]])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution, pipeline
+from upscalers import save_upscaler
 
 from musiq_hf.metrics import read_metrics
 from musiq_hf.pictures import make_picture
@@ -113,13 +114,24 @@ def test_a_small_upscaler_learns_and_follows_from_its_seed():
 def test_upscalers_of_transformers_are_loaded_and_others_refused(tmp_path):
     tiny = {"embed_dim": 12, "depths": [1], "num_heads": [2], "window_size": 8, "image_size": 32}
     Swin2SRForImageSuperResolution(Swin2SRConfig(upscale=2, **tiny)).save_pretrained(tmp_path / "two")
-    upscaler = learned.load_upscaler(str(tmp_path / "two"))
+    (upscaler,) = learned.load_learned(str(tmp_path / "two"))
     assert upscaler.scale == 2 and upscaler.upscale(np.zeros((40, 40, 3), np.uint8)).shape == (80, 80, 3)
     Swin2SRForImageSuperResolution(Swin2SRConfig(upscale=1, **tiny)).save_pretrained(tmp_path / "one")
     with pytest.raises(
         ValueError, match="must enlarge pictures by a whole number from 2 on, but 32 x 32 pixels became"
     ):
-        learned.load_upscaler(str(tmp_path / "one"))
+        learned.load_learned(str(tmp_path / "one"))
+
+
+def test_an_upscaler_of_any_scale_comes_with_three(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    folder = save_upscaler(tmp_path / "msit-test")
+    upscalers = learned.load_learned(str(folder))
+    assert [own.name for own in upscalers] == [f"{folder}, x{scale}" for scale in (2, 3, 4)]
+    for upscaler in upscalers:
+        side = 24 * upscaler.scale
+        plain = Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR)
+        assert np.abs(upscaler.upscale(pixels) - np.asarray(plain, float)).max() <= 1
 
 
 def test_a_training_writes_a_checkpoint_that_answers_with_tables_and_a_card(
