@@ -16,6 +16,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForImageToImage,
     AutoProcessor,
     AutoTokenizer,
     pipelines,
@@ -31,6 +32,7 @@ from .protocol import Family
 
 TASK = "image-quality-assessment"
 STANDARD_TASK = "image-classification"  # of the tasks that the Hub knows, the one on our cards
+UPSCALING_TASK = "image-to-image"  # that of models that give larger pictures
 # The checkpoints that come with the package. The pipeline loads the default one if no `model` is given; the tiny one
 # is for those who need its speed, and the detector says whether a picture was upscaled.
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
@@ -62,6 +64,8 @@ def register_family(family: Family) -> None:
         AutoModelForImageClassification.register(family.config, heads, exist_ok=True)
     if family.quality is not None:
         AutoModelForImageQualityAssessment.register(family.config, family.quality, exist_ok=True)
+    if family.upscaler is not None:
+        AutoModelForImageToImage.register(family.config, family.upscaler, exist_ok=True)
     # One class serves both keys. With "pil" alone Transformers warns wherever torchvision is installed.
     backends = {"pil": family.processor, "torchvision": family.processor}
     AutoImageProcessor.register(family.config, image_processor_classes=backends, exist_ok=True)
