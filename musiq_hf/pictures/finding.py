@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from transformers.utils import logging
 
 from .opening import PICTURE_SUFFIXES, find_suffix
@@ -81,6 +82,25 @@ def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     if not files:
         raise ValueError(f"{folder} holds no picture. Give a folder of PNG, JPEG or other pictures.")
     return files
+
+
+def hold_out_pictures(folder: str | os.PathLike[str], *, most: int, seed: int) -> tuple[list[Path], list[Path]]:
+    """Return the pictures below a folder in an order that follows from the seed, and others that are held out.
+
+    Args:
+        folder: Folder of pictures; see `find_pictures`.
+        most: Largest number that is held out; it is a tenth of the pictures if that is less, but at least one.
+        seed: Seed of the order.
+
+    Raises:
+        ValueError: If there are fewer than two pictures.
+    """
+    files = find_pictures(folder)
+    if len(files) < 2:
+        raise ValueError(f"{folder} holds one picture; one for training and another to measure are needed.")
+    chosen = [files[place] for place in np.random.default_rng(seed).permutation(len(files))]
+    number = min(most, max(1, len(files) // 10))
+    return chosen[number:], chosen[:number]
 
 
 def walk_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:

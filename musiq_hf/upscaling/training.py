@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..common.checks import check_counts
-from ..pictures import find_pictures
+from ..pictures.finding import hold_out_pictures
 from .kernels import SEEN
 from .learned import SEEN_SMALL, UNSEEN_SMALL, LearnedUpscaler, load_learned, train_all
 from .upscales import DETECTOR, LEARNED, NATIVE, SIDE, Pool, Upscalers, cut_window
@@ -103,13 +103,8 @@ def split_photographs(settings: DetectorSettings) -> tuple[list[Path], list[Path
     Raises:
         ValueError: If there are fewer than two.
     """
-    files = find_pictures(settings.pictures)
-    if len(files) < 2:
-        raise ValueError(f"{settings.pictures} holds one picture; one for training and another to measure are needed.")
-    order = np.random.default_rng(settings.seed).permutation(len(files))
-    num_held_out = min(NUM_HELD_OUT, max(1, len(files) // 10))
-    chosen = [files[place] for place in order]
-    return chosen[num_held_out:][: settings.num_photographs], chosen[:num_held_out]
+    train, held_out = hold_out_pictures(settings.pictures, most=NUM_HELD_OUT, seed=settings.seed)
+    return train[: settings.num_photographs], held_out
 
 
 def prepare(settings: DetectorSettings) -> Material:
