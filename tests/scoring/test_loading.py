@@ -113,6 +113,8 @@ def test_no_command_runs_code_of_a_checkpoint_or_asks(tiny_model, tmp_path, caps
     assert not flag.exists()
     errors = capsys.readouterr().err
     if kind == "another family":
-        assert code == 2 and "A musiq or loda or sudds or msit checkpoint was expected, got one of type 'own'." in errors
+        assert (
+            code == 2 and "A musiq or loda or sudds or msit checkpoint was expected, got one of type 'own'." in errors
+        )
     if kind == "its own processor" and command != "convert":
         assert code == 2 and "names Own as its image processor, but a musiq model needs MusiqImageProcessor" in errors
