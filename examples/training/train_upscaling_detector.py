@@ -10,9 +10,8 @@ detector is then measured on photographs that were held out. OUTPUT gets the che
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from musiq_hf.common.arguments import CommandParser, parse_arguments, positive, run_command
+from musiq_hf.common.arguments import CommandParser, describe_command, parse_arguments, positive, run_command
 from musiq_hf.metrics import render
 from musiq_hf.upscaling import METHODS, DetectorSettings, train_and_save
 
@@ -38,21 +37,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def describe_command(parser: argparse.ArgumentParser, values: dict[str, Any]) -> str:
-    """Write the command with the flags that differ from the defaults; folders are named alone."""
-    words = [COMMAND]
-    for name, value in values.items():
-        if value != parser.get_default(name):
-            shown = value if isinstance(value, list) else [value.name if isinstance(value, Path) else value]
-            words += [f"--{name}", *map(str, shown)]
-    return " ".join(words)
-
-
 def main() -> int:
     """Train, measure and print the tables; return 2 for a mistake in the arguments or a picture."""
     parser = make_parser()
     values = vars(parse_arguments(parser))
-    command = describe_command(parser, values)
+    command = describe_command(COMMAND, parser, values)
 
     def run() -> None:
         output, minutes, upscalers = (values.pop(name) for name in ("output", "ablation", "upscaler"))

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics.planes import crop, measure_error, measure_structure, split_planes, to_decibels
 from ..pictures.video import Video, has_video_suffix, open_video
-from .measures import check_sizes, crop, measure_error, measure_structure, split_planes, to_decibels
+from .measures import check_sizes
 from .pixels import Picture, read_pixels
 from .vmaf import measure_vmaf
 

@@ -9,8 +9,10 @@ import argparse
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .interrupts import stop_reporting_interrupts
@@ -66,6 +68,23 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
         if name.startswith("--"):
             words[index] = name.replace("-", "_").replace("__", "--", 1) + equals + value
     return parser.parse_args(words)
+
+
+def describe_command(command: str, parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> str:
+    """Write a command with the flags that differ from the defaults, for a card.
+
+    Args:
+        command: Words before the flags.
+        parser: Parser of the flags.
+        values: Values by the names of the flags; folders are named alone.
+    """
+    words = [command]
+    for name, value in values.items():
+        if value == parser.get_default(name):
+            continue
+        shown = value if isinstance(value, list) else [value.name if isinstance(value, Path) else value]
+        words += [f"--{name}", *(shlex.quote(str(word)) for word in shown if word is not True)]
+    return " ".join(words)
 
 
 def positive(text: str) -> int:

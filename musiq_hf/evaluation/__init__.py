@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements of checkpoints: on scored pictures, copies of pristine ones and odd pictures, of maps and of speed."""
+"""Measurements of checkpoints: on scored, degraded, odd and upscaled pictures, of maps and of speed."""
 
 from .checkpoints import EvaluationSettings, evaluate_checkpoints
 from .common_sense import measure_common_sense, measure_odd_pictures
@@ -16,6 +16,7 @@ from .features import (
 )
 from .robustness import make_scorer, measure_half_size, measure_robustness
 from .speed import measure_speed
+from .super_resolution import make_upscaler, measure_upscaling, measure_upscaling_models
 
 __all__ = [
     "EvaluationSettings",
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate_checkpoints",
     "fourier_spectrum",
     "make_scorer",
+    "make_upscaler",
     "map_features",
     "measure_common_sense",
     "measure_half_size",
@@ -33,6 +35,8 @@ __all__ = [
     "measure_odd_pictures",
     "measure_robustness",
     "measure_speed",
+    "measure_upscaling",
+    "measure_upscaling_models",
     "pooled_features",
     "relative_log_amplitude",
 ]

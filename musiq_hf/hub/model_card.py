@@ -13,7 +13,7 @@ from ..common.markdown import markdown_table
 from ..metrics.rendering import render_evaluation
 from ..metrics.reports import Report
 from ..models import family_of
-from ..models.auto import STANDARD_TASK
+from ..models.auto import STANDARD_TASK, UPSCALING_TASK
 from ..models.calibration import CheckpointCalibration
 from .model_index import renew_head
 from .publishing import has_pipeline
@@ -99,8 +99,20 @@ classifier = pipeline("image-classification", model="{name}")
 print(classifier("photo.jpg"))
 ```"""
 
+_USAGE_UPSCALING = """\
+```python
+import musiq_hf{remote}
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageToImage
 
-_SNIPPET = re.compile(r'^(\w+ = pipeline\("image-[\w-]+", model=)"[^"\n]+"', re.MULTILINE)
+processor = AutoImageProcessor.from_pretrained("{name}")
+model = AutoModelForImageToImage.from_pretrained("{name}")
+picture = Image.open("photo.jpg")
+outputs = model.upscale(**processor(picture), scale=2)
+processor.post_process(outputs, picture)[0].save("large.png")
+```"""
+
+_SNIPPET = re.compile(r'^(\w+ = (?:pipeline\("image-[\w-]+", model=|\w+\.from_pretrained\())"[^"\n]+"', re.MULTILINE)
 
 
 def name_repository(card: str, repository: str) -> str:
@@ -150,6 +162,12 @@ class CheckpointCard:
         classifier = family_of(self.config).classifier
         return classifier is not None and classifier.__name__ in (self.config.architectures or [])
 
+    @property
+    def is_upscaler(self) -> bool:
+        """True if the checkpoint upscales pictures and predicts no quality."""
+        upscaler = family_of(self.config).upscaler
+        return upscaler is not None and upscaler.__name__ in (self.config.architectures or [])
+
     def render(self) -> str:
         """Render the whole card, as Markdown with a YAML head."""
         family = family_of(self.config)
@@ -157,7 +175,7 @@ class CheckpointCard:
         head = ModelCardData(
             license=self.license,
             library_name="transformers",
-            pipeline_tag=STANDARD_TASK if self.is_classifier or has_pipeline(family) else None,
+            pipeline_tag=self._find_task(),
             tags=[*text.tags, *self.tags],
             base_model=self.base_model,
             datasets=list(self.datasets) or None,
@@ -187,7 +205,15 @@ class CheckpointCard:
         path.write_text(self.render(), encoding="utf-8")
         return path
 
+    def _find_task(self) -> str | None:
+        """Return the task of the Hub; None for a quality head without a pipeline among its files."""
+        if self.is_upscaler:
+            return UPSCALING_TASK
+        return STANDARD_TASK if self.is_classifier or has_pipeline(family_of(self.config)) else None
+
     def _render_usage(self) -> str:
+        if self.is_upscaler:
+            return _USAGE_UPSCALING.format(name=self.name, remote=_REMOTE)
         if self.is_classifier:  # the pipeline is one of Transformers
             return _USAGE_CLASSIFICATION.format(name=self.name, remote=_REMOTE)
         remote = _REMOTE if has_pipeline(family_of(self.config)) else ""

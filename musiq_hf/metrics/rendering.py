@@ -7,6 +7,7 @@ from ..common.markdown import escape_cell, markdown_table
 from .accuracy import AccuracyReport
 from .bootstrap import MIN_FOR_INTERVALS
 from .correlation import MEAN_OF_GROUPS, METRICS, OVERALL
+from .fidelity import FidelityReport
 from .reports import (
     ComparisonReport,
     CopyChanges,
@@ -60,6 +61,8 @@ def render(report: Report | ComparisonReport) -> str:
             return _render_speed(report)
         case AccuracyReport():
             return _render_accuracy(report)
+        case FidelityReport():
+            return _render_fidelity(report)
         case ComparisonReport():
             return _render_comparison(report.results, report.differences or ())
 
@@ -286,6 +289,25 @@ def _render_speed(report: SpeedReport) -> str:
 def _render_accuracy(report: AccuracyReport) -> str:
     rows = [[row.name, *(f"{share:.2f}" for share in row.shares)] for row in report.accuracy]
     return f"{report.pictures_per_share} pictures a share.\n\n{markdown_table(['', *report.columns], rows)}"
+
+
+def _render_fidelity(report: FidelityReport) -> str:
+    """Write a row for each method, and one for its gain over the first method, with a column for each scale."""
+    scales = list(dict.fromkeys(row.scale for row in report.fidelity))
+    methods = list(dict.fromkeys(row.method for row in report.fidelity))
+    found = {(row.method, row.scale): row for row in report.fidelity}
+    cells = []
+    for method in methods:
+        rows = [found[method, scale] for scale in scales]
+        cells.append([method, *(f"{row.psnr:.2f}, {row.ssim:.4f}" for row in rows)])
+        if method != methods[0]:
+            cells.append([f"{method}: gain", *(f"{row.gain:+.2f} ({row.smallest_gain:+.2f})" for row in rows)])
+    return (
+        f"{report.num_pictures} originals, shrunk by the scale and enlarged again: PSNR in dB and SSIM of luma, "
+        f"without a border as wide as the scale. Gains are of PSNR over {methods[0]}, in brackets that of the worst "
+        "picture.\n\n"
+        f"{markdown_table(['', *(f'x{scale:g}' for scale in scales)], cells)}"
+    )
 
 
 def _render_sizes(sizes: Sequence[HalfSizeScores]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from .accuracy import AccuracyReport
 from .bootstrap import bootstrap_intervals
 from .correlation import MEAN_OF_GROUPS, Values, grouped_metrics, quality_metrics
+from .fidelity import FidelityReport
 from .json_objects import JsonObject
 
 Interval = tuple[float, float]  # low and high end
@@ -372,7 +373,7 @@ class SpeedReport(JsonObject):
         return self
 
 
-Report = QualityReport | RobustnessReport | RunsReport | SpeedReport | AccuracyReport
+Report = QualityReport | RobustnessReport | RunsReport | SpeedReport | AccuracyReport | FidelityReport
 
 
 def read_report(entry: Mapping[str, Any], *, name: str = "report") -> Report:
@@ -392,6 +393,7 @@ def read_report(entry: Mapping[str, Any], *, name: str = "report") -> Report:
         "summary": RunsReport,
         "pictures_per_second": SpeedReport,
         "accuracy": AccuracyReport,
+        "fidelity": FidelityReport,
     }
     kind = next((kind for key, kind in kinds.items() if key in entry), QualityReport)
     return kind.from_json(entry, name=name)

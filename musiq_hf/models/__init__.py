@@ -4,13 +4,14 @@
 from typing import Any
 
 from .loda.family import LODA
+from .msit.family import MSIT
 from .musiq.checks_musiq import shorten
 from .musiq.family import MUSIQ
 from .protocol import Family
 from .sudds.family import SUDDS
 
 # Families by the `model_type` of their configurations.
-FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ, LODA, SUDDS)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ, LODA, SUDDS, MSIT)}
 
 
 def family_of(config: Any) -> Family:

@@ -247,6 +247,7 @@ class Family:
         processor: Class of the image processor; see `QualityProcessor`.
         quality: Class of the model with a quality head, see `QualityModel`; None for a family without one.
         classifier: Class of the model with a head for classes; None for a family without one.
+        upscaler: Class of the model that answers larger pictures, with `upscale`; None for a family without one.
         others: Further classes of models.
         processor_fields: Settings that are part of the architecture but that only the image processor has.
         view: Class of the part of a picture that a training step sees; see `TrainingView`.
@@ -284,6 +285,7 @@ class Family:
     processor: type[BaseImageProcessor]
     quality: type[PreTrainedModel] | None
     classifier: type[PreTrainedModel] | None = None
+    upscaler: type[PreTrainedModel] | None = None
     others: tuple[type[PreTrainedModel], ...] = ()
     processor_fields: tuple[str, ...] = ()
     view: type[TrainingView] = TrainingView
@@ -306,4 +308,5 @@ class Family:
     @property
     def models(self) -> tuple[type[PreTrainedModel], ...]:
         """Classes of models: those with a head first."""
-        return (*(kind for kind in (self.quality, self.classifier) if kind is not None), *self.others)
+        heads = (self.quality, self.classifier, self.upscaler)
+        return (*(kind for kind in heads if kind is not None), *self.others)

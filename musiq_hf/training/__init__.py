@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .recipes import load_settings, read_recipe, run_with_settings
 from .settings import FinetuneSettings
+from .super_resolution.settings import SuperResolutionSettings
 
 if TYPE_CHECKING:
     from .distillation import DistillSettings, distill
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     )
     from .self_supervised.whitening import DecorrelatedNorm, w_mse_loss, whiten
     from .starting import calibrate
+    from .super_resolution.job import train_super_resolution
 
 __all__ = [
     "DecorrelatedNorm",
@@ -30,6 +32,7 @@ __all__ = [
     "ImageNetSettings",
     "PretrainSettings",
     "RelativeLocation",
+    "SuperResolutionSettings",
     "batched_eigh",
     "calibrate",
     "cell_positions",
@@ -44,6 +47,7 @@ __all__ = [
     "repeat_runs",
     "run_with_settings",
     "sample_token_pairs",
+    "train_super_resolution",
     "w_mse_loss",
     "whiten",
 ]
@@ -68,6 +72,7 @@ def __getattr__(name: str) -> Any:
     )
     from .self_supervised.whitening import DecorrelatedNorm, w_mse_loss, whiten
     from .starting import calibrate
+    from .super_resolution.job import train_super_resolution
 
     found = (
         DistillSettings,
@@ -85,6 +90,7 @@ def __getattr__(name: str) -> Any:
         cell_positions,
         relative_location_loss,
         sample_token_pairs,
+        train_super_resolution,
         DecorrelatedNorm,
         w_mse_loss,
         whiten,

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from ..common.checks import check_counts
-from ..pictures import find_pictures
-from ..pictures.opening import read_header
+from ..pictures.finding import hold_out_pictures
 from .kernels import SEEN
-from .learned import SEEN_SMALL, UNSEEN_SMALL, LearnedUpscaler, load_upscaler, train_all
+from .learned import SEEN_SMALL, UNSEEN_SMALL, LearnedUpscaler, load_learned, train_all
 from .upscales import DETECTOR, LEARNED, NATIVE, SIDE, SMALLEST, Pool, Upscalers, cut_window
 
 PATCH_SIZE = 64  # pixels of a patch in training; averages over maps make the model accept larger ones
@@ -112,19 +111,10 @@ def split_photographs(
     Raises:
         ValueError: If there are fewer than two that are large enough, or one cannot be read.
     """
-    found = find_pictures(settings.pictures)
-    files = [path for path in found if min(read_header(path, path.name).size) >= SMALLEST]
-    if len(files) < 2:
-        raise ValueError(
-            f"{settings.pictures} has {len(files)} photographs of at least {SMALLEST} x {SMALLEST} pixels among "
-            f"{len(found)} pictures; one for training and another to measure are needed. Give more, or larger ones."
-        )
-    if len(files) < len(found):
-        report(f"{len(found) - len(files)} pictures below {SMALLEST} x {SMALLEST} pixels are left out.")
-    order = np.random.default_rng(settings.seed).permutation(len(files))
-    num_held_out = min(NUM_HELD_OUT, max(1, len(files) // 10))
-    chosen = [files[place] for place in order]
-    return chosen[num_held_out:][: settings.num_photographs], chosen[:num_held_out]
+    train, held_out = hold_out_pictures(
+        settings.pictures, most=NUM_HELD_OUT, seed=settings.seed, smallest=SMALLEST, report=report
+    )
+    return train[: settings.num_photographs], held_out
 
 
 def prepare(settings: DetectorSettings, *, report: Callable[[str], None] = print) -> Material:
@@ -139,7 +129,7 @@ def prepare(settings: DetectorSettings, *, report: Callable[[str], None] = print
         OSError: If an upscaler does not exist.
     """
     train, held_out = split_photographs(settings, report=report)
-    learned, unseen = [load_upscaler(name) for name in settings.upscalers], []
+    learned, unseen = [own for name in settings.upscalers for own in load_learned(name)], []
     if LEARNED in settings.methods:
         generator = np.random.default_rng(settings.seed)
         windows = np.stack([cut_window(path, WINDOW, generator) for path in train[:NUM_WINDOWS]])

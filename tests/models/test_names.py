@@ -18,12 +18,12 @@ from musiq_hf import (
 )
 from musiq_hf.conversion import CONVERTERS
 from musiq_hf.models import FAMILIES
-from musiq_hf.models.auto import DETECTOR_CHECKPOINT, register
+from musiq_hf.models.auto import DETECTOR_CHECKPOINT, UPSCALER_CHECKPOINT, register
 from musiq_hf.scoring import load_calibration, make_signature
 from musiq_hf.training.starting import load_model
 
 NAME, OTHER = TINY_CHECKPOINT.name, DEFAULT_CHECKPOINT.name
-EMBEDDED = f"{OTHER}, {NAME}, {DETECTOR_CHECKPOINT.name}"
+EMBEDDED = f"{OTHER}, {NAME}, {DETECTOR_CHECKPOINT.name}, {UPSCALER_CHECKPOINT.name}"
 UNKNOWN = rf"^musiq-small: no such directory.*owner/musiq-small\); embedded are {EMBEDDED}\.$"
 MODELS = [AutoModel, AutoModelForImageClassification, AutoModelForImageQualityAssessment]
 LOADERS = [AutoConfig, AutoImageProcessor, MusiqConfig, MusiqImageProcessor, MusiqForImageQualityAssessment, *MODELS]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution, pipeline
+from upscalers import save_upscaler
 
 from musiq_hf.metrics import read_metrics
 from musiq_hf.pictures import make_picture
@@ -114,13 +115,24 @@ def test_a_small_upscaler_learns_and_follows_from_its_seed():
 def test_upscalers_of_transformers_are_loaded_and_others_refused(tmp_path):
     tiny = {"embed_dim": 12, "depths": [1], "num_heads": [2], "window_size": 8, "image_size": 32}
     Swin2SRForImageSuperResolution(Swin2SRConfig(upscale=2, **tiny)).save_pretrained(tmp_path / "two")
-    upscaler = learned.load_upscaler(str(tmp_path / "two"))
+    (upscaler,) = learned.load_learned(str(tmp_path / "two"))
     assert upscaler.scale == 2 and upscaler.upscale(np.zeros((40, 40, 3), np.uint8)).shape == (80, 80, 3)
     Swin2SRForImageSuperResolution(Swin2SRConfig(upscale=1, **tiny)).save_pretrained(tmp_path / "one")
     with pytest.raises(
         ValueError, match="must enlarge pictures by a whole number from 2 on, but 32 x 32 pixels became"
     ):
-        learned.load_upscaler(str(tmp_path / "one"))
+        learned.load_learned(str(tmp_path / "one"))
+
+
+def test_an_upscaler_of_any_scale_comes_with_three(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    folder = save_upscaler(tmp_path / "msit-test")
+    upscalers = learned.load_learned(str(folder))
+    assert [own.name for own in upscalers] == [f"{folder}, x{scale}" for scale in (2, 3, 4)]
+    for upscaler in upscalers:
+        side = 24 * upscaler.scale
+        plain = Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR)
+        assert np.abs(upscaler.upscale(pixels) - np.asarray(plain, float)).max() <= 1
 
 
 def test_a_training_writes_a_checkpoint_that_answers_with_tables_and_a_card(
@@ -236,13 +248,13 @@ def test_small_pictures_are_left_out_and_fewer_than_two_large_ones_refused(tmp_p
     for name, size in (("small", (300, 260)), ("large", (300, 269))):
         Image.new("RGB", size).save(tmp_path / f"{name}.png")
     settings = DetectorSettings(pictures=tmp_path)
-    with pytest.raises(ValueError, match="has 1 photographs of at least 269 x 269 pixels among 2 pictures; one for"):
+    with pytest.raises(ValueError, match="holds 1 picture of at least 269 x 269 pixels; one for"):
         training.split_photographs(settings)
     Image.new("RGB", (400, 300)).save(tmp_path / "larger.png")
     said = []
     train, held_out = training.split_photographs(settings, report=said.append)
     assert {path.name for path in train + held_out} == {"large.png", "larger.png"}
-    assert said == ["1 pictures below 269 x 269 pixels are left out."]
+    assert said == ["Left out are 1 with a side below 269 pixels."]
     with pytest.raises(ValueError, match="small.png: photographs must have at least 269 x 269 pixels, got 300 x 260"):
         upscales.cut_window(tmp_path / "small.png", 192, np.random.default_rng(0))
 

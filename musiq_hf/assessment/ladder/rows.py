@@ -15,6 +15,7 @@ from ...common.codecs import CODECS, QUALITIES, check_ladder
 from ...common.devices import find_device
 from ...common.extras import require
 from ...common.stores import StoreError
+from ...metrics.planes import check_window, measure_error, measure_structure, split_planes, to_decibels
 from ...models.auto import DEFAULT_CHECKPOINT
 from ...pictures.decoding import decode_ahead
 from ...pictures.encoding import check_encoders, describe_encoder, encode_pixels
@@ -25,7 +26,6 @@ from ...scoring.journal import THREADS
 from ...scoring.rows import ScoreRow, Scorers
 from ...scoring.tables.forms import CONSTANTS, TableForm
 from ...scoring.tables.row_jobs import Inputs, RowJob
-from ..measures import check_window, measure_error, measure_structure, split_planes, to_decibels
 from ..pixels import check_size, read_pixels
 
 NUM_WORKERS = 2  # threads that encode and measure while others score

@@ -29,8 +29,7 @@ COMPANIONS = (CARD, *RESULTS, PROCESSOR, *([HANDLER] if __name__.startswith("tra
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 HUB_CHOICES = {"repo_id", "tags", "private", "token", "revision", "commit_message", "commit_description", "create_pr"}
-# Tasks and their classes, for a model with a quality head.
-PIPELINES = {
+PIPELINES = {  # tasks and their classes, for a model with a quality head
     "image-quality-assessment": "ImageQualityAssessmentPipeline",
     "image-classification": "QualityClassificationPipeline",
 }
@@ -133,6 +132,7 @@ def _name_classes(config: str, model: str) -> dict[str, Any]:
     # For a quality head without them, Transformers' own pipeline would show logits as those of classes.
     is_shown = has_pipelines or model.endswith("ForImageClassification")
     autos = ["AutoModel", *(["AutoModelForImageClassification"] if is_shown else [])]
+    autos += ["AutoModelForImageToImage"] if model.endswith("ForImageSuperResolution") else []
     names: dict[str, Any] = {"auto_map": {"AutoConfig": config} | dict.fromkeys(autos, model)}
     if has_pipelines:
         # Transformers looks the class under "pt" up among its own, so it cannot be ours.

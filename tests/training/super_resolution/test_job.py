@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole trainings of super-resolution: files, tables, ablations and refusals."""
+
+import pytest
+from PIL import Image
+from transformers import AutoModelForImageToImage
+
+from musiq_hf.evaluation import measure_upscaling_models
+from musiq_hf.metrics import read_metrics
+from musiq_hf.training import train_super_resolution
+from musiq_hf.training.super_resolution import ablations, job, steps
+
+
+def measure(originals, models):
+    return measure_upscaling_models(originals, models, scales=(2.0,))
+
+
+def test_a_training_writes_a_checkpoint_with_tables_and_a_card(make_settings, photographs, tmp_path):
+    settings = make_settings(steps=2, originals=photographs, data_description="made pictures")
+    said = []
+    reports = train_super_resolution(settings, command="train", measure=measure, report=said.append)
+    folder = tmp_path / "upscaler"
+    assert list(reports) == ["Held-out photographs", photographs.name] and read_metrics(folder).reports == reports
+    assert [report.num_pictures for report in reports.values()] == [1, 3]
+    assert {row.method for row in reports[photographs.name].fidelity} == {"bicubic", "Lanczos", "this model"}
+    card = (folder / "README.md").read_text()
+    assert "Trained from random weights by `train`." in card and "2 photographs (made pictures), shrunk 1" in card
+    assert "2 steps of Adam in one process" in card and "| this model: gain |" in card
+    model = AutoModelForImageToImage.from_pretrained(folder)
+    assert not model.config.use_rim and not list(folder.glob("*.pt")) and not list(folder.glob(".*"))
+    assert said[0] == "2 photographs are read."
+
+
+def test_a_second_stage_is_folded_on_request(make_settings, tmp_path):
+    train_super_resolution(make_settings(steps=1), command="train", measure=measure, report=print)
+    first = str(tmp_path / "upscaler")
+    settings = make_settings(steps=1, rim_from=first, fold_rim=True, output_dir=tmp_path / "second")
+    train_super_resolution(settings, command="train", measure=measure, report=print)
+    assert not AutoModelForImageToImage.from_pretrained(tmp_path / "second").config.use_rim
+    assert "Trained from the first stage `upscaler` by" in (tmp_path / "second" / "README.md").read_text()
+    with pytest.raises(ValueError, match="`--ablation` trains new networks, and `rim_from` continues one"):
+        train_super_resolution(settings, command="train", measure=measure, ablation_minutes=1)
+
+
+def test_ablations_leave_out_a_part_each(make_settings, tmp_path, monkeypatch):
+    trained = []
+
+    def train_model(settings, windows, *, report):
+        model = steps.make_model(settings).eval()
+        trained.append((settings.minutes, settings.max_scale, settings.output_dir, model.config))
+        return model, 1
+
+    monkeypatch.setattr(ablations, "train_model", train_model)
+    monkeypatch.setattr(job, "train_model", train_model)
+    settings = make_settings(steps=1)
+    reports = train_super_resolution(settings, command="train", measure=measure, ablation_minutes=3, report=print)
+    names = list(dict.fromkeys(row.method for row in reports[job.ABLATIONS].fidelity))
+    assert names == ["bicubic", "Lanczos", *ablations.VARIANTS, ablations.SECOND_STAGE]
+    (_, full, *others), (first, second) = trained[:-2], trained[-2:]
+    assert [minutes for minutes, *_ in trained[1:]] == [3] * 7 + [1.5] * 2
+    assert tmp_path / "upscaler" not in [folder for _, _, folder, _ in trained[1:]]
+    fields = ("use_shift", "num_kernels", "num_attention_kernels", "use_local_attention", "use_cell")
+    fields += ("position_encoding_scale",)
+    for field, (*_, config) in zip(fields, others, strict=True):
+        changed = [name for name in fields if getattr(config, name) != getattr(full[-1], name)]
+        assert changed == [field]
+    assert (first[-1].use_rim, first[1]) == (False, 4) and (second[-1].use_rim, second[1]) == (True, 8)
+
+
+def test_small_photographs_are_refused_before_anything_is_written(make_settings, tmp_path):
+    for number in range(3):
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{number}.png")
+    with pytest.raises(ValueError, match="No held-out photograph of 1 has 48 pixels a side after it is shrunk by 1"):
+        train_super_resolution(make_settings(pictures=tmp_path), command="train", measure=measure)
+    assert not (tmp_path / "upscaler").exists()

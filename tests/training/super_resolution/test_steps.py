@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps of super-resolution: the loss falls, an interrupted training continues, and the second stage."""
+
+import math
+import time
+
+import pytest
+import torch
+
+from musiq_hf.pictures import find_pictures
+from musiq_hf.training.super_resolution import steps
+from musiq_hf.training.super_resolution.material import cut_windows
+from musiq_hf.training.super_resolution.settings import RECIPES
+from musiq_hf.training.super_resolution.state import STATE_FILE, check_state
+
+
+@pytest.fixture
+def windows(make_settings, photographs):
+    return cut_windows(find_pictures(photographs), make_settings())
+
+
+def train(settings, windows):
+    return steps.train_model(settings, windows, report=lambda line: None)[0]
+
+
+def test_a_model_learns_to_be_better_than_bilinear(make_settings, windows):
+    settings = make_settings(steps=30)
+    batch = steps.draw_batch(windows, settings.plan, max_scale=4, seed=(1, 0, 0))
+    fresh, trained = steps.make_model(settings).eval(), train(settings, windows)
+    with torch.no_grad():
+        before, after = (float(model(**batch).loss) for model in (fresh, trained))
+    assert not trained.training and after < 0.97 * before
+
+
+def test_the_rate_rises_and_falls():
+    plan = RECIPES["edsr_baseline"]
+    rates = [steps.choose_rate(plan, epoch / 1050) for epoch in (0, 25, 50, 550, 1050)]
+    assert rates == pytest.approx([1e-5, 5.5e-5, 1e-4, 5e-5, 0])
+
+
+def test_the_clock_counts_steps_or_minutes_of_all_runs(make_settings, monkeypatch):
+    assert [steps.Clock(make_settings(steps=4)).measure(step) for step in (0, 3, 4)] == [0, 0.75, 1]
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    clock = steps.Clock(make_settings(minutes=2), seconds=30)
+    monkeypatch.setattr(time, "monotonic", lambda: 130.0)
+    assert (clock.seconds, clock.measure(7)) == (60, 0.5)
+
+
+def interrupt(monkeypatch, step):
+    """Let a training write its state after each step, and end like a killed one before a step."""
+    monkeypatch.setattr(steps, "SECONDS_BETWEEN_STATES", -1)
+    take = steps._Run.take_step
+
+    def take_step(run, progress):
+        if run.step == step:
+            raise KeyboardInterrupt
+        return take(run, progress)
+
+    monkeypatch.setattr(steps._Run, "take_step", take_step)
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(make_settings, windows, tmp_path, monkeypatch):
+    whole = train(make_settings(steps=6, output_dir=tmp_path / "whole"), windows).state_dict()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 4)
+        train(make_settings(steps=6), windows)
+    assert torch.load(tmp_path / "upscaler" / STATE_FILE, weights_only=True)["step"] == 4
+    with pytest.raises(ValueError, match="state of a training that was interrupted. `--resume` continues it"):
+        check_state(make_settings(steps=6))
+    with pytest.raises(ValueError, match="`seed` was 0 and is 1 now. Give the old one"):
+        train(make_settings(steps=6, seed=1, resume=True), windows)
+    continued = train(make_settings(steps=6, resume=True), windows).state_dict()
+    assert all(torch.equal(whole[name], continued[name]) for name in whole)
+    other = train(make_settings(steps=6, seed=1, output_dir=tmp_path / "other"), windows).state_dict()
+    assert not torch.equal(whole["reduction.weight"], other["reduction.weight"])
+
+
+def test_a_training_that_is_done_takes_no_further_step(make_settings, windows, monkeypatch):
+    done = train(make_settings(steps=2), windows).state_dict()
+    interrupt(monkeypatch, 2)
+    again = train(make_settings(steps=2, resume=True), windows).state_dict()
+    assert all(torch.equal(done[name], again[name]) for name in done)
+
+
+def test_a_damaged_state_is_refused(make_settings, windows, tmp_path):
+    (tmp_path / "upscaler").mkdir()
+    (tmp_path / "upscaler" / STATE_FILE).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="is damaged, so this training cannot continue. Delete it to begin anew"):
+        train(make_settings(steps=1, resume=True), windows)
+
+
+def test_the_second_stage_refines_frozen_kernels(make_settings, windows, tmp_path):
+    first = train(make_settings(steps=3), windows)
+    first.save_pretrained(tmp_path / "first")
+    settings = make_settings(steps=3, rim_from=str(tmp_path / "first"), output_dir=tmp_path / "second")
+    begun, refined = steps.make_model(settings), train(settings, windows)
+    source = torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        answers = [model.eval()(source, scale=1.7).reconstruction for model in (first, begun, refined)]
+    assert torch.allclose(answers[0], answers[1], atol=1e-6) and not torch.allclose(answers[0], answers[2], atol=1e-4)
+    assert torch.equal(first.value.weight, refined.value.weight) and refined.config.use_rim
+    refined.save_pretrained(tmp_path / "refined")
+    with pytest.raises(ValueError, match="has refined kernels already"):
+        steps.make_model(make_settings(rim_from=str(tmp_path / "refined")))
+
+
+def test_a_line_tells_steps_and_loss(make_settings, windows):
+    said = []
+    _, number = steps.train_model(make_settings(steps=2), windows, report=said.append)
+    assert number == 2 and said[-1].startswith("2 steps, 0.0 minutes, loss 0.")
+    assert math.isfinite(float(said[-1].rpartition(" ")[2]))
