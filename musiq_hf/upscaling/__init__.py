@@ -10,8 +10,9 @@ from .detection import (
     load_detector,
 )
 from .scale import ScaleEstimate, estimate_scale, measure_copies
-from .training import METHODS, DetectorSettings
+from .training import METHODS, DetectorSettings, order_photographs
 from .training_job import train_and_save
+from .upscales import shrink_photograph
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
@@ -25,5 +26,7 @@ __all__ = [
     "estimate_scale",
     "load_detector",
     "measure_copies",
+    "order_photographs",
+    "shrink_photograph",
     "train_and_save",
 ]

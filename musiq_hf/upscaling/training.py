@@ -100,6 +100,29 @@ class Material:
     unseen: list[LearnedUpscaler]
 
 
+def order_photographs(folder: Path, *, seed: int = 0, report: Callable[[str], None] = print) -> list[Path]:
+    """Return the photographs of a folder that are large enough, at random; those that training holds out come first.
+
+    Args:
+        folder: Folder of photographs.
+        seed: Seed of the order, that of the training.
+        report: Function that is told in a sentence how many are too small and were left out.
+
+    Raises:
+        ValueError: If there are fewer than two that are large enough, or one cannot be read.
+    """
+    found = find_pictures(folder)
+    files = [path for path in found if min(read_header(path, path.name).size) >= SMALLEST]
+    if len(files) < 2:
+        raise ValueError(
+            f"{folder} has {len(files)} photographs of at least {SMALLEST} x {SMALLEST} pixels among "
+            f"{len(found)} pictures; two are needed at least. Give more, or larger ones."
+        )
+    if len(files) < len(found):
+        report(f"{len(found) - len(files)} pictures below {SMALLEST} x {SMALLEST} pixels are left out.")
+    return [files[place] for place in np.random.default_rng(seed).permutation(len(files))]
+
+
 def split_photographs(
     settings: DetectorSettings, *, report: Callable[[str], None] = print
 ) -> tuple[list[Path], list[Path]]:
@@ -112,18 +135,8 @@ def split_photographs(
     Raises:
         ValueError: If there are fewer than two that are large enough, or one cannot be read.
     """
-    found = find_pictures(settings.pictures)
-    files = [path for path in found if min(read_header(path, path.name).size) >= SMALLEST]
-    if len(files) < 2:
-        raise ValueError(
-            f"{settings.pictures} has {len(files)} photographs of at least {SMALLEST} x {SMALLEST} pixels among "
-            f"{len(found)} pictures; one for training and another to measure are needed. Give more, or larger ones."
-        )
-    if len(files) < len(found):
-        report(f"{len(found) - len(files)} pictures below {SMALLEST} x {SMALLEST} pixels are left out.")
-    order = np.random.default_rng(settings.seed).permutation(len(files))
-    num_held_out = min(NUM_HELD_OUT, max(1, len(files) // 10))
-    chosen = [files[place] for place in order]
+    chosen = order_photographs(settings.pictures, seed=settings.seed, report=report)
+    num_held_out = min(NUM_HELD_OUT, max(1, len(chosen) // 10))
     return chosen[num_held_out:][: settings.num_photographs], chosen[:num_held_out]
 
 
