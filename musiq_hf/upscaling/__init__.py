@@ -12,8 +12,9 @@ from .detection import (
 )
 from .enlarging import Upscaler, load_upscaler, upscale_picture
 from .scale import ScaleEstimate, estimate_scale, measure_copies
-from .training import METHODS, DetectorSettings
+from .training import METHODS, DetectorSettings, order_photographs
 from .training_job import train_and_save
+from .upscales import shrink_photograph
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
@@ -30,6 +31,8 @@ __all__ = [
     "load_detector",
     "load_upscaler",
     "measure_copies",
+    "order_photographs",
+    "shrink_photograph",
     "train_and_save",
     "upscale_picture",
 ]

@@ -99,6 +99,25 @@ class Material:
     unseen: list[LearnedUpscaler]
 
 
+def _hold_out(folder: Path, *, seed: int, report: Callable[[str], None]) -> tuple[list[Path], list[Path]]:
+    return hold_out_pictures(folder, most=NUM_HELD_OUT, seed=seed, smallest=SMALLEST, report=report)
+
+
+def order_photographs(folder: Path, *, seed: int = 0, report: Callable[[str], None] = print) -> list[Path]:
+    """Return the photographs of a folder that are large enough, at random; those that training holds out come first.
+
+    Args:
+        folder: Folder of photographs.
+        seed: Seed of the order, that of the training.
+        report: Function that is told in a sentence how many are too small and were left out.
+
+    Raises:
+        ValueError: If there are fewer than two that are large enough, or one cannot be read.
+    """
+    train, held_out = _hold_out(folder, seed=seed, report=report)
+    return held_out + train
+
+
 def split_photographs(
     settings: DetectorSettings, *, report: Callable[[str], None] = print
 ) -> tuple[list[Path], list[Path]]:
@@ -111,9 +130,7 @@ def split_photographs(
     Raises:
         ValueError: If there are fewer than two that are large enough, or one cannot be read.
     """
-    train, held_out = hold_out_pictures(
-        settings.pictures, most=NUM_HELD_OUT, seed=settings.seed, smallest=SMALLEST, report=report
-    )
+    train, held_out = _hold_out(settings.pictures, seed=settings.seed, report=report)
     return train[: settings.num_photographs], held_out
 
 

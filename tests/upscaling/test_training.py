@@ -257,6 +257,8 @@ def test_small_pictures_are_left_out_and_fewer_than_two_large_ones_refused(tmp_p
     assert said == ["Left out are 1 with a side below 269 pixels."]
     with pytest.raises(ValueError, match="small.png: photographs must have at least 269 x 269 pixels, got 300 x 260"):
         upscales.cut_window(tmp_path / "small.png", 192, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="small.png: photographs must have at least 269 x 269 pixels, got 300 x 260"):
+        upscales.shrink_photograph(tmp_path / "small.png", np.random.default_rng(0))
 
 
 def test_a_picture_that_cannot_be_read_is_named_before_training(tmp_path):
@@ -275,6 +277,15 @@ def test_held_out_photographs_are_not_trained_on(tmp_path):
     assert (len(train), len(held_out)) == (20, 2) and not set(train) & set(held_out)
     assert training.split_photographs(settings) == (train, held_out)
     assert training.split_photographs(replace(settings, seed=1)) != (train, held_out)
+    assert training.order_photographs(tmp_path)[:22] == held_out + train
+
+
+def test_a_whole_photograph_is_shrunk_at_random_but_not_below_a_made_picture(files):
+    shrunk = [upscales.shrink_photograph(files[0], np.random.default_rng(seed)) for seed in (0, 0, 1, 2)]
+    sizes = [image.size for image in shrunk]
+    assert len(set(sizes)) > 1 and np.array_equal(*map(np.asarray, shrunk[:2]))
+    for width, height in sizes:  # of 300 x 280
+        assert 192 <= height <= 200 and width == pytest.approx(height * 300 / 280, abs=1)
 
 
 def test_a_batch_has_the_spectra_and_labels_of_its_patches(files, monkeypatch):
