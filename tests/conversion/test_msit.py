@@ -68,9 +68,7 @@ def test_merged_kernels_give_the_same_picture(converted, tmp_path, capsys):
         to_original(tmp_path / "merged", tmp_path / "back.pth")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in golden.CONFIGS]
-)
+@pytest.mark.parametrize("name", WAYS_BACK)
 def test_the_way_back_gives_the_file(name, converted, tmp_path):
     directory = converted[1].directory
     if name != "edsr":
