@@ -6,13 +6,14 @@ from typing import Any
 
 from ..models import family_of
 from .loda import LODA_CONVERTER
+from .msit import MSIT_CONVERTER
 from .musiq import MUSIQ_CONVERTER
 from .protocol import Checkpoint, Conversion, Converter
 from .sudds import SUDDS_CONVERTER
 
 # Converters by the name of their family. If several recognise a file, the first converts it.
 CONVERTERS: dict[str, Converter] = {
-    converter.family: converter for converter in (MUSIQ_CONVERTER, LODA_CONVERTER, SUDDS_CONVERTER)
+    converter.family: converter for converter in (MUSIQ_CONVERTER, LODA_CONVERTER, SUDDS_CONVERTER, MSIT_CONVERTER)
 }
 
 

@@ -15,10 +15,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..common.files import read_json, write_json
 from ..hub.publishing import add_remote_code
 from ..models import family_of
-from ..scoring.loading import check_checkpoint, find_weight_files, load_config
-from ..scoring.verification import write_self_test
+from ..scoring.loading import check_checkpoint, find_weight_files, is_upscaler, load_config
+from ..scoring.verification import upscale_twice, write_self_test
 
-TOLERANCE = 1e-5  # largest difference of a logit; reloading changes no weight, but other kernels may round otherwise
+TOLERANCE = 1e-5  # largest difference of an answer; reloading changes no weight, but other kernels may round otherwise
 PICTURE_SIZES = ((120, 160), (64, 64))  # height and width of random pictures; in a batch the smaller one is padded
 
 
@@ -110,13 +110,20 @@ def measure_difference(first: Any, second: Any, processor: Any) -> float:
         processor: Image processor of both.
 
     Returns:
-        The largest absolute difference of a logit; NaN if one is not finite.
+        The largest absolute difference of a logit, or of RGB for models that upscale; NaN if one is not finite.
     """
     generator = torch.Generator().manual_seed(0)
     pictures = [torch.rand((height, width, 3), generator=generator) for height, width in PICTURE_SIZES]
-    batch = processor.pad([processor.cut(picture) for picture in pictures], padding="longest")
-    logits = [model(**batch).logits for model in (first, second)]
-    return float((logits[0] - logits[1]).abs().max())
+    features = [processor.cut(picture) for picture in pictures]
+    if is_upscaler(first):
+        batches = [processor.pad([feature]) for feature in features]
+        answers = [
+            torch.cat([upscale_twice(model, batch).flatten() for batch in batches]) for model in (first, second)
+        ]
+    else:
+        batch = processor.pad(features, padding="longest")
+        answers = [model(**batch).logits for model in (first, second)]
+    return float((answers[0] - answers[1]).abs().max())
 
 
 def write_checkpoint(
@@ -133,14 +140,14 @@ def write_checkpoint(
         model: Model in float32, in evaluation mode.
         output: Directory to write, which must not exist, or be empty.
         check_weights: Function that raises a ValueError unless a loaded model gives back the source's arrays.
-        write_card: Function that writes the card; it gets the directory and the largest difference of a logit.
+        write_card: Function that writes the card; it gets the directory and the largest difference of an answer.
         **settings: Settings of the image processor that the configuration does not tell.
 
     Returns:
-        The largest difference of a logit between the model and the loaded one.
+        The largest difference of an answer between the model and the loaded one.
 
     Raises:
-        ValueError: If the logits of the two models differ, the weights do, or the processor does not fit.
+        ValueError: If the answers of the two models differ, the weights do, or the processor does not fit.
     """
     with _make_directory(output) as temporary:
         model.save_pretrained(temporary)
@@ -151,7 +158,7 @@ def write_checkpoint(
         difference = measure_difference(model, reloaded, processor)
         if not difference <= TOLERANCE:  # also for NaN
             raise ValueError(
-                f"The written files give other logits than the arrays: largest difference {difference}. Are all of "
+                f"The written files give other answers than the arrays: largest difference {difference}. Are all of "
                 "the source's numbers finite?"
             )
         check_weights(reloaded)

@@ -50,9 +50,10 @@ class Conversion:
         checkpoint: Source of the weights.
         config: Configuration that was inferred from the arrays.
         inferred: Lines about the configuration, for the report.
-        largest_difference: Largest absolute difference of a logit between two models: the one built from the arrays
-            and the one loaded from the directory.
+        largest_difference: Largest absolute difference of an answer between two models: the one built from the
+            arrays and the one loaded from the directory.
         directory: Directory that was written.
+        answer: Name of what the models answer, and differ in.
     """
 
     checkpoint: Checkpoint
@@ -60,6 +61,7 @@ class Conversion:
     inferred: tuple[str, ...]
     largest_difference: float
     directory: Path
+    answer: str = "a logit"
 
     def report(self) -> str:
         """Write the report, a few lines for the terminal."""
@@ -71,8 +73,8 @@ class Conversion:
             f"arrays    {len(source.arrays)} with {source.num_parameters:,} parameters"
             + (skipped if source.num_optimizer_arrays else ""),
             *(f"{'' if index else 'inferred':<10}{line}" for index, line in enumerate(self.inferred)),
-            f"check     largest difference of a logit after reloading {self.largest_difference:.1e}; arrays back bit "
-            "by bit",
+            f"check     largest difference of {self.answer} after reloading {self.largest_difference:.1e}; "
+            "arrays back bit by bit",
             f"written   {self.directory}",
         )
         return "\n".join(lines)

@@ -134,6 +134,7 @@ class CheckpointCard:
         metrics: Reports by name: those that `finetune` returns by split, those that were measured later by a title.
         calibration: Calibration of the scores; None shows no percentiles.
         largest_difference: Largest absolute difference of the logits in the check of a conversion.
+        check: Sentences about the check of a conversion, in place of those about logits.
         notes: Sentences that a user of this checkpoint must know, beside the limits of its whole family.
         license: SPDX identifier, lower case, as the Hub writes it.
         base_model: Hub id of the checkpoint that training started from; None if it has none.
@@ -150,6 +151,7 @@ class CheckpointCard:
     metrics: Mapping[str, Report] | None = None
     calibration: CheckpointCalibration | None = None
     largest_difference: float | None = None
+    check: str | None = None
     notes: Sequence[str] = ()
     license: str = "apache-2.0"
     base_model: str | None = None
@@ -243,6 +245,8 @@ class CheckpointCard:
         return "\n".join([*(f"- {note}" for note in self.notes), common])
 
     def _render_check(self) -> str:
+        if self.check is not None:
+            return self.check
         if self.largest_difference is None:
             return "These weights were not converted from another format."
         return (

@@ -20,10 +20,11 @@ from ..common.files import read_json, write_json
 from ..models.protocol import QualityProcessor
 from ..pictures.opening import open_picture
 from .engine import read_pixels, run_model
-from .loading import is_classifier
+from .loading import is_classifier, is_upscaler
 
 SELF_TEST = "self_test.json"
 NAMES = ("smooth", "grainy", "edges")  # names of its three pictures
+LEVELS = 255 / 2  # levels of a colour in a unit of [-1, 1]
 TOLERANCE = 1e-4  # share of the range of scores; scores in float32 differ far less from one machine to another
 # Share of the range of scores. It is not known which decoder made the official scores: the authors' program reads JPEG
 # with the fast inverse cosine transform, Pillow with the accurate one, and the two differ by up to 18 levels of 255 in
@@ -80,26 +81,38 @@ def make_self_test_pictures() -> dict[str, np.ndarray]:
     return {name: picture.astype(np.uint8) for name, picture in zip(NAMES, (smooth, grainy, edges), strict=True)}
 
 
+def upscale_twice(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return pictures of twice the size, in [-1, 1]."""
+    enlarged: torch.Tensor = model(**batch, scale=2).reconstruction
+    return enlarged
+
+
 @torch.inference_mode()
 def answer(model: PreTrainedModel, processor: QualityProcessor, picture: np.ndarray | Image.Image) -> float:
     """Compute one number for a picture that depends on all that a model computes.
 
     Args:
-        model: Model with a quality head, or a classifier, in evaluation mode.
+        model: Model with a quality head, a classifier or an upscaler, in evaluation mode.
         processor: Processor of the model.
         picture: Array (height, width, 3), or a PIL image.
 
     Returns:
-        Score in MOS points; for a classifier, the logarithm of the sum of the exponentials of its logits.
+        Score in MOS points; for a classifier, the logarithm of the sum of the exponentials of its logits. For an
+        upscaler it is the mean difference between a picture of twice the size and repeated pixels, in levels of 255.
     """
+    if is_upscaler(model):
+        require_evaluation_mode(model)
+        batch = processor.pad([processor.cut(read_pixels(picture, processor))])
+        repeated = batch["pixel_values"].repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        return float((upscale_twice(model, batch) - repeated).double().abs().mean() * LEVELS)
     output = run_model(model, processor, [processor.cut(read_pixels(picture, processor))])
     scores = getattr(output, "scores", None)
     return float(output.logits[0].double().logsumexp(dim=-1) if scores is None else scores[0])
 
 
 def answer_width(model: PreTrainedModel) -> float:
-    """Return the width of the range of answers, the unit of tolerances: in MOS points, or 1 for a classifier."""
-    if is_classifier(model):
+    """Return the width of the range of answers, the unit of tolerances: in MOS points, or 1 for other models."""
+    if is_classifier(model) or is_upscaler(model):
         return 1.0
     low, high = model.config.answer_range or (0, abs(model.config.score_scale))
     return float(high - low)

@@ -128,7 +128,9 @@ def test_the_way_back_is_chosen_by_the_family_of_the_directory(toy, tmp_path, ca
     code, _, errors = run(capsys, tmp_path / "toy", tmp_path / "again", "--to_original", "--gain", 3)
     assert code == 2 and "`--to_original` takes no other argument, got --gain." in errors
     monkeypatch.delitem(CONVERTERS, "toy")
-    with pytest.raises(ValueError, match="Only musiq, loda, sudds checkpoints can be converted back, got one of toy"):
+    with pytest.raises(
+        ValueError, match="Only musiq, loda, sudds, msit checkpoints can be converted back, got one of toy"
+    ):
         converter_of_config(ToyConfig())
 
 

@@ -26,6 +26,7 @@ class Decoder(nn.Module):
         sizes = [config.decoder_input_size, *config.decoder_hidden_sizes, 3]
         self.first = nn.Linear(*sizes[:2])
         self.others = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes[1:], sizes[2:], strict=False))
+        self.others[-1].initial = "zeros"  # type: ignore[assignment]
         self.num_values = config.num_cells * config.hidden_size
 
     @property

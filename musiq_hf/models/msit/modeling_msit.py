@@ -60,7 +60,8 @@ class MsitPreTrainedModel(PublishedModel, CheckedPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise a layer as PyTorch does; the last layer is 0, so that a new model samples bilinearly."""
         if isinstance(module, nn.Conv2d | nn.Linear | ReinteractionConv2d):
-            bound = math.prod(module.weight.shape[1:]) ** -0.5
+            is_last = getattr(module, "initial", None) == "zeros"
+            bound = 0.0 if is_last else math.prod(module.weight.shape[1:]) ** -0.5
             init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 init.uniform_(module.bias, -bound, bound)
@@ -73,9 +74,6 @@ class MsitPreTrainedModel(PublishedModel, CheckedPreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
-        elif isinstance(module, Decoder):
-            init.zeros_(module.others[-1].weight)
-            init.zeros_(module.others[-1].bias)
 
 
 class MsitForImageSuperResolution(MsitPreTrainedModel):
