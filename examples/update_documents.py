@@ -13,7 +13,7 @@ from pathlib import Path
 from musiq_hf import DEFAULT_CHECKPOINT, TINY_CHECKPOINT
 from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
 from musiq_hf.common.files import write_text
-from musiq_hf.common.markdown import markdown_table
+from musiq_hf.common.markdown import markdown_table, put_into
 from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, Report, RobustnessReport, SpeedReport, read_metrics
 from musiq_hf.scoring import CheckpointCalibration
 
@@ -27,7 +27,6 @@ PICTURES = ROOT / "examples" / "pictures"
 DOCUMENTS = ("README.md", "MODEL_CARD.md", "docs/usage.md", "docs/checkpoints.md", "docs/finetuning.md")
 VALIDATION, SECOND_LOOK = "validation", "Second look, at pictures that chose nothing"  # titles in metrics.json
 NUMBER = r"(-?\d+\.\d+)"
-TABLE = re.compile(r"(?<=<!-- numbers: begin -->\n).*(?=<!-- numbers: end -->)", re.DOTALL)
 
 Reports = Mapping[str, Report]
 Scores = Mapping[str, float]  # of the sample pictures, by their names
@@ -139,9 +138,7 @@ def render_table(checkpoints: Mapping[str, Reports]) -> str:
 
 def update_checkpoints(text: str, checkpoints: Mapping[str, Reports]) -> str:
     """Write the table that compares the embedded checkpoints between its marks."""
-    if len(TABLE.findall(text)) != 1:
-        raise ValueError(f"docs/checkpoints.md needs one place for its table. Look for: {TABLE.pattern}")
-    return TABLE.sub(lambda _: f"{render_table(checkpoints)}\n", text)
+    return put_into(text, "numbers", render_table(checkpoints))
 
 
 def update_documents(documents: Mapping[str, str], scores: Scores) -> dict[str, str]:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.matrix.document import DOCUMENT, update
+from benchmarks.matrix import DOCUMENT
 from benchmarks.measure import describe_machine, interleave
 from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
-from musiq_hf.common.markdown import markdown_table
+from musiq_hf.common.markdown import markdown_table, update_document
 from musiq_hf.models.musiq import matrix_sqrt
 from musiq_hf.training import batched_eigh
 
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(device=arguments.device)
     return run_command(
         "benchmarks.matrix.functions",
-        lambda: update(arguments.output, PLACE, lambda: measure(settings)),
+        lambda: update_document(arguments.output, PLACE, lambda: measure(settings)),
         example=EXAMPLE,
     )
 

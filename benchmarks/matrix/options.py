@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from benchmarks.inputs import Features, make_features, make_model
-from benchmarks.matrix.document import DOCUMENT, update
+from benchmarks.matrix import DOCUMENT
 from benchmarks.measure import describe_machine, interleave, peak_above
 from musiq_hf import MusiqConfig
 from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
-from musiq_hf.common.markdown import markdown_table
+from musiq_hf.common.markdown import markdown_table, update_document
 from musiq_hf.training import FinetuneSettings
 from musiq_hf.training.self_supervised.localisation import LOCALISATION_LOSS, add_localisation
 from musiq_hf.training.self_supervised.view_whitening import WhiteningModel, WhiteningSettings
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     return run_command(
         "benchmarks.matrix.options",
-        lambda: update(arguments.output, PLACE, lambda: measure(arguments.repeats)),
+        lambda: update_document(arguments.output, PLACE, lambda: measure(arguments.repeats)),
         example=EXAMPLE,
     )
 

@@ -24,11 +24,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from benchmarks.matrix.document import DOCUMENT, update
+from benchmarks.matrix import DOCUMENT
 from musiq_hf import DEFAULT_CHECKPOINT, MusiqForImageQualityAssessment
 from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
 from musiq_hf.common.files import replace_file
-from musiq_hf.common.markdown import markdown_table
+from musiq_hf.common.markdown import markdown_table, update_document
 from musiq_hf.data import DATA_SETS, load_data, open_row, split_at_random
 from musiq_hf.metrics import bootstrap_differences, quality_metrics
 from musiq_hf.models.musiq import masked_covariance, matrix_sqrt, upper_triangle
@@ -268,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = arguments.pop("output")
     return run_command(
         "benchmarks.matrix.probe",
-        lambda: update(output, PLACE, partial(measure, Settings(**arguments))),
+        lambda: update_document(output, PLACE, partial(measure, Settings(**arguments))),
         example=EXAMPLE,
     )
 

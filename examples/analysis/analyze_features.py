@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from musiq_hf import DEFAULT_CHECKPOINT
-from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, positive, run_command
 from musiq_hf.common.extras import require
 from musiq_hf.common.files import replace_file, write_text
 from musiq_hf.common.markdown import markdown_table
@@ -170,7 +170,7 @@ def main() -> int:
     add("--model", default=DEFAULT_CHECKPOINT.name, help="checkpoint (default: %(default)s)")
     add("--output", type=Path, required=True, help="folder for the table and the figures; its files are replaced")
     add("--strength", type=float, default=0.5, help="strength of the degradations, above 0 and up to 1")
-    add("--limit", type=int, help="only the first pictures")
+    add("--limit", type=positive, help="only the first pictures")
     add("--part", help="network or scale that figures show (default: the last)")
     add("--without_map", action="store_true", help="leave out the map, and the extra `analysis`")
     settings = Settings(**vars(parse_arguments(parser)))

@@ -26,6 +26,7 @@ from .words import (
     check_plan_session,
     check_score,
     check_table,
+    check_upscale,
     check_verify,
     read_words,
 )
@@ -109,6 +110,12 @@ def _load_native() -> ModuleType:
     from .assessment import native
 
     return native
+
+
+def _load_upscale() -> ModuleType:
+    from . import upscale
+
+    return upscale
 
 
 def _load_plan_session() -> ModuleType:
@@ -205,6 +212,12 @@ COMMANDS = {
         _load_native,
         "musiq native photos -o verdicts.csv",
         check_table,
+    ),
+    "upscale": Command(
+        "enlarge pictures to any size",
+        _load_upscale,
+        "musiq upscale photos -o large --scale 2",
+        check_upscale,
     ),
     "plan-session": Command(
         "plan the sessions of a viewing test",

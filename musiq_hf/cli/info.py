@@ -11,7 +11,7 @@ from ..common.terminal import print_line
 from ..models import family_of
 from ..models.auto import DEFAULT_CHECKPOINT
 from ..scoring.calibration import CALIBRATION
-from ..scoring.loading import find_file, load_with_head
+from ..scoring.loading import find_file, is_upscaler, load_with_head
 from ..scoring.signature import make_signature
 from ..scoring.verification import SELF_TEST
 
@@ -44,6 +44,8 @@ def read_card_title(checkpoint: str) -> str | None:
 def _describe_answers(model: PreTrainedModel) -> tuple[str, str]:
     """Describe what a model predicts, and the range of its scores."""
     config, quality = model.config, family_of(model.config).quality
+    if is_upscaler(model):
+        return "larger pictures, at any scale; predicts no quality", "none"
     if quality is None or not isinstance(model, quality):
         return f"classifier of {config.num_labels} classes; predicts no quality", "none"
     is_distribution = config.num_labels > 1

@@ -15,6 +15,7 @@ from typing import Any
 from ..common.arguments import positive, read_flag
 from ..common.checks import are_weights, check_calibration_choice, check_ensemble
 from ..common.codecs import check_ladder
+from ..common.enlargement import Target, check_copies
 from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
 from ..common.outputs import (
     PLAN,
@@ -80,7 +81,7 @@ def read_qualities(text: str) -> tuple[int, ...]:
 
 
 def read_size(text: str) -> tuple[int, int]:
-    """Read the width and height of a display, in pixels."""
+    """Read a width and a height, in pixels."""
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT in pixels, as 1920x1080, got {text}")
@@ -233,6 +234,12 @@ def check_ladder_words(arguments: argparse.Namespace) -> None:
     check_ladder(arguments.codecs, arguments.qualities, arguments.max_drop)
     check_table(arguments)
     _check_files(arguments, {"figure": (".png",)}, arguments.paths)
+
+
+def check_upscale(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq upscale` names no picture or size, or its copies cannot go there."""
+    Target(scale=arguments.scale, size=arguments.size, longer_side=arguments.longer_side)
+    check_copies(arguments.output, arguments.paths)
 
 
 def check_compare(arguments: argparse.Namespace) -> None:

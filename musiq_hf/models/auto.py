@@ -34,12 +34,15 @@ TASK = "image-quality-assessment"
 STANDARD_TASK = "image-classification"  # of the tasks that the Hub knows, the one on our cards
 UPSCALING_TASK = "image-to-image"  # that of models that give larger pictures
 # The checkpoints that come with the package. The pipeline loads the default one if no `model` is given; the tiny one
-# is for those who need its speed, and the detector says whether a picture was upscaled.
+# is for those who need its speed. The detector says whether a picture was upscaled, and the upscaler enlarges one.
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 DEFAULT_CHECKPOINT, TINY_CHECKPOINT = _EMBEDDED / "musiq-lite-biq2021", _EMBEDDED / "musiq-tiny-biq2021"
-DETECTOR_CHECKPOINT = _EMBEDDED / "sudds-small-biq2021"
+DETECTOR_CHECKPOINT, UPSCALER_CHECKPOINT = _EMBEDDED / "sudds-small-biq2021", _EMBEDDED / "msit-small-biq2021"
 # They are loaded by these names too.
-EMBEDDED = {path.name: path for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT, DETECTOR_CHECKPOINT)}
+EMBEDDED = {
+    path.name: path for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT, DETECTOR_CHECKPOINT, UPSCALER_CHECKPOINT)
+}
+_OTHER_TASKS = {DETECTOR_CHECKPOINT.name: STANDARD_TASK, UPSCALER_CHECKPOINT.name: UPSCALING_TASK}
 # The Auto classes of Transformers have each a `from_pretrained` of their own; ours has that of the base.
 _LOADING = (AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, _BaseAutoModelClass)
 # A pipeline also looks for what our checkpoints do not have, and must look for it in their folders, not on the Hub.
@@ -104,7 +107,7 @@ def _find_by_name(function: Callable[..., Any], name: Any, *args: Any, **kwargs:
     try:
         return function(find_embedded(name), *args, **kwargs)
     except OSError as error:
-        is_ours = isinstance(name, str) and name.startswith("musiq") and "/" not in name
+        is_ours = isinstance(name, str) and name.startswith(tuple(FAMILIES)) and "/" not in name
         if not is_ours or os.path.exists(name):
             raise
         raise OSError(describe_unknown(name)) from error
@@ -152,7 +155,7 @@ def _teach_names() -> None:
     def get_task(model: str, *args: Any, **kwargs: Any) -> str:
         if find_embedded(model) == model:
             return ask(model, *args, **kwargs)
-        return STANDARD_TASK if model == DETECTOR_CHECKPOINT.name else TASK
+        return _OTHER_TASKS.get(model, TASK)
 
     pipelines.get_task = get_task
 

@@ -4,13 +4,13 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from transformers.utils import logging
 
-from .opening import PICTURE_SUFFIXES, find_suffix
+from .opening import PICTURE_SUFFIXES, find_suffix, read_header
 from .sources.data_sets import SAVED, is_saved
 
 # Kinds of paths that a walk finds, beside `SAVED`.
@@ -84,20 +84,38 @@ def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     return files
 
 
-def hold_out_pictures(folder: str | os.PathLike[str], *, most: int, seed: int) -> tuple[list[Path], list[Path]]:
-    """Return the pictures below a folder in an order that follows from the seed, and others that are held out.
+def hold_out_pictures(
+    folder: str | os.PathLike[str],
+    *,
+    most: int,
+    seed: int,
+    smallest: int = 1,
+    report: Callable[[str], None] = print,
+) -> tuple[list[Path], list[Path]]:
+    """Return the pictures of a folder to train on, in a random order, and others that are held out.
 
     Args:
         folder: Folder of pictures; see `find_pictures`.
         most: Largest number that is held out; it is a tenth of the pictures if that is less, but at least one.
         seed: Seed of the order.
+        smallest: Shortest side in pixels; the heads of all files are read if it is above 1.
+        report: Function that is told in a sentence how many pictures are smaller and were left out.
 
     Raises:
-        ValueError: If there are fewer than two pictures.
+        ValueError: If there are fewer than two pictures that are large enough, or the head of one cannot be read.
     """
-    files = find_pictures(folder)
+    found = find_pictures(folder)
+    files = found
+    if smallest > 1:
+        files = [path for path in found if min(read_header(path, path.name).size) >= smallest]
     if len(files) < 2:
-        raise ValueError(f"{folder} holds one picture; one for training and another to measure are needed.")
+        kind = f" of at least {smallest} x {smallest} pixels" if smallest > 1 else ""
+        raise ValueError(
+            f"{folder} holds {len(files) or 'no'} picture{'s' * (not files)}{kind}; one for training and another to "
+            "measure are needed. Add pictures."
+        )
+    if len(files) < len(found):
+        report(f"Left out are {len(found) - len(files)} with a side below {smallest} pixels.")
     chosen = [files[place] for place in np.random.default_rng(seed).permutation(len(files))]
     number = min(most, max(1, len(files) // 10))
     return chosen[number:], chosen[:number]

@@ -78,8 +78,10 @@ __all__ = [
     "open_picture",
     "read_bytes",
     "read_header",
+    "resize_picture",
     "resolve_cell",
     "shrink_shorter_side",
+    "to_plain_mode",
     "to_rgb_tensor",
 ]
 
@@ -229,11 +231,26 @@ def shrink_shorter_side(image: Image.Image, length: int) -> Image.Image:
     """
     image = load_image(image)
     size = compute_shrunk_size(image.size, length)
-    if size == image.size:
-        return image
+    return image if size == image.size else resize_picture(image, size, Image.Resampling.BICUBIC)
+
+
+def resize_picture(image: Image.Image, size: tuple[int, int], method: Image.Resampling) -> Image.Image:
+    """Resize a picture with a filter of Pillow, within the range of its values.
+
+    Args:
+        image: Picture, which is turned upright.
+        size: Width and height of the result, in pixels.
+        method: Filter.
+
+    Returns:
+        Picture in one of the modes of `to_plain_mode`.
+
+    Raises:
+        ValueError: If the picture cannot be decoded or converted.
+    """
     plain = to_plain_mode(image)
-    small = plain.resize(size, Image.Resampling.BICUBIC)
+    resized = plain.resize(size, method)
     if plain.mode == "F":  # bytes and 16 bits are clipped by Pillow
-        small = Image.fromarray(np.clip(np.array(small), *plain.getextrema()))
-    small.filename = getattr(plain, "filename", "")  # type: ignore[attr-defined]  # error messages name it
-    return small
+        resized = Image.fromarray(np.clip(np.array(resized), *plain.getextrema()))
+    resized.filename = getattr(plain, "filename", "")  # type: ignore[attr-defined]  # error messages name it
+    return resized

@@ -54,7 +54,7 @@ def load_quality(
 
 
 def load_with_head(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Load model (in float32) and processor of a checkpoint that predicts quality or classifies.
+    """Load model (in float32) and processor of a checkpoint that predicts quality, classifies or upscales.
 
     Args:
         name: Directory, Hub id or name of an embedded checkpoint.
@@ -67,7 +67,7 @@ def load_with_head(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
             and processor disagree.
     """
     model = _load_model(name, torch.float32)
-    if not (has_quality(model) or is_classifier(model)):
+    if not (has_quality(model) or is_classifier(model) or is_upscaler(model)):
         raise ValueError(f"{name} holds a {type(model).__name__}, which answers nothing. Give one with a head.")
     return model, _load_processor(name, model)
 
@@ -81,6 +81,12 @@ def has_quality(model: PreTrainedModel) -> bool:
 def is_classifier(model: PreTrainedModel) -> bool:
     """Return whether a model of any family has a head for classes."""
     kind = family_of(model.config).classifier
+    return kind is not None and isinstance(model, kind)
+
+
+def is_upscaler(model: PreTrainedModel) -> bool:
+    """Return whether a model of any family answers larger pictures."""
+    kind = family_of(model.config).upscaler
     return kind is not None and isinstance(model, kind)
 
 

@@ -115,15 +115,16 @@ def check_start(settings: RunSettings) -> None:
     check_backbones(family, settings.backbones, model=settings.model)
     check_batches(family, settings)
     changes = _select_fields(config, settings.architecture)
+    changed = type(config).from_dict(config.to_diff_dict(), **changes)  # it refuses values and pairs of values
     if family.backbones and not has_weights(settings.model):
         with torch.random.fork_rng():  # the model of the run begins with the same random numbers
             _start(family, config, changes, settings.backbones, find_frozen(settings, family))
     if isinstance(settings, LocalisationSettings) and settings.localisation_weight:
-        find_grid(type(config).from_dict(config.to_diff_dict(), **changes), settings)
+        find_grid(changed, settings)
     if settings.encoder_weights is not None:
         kind: Any = family.quality
         with torch.device("meta"):
-            model = kind(type(config).from_dict(config.to_diff_dict(), **changes))
+            model = kind(changed)
         read_encoder_weights(model, settings.encoder_weights)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ..common.stores import hide_password
 from ..models.auto import DETECTOR_CHECKPOINT
 from ..models.luma import to_luma
 from ..pictures.decoding import list_pictures
@@ -214,18 +215,25 @@ def read_frames(source: Any, *, frames: int) -> Iterator[torch.Tensor]:
 
 def _list_frames(source: Any, frames: int) -> Iterable[Any]:
     """Return the pictures of a source, or the frames of a clip."""
-    if isinstance(source, LazyPicture):
-        if not has_video_suffix(source.name):
-            return [source]
-        source = source.read()
-        if not isinstance(source, str):
-            raise ValueError("Videos are read from files of this machine alone. Copy it here first.")
+    if isinstance(source, LazyPicture) and has_video_suffix(source.name):
+        return _read_clip(source.read(), frames)
     if isinstance(source, str | os.PathLike):
         if os.path.isdir(source):
             raise ValueError(f"{os.fspath(source)} is a folder. Give its pictures one by one, or use `musiq native`.")
         if has_video_suffix(os.fspath(source)):
-            return read_key_frames(source, frames)
-    return list_pictures(source)
+            return _read_clip(os.fspath(source), frames)
+    pictures = list_pictures(source)
+    if not isinstance(pictures, Iterable):
+        raise ValueError(f"A picture, a clip or its frames were expected, got {type(source).__name__}.")
+    return pictures
+
+
+def _read_clip(source: Any, frames: int) -> Iterable[Any]:
+    """Return key frames of a file; raise a ValueError for a URL, or the content of a file from elsewhere."""
+    if not isinstance(source, str) or "://" in source:
+        name = f"{hide_password(source)}: " if isinstance(source, str) else ""
+        raise ValueError(f"{name}Videos are read from files of this machine alone. Copy it here first.")
+    return read_key_frames(source, frames)
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -247,12 +255,13 @@ def _judge_frame(pixels: torch.Tensor, detector: Detector, number: int) -> _Fram
     """Let the patches of one frame vote."""
     processor, model = detector.processor, detector.model
     height, width = pixels.shape[:2]
-    processor.count_tokens(height, width)  # refuses pictures that are too small, before their patches are chosen
     corners = processor.find_corners(pixels)
     feature = processor.cut(pixels, corners=corners)
     if _is_flat(feature["pixel_values"]):
         return _FrameVote(size=(width, height))
     answer = model(**processor.pad([feature]))
+    if not answer.patch_logits.isfinite().all():
+        raise ValueError(f"{detector.name} answers NaN or infinity: its weights are damaged. Train or copy it again.")
     patches = []
     for (top, left), shares in zip(
         corners.tolist(), answer.patch_logits[0].double().softmax(dim=-1).numpy(), strict=True

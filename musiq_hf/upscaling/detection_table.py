@@ -76,7 +76,7 @@ KINDS: dict[str, type] = {
     **dict.fromkeys(VerdictRow._fields[:-1], int),
     **dict.fromkeys(_NUMBERS, float),
     **dict.fromkeys(_WORDS[:-1], str),
-    **dict.fromkeys(("model", "error"), str),
+    **dict.fromkeys(("model", "signature", "error"), str),
 }
 VERDICT_ROWS = TableForm("musiq native", VerdictRow, lambda settings: KINDS)
 
@@ -117,13 +117,14 @@ class DetectionSettings:
         check_video_decoder(self.paths)
         detector = load_detector(self.model)
         signature = make_signature(detector.model, detector.processor, checkpoint=self.model)
+        constants = {"model": name_checkpoint(self.model), "signature": f"{signature}|frames:{self.frames}"}
         return RowJob(
             VERDICT_ROWS,
             settings={
                 "paths": list(self.paths),
                 "frames": self.frames,
-                "signature": signature,
-                CONSTANTS: {"model": name_checkpoint(self.model)},
+                "signature": constants["signature"],
+                CONSTANTS: constants,
                 THREADS: torch.get_num_threads(),
             },
             find=partial(find_sources, self.paths, videos=True),

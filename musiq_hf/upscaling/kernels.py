@@ -81,7 +81,11 @@ def _repeat(pixels: np.ndarray, side: int, *, keeps_corners: bool) -> np.ndarray
 
 SEEN: Mapping[str, Mapping[str, Enlarge]] = {
     "nearest": {"Pillow": _pillow("NEAREST"), "floor": partial(_repeat, keeps_corners=False)},
-    "bilinear": {"Pillow": _pillow("BILINEAR"), "corners kept": _kernel(_tent, keeps_corners=True)},
+    "bilinear": {
+        "Pillow": _pillow("BILINEAR"),
+        "corners kept": _kernel(_tent, keeps_corners=True),
+        "Hermite": _kernel(partial(_cubic, b=0, c=0)),
+    },
     "bicubic": {
         "Pillow, a = -0.5": _pillow("BICUBIC"),
         "a = -0.6": _kernel(partial(_cubic, c=0.6)),

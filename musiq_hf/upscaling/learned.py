@@ -11,14 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForImageToImage
+
+from .enlarging import FAMILY, Upscaler, load_upscaler, upscale_picture
 
 Upscale = Callable[[np.ndarray], np.ndarray]  # uint8 (n, n, 3) to uint8 (n * scale, n * scale, 3)
 BLOCK = 8  # pixels: sides of sources are multiples, as models with windows ask for
 PATCH = 24  # pixels of a source in training
 BATCH = 16
+SCALES = (2, 3, 4)  # of a model that enlarges by any scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,17 +166,28 @@ def train_all(
     ]
 
 
-def load_upscaler(name: str) -> LearnedUpscaler:
+def _run_at(upscaler: Upscaler, scale: int, pixels: np.ndarray) -> np.ndarray:
+    """Enlarge uint8 pixels (n, n, 3) by a model that takes any scale."""
+    return np.asarray(upscale_picture(Image.fromarray(pixels), scale=scale, model=upscaler))
+
+
+def load_learned(name: str) -> list[LearnedUpscaler]:
     """Load an upscaler of Transformers (`AutoModelForImageToImage`).
 
     Args:
-        name: Folder, or id on the Hub.
+        name: Folder, id on the Hub, or name of an embedded checkpoint.
+
+    Returns:
+        The upscaler; one that takes any scale comes with 2, 3 and 4.
 
     Raises:
-        ValueError: If it does not enlarge pictures by one whole number.
+        ValueError: If it does not enlarge pictures by one whole number, nor by any scale.
         OSError: If there is no such checkpoint.
     """
     model: Any = AutoModelForImageToImage.from_pretrained(name).eval()
+    if model.config.model_type == FAMILY:
+        upscaler = load_upscaler(name)
+        return [_name_learned(name, scale, partial(_run_at, upscaler, scale)) for scale in SCALES]
     side = 4 * BLOCK
     result = _run(model, np.zeros((side, side, 3), dtype=np.uint8))
     scale, rest = divmod(len(result), side)
@@ -181,4 +196,8 @@ def load_upscaler(name: str) -> LearnedUpscaler:
             f"{name} must enlarge pictures by a whole number from 2 on, but {side} x {side} pixels became "
             f"{result.shape[1]} x {result.shape[0]}. Give another upscaler."
         )
-    return LearnedUpscaler(name=f"{name}, x{scale}", scale=scale, upscale=partial(_run, model))
+    return [_name_learned(name, scale, partial(_run, model))]
+
+
+def _name_learned(name: str, scale: int, upscale: Upscale) -> LearnedUpscaler:
+    return LearnedUpscaler(name=f"{name}, x{scale}", scale=scale, upscale=upscale)

@@ -75,7 +75,7 @@ class Bench:
         is_native = answers[:, 0] > 0.5
         methods = answers[:, 1:].argmax(dim=1) + 1
         named = methods == labels.index(label) if label in labels else torch.zeros_like(is_native)
-        return Shares(native=float(is_native.float().mean()), named=float((named & ~is_native).float().mean()))
+        return Shares(native=float(is_native.double().mean()), named=float((named & ~is_native).double().mean()))
 
     def _answer(self, make: Make, quality: int | None) -> torch.Tensor:
         """Return the probabilities of the labels, shape (photographs, labels)."""

@@ -4,7 +4,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import torch
 from ..common.checks import check_counts
 from ..pictures.finding import hold_out_pictures
 from .kernels import SEEN
-from .learned import SEEN_SMALL, UNSEEN_SMALL, LearnedUpscaler, load_upscaler, train_all
-from .upscales import DETECTOR, LEARNED, NATIVE, SIDE, Pool, Upscalers, cut_window
+from .learned import SEEN_SMALL, UNSEEN_SMALL, LearnedUpscaler, load_learned, train_all
+from .upscales import DETECTOR, LEARNED, NATIVE, SIDE, SMALLEST, Pool, Upscalers, cut_window
 
 PATCH_SIZE = 64  # pixels of a patch in training; averages over maps make the model accept larger ones
 PICTURES, PATCHES = 36, 2  # of a step: pictures, and patches of each
+SPECTRA = 256  # of a step: spectra without patches, which cost next to nothing and carry the names of methods
+HEAD_LAYERS = 3
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 WARMUP = 0.05  # of the training
 NUM_HELD_OUT = 300
@@ -58,8 +60,8 @@ class DetectorSettings:
     methods: Sequence[str] = METHODS
     upscalers: Sequence[str] = ()
     upscaler_steps: int = 150
-    num_photographs: int = 2000
-    num_pictures: int = 9000
+    num_photographs: int = 6000
+    num_pictures: int = 18000
     num_measured: int = 32
     is_binary: bool = False
     use_staircase: bool = True
@@ -97,25 +99,54 @@ class Material:
     unseen: list[LearnedUpscaler]
 
 
-def split_photographs(settings: DetectorSettings) -> tuple[list[Path], list[Path]]:
-    """Return the photographs for training, and those held out, as the seed decides.
+def _hold_out(folder: Path, *, seed: int, report: Callable[[str], None]) -> tuple[list[Path], list[Path]]:
+    return hold_out_pictures(folder, most=NUM_HELD_OUT, seed=seed, smallest=SMALLEST, report=report)
+
+
+def order_photographs(folder: Path, *, seed: int = 0, report: Callable[[str], None] = print) -> list[Path]:
+    """Return the photographs of a folder that are large enough, at random; those that training holds out come first.
+
+    Args:
+        folder: Folder of photographs.
+        seed: Seed of the order, that of the training.
+        report: Function that is told in a sentence how many are too small and were left out.
 
     Raises:
-        ValueError: If there are fewer than two.
+        ValueError: If there are fewer than two that are large enough, or one cannot be read.
     """
-    train, held_out = hold_out_pictures(settings.pictures, most=NUM_HELD_OUT, seed=settings.seed)
+    train, held_out = _hold_out(folder, seed=seed, report=report)
+    return held_out + train
+
+
+def split_photographs(
+    settings: DetectorSettings, *, report: Callable[[str], None] = print
+) -> tuple[list[Path], list[Path]]:
+    """Return the photographs for training, and those held out, as the seed decides.
+
+    Args:
+        settings: Settings of the training.
+        report: Function that is told in a sentence how many are too small and were left out.
+
+    Raises:
+        ValueError: If there are fewer than two that are large enough, or one cannot be read.
+    """
+    train, held_out = _hold_out(settings.pictures, seed=settings.seed, report=report)
     return train[: settings.num_photographs], held_out
 
 
-def prepare(settings: DetectorSettings) -> Material:
+def prepare(settings: DetectorSettings, *, report: Callable[[str], None] = print) -> Material:
     """Choose photographs, load the given upscalers, and train small ones if learned upscalers are wanted.
+
+    Args:
+        settings: Settings of the training.
+        report: Function that is told what was left out.
 
     Raises:
         ValueError: If photographs or upscalers cannot be used.
         OSError: If an upscaler does not exist.
     """
-    train, held_out = split_photographs(settings)
-    learned, unseen = [load_upscaler(name) for name in settings.upscalers], []
+    train, held_out = split_photographs(settings, report=report)
+    learned, unseen = [own for name in settings.upscalers for own in load_learned(name)], []
     if LEARNED in settings.methods:
         generator = np.random.default_rng(settings.seed)
         windows = np.stack([cut_window(path, WINDOW, generator) for path in train[:NUM_WINDOWS]])
@@ -127,12 +158,28 @@ def prepare(settings: DetectorSettings) -> Material:
     return Material(train=train, held_out=held_out, seen=Upscalers(kernels=kernels, learned=learned), unseen=unseen)
 
 
-def draw_patches(pool: Pool, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw pictures and patches of them.
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pictures of a step, whose spectra and patches agree.
 
-    Returns:
-        Patches, float32 (pictures, patches, 3, 64, 64) in [0, 1], and the places of the pictures in the pool.
+    Attributes:
+        patches: float32 (pictures, patches, 3, 64, 64) in [0, 1].
+        spectra: float32 (pictures, 128).
+        targets: Index of the label of each picture, int64 (pictures,).
     """
+
+    patches: torch.Tensor
+    spectra: torch.Tensor
+    targets: torch.Tensor
+
+
+def swap_axes(spectra: torch.Tensor) -> torch.Tensor:
+    """Return the spectra (b, 128) of pictures whose rows have become columns."""
+    return spectra.roll(spectra.shape[1] // 2, dims=1)
+
+
+def draw_batch(pool: Pool, generator: torch.Generator) -> Batch:
+    """Draw pictures and patches of them; all are mirrored or transposed together, at random."""
     chosen = torch.randint(len(pool.targets), (PICTURES,), generator=generator)
     corners = torch.randint(SIDE - PATCH_SIZE + 1, (PICTURES, PATCHES, 2), generator=generator).tolist()
     patches = torch.stack(
@@ -142,9 +189,24 @@ def draw_patches(pool: Pool, generator: torch.Generator) -> tuple[torch.Tensor, 
             for top, left in own
         ]
     )
-    values = patches.permute(0, 3, 1, 2).float() / 255
-    flips = [axis for axis in (2, 3) if torch.rand((), generator=generator) < 0.5]
-    return values.flip(flips).unflatten(0, (PICTURES, PATCHES)).contiguous(), chosen
+    values, spectra = patches.permute(0, 3, 1, 2).float() / 255, pool.spectra[chosen]
+    mirrors_rows, mirrors_columns, transposes = (torch.rand(3, generator=generator) < 0.5).tolist()
+    values = values.flip([2] * mirrors_rows + [3] * mirrors_columns)  # spectra stay the same
+    if transposes:
+        values, spectra = values.transpose(2, 3), swap_axes(spectra)
+    patches = values.unflatten(0, (PICTURES, PATCHES)).contiguous()
+    return Batch(patches=patches, spectra=spectra, targets=pool.targets[chosen])
+
+
+def _measure_spectra(model: Any, pool: Pool, generator: torch.Generator) -> torch.Tensor:
+    """Return the loss of the head on spectra alone, with zeros for the features of patches."""
+    chosen = torch.randint(len(pool.targets), (SPECTRA,), generator=generator)
+    spectra = pool.spectra[chosen]
+    if torch.rand((), generator=generator) < 0.5:
+        spectra = swap_axes(spectra)
+    normed = model.spectrum_norm(spectra)
+    logits = model.head(torch.cat([normed.new_zeros(SPECTRA, model.extractor.num_features), normed], dim=1))
+    return torch.nn.functional.cross_entropy(logits, pool.targets[chosen])
 
 
 def _follow_clock(settings: DetectorSettings) -> Iterator[float]:
@@ -174,6 +236,7 @@ def make_model(settings: DetectorSettings, pool: Pool) -> Any:
                 label2id={label: index for index, label in enumerate(labels)},
                 use_staircase=settings.use_staircase,
                 use_spectrum=settings.use_spectrum,
+                num_head_layers=HEAD_LAYERS,
             )
         )
     if model.spectrum_norm is not None:
@@ -191,7 +254,8 @@ def train_detector(settings: DetectorSettings, pool: Pool, *, report: Callable[[
         report: Function that is told now and then how far the training is.
     """
     model = make_model(settings, pool)
-    targets = pool.targets.clamp_max(1) if settings.is_binary else pool.targets
+    if settings.is_binary:
+        pool = replace(pool, targets=pool.targets.clamp_max(1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)  # of dropout
@@ -203,9 +267,11 @@ def train_detector(settings: DetectorSettings, pool: Pool, *, report: Callable[[
     for progress in _follow_clock(settings):
         for group in optimizer.param_groups:
             group["lr"] = _choose_rate(progress)
-        patches, chosen = draw_patches(pool, generator)
-        inputs: dict[str, Any] = {"spectrum": pool.spectra[chosen]} if settings.use_spectrum else {}
-        loss = model(patches, labels=targets[chosen], **inputs).loss
+        batch = draw_batch(pool, generator)
+        spectrum = batch.spectra if settings.use_spectrum else None
+        loss = model(batch.patches, labels=batch.targets, spectrum=spectrum).loss
+        if settings.use_spectrum:
+            loss = loss + _measure_spectra(model, pool, generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

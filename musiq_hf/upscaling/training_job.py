@@ -47,7 +47,7 @@ def train_and_save(
         output_dir: Folder of the checkpoint; its files are replaced.
         command: Command line of the training, for the card.
         ablation_minutes: Time for each of the shorter trainings that show what a part or a method is worth; None =
-            none are run.
+            none are run. It holds even if the settings name steps.
         report: Function that is told in a sentence what begins.
 
     Returns:
@@ -59,8 +59,9 @@ def train_and_save(
     """
     output = Path(output_dir)
     check_output_file(output / "config.json")
+    short = None if ablation_minutes is None else replace(settings, minutes=ablation_minutes, steps=None)
     report("Learned upscalers are trained or loaded.")
-    material = prepare(settings)
+    material = prepare(settings, report=report)
     report(f"{settings.num_pictures} pictures are made of {len(material.train)} photographs.")
     pool = make_pool(material.train, material.seen, count=settings.num_pictures, seed=settings.seed)
     report("The detector is trained.")
@@ -69,8 +70,8 @@ def train_and_save(
     save_checkpoint(model, processor, output, dtype="float32")
     report(f"It is measured on {len(material.held_out)} other photographs.")
     reports = measure_detector(model, material, settings)
-    if ablation_minutes is not None:
-        reports[ABLATIONS] = run_ablations(settings, material, pool, minutes=ablation_minutes, report=report)
+    if short is not None:
+        reports[ABLATIONS] = run_ablations(short, material, pool, report=report)
     write_metrics(output, StoredMetrics(reports=reports))
     write_card(settings, material, output, command=command, reports=reports)
     return reports
@@ -89,34 +90,27 @@ def _select(pool: Pool, method: str) -> Pool:
 
 
 def run_ablations(
-    settings: DetectorSettings,
-    material: Material,
-    pool: Pool,
-    *,
-    minutes: float,
-    report: Callable[[str], None] = print,
+    settings: DetectorSettings, material: Material, pool: Pool, *, report: Callable[[str], None] = print
 ) -> AccuracyReport:
-    """Train for a shorter time as before, without a part, with one label for all methods, and on each method alone.
+    """Train with all parts, without a part, with one label for all methods, and on each method alone.
 
     Args:
-        settings: Settings of the training that is varied.
-        material: Photographs and upscalers of that training.
-        pool: Pictures of that training.
-        minutes: Time for each.
+        settings: Settings of each of these trainings, which are varied.
+        material: Photographs and upscalers.
+        pool: Pictures.
         report: Function that is told in a sentence what begins.
 
     Returns:
         Table with a row for each training: natives, each method whether seen or not, and learned upscalers.
     """
-    short = replace(settings, minutes=minutes)
     runs = {
-        "all": (short, pool),
-        "last stage alone": (replace(short, use_staircase=False), pool),
-        "without spectrum": (replace(short, use_spectrum=False), pool),
-        "one label for all methods": (replace(short, is_binary=True), pool),
+        "all": (settings, pool),
+        "last stage alone": (replace(settings, use_staircase=False), pool),
+        "without spectrum": (replace(settings, use_spectrum=False), pool),
+        "one label for all methods": (replace(settings, is_binary=True), pool),
     }
     for method in settings.methods:
-        runs[f"{method} alone"] = (short, _select(pool, method))
+        runs[f"{method} alone"] = (settings, _select(pool, method))
     rows = []
     for name, (own, pictures) in runs.items():
         report(f"Shorter training: {name}.")

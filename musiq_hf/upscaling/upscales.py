@@ -32,7 +32,7 @@ FREQUENT_SCALES = (1.5, 2.0, 3.0)
 P_FREQUENT = 0.5
 P_SHARPENED, P_NOISY, P_JPEG = 0.15, 0.15, 0.5
 NATIVE, LEARNED = "native", "learned"
-NATIVE_WEIGHT = 3.0  # natives are drawn more often than pictures of one method, which are several
+NATIVE_WEIGHT = 4.0  # natives are drawn more often than pictures of one method, which are several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,43 @@ class Pool:
     targets: torch.Tensor
 
 
+def _open_photograph(photograph: Path) -> Image.Image:
+    image = to_rgb_picture(open_picture(photograph))
+    if min(image.size) < SMALLEST:
+        raise ValueError(
+            f"{photograph.name}: photographs must have at least {SMALLEST} x {SMALLEST} pixels, got "
+            f"{image.width} x {image.height}. Remove it, or give larger ones."
+        )
+    return image
+
+
+def _draw_factor(image: Image.Image, generator: np.random.Generator) -> float:
+    return float(generator.uniform(MIN_SHRINKING, min(MAX_SHRINKING, min(image.size) / SIDE)))
+
+
+def _draw_filter(generator: np.random.Generator) -> Image.Resampling:
+    return Image.Resampling[SHRINKING[generator.integers(len(SHRINKING))]]
+
+
+def shrink_photograph(photograph: Path, generator: np.random.Generator) -> Image.Image:
+    """Shrink a whole photograph 1.4 to 2.3 times, so that traces of its own JPEG file and camera vanish.
+
+    Args:
+        photograph: File.
+        generator: Generator of filter and factor.
+
+    Returns:
+        RGB picture with sides of at least 192 pixels.
+
+    Raises:
+        ValueError: If the photograph is too small.
+    """
+    image = _open_photograph(photograph)
+    factor = _draw_factor(image, generator)
+    width, height = (round(length / factor) for length in image.size)
+    return image.resize((width, height), _draw_filter(generator))
+
+
 def cut_window(photograph: Path, side: int, generator: np.random.Generator) -> np.ndarray:
     """Cut a window out of a photograph and shrink it.
 
@@ -84,18 +121,12 @@ def cut_window(photograph: Path, side: int, generator: np.random.Generator) -> n
     Raises:
         ValueError: If the photograph is too small.
     """
-    image = to_rgb_picture(open_picture(photograph))
-    if min(image.size) < SMALLEST:
-        raise ValueError(
-            f"{photograph.name}: photographs must have at least {SMALLEST} x {SMALLEST} pixels, got "
-            f"{image.width} x {image.height}. Remove it, or give larger ones."
-        )
-    factor = generator.uniform(MIN_SHRINKING, min(MAX_SHRINKING, min(image.size) / SIDE))
+    image = _open_photograph(photograph)
+    factor = _draw_factor(image, generator)
     size = min(round(side * factor), *image.size)
     left, top = (int(generator.integers(length - size + 1)) for length in image.size)
     window = (left, top, left + size, top + size)
-    kind = Image.Resampling[SHRINKING[generator.integers(len(SHRINKING))]]
-    return np.asarray(image.resize((side, side), kind, box=window))
+    return np.asarray(image.resize((side, side), _draw_filter(generator), box=window))
 
 
 def cut_middle(pixels: np.ndarray, generator: np.random.Generator) -> Image.Image:

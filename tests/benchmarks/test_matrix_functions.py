@@ -8,7 +8,7 @@ import torch
 from places import ROOT
 
 from benchmarks.matrix import functions
-from benchmarks.matrix.document import put_into
+from musiq_hf.common.markdown import put_into
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 SMALL = functions.Settings(

@@ -57,7 +57,9 @@ def test_a_folder_is_a_table(native, suffix):
     assert errors.splitlines()[-2].endswith("4 files, 1 of them with an error instead of a verdict (column `error`).")
     assert errors.splitlines()[-1].startswith("the first: files/bad.jpg")
     picture, bad, clip, flat = read(f"out/verdicts.{suffix}")
-    assert " ".join(picture).startswith(f"{COLUMNS} frames native_share upscaled_share unsure_share model error")
+    assert " ".join(picture).startswith(
+        f"{COLUMNS} frames native_share upscaled_share unsure_share model signature error"
+    )
     assert (picture["verdict"], picture["width"], picture["height"], picture["scale"]) == (
         "upscaled",
         "192",
@@ -67,6 +69,7 @@ def test_a_folder_is_a_table(native, suffix):
     assert (picture["source_width"], picture["source_height"], picture["patches"]) == ("96", "80", "3")
     assert float(picture["method_probability"]) < float(picture["probability"]) <= 1 and picture["method"] != "native"
     assert picture["model"].endswith("sudds-test") and picture["error"] is None
+    assert picture["signature"].startswith("sudds-test|weights:") and picture["signature"].endswith("|frames:2")
     assert bad["error"].startswith("files/bad.jpg") and bad["verdict"] is None and bad["patches"] is None
     assert (clip["key"], clip["frames"], clip["patches"], clip["upscaled_share"]) == (
         "files/clip.avi",
@@ -98,6 +101,8 @@ def test_a_killed_run_continues(native, monkeypatch):
     assert open("parts.csv").read() == open("whole.csv").read()
     code, _, errors = native("files", "-o", "parts.csv")
     assert code == 0 and "nothing to do" in errors and len(judged) == 5
+    code, _, errors = native("files", "-o", "parts.csv", "--frames", "2")
+    assert code == 2 and "with other settings (signature: frames:8, now frames:2)" in errors
     code, _, errors = native("files", "-o", "parts.csv", model="musiq-tiny-biq2021")
     assert code == 2 and "does not detect upscaling" in errors
 

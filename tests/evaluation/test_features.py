@@ -107,6 +107,12 @@ def test_a_longer_side_is_read_at_the_nearest_frequency():
     np.testing.assert_allclose(odd[-1], logs[2, 4] - logs[0, 0])
 
 
+def test_a_square_map_has_the_values_of_the_published_code():
+    maps = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 8, 8)))
+    _, amplitudes = relative_log_amplitude(maps)
+    np.testing.assert_allclose(amplitudes[:4], [0, 1.20856915, 0.95998352, 0.40793162], atol=1e-8)
+
+
 def test_maps_of_half_precision_and_with_a_gradient_are_read():
     maps = noise(3, 4, 4).bfloat16().requires_grad_(True)
     _, amplitudes = relative_log_amplitude(maps)
@@ -393,6 +399,14 @@ def test_the_analysis_of_degraded_pictures_is_written(tiny_model, tmp_path, monk
         monkeypatch.setattr("sys.argv", [*words, *wrong])
         assert analysis.main() == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_that_is_no_number_of_pictures_is_refused(monkeypatch, capsys, limit):
+    monkeypatch.setattr("sys.argv", ["analyze_features.py", "--pictures", ".", "--output", "made", "--limit", limit])
+    with pytest.raises(SystemExit) as stop:
+        analysis.main()
+    assert stop.value.code == 2 and "--limit" in capsys.readouterr().err
 
 
 def test_bicubic_copies_lose_their_high_frequencies(tmp_path):

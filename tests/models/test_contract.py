@@ -237,7 +237,7 @@ def test_commands_say_which_weights_are_not_those_of_the_model(case, photos, tmp
     }[command]
     assert main([*words, *(["--output_dir", str(tmp_path / "out")] if command == "finetune" else [])]) == 2
     printed = capsys.readouterr()
-    message = f"not of a floating-point type {whole} (int64); missing {renamed}; unexpected renamed. Download"
+    message = f"not of a floating-point type {whole} (int64); missing {renamed}; unexpected renamed. If you changed"
     assert message in printed.err and kept not in printed.err and printed.out == ""
 
 

@@ -18,12 +18,12 @@ from musiq_hf import (
 )
 from musiq_hf.conversion import CONVERTERS
 from musiq_hf.models import FAMILIES
-from musiq_hf.models.auto import DETECTOR_CHECKPOINT, register
+from musiq_hf.models.auto import DETECTOR_CHECKPOINT, UPSCALER_CHECKPOINT, register
 from musiq_hf.scoring import load_calibration, make_signature
 from musiq_hf.training.starting import load_model
 
 NAME, OTHER = TINY_CHECKPOINT.name, DEFAULT_CHECKPOINT.name
-EMBEDDED = f"{OTHER}, {NAME}, {DETECTOR_CHECKPOINT.name}"
+EMBEDDED = f"{OTHER}, {NAME}, {DETECTOR_CHECKPOINT.name}, {UPSCALER_CHECKPOINT.name}"
 UNKNOWN = rf"^musiq-small: no such directory.*owner/musiq-small\); embedded are {EMBEDDED}\.$"
 MODELS = [AutoModel, AutoModelForImageClassification, AutoModelForImageQualityAssessment]
 LOADERS = [AutoConfig, AutoImageProcessor, MusiqConfig, MusiqImageProcessor, MusiqForImageQualityAssessment, *MODELS]
@@ -94,6 +94,12 @@ def test_a_name_that_is_not_known_is_a_sentence_with_those_that_are(kind):
 def test_a_pipeline_says_the_same_of_a_name_that_is_not_known(task):
     with pytest.raises(OSError, match=UNKNOWN):
         pipeline(*task, model="musiq-small")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_so_do_names_of_every_family(family):
+    with pytest.raises(OSError, match=rf"^{family}-other: no such directory.*embedded are {EMBEDDED}\.$"):
+        AutoConfig.from_pretrained(f"{family}-other")
 
 
 def test_names_of_others_keep_their_errors():

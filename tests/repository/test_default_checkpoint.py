@@ -107,7 +107,7 @@ def test_a_document_without_its_places_and_numbers_without_a_report_are_refused(
     scores = dict.fromkeys((path.name for path in PICTURES.glob("*.jpg")), 50.0)
     with pytest.raises(ValueError, match="2 places for numbers were expected, got 0. Look for: SRCC"):
         update_documents.update_documents(DOCUMENTS | {"README.md": ""}, scores)
-    with pytest.raises(ValueError, match="docs/checkpoints.md needs one place for its table"):
+    with pytest.raises(ValueError, match="no place for the tables. Write <!-- numbers: begin -->"):
         update_documents.update_documents(DOCUMENTS | {"docs/checkpoints.md": "no table"}, scores)
     with pytest.raises(ValueError, match="lacks 'validation'. Run `make default-numbers` first"):
         update_documents.update_finetuning(DOCUMENTS["docs/finetuning.md"], {})

@@ -27,7 +27,7 @@ DOCUMENTS += sorted(RECIPES.glob("*.yaml"))
 # Of `accelerate launch`, `torchrun`, `hf upload`, and of examples without settings.
 OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size"}
 OTHERS |= {"--num_processes", "--pretrained", "--whitened", "--variants", "--seeds", "--blur", "--without_map"}
-OTHERS |= {"--methods", "--minutes", "--steps", "--upscaler", "--ablation"}
+OTHERS |= {"--methods", "--minutes", "--steps", "--upscaler", "--ablation", "--scales", "--clips", "--update_document"}
 
 FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective", "app")
 FOLDERS += ("assessment", "upscaling")

@@ -78,7 +78,10 @@ FIELDS = {
     "initializer_range": (-1.0, r"`initializer_range` must lie in \[0, 10\], got -1.0"),
     "layer_norm_eps": (1e308, r"`layer_norm_eps` must lie in \[0, 1\]"),
     "spatial_embedding": (3, "`spatial_embedding` must be 'hash' or 'sinusoid' or 'fixed' or 'none', got 3"),
-    "model_type": (["musiq"], r"A musiq or loda or sudds checkpoint was expected, got one of type \['musiq'\]"),
+    "model_type": (
+        ["musiq"],
+        r"A musiq or loda or sudds or msit checkpoint was expected, got one of type \['musiq'\]",
+    ),
     "dtype": ("float7", "`dtype` must be 'float32' or 'float16' or .*, got 'float7'"),
     "architectures": ("MusiqModel", "`architectures` must be a list or null, got 'MusiqModel'"),
     "id2label": ({"one": "MOS"}, "`id2label` must number its labels from 0 to 0, got"),

@@ -68,7 +68,7 @@ def test_what_cannot_be_used_gets_a_sentence(load, blank, tiny_config, tiny_mode
 def test_a_checkpoint_of_no_family_is_refused_by_its_type(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(
-        ValueError, match=r": A musiq or loda or sudds checkpoint was expected, got one of type 'vit'\."
+        ValueError, match=r": A musiq or loda or sudds or msit checkpoint was expected, got one of type 'vit'\."
     ):
         load_config(str(tmp_path))
 
@@ -113,6 +113,8 @@ def test_no_command_runs_code_of_a_checkpoint_or_asks(tiny_model, tmp_path, caps
     assert not flag.exists()
     errors = capsys.readouterr().err
     if kind == "another family":
-        assert code == 2 and "A musiq or loda or sudds checkpoint was expected, got one of type 'own'." in errors
+        assert (
+            code == 2 and "A musiq or loda or sudds or msit checkpoint was expected, got one of type 'own'." in errors
+        )
     if kind == "its own processor" and command != "convert":
         assert code == 2 and "names Own as its image processor, but a musiq model needs MusiqImageProcessor" in errors

@@ -159,3 +159,11 @@ def test_fine_tuning_begins_with_these_weights(blank, weights, tmp_path):
     assert "encoder_weights lite0.pth" in (tmp_path / "out" / "README.md").read_text()
     stored = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (stored["patch_encoder"], stored["patch_encoder_stages"]) == ("efficientnet_lite0", 2)
+
+
+def test_fields_that_do_not_go_together_are_refused_before_pictures_are_read(blank, tmp_path):
+    settings = FinetuneSettings(
+        data="nowhere.csv", model=blank, output_dir=str(tmp_path), architecture={"covariance_size": 32}
+    )
+    with pytest.raises(ValueError, match='`covariance_size=32` has no effect on `pooling="cls"`'):
+        finetune(settings)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from clips import write_clip
+from detectors import save_detector
 from PIL import Image
 from transformers import pipeline
 
@@ -147,6 +148,9 @@ def test_sources_that_cannot_be_judged_are_one_sentence(tmp_path, detector, pict
         (tmp_path / "bad.jpg", "bad.jpg"),
         (tmp_path / "bad.mp4", "cannot be opened as a video"),
         ([], "no frame"),
+        (None, "a clip or its frames were expected, got NoneType"),
+        (3, "got int"),
+        ("https://example.org/clip.mp4", "https://example.org/clip.mp4: Videos are read from files of this machine"),
         ([picture, picture.crop((0, 0, 100, 100))], "one size, got 192x160 and 100x100"),
     ]
     for source, message in cases:
@@ -157,6 +161,15 @@ def test_sources_that_cannot_be_judged_are_one_sentence(tmp_path, detector, pict
         detect_upscaling(tmp_path / "nothing.png", detector)
     with pytest.raises(ValueError, match="`frames` must be at least 1, got 0"):
         detect_upscaling(picture, detector, frames=0)
+
+
+@pytest.mark.parametrize("decides", ["mean", "majority"])
+def test_a_detector_that_answers_no_number_gives_no_verdict(tmp_path, picture, decides):
+    detector = load_detector(save_detector(tmp_path / "damaged", vote=decides))
+    with torch.no_grad():
+        detector.model.head.layers[-1].bias[0] = float("nan")
+    with pytest.raises(ValueError, match="damaged answers NaN or infinity: its weights are damaged"):
+        detect_upscaling(picture, detector)
 
 
 def test_a_checkpoint_of_another_family_is_refused(picture):

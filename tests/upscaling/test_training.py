@@ -3,12 +3,14 @@
 
 from collections import Counter
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution, pipeline
+from upscalers import save_upscaler
 
 from musiq_hf.metrics import read_metrics
 from musiq_hf.pictures import make_picture
@@ -113,13 +115,24 @@ def test_a_small_upscaler_learns_and_follows_from_its_seed():
 def test_upscalers_of_transformers_are_loaded_and_others_refused(tmp_path):
     tiny = {"embed_dim": 12, "depths": [1], "num_heads": [2], "window_size": 8, "image_size": 32}
     Swin2SRForImageSuperResolution(Swin2SRConfig(upscale=2, **tiny)).save_pretrained(tmp_path / "two")
-    upscaler = learned.load_upscaler(str(tmp_path / "two"))
+    (upscaler,) = learned.load_learned(str(tmp_path / "two"))
     assert upscaler.scale == 2 and upscaler.upscale(np.zeros((40, 40, 3), np.uint8)).shape == (80, 80, 3)
     Swin2SRForImageSuperResolution(Swin2SRConfig(upscale=1, **tiny)).save_pretrained(tmp_path / "one")
     with pytest.raises(
         ValueError, match="must enlarge pictures by a whole number from 2 on, but 32 x 32 pixels became"
     ):
-        learned.load_upscaler(str(tmp_path / "one"))
+        learned.load_learned(str(tmp_path / "one"))
+
+
+def test_an_upscaler_of_any_scale_comes_with_three(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    folder = save_upscaler(tmp_path / "msit-test")
+    upscalers = learned.load_learned(str(folder))
+    assert [own.name for own in upscalers] == [f"{folder}, x{scale}" for scale in (2, 3, 4)]
+    for upscaler in upscalers:
+        side = 24 * upscaler.scale
+        plain = Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR)
+        assert np.abs(upscaler.upscale(pixels) - np.asarray(plain, float)).max() <= 1
 
 
 def test_a_training_writes_a_checkpoint_that_answers_with_tables_and_a_card(
@@ -161,7 +174,7 @@ def test_ablations_have_a_row_for_each_part_and_method(photographs, monkeypatch)
     pool = upscales.make_pool(material.train, material.seen, count=12, seed=0)
     monkeypatch.setattr(training_job, "measure_detector", fake_measurement)
     said = []
-    table = training_job.run_ablations(settings, material, pool, minutes=1, report=said.append)
+    table = training_job.run_ablations(settings, material, pool, report=said.append)
     assert table.columns == ("native", "nearest", "bilinear", "bicubic", "lanczos")
     assert [row.name for row in table.accuracy] == [
         "all",
@@ -173,6 +186,24 @@ def test_ablations_have_a_row_for_each_part_and_method(photographs, monkeypatch)
     assert table.accuracy[0].shares == (0.5, *(pytest.approx(0.25),) * 4)
     labels = [row.shares[0] for row in table.accuracy]
     assert labels == [0.5] * 5 and sum("Shorter training" in line for line in said) == 5
+
+
+def test_the_time_of_shorter_trainings_is_checked_first_and_holds_in_place_of_steps(tmp_path, monkeypatch):
+    settings = DetectorSettings(pictures=tmp_path, steps=7)
+    for minutes in (0, float("nan")):
+        with pytest.raises(ValueError, match="`minutes` must be above 0"):
+            training_job.train_and_save(settings, tmp_path / "out", command="train", ablation_minutes=minutes)
+    ran = []
+    for name in ("prepare", "make_pool", "train_detector", "save_checkpoint", "measure_detector", "write_metrics"):
+        monkeypatch.setattr(training_job, name, lambda *args, **options: MagicMock())
+    monkeypatch.setattr(training_job, "run_ablations", lambda own, *args, **options: ran.append(own))
+    monkeypatch.setattr(training_job, "write_card", lambda *args, **options: None)
+    for name in ("StoredMetrics", "DETECTOR"):
+        monkeypatch.setattr(training_job, name, MagicMock())
+    training_job.train_and_save(
+        settings, tmp_path / "out", command="train", ablation_minutes=0.5, report=lambda line: None
+    )
+    assert ran == [replace(settings, minutes=0.5, steps=None)]
 
 
 def fake_measurement(model, material, settings):
@@ -213,20 +244,62 @@ def test_impossible_settings_are_refused(tmp_path, given, words):
         DetectorSettings(pictures=tmp_path, **given)
 
 
-def test_one_picture_and_small_ones_are_refused(tmp_path):
-    Image.new("RGB", (300, 260)).save(tmp_path / "small.png")
+def test_small_pictures_are_left_out_and_fewer_than_two_large_ones_refused(tmp_path):
+    for name, size in (("small", (300, 260)), ("large", (300, 269))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
     settings = DetectorSettings(pictures=tmp_path)
-    with pytest.raises(ValueError, match="holds one picture; one for training and another to measure are needed"):
+    with pytest.raises(ValueError, match="holds 1 picture of at least 269 x 269 pixels; one for"):
         training.split_photographs(settings)
+    Image.new("RGB", (400, 300)).save(tmp_path / "larger.png")
+    said = []
+    train, held_out = training.split_photographs(settings, report=said.append)
+    assert {path.name for path in train + held_out} == {"large.png", "larger.png"}
+    assert said == ["Left out are 1 with a side below 269 pixels."]
     with pytest.raises(ValueError, match="small.png: photographs must have at least 269 x 269 pixels, got 300 x 260"):
         upscales.cut_window(tmp_path / "small.png", 192, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="small.png: photographs must have at least 269 x 269 pixels, got 300 x 260"):
+        upscales.shrink_photograph(tmp_path / "small.png", np.random.default_rng(0))
+
+
+def test_a_picture_that_cannot_be_read_is_named_before_training(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (300, 300)).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="broken.jpg"):
+        training.split_photographs(DetectorSettings(pictures=tmp_path))
 
 
 def test_held_out_photographs_are_not_trained_on(tmp_path):
     for number in range(25):
-        (tmp_path / f"{number}.png").touch()
+        Image.new("RGB", (269, 269)).save(tmp_path / f"{number}.png")
     settings = DetectorSettings(pictures=tmp_path, num_photographs=20)
     train, held_out = training.split_photographs(settings)
     assert (len(train), len(held_out)) == (20, 2) and not set(train) & set(held_out)
     assert training.split_photographs(settings) == (train, held_out)
     assert training.split_photographs(replace(settings, seed=1)) != (train, held_out)
+    assert training.order_photographs(tmp_path)[:22] == held_out + train
+
+
+def test_a_whole_photograph_is_shrunk_at_random_but_not_below_a_made_picture(files):
+    shrunk = [upscales.shrink_photograph(files[0], np.random.default_rng(seed)) for seed in (0, 0, 1, 2)]
+    sizes = [image.size for image in shrunk]
+    assert len(set(sizes)) > 1 and np.array_equal(*map(np.asarray, shrunk[:2]))
+    for width, height in sizes:  # of 300 x 280
+        assert 192 <= height <= 200 and width == pytest.approx(height * 300 / 280, abs=1)
+
+
+def test_a_batch_has_the_spectra_and_labels_of_its_patches(files, monkeypatch):
+    monkeypatch.setattr(training, "PATCH_SIZE", upscales.SIDE)  # a patch is then the whole picture
+    pool = upscales.make_pool(files, upscales.Upscalers(kernels=SEEN), count=6, seed=0)
+    known = {
+        tuple(sorted(picture.flatten().tolist())): target
+        for picture, target in zip(pool.pixels, pool.targets, strict=True)
+    }
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        batch = training.draw_batch(pool, generator)
+        for patches, spectrum, target in zip(batch.patches, batch.spectra, batch.targets, strict=True):
+            pixels = (patches[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
+            assert known[tuple(sorted(pixels.flatten().tolist()))] == target
+            expected = upscales.describe_picture(Image.fromarray(pixels.contiguous().numpy()))[1]
+            torch.testing.assert_close(spectrum, expected, atol=1e-4, rtol=0)

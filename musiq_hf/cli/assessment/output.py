@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output of the commands of `assessment`: rows on the terminal, or a file with progress and result on stderr."""
+"""Output of commands with a job of rows: rows on the terminal, or a file with progress and result on stderr."""
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ def add_run_arguments(parser: Any) -> None:
 
 def run_job(
     job: RowJob,
-    layout: Layout,
+    layout: Layout | None,
     *,
     show_progress: bool,
     missing: str,
@@ -33,7 +34,7 @@ def run_job(
 
     Args:
         job: Job whose rows are printed if it has no output, or else written.
-        layout: Columns that are printed before the key.
+        layout: Columns that are printed before the key; None prints a JSON object of all columns for each row.
         show_progress: Whether progress is shown even where stderr is no terminal.
         missing: Words for what a row with an error lacks, such as "numbers".
         noun: Word for an input in the count of them.
@@ -58,7 +59,7 @@ def run_job(
 
 
 def _print_rows(
-    job: RowJob, layout: Layout, progress: Progress, *, missing: str, rows: list[dict[str, Any]] | None
+    job: RowJob, layout: Layout | None, progress: Progress, *, missing: str, rows: list[dict[str, Any]] | None
 ) -> int:
     """Print the rows as they come, keep them in a list if one is given, and return the exit code."""
     num_inputs = num_errors = 0
@@ -66,10 +67,10 @@ def _print_rows(
         bar = progress.start()
         for entry in measure_rows(job):
             bar.clear()
-            if not num_inputs:
+            if not num_inputs and layout is not None:
                 print_line("  ".join([*(f"{name:>{width}}" for name, (width, _) in layout.items()), "key"]))
             for row in job.form.complete(entry, job.settings):
-                print_line(_format_row(row, layout))
+                print_line(json.dumps(row) if layout is None else _format_row(row, layout))
                 if rows is not None:
                     rows.append(row)
             bar.update()

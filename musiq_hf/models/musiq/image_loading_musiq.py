@@ -90,8 +90,8 @@ def _read_orientation(image: Image.Image) -> Any:
 def _turn_upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a picture without one, or with damaged EXIF data, is taken as it is.
 
-    What else the EXIF data say is dropped from a turned picture. `ImageOps.exif_transpose` would write it again, which
-    fails for values that Pillow reads and cannot write.
+    What else the EXIF data say is dropped from a turned picture; its colour profile stays. `ImageOps.exif_transpose`
+    would write them again, which fails for values that Pillow reads and cannot write.
     """
     turn = TURNS.get(_read_orientation(image))
     return image if turn is None else drop_orientation(image.transpose(turn))
@@ -100,7 +100,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 def drop_orientation(image: Image.Image) -> Image.Image:
     """Return a copy of a picture without the entries that say how to turn it."""
     plain = image.copy()
-    plain.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    plain.info = {key: value for key, value in image.info.items() if key in ("transparency", "icc_profile")}
     plain.filename = getattr(image, "filename", "")  # type: ignore[attr-defined]  # error messages name it
     return plain
 

@@ -191,8 +191,9 @@ def check_weights(
         )
     if problems:
         raise ValueError(
-            f"The weights of {source} are not those of the {type(model).__name__} that its config.json describes: "
-            f"{'; '.join(problems)}. Download or convert the checkpoint again."
+            f"The weights of {source} are not those of the {type(model).__name__} that its configuration describes: "
+            f"{'; '.join(problems)}. If you changed its configuration, leave that out; else download or convert the "
+            "checkpoint again."
         )
 
 

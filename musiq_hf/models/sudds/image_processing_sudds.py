@@ -112,9 +112,14 @@ class UpscalingDetectorImageProcessor(PixelProcessor, BaseImageProcessor):
             contrast comes first; of equal ones, that which is higher, or further to the left.
 
         Raises:
-            ValueError: If the picture is too small.
+            ValueError: If the picture is too small, or its pixels are none.
         """
+        self._check_picture(pixels)
         return self._choose(to_luma(mirror(pixels, self.patch_size, self.patch_size)), *pixels.shape[:2])
+
+    def _check_picture(self, pixels: torch.Tensor) -> None:
+        self.check_colour(pixels)
+        self.count_tokens(*pixels.shape[:2])
 
     def _choose(self, luma: torch.Tensor, height: int, width: int) -> torch.Tensor:
         contrast = measure_contrast(luma, self.patch_size)
@@ -146,9 +151,8 @@ class UpscalingDetectorImageProcessor(PixelProcessor, BaseImageProcessor):
             raise ValueError(
                 "Patches are chosen by contrast, through which no gradient passes. Pass `pixels.detach()`."
             )
-        self.check_colour(pixels)
+        self._check_picture(pixels)
         height, width = pixels.shape[:2]
-        self.count_tokens(height, width)
         whole = mirror(pixels, self.patch_size, self.patch_size)
         luma = to_luma(whole)
         corners = self._choose(luma, height, width) if corners is None else torch.as_tensor(corners)
@@ -190,14 +194,10 @@ class UpscalingDetectorImageProcessor(PixelProcessor, BaseImageProcessor):
             The entries of `cut`, with a batch axis; `patch_mask` is 0 for padding.
 
         Raises:
-            ValueError: If a feature has more patches than `max_length`, or the padding is unknown.
+            ValueError: If there is no feature, or one has more patches than `max_length` or lacks its spectrum. Also
+                if the padding is unknown, or `max_length` is given where it is not read.
         """
-        if padding not in (None, "longest", "max_length"):
-            raise ValueError(f'`padding` must be "longest" or "max_length", got {padding!r}.')
-        longest = max(map(self.num_tokens, features))
-        length = (max_length or self.num_patches) if padding == "max_length" else longest
-        if longest > length:
-            raise ValueError(f"`max_length` must be at least the {longest} patches of a picture, got {length}.")
+        length = self._choose_length(features, padding, max_length)
         data: dict[str, torch.Tensor] = {}
         for name in ("pixel_values", "patch_mask"):
             first = features[0][name]
@@ -211,6 +211,26 @@ class UpscalingDetectorImageProcessor(PixelProcessor, BaseImageProcessor):
     def __call__(self, images: Any, *, return_tensors: str | TensorType | None = None) -> BatchFeature:
         """Turn one picture or many into patches and spectra; see `preprocess`."""
         return self.preprocess(images, return_tensors=return_tensors)
+
+    def _choose_length(
+        self, features: Sequence[dict[str, torch.Tensor]], padding: str | None, max_length: int | None
+    ) -> int:
+        """Return the number of patches that features are padded to, or raise a ValueError."""
+        if padding not in (None, "longest", "max_length"):
+            raise ValueError(f'`padding` must be "longest" or "max_length", got {padding!r}.')
+        if max_length is not None and padding != "max_length":
+            raise ValueError(f'`max_length` is read with `padding="max_length"` alone, got {padding!r}. Leave it out.')
+        if not features:
+            raise ValueError("At least one feature is needed, got none.")
+        if self.use_spectrum and not all("spectrum" in feature for feature in features):
+            raise ValueError("A feature has no spectrum: cut all pictures by a processor with `use_spectrum=True`.")
+        longest = max(map(self.num_tokens, features))
+        if padding != "max_length":
+            return longest
+        length = self.num_patches if max_length is None else max_length
+        if longest > length:
+            raise ValueError(f"`max_length` must be at least the {longest} patches of a picture, got {length}.")
+        return length
 
     def preprocess(self, images: Any, *, return_tensors: str | TensorType | None = None) -> BatchFeature:
         """Turn one picture or many into patches and spectra.

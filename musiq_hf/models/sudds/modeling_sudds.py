@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .backbones_sudds import UpscalingDetectorExtractor
-from .checks_sudds import CheckedPreTrainedModel
+from .checks_sudds import CheckedPreTrainedModel, shorten
 from .configuration_sudds import SMALLEST_PATCH, UpscalingDetectorConfig
 from .publishing_sudds import PublishedModel
 from .spectrum_sudds import PIECE
@@ -207,6 +207,10 @@ class UpscalingDetectorForImageClassification(UpscalingDetectorPreTrainedModel):
         """Return the cross entropy of patches, each with the label of its picture."""
         if labels.shape != patch_mask.shape[:1]:
             raise ValueError(f"`labels` must have shape ({len(patch_mask)},), got {tuple(labels.shape)}.")
+        last = patch_logits.shape[-1] - 1
+        is_whole = not labels.is_floating_point()
+        if not (torch.compiler.is_compiling() or (is_whole and bool(((labels >= 0) & (labels <= last)).all()))):
+            raise ValueError(f"`labels` must be whole numbers from 0 to {last}, got {shorten(labels.tolist())}.")
         targets = labels.to(patch_logits.device)[:, None].expand(patch_mask.shape)
         losses = F.cross_entropy(patch_logits.float().transpose(1, 2), targets, reduction="none")
         return (losses * patch_mask).sum() / patch_mask.sum()
@@ -217,10 +221,12 @@ class UpscalingDetectorForImageClassification(UpscalingDetectorPreTrainedModel):
         if pixel_values is None:
             raise ValueError("`pixel_values` is required: pass the output of `UpscalingDetectorImageProcessor`.")
         patches = pixel_values[:, None] if pixel_values.dim() == 4 else pixel_values
-        if patches.dim() != 5 or patches.shape[2] != 3 or min(patches.shape[3:]) < SMALLEST_PATCH:
+        has_shape = patches.dim() == 5 and patches.shape[2] == 3 and min(patches.shape[3:]) >= SMALLEST_PATCH
+        if not (has_shape and patches.numel() and patches.is_floating_point()):
             raise ValueError(
-                f"`pixel_values` must have shape (batch_size, num_patches, 3, p, p) with p at least {SMALLEST_PATCH}, "
-                f"got {tuple(pixel_values.shape)}. Did you skip `UpscalingDetectorImageProcessor`?"
+                "`pixel_values` must be float of shape (batch_size, num_patches, 3, p, p) with p at least "
+                f"{SMALLEST_PATCH}, got {tuple(pixel_values.shape)} of {pixel_values.dtype}. Did you skip "
+                "`UpscalingDetectorImageProcessor`?"
             )
         return patches
 
@@ -233,7 +239,10 @@ class UpscalingDetectorForImageClassification(UpscalingDetectorPreTrainedModel):
             raise ValueError(
                 f"`patch_mask` must have shape {tuple(patches.shape[:2])}, got {tuple(patch_mask.shape)}."
             )
-        return patch_mask.to(device=patches.device, dtype=torch.bool)
+        is_patch = patch_mask.to(device=patches.device, dtype=torch.bool)
+        if not torch.compiler.is_compiling() and not is_patch.any(dim=1).all():  # a traced graph cannot branch
+            raise ValueError("`patch_mask` must leave each picture at least one patch, got a row of zeros.")
+        return is_patch
 
     def _check_spectrum(self, spectrum: torch.Tensor | None, patches: torch.Tensor) -> torch.Tensor | None:
         """Return spectra on the device of the patches, or raise a ValueError if they are missing or not used."""

@@ -13,7 +13,13 @@ BAND = 64  # rows that are computed together, so that they fit into the caches o
 
 
 def to_luma(pixels: torch.Tensor) -> torch.Tensor:
-    """Return the luma of pixels (height, width, 3), uint8 or float in [0, 1], as float32 levels from 0 to 255."""
+    """Return the luma of pixels (height, width, 3), uint8 or float in [0, 1], as float32 levels from 0 to 255.
+
+    Raises:
+        ValueError: If the pixels are of another type.
+    """
+    if not (pixels.dtype == torch.uint8 or pixels.is_floating_point()):
+        raise ValueError(f"Pixels must be uint8 or float, got {pixels.dtype}.")
     weights = torch.tensor(LUMA, device=pixels.device)
     luma = torch.cat([band.to(torch.float32) @ weights for band in pixels.split(BAND)])
     return luma if pixels.dtype == torch.uint8 else luma.mul_(255)
@@ -24,11 +30,16 @@ def measure_contrast(luma: torch.Tensor, patch_size: int) -> torch.Tensor:
 
     Args:
         luma: Levels from 0 to 255, shape (height, width), both at least `patch_size`.
-        patch_size: Side of a patch, in pixels.
+        patch_size: Side of a patch, in pixels, above 5.
 
     Returns:
         Mean of (g[y, x] - g[y, x + 5])^2 in each patch, of levels g that are rounded, float64 (rows, columns).
+
+    Raises:
+        ValueError: If patches are too small, so that no two pixels lie so far apart.
     """
+    if patch_size <= DISTANCE:
+        raise ValueError(f"`patch_size` must be above {DISTANCE}, got {patch_size}.")
     rows, columns = (side // patch_size for side in luma.shape)
     contrast = luma.new_zeros((rows, columns), dtype=torch.float64)
     for row in range(rows):

@@ -36,8 +36,10 @@ def measure_spectrum(gray: np.ndarray) -> np.ndarray:
         Logarithms of the mean amplitudes of the 64 frequencies, first of rows, then of columns, float32 (128,).
 
     Raises:
-        ValueError: If a side is shorter than 64 pixels.
+        ValueError: If a side is shorter than 64 pixels, or the luma has another shape or type.
     """
+    if gray.ndim != 2 or gray.dtype.kind != "f":
+        raise ValueError(f"Luma must be float of shape (height, width), got {gray.shape} of {gray.dtype}.")
     height, width = gray.shape
     if min(height, width) < PIECE:
         raise ValueError(f"A spectrum needs at least {PIECE} x {PIECE} pixels, got {width} x {height}.")

@@ -58,6 +58,10 @@ def test_luma_has_the_weights_of_its_standard():
     expected = torch.tensor([[76.245, 149.685, 29.07, 7]])
     torch.testing.assert_close(to_luma(pixels), expected)
     torch.testing.assert_close(to_luma(pixels / 255), expected)
+    with pytest.raises(ValueError, match="must be uint8 or float, got torch.int16"):
+        to_luma(pixels.short())
+    with pytest.raises(ValueError, match="`patch_size` must be above 5, got 5"):
+        measure_contrast(torch.zeros(20, 20), 5)
 
 
 def test_small_pictures_are_continued_as_in_a_mirror():
@@ -122,8 +126,25 @@ def test_padding_is_asked_for_rightly():
     assert processor.pad([feature], padding="max_length", max_length=4)["patch_mask"].tolist() == [[1, 1, 0, 0]]
     with pytest.raises(ValueError, match="`padding` must be"):
         processor.pad([feature], padding="do_not_pad")
-    with pytest.raises(ValueError, match="at least the 2 patches of a picture, got 1"):
-        processor.pad([feature], padding="max_length", max_length=1)
+    for length in (0, 1):
+        with pytest.raises(ValueError, match=f"at least the 2 patches of a picture, got {length}"):
+            processor.pad([feature], padding="max_length", max_length=length)
+    with pytest.raises(ValueError, match="`max_length` is read with `padding=.max_length.` alone, got None"):
+        processor.pad([feature], max_length=4)
+    with pytest.raises(ValueError, match="At least one feature"):
+        processor.pad([])
+    with pytest.raises(ValueError, match="has no spectrum"):
+        processor.pad([{name: value for name, value in feature.items() if name != "spectrum"}])
+
+
+@pytest.mark.parametrize("method", ["cut", "find_corners"])
+def test_pixels_that_are_none_are_refused(method):
+    read = getattr(UpscalingDetectorImageProcessor(), method)
+    for shape, message in (((99, 99, 1), "height, width, 3"), ((0, 99, 3), "at least 64 x 64"), ((99, 99), "read")):
+        with pytest.raises(ValueError, match=message):
+            read(torch.zeros(shape, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="torch.int32"):
+        read(torch.zeros(99, 99, 3, dtype=torch.int32))
 
 
 @pytest.mark.parametrize(

@@ -150,11 +150,17 @@ def test_half_precision_gives_nearly_the_same(dtype, tmp_path):
     [
         ({"pixel_values": None}, "`pixel_values` is required"),
         ({"pixel_values": torch.zeros(2, 3, 3, 31, 32)}, "with p at least 32, got .2, 3, 3, 31, 32"),
+        ({"pixel_values": torch.zeros(2, 3, 3, 32, 32, dtype=torch.uint8)}, "must be float .* got .* of torch.uint8"),
+        ({"pixel_values": torch.zeros(2, 0, 3, 32, 32)}, r"got \(2, 0, 3, 32, 32\)"),
+        ({"patch_mask": torch.tensor([[1, 0, 0], [0, 0, 0]])}, "at least one patch, got a row of zeros"),
         ({"pixel_values": torch.zeros(2, 3, 32, 32, 3)}, "Did you skip"),
         ({"patch_mask": torch.ones(2, 4)}, r"`patch_mask` must have shape \(2, 3\), got \(2, 4\)"),
         ({"spectrum": None}, r"`spectrum` must have shape \(2, 128\), got nothing"),
         ({"spectrum": torch.zeros(2, 64)}, r"got \(2, 64\)"),
         ({"labels": torch.zeros(2, 3)}, r"`labels` must have shape \(2,\), got \(2, 3\)"),
+        ({"labels": torch.tensor([0, 6])}, r"whole numbers from 0 to 5, got .*0, 6"),
+        ({"labels": torch.tensor([0, -100])}, "from 0 to 5, got .*0, -100"),
+        ({"labels": torch.tensor([0.0, 1.0])}, "whole numbers from 0 to 5, got"),
         ({"interpolate": True}, "no argument interpolate"),
     ],
 )

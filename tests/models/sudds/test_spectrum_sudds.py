@@ -31,3 +31,9 @@ def test_a_rest_is_left_out():
 def test_a_small_picture_is_refused():
     with pytest.raises(ValueError, match="at least 64 x 64 pixels, got 63 x 70"):
         measure_spectrum(np.zeros((70, 63)))
+
+
+@pytest.mark.parametrize("gray", [np.zeros((70, 70), np.uint8), np.zeros((70, 70, 3))])
+def test_what_is_no_luma_is_refused(gray):
+    with pytest.raises(ValueError, match="must be float of shape .height, width., got"):
+        measure_spectrum(gray)
