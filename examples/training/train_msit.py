@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--recipe", default="small", help="small, or edsr_baseline as published (default: %(default)s)")
     add("--minutes", type=float, help="time for training (default: 60 for small)")
     add("--steps", type=positive, help="steps in place of the time (default: 1,050,000 for edsr_baseline)")
+    add("--batch_size", type=positive, help="crops of a step and process (default: 12, or 32 for edsr_baseline)")
     add("--rim_from", metavar="CHECKPOINT", help="second stage: freeze and refine the kernels of this checkpoint")
     add("--fold_rim", action="store_true", help="make the refined kernels plain ones at the end")
     add("--shrinking", type=float, help="shrink photographs by this first (default: 2 for small, 1 for edsr_baseline)")

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ class SuperResolutionSettings:
         recipe: Name of a recipe.
         minutes: Time for the steps, without preparation and measuring.
         steps: Steps in place of the time; None for both = the length of the recipe.
+        batch_size: Crops of a step and process; None = those of the recipe.
         architecture: Fields of the configuration that differ from those of the recipe.
         rim_from: Checkpoint whose kernels are frozen and refined by re-interaction (RIM), the second stage of the
             published training; None = a new network.
@@ -110,6 +111,7 @@ class SuperResolutionSettings:
     recipe: str = "small"
     minutes: float | None = None
     steps: int | None = None
+    batch_size: int | None = None
     architecture: Mapping[str, Any] = field(default_factory=dict)
     rim_from: str | None = None
     fold_rim: bool = False
@@ -122,7 +124,7 @@ class SuperResolutionSettings:
 
     def __post_init__(self) -> None:
         check_choice("recipe", self.recipe, tuple(RECIPES))
-        check_counts(self, "steps", "num_photographs", "shrinking")
+        check_counts(self, "steps", "batch_size", "num_photographs", "shrinking")
         check_not_negative(self, "seed")
         if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
             raise ValueError(f"`minutes` must be above 0, got {self.minutes}.")
@@ -137,8 +139,9 @@ class SuperResolutionSettings:
 
     @property
     def plan(self) -> Recipe:
-        """Recipe of that name."""
-        return RECIPES[self.recipe]
+        """Recipe of that name, with the batch size of these settings."""
+        recipe = RECIPES[self.recipe]
+        return recipe if self.batch_size is None else replace(recipe, batch_size=self.batch_size)
 
     @property
     def length(self) -> tuple[float | None, int | None]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...common.files import hide_path, replace_file
+from ..trainer import num_processes
 from .settings import SuperResolutionSettings
 
 STATE_FILE = "training_state.pt"
@@ -24,7 +25,7 @@ _FREE = (
 def _collect_fixed(settings: SuperResolutionSettings) -> dict[str, Any]:
     """Collect the settings that a continued training must share with its beginning; folders by their names alone."""
     values = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in _FREE}
-    values["architecture"] = dict(settings.architecture)
+    values |= {"architecture": dict(settings.architecture), "num_processes": num_processes()}
     for name in ("pictures", "rim_from"):
         values[name] = None if values[name] is None else hide_path(values[name])
     return values

@@ -18,6 +18,7 @@ def make(tmp_path, **given):
         ({"minutes": 0}, "`minutes` must be above 0, got 0"),
         ({"minutes": float("inf")}, "`minutes` must be above 0, got inf"),
         ({"steps": 0}, "`steps` must be at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"minutes": 1, "steps": 1}, "`minutes` and `steps` were both given"),
         ({"shrinking": 0.5}, "`shrinking` must be at least 1, got 0.5"),
         ({"shrinking": float("nan")}, "`shrinking` must be finite, got nan"),
@@ -38,6 +39,7 @@ def test_lengths_and_sizes_follow_from_the_recipe_unless_they_are_given(tmp_path
     assert make(tmp_path, steps=3).length == (None, 3) and make(tmp_path, minutes=2).length == (2, None)
     assert (small.shrunk_by, published.shrunk_by, make(tmp_path, shrinking=1.5).shrunk_by) == (2, 1, 1.5)
     assert (small.crop_size, published.crop_size) == (96, 192)
+    assert (small.plan.batch_size, make(tmp_path, batch_size=5).plan.batch_size) == (12, 5)
     second = make(tmp_path, rim_from="first")
     assert (second.max_scale, second.crop_size) == (8, 192)
 
