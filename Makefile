@@ -7,6 +7,8 @@ TORCH_INDEX ?=
 CONSTRAINTS := constraints.txt
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Tests start many processes: what they import is compiled once.
+export PYTHONDONTWRITEBYTECODE :=
 MANIFEST := pyproject.toml $(CONSTRAINTS)
 
 .PHONY: demo test test-slow test-oldest test-ray test-web test-hf space figure-serve bench bench-check quality style clean \
