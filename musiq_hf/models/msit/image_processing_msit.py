@@ -164,13 +164,18 @@ class MsitImageProcessor(PixelProcessor, BaseImageProcessor):
             (height, width, 3), since Pillow has no such pictures.
 
         Raises:
-            ValueError: If the output is not one of whole pictures, or the numbers of pictures differ.
+            ValueError: If the output is not one of whole pictures or not finite, or the numbers of pictures differ.
         """
         values = outputs["reconstruction"]
         if values is None or values.dim() != 4:
             raise ValueError(
                 "The output of a model for whole pictures is needed, with a `reconstruction` of shape (batch_size, 3, "
                 "height, width). Leave out `positions`."
+            )
+        if not values.isfinite().all():
+            raise ValueError(
+                "The model answered numbers that are not finite, which make no picture. Its weights may be damaged: fetch "
+                "or convert the checkpoint again, or compute in float32 in place of float16."
             )
         originals = [None] * len(values) if images is None else list(self.list_pictures(images))
         if len(originals) != len(values):

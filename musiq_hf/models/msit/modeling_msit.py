@@ -3,6 +3,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from .publishing_msit import PublishedModel
 LARGEST_FACTOR = 64
 BLOCK_NUMBERS = 2**22  # that are computed at one time between maps and pixels: 16 MB in float32
 TILE_SIZE = 192  # pixels of the source
+WHOLE_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 Region = tuple[int, int, int, int]  # top, bottom, left, right
 
 
@@ -180,7 +182,8 @@ class MsitForImageSuperResolution(MsitPreTrainedModel):
         size = find_target_size(images, scale, target_size)
         features = self._encode_tiles(images, tile_size)
         target = self._place(images, size)
-        whole = images.new_empty((len(images), 3, *size))
+        precision = torch.promote_types(images.dtype, self.dtype)
+        whole = images.new_empty((len(images), 3, *size), dtype=precision)
         bottom = 0
         for rows in target.rows.split(tile_size):
             top, bottom, right = bottom, bottom + len(rows.nearest), 0
@@ -317,13 +320,23 @@ class MsitForImageSuperResolution(MsitPreTrainedModel):
         """Return pictures in float32 or better, or raise a ValueError."""
         if pixel_values is None:
             raise ValueError("`pixel_values` is required: pass the output of `MsitImageProcessor`.")
-        shape = tuple(pixel_values.shape)
-        if len(shape) != 4 or shape[1] != 3 or not all(shape) or not pixel_values.is_floating_point():
+        shape = tuple(getattr(pixel_values, "shape", ()))
+        if len(shape) != 4 or shape[1] != 3 or not all(shape) or not is_float(pixel_values):
             raise ValueError(
                 "`pixel_values` must be floats of shape (batch_size, 3, height, width), got "
-                f"{shape} of {pixel_values.dtype}. Did you skip `MsitImageProcessor`?"
+                f"{describe(pixel_values)}. Did you skip `MsitImageProcessor`?"
             )
         return pixel_values.to(torch.promote_types(pixel_values.dtype, torch.float32))
+
+
+def is_float(value: Any) -> bool:
+    """Return whether a value is a tensor of floats."""
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def describe(value: Any) -> str:
+    """Return shape and type of a tensor, and the type of anything else, for error messages."""
+    return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def find_target_size(images: torch.Tensor, scale: float | None, target_size: Any) -> tuple[int, int]:
@@ -342,13 +355,16 @@ def find_target_size(images: torch.Tensor, scale: float | None, target_size: Any
         raise ValueError(f"Exactly one of `scale` and `target_size` must be given, got {given}.")
     sides = [int(side) for side in images.shape[2:]]
     if target_size is None:
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= LARGEST_FACTOR:
+        if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale <= LARGEST_FACTOR:
             raise ValueError(f"`scale` must be a number above 0 and at most {LARGEST_FACTOR}, got {scale!r}.")
         target = [round(side * scale) for side in sides]
         if not all(target):
             raise ValueError(f"`scale` must leave at least one pixel, got {scale} for {sides[0]} x {sides[1]} pixels.")
         return target[0], target[1]
-    target = torch.as_tensor(target_size).tolist()
+    try:
+        target = torch.as_tensor(target_size).tolist()
+    except (TypeError, ValueError, RuntimeError):  # of whatever PyTorch makes no tensor of
+        target = None
     if not isinstance(target, list) or len(target) != 2 or not all(type(side) is int and side > 0 for side in target):
         raise ValueError(f"`target_size` must be height and width, two whole numbers from 1, got {target_size!r}.")
     if any(large > LARGEST_FACTOR * side for large, side in zip(target, sides, strict=True)):
@@ -360,11 +376,11 @@ def find_target_size(images: torch.Tensor, scale: float | None, target_size: Any
 
 def check_positions(positions: torch.Tensor, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Return positions as int64 on the device of the pictures, or raise a ValueError if one is none of the target."""
-    shape = tuple(positions.shape)
-    is_whole = not (positions.is_floating_point() or positions.is_complex() or positions.dtype == torch.bool)
+    shape = tuple(getattr(positions, "shape", ()))
+    is_whole = isinstance(positions, torch.Tensor) and positions.dtype in WHOLE_TYPES
     if len(shape) != 3 or shape[0] != len(images) or shape[1] < 1 or shape[2] != 2 or not is_whole:
         raise ValueError(
-            f"`positions` must be whole numbers of shape ({len(images)}, pixels, 2), got {shape} of {positions.dtype}."
+            f"`positions` must be whole numbers of shape ({len(images)}, pixels, 2), got {describe(positions)}."
         )
     index = positions.to(images.device, torch.int64)
     low, high = index.amin((0, 1)).tolist(), index.amax((0, 1)).tolist()
@@ -376,7 +392,9 @@ def check_positions(positions: torch.Tensor, images: torch.Tensor, size: tuple[i
 
 
 def measure_loss(reconstruction: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean absolute difference, or raise a ValueError if shapes differ."""
+    """Return the mean absolute difference, or raise a ValueError if labels are no floats or shapes differ."""
+    if not is_float(labels):
+        raise ValueError(f"`labels` must be floats in [-1, 1], got {describe(labels)}. Use `MsitImageProcessor`.")
     if labels.shape != reconstruction.shape:
         raise ValueError(f"`labels` must have shape {tuple(reconstruction.shape)}, got {tuple(labels.shape)}.")
     return F.l1_loss(reconstruction, labels.to(reconstruction))

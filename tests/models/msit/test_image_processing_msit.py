@@ -93,5 +93,8 @@ def test_answers_that_do_not_fit_are_refused(processor):
         processor.post_process(answer(torch.zeros(1, 3, 7)))
     with pytest.raises(ValueError, match="As many pictures as answers are needed, 2, got 1"):
         processor.post_process(answer(torch.zeros(2, 3, 4, 4)), Image.new("RGB", (2, 2)))
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="answered numbers that are not finite, which make no picture"):
+            processor.post_process(answer(torch.tensor([0.0, value]).expand(1, 3, 4, 2)))
     with pytest.raises(ValueError, match="so `padding` must be None, got 'longest'"):
         processor.pad([processor.cut(torch.zeros(4, 4, 3))], padding="longest")

@@ -252,6 +252,8 @@ POSITIONS = torch.zeros(1, 5, 2, dtype=torch.int64)
         ({"pixel_values": None}, "`pixel_values` is required"),
         ({"pixel_values": torch.zeros(1, 9, 11, 3)}, r"floats of shape .*, got \(1, 9, 11, 3\) of torch.float32"),
         ({"pixel_values": torch.zeros(1, 3, 9, 11, dtype=torch.uint8)}, "of torch.uint8. Did you skip"),
+        ({"pixel_values": np.zeros((1, 3, 9, 11), np.float32)}, "`pixel_values` must be floats .*, got ndarray"),
+        ({"pixel_values": [torch.zeros(1, 3, 9, 11)]}, "`pixel_values` must be floats .*, got list"),
         ({"scale": None}, "Exactly one of `scale` and `target_size` must be given, got neither"),
         ({"target_size": (9, 9)}, "got both"),
         ({"scale": 0}, "above 0 and at most 64, got 0"),
@@ -262,21 +264,40 @@ POSITIONS = torch.zeros(1, 5, 2, dtype=torch.int64)
         ({"scale": None, "target_size": (9, 0)}, r"two whole numbers from 1, got \(9, 0\)"),
         ({"scale": None, "target_size": (9.5, 3)}, "two whole numbers"),
         ({"scale": None, "target_size": 9}, "two whole numbers"),
+        ({"scale": None, "target_size": "9x11"}, "two whole numbers from 1, got '9x11'"),
+        ({"scale": None, "target_size": {"height": 9, "width": 9}}, "two whole numbers from 1, got {'height'"),
+        ({"scale": None, "target_size": (9, 2**70)}, "two whole numbers from 1, got "),
         ({"scale": None, "target_size": (9, 11 * 64 + 1)}, "at most 64 times the size of the picture"),
         (
             {"positions": POSITIONS.float()},
             r"whole numbers of shape \(1, pixels, 2\), got .* of torch.float32",
         ),
+        ({"positions": POSITIONS.tolist()}, r"`positions` must be whole numbers of shape .*, got list"),
+        ({"positions": POSITIONS.numpy()}, r"`positions` must be whole numbers of shape .*, got ndarray"),
         ({"positions": POSITIONS[0]}, r"got \(5, 2\)"),
         ({"positions": POSITIONS + torch.tensor([18, 0])}, r"a target of 18 x 22 pixels, got \[18, 0\] to \[18, 0\]"),
         ({"positions": POSITIONS - 1}, r"got \[-1, -1\]"),
         ({"labels": torch.zeros(1, 3, 18, 21)}, r"`labels` must have shape \(1, 3, 18, 22\), got \(1, 3, 18, 21\)"),
+        (
+            {"labels": torch.zeros(1, 3, 18, 22, dtype=torch.uint8)},
+            r"must be floats in \[-1, 1\], got .* of torch.uint8",
+        ),
+        ({"labels": np.zeros((1, 3, 18, 22), np.float32)}, r"`labels` must be floats in \[-1, 1\], got ndarray"),
         ({"interpolate": True}, "takes no argument interpolate"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         make()(**{"pixel_values": make_pictures(), "scale": 2} | change)
+
+
+@torch.no_grad()
+def test_numbers_of_numpy_and_double_precision_are_taken():
+    model, pictures = make().double(), make_pictures()
+    whole = model(pictures, scale=2).reconstruction
+    tiles = model.upscale(pictures, scale=np.float32(2), tile_size=5).reconstruction
+    assert whole.dtype == tiles.dtype == torch.float64
+    torch.testing.assert_close(tiles, whole, rtol=0, atol=1e-12)
 
 
 def test_tiles_need_evaluation_mode_and_a_size():
