@@ -23,9 +23,9 @@ PICTURE is a picture, or a folder whose pictures are found as by `musiq score`. 
 lie in OUT as in that folder, and those of other pictures lie directly in OUT. They have the names of the pictures, and
 the ending of --format.
 Copies are upright. Transparency stays, gray of 16 bits keeps them, and so does a colour profile that fits the copy. A
-copy says in its EXIF field Software how it was made. It is written under another name first, so that what is there is
-whole. A killed run continues with the same command, and so does one over a folder that has more pictures now: copies
-that are there are not made again, also if their pictures have changed.
+copy says in its EXIF field Software how it was made, and of which file. It is written under another name first, so
+that what is there is whole. A killed run continues with the same command, and so does one over a folder that has more
+pictures now. Copies by other settings, or of pictures that have changed, are an error; --overwrite replaces them.
 A picture that cannot be read or enlarged is a row with its error. No side is shrunk, and no copy may have more than
 {MAX_MEGAPIXELS:g} megapixels.
 Rows with --json: {", ".join(COLUMNS)}.
@@ -57,9 +57,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--method", choices=METHODS, default=MSIT, help=f"{MSIT}: the model; others: a filter, to compare with"
     )
-    parser.add_argument(
-        "-m", "--model", default=UPSCALER_CHECKPOINT.name, help=f"checkpoint ({UPSCALER_CHECKPOINT.name})"
-    )
+    parser.add_argument("-m", "--model", help=f"checkpoint ({UPSCALER_CHECKPOINT.name}); a filter takes none")
     parser.add_argument(
         "--format",
         choices=tuple(SUFFIXES),

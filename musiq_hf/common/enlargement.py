@@ -7,7 +7,9 @@ Nothing heavy is imported for it.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 from .files import check_output_file
 
@@ -16,6 +18,21 @@ MAX_MEGAPIXELS = 128.0  # of an enlarged picture; a slip of the keyboard can ask
 MSIT = "msit"
 METHODS = (MSIT, "bicubic", "lanczos")
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "tiff": ".tiff", "webp": ".webp"}  # of files by the names of formats
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_length(value: Any) -> bool:
+    return _is_number(value, Integral) and value >= 1
+
+
+def _is_size(value: Any) -> bool:
+    try:
+        return len(value) == 2 and all(_is_length(side) for side in value)
+    except TypeError:  # of a single number
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +58,17 @@ class Target:
             raise ValueError(
                 f"One of `scale`, `size` and `longer_side` is needed, got {' and '.join(given) or 'none'}. Give one."
             )
-        if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
-            raise ValueError(f"`scale` must lie between 1 and {MAX_SCALE:g}, got {self.scale:g}.")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+        if self.scale is not None and not (_is_number(self.scale, Real) and 1 <= self.scale <= MAX_SCALE):
+            raise ValueError(f"`scale` must be a number between 1 and {MAX_SCALE:g}, got {self.scale}.")
+        if self.size is not None and not _is_size(self.size):
             raise ValueError(f"`size` must be a width and a height of at least 1 pixel, got {self.size}.")
-        if self.longer_side is not None and self.longer_side < 1:
-            raise ValueError(f"`longer_side` must be at least 1, got {self.longer_side}.")
+        if self.longer_side is not None and not _is_length(self.longer_side):
+            raise ValueError(f"`longer_side` must be a whole number of pixels from 1, got {self.longer_side}.")
+
+    def __str__(self) -> str:
+        (given,) = ((name, value) for name, value in vars(self).items() if value is not None)
+        name, value = given
+        return f"{name}:{'x'.join(map(str, value)) if name == 'size' else str(value).removesuffix('.0')}"
 
     def find_size(self, size: tuple[int, int], name: str) -> tuple[int, int]:
         """Return width and height of the enlarged picture, in pixels.

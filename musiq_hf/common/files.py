@@ -108,6 +108,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def hide_path(source: str | os.PathLike[str]) -> str:
     """Return the name alone of a file or folder that is here, and any other source, an id on the Hub say, as it is."""
     return Path(source).name if Path(source).exists() else str(source)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoint files of other programs, NumPy's and PyTorch's, read as mere arrays: no code in them ever runs."""
 
-import hashlib
 import math
 import warnings
 import zipfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..common.files import hash_file
 from .key_mapping import ORIGINAL, ORIGINAL_PREFIX, PYIQA
 from .protocol import Array, Checkpoint
 
@@ -36,12 +36,6 @@ class MusiqCheckpoint(Checkpoint):
 
     source: int
     unknown: tuple[str, ...] = ()
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from ..common.files import hash_file
 from ..models.loda.timm_loda import rename_resnet
-from .checkpoints import describe_unfit, hash_file, load_content
+from .checkpoints import describe_unfit, load_content
 from .protocol import Checkpoint
 
 LEARNER, STATISTICS = "learner", "bn_buffer"

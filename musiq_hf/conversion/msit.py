@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..common.files import replace_file
+from ..common.files import hash_file, replace_file
 from ..hub.model_card import CheckpointCard
 from ..models.msit.configuration_msit import MsitConfig
 from ..models.msit.family import facts
 from ..models.msit.modeling_msit import MsitForImageSuperResolution
 from ..models.msit.modulation_msit import NEIGHBOURS
 from ..models.musiq.checks_musiq import shorten
-from .checkpoints import describe_unfit, hash_file, load_content
+from .checkpoints import describe_unfit, load_content
 from .directories import check_free, check_new_file, load_strictly, write_checkpoint
 from .protocol import Array, Checkpoint, Conversion
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..common.files import replace_file
+from ..common.files import hash_file, replace_file
 from ..hub.model_card import CheckpointCard
 from ..models.sudds.configuration_sudds import WIDTHS, UpscalingDetectorConfig
 from ..models.sudds.family import facts
 from ..models.sudds.modeling_sudds import UpscalingDetectorForImageClassification
-from .checkpoints import describe_unfit, hash_file, load_content
+from .checkpoints import describe_unfit, load_content
 from .directories import check_free, check_new_file, load_strictly, write_checkpoint
 from .protocol import Array, Checkpoint, Conversion
 

@@ -92,13 +92,18 @@ def upscale_picture(
         TypeError: If `picture` is something else.
     """
     target = Target(scale=scale, size=size, longer_side=longer_side)
-    check_choice("method", method, METHODS)
-    if model is not None and method != MSIT:
-        raise ValueError(f"`model` is for the method {MSIT!r}, got {method!r} with a model. Leave one out.")
+    check_method(method, model)
     upscaler = None
     if method == MSIT:
         upscaler = model if isinstance(model, Upscaler) else load_upscaler(model or UPSCALER_CHECKPOINT)
     return enlarge(open_picture(picture, check_size=check_size), target, upscaler or method, tile_size=tile_size)
+
+
+def check_method(method: str, model: Any) -> None:
+    """Raise a ValueError if there is no such method, or a filter is given a model."""
+    check_choice("method", method, METHODS)
+    if model is not None and method != MSIT:
+        raise ValueError(f"`model` is for the method {MSIT!r}, got {method!r} with a model. Leave one out.")
 
 
 def check_size(size: tuple[int, int], name: str) -> None:

@@ -15,20 +15,20 @@ from transformers.utils import logging
 from ..common.checks import check_counts
 from ..common.devices import find_device
 from ..common.enlargement import MSIT, SUFFIXES, Target, check_copies
-from ..common.files import replace_file
+from ..common.files import hash_file, replace_file
 from ..models.auto import UPSCALER_CHECKPOINT
 from ..models.weights import identify_scores
 from ..pictures.finding import find_pictures, has_picture_suffix
 from ..pictures.lazy import LazyPicture, check_path, escape_name, write_line
 from ..scoring.engine import score_pictures
-from ..scoring.journal import describe_difference
 from ..scoring.loading import load_quality
 from ..scoring.tables.forms import CONSTANTS, TableForm
 from ..scoring.tables.row_jobs import Inputs, RowJob
-from .enlarging import PROFILE, TILE_SIZE, Upscaler, check_size, enlarge, load_upscaler
+from .enlarging import PROFILE, TILE_SIZE, Upscaler, check_method, check_size, enlarge, load_upscaler
 
 Scorer = tuple[Any, Any]  # model and processor
 logger = logging.get_logger(__name__)
+COMMAND = "musiq upscale"
 # Settings of Pillow's encoders, and the modes that they can write whole. JPEG alone loses something.
 ENCODERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "png": ({}, ("L", "LA", "RGB", "RGBA", "I;16")),
@@ -71,7 +71,7 @@ COLUMNS: dict[str, type] = {
     **dict.fromkeys(("seconds", "score", "output_score"), float),
     **dict.fromkeys(("key", "output", "method", "made_by", "error"), str),
 }
-ENLARGED_ROWS = TableForm("musiq upscale", EnlargedRow, lambda settings: COLUMNS)
+ENLARGED_ROWS = TableForm(COMMAND, EnlargedRow, lambda settings: COLUMNS)
 
 
 class _Copy(NamedTuple):
@@ -91,7 +91,7 @@ class EnlargingSettings:
         output: Folder of the copies; those of the pictures of a folder lie there as in that folder.
         target: Size to enlarge them to.
         method: "msit" for the model, "bicubic" or "lanczos" for a filter of Pillow.
-        model: Checkpoint: folder, Hub id or name of an embedded one.
+        model: Checkpoint: folder, Hub id or name of an embedded one; None = the embedded upscaler.
         format: "png", "jpeg", "tiff" or "webp".
         tile_size: Side of a tile, in pixels of the picture.
         device: Device on which models compute.
@@ -107,7 +107,7 @@ class EnlargingSettings:
     _: KW_ONLY
     target: Target
     method: str = MSIT
-    model: str = str(UPSCALER_CHECKPOINT)
+    model: str | None = None
     format: str = "png"
     tile_size: int = TILE_SIZE
     device: str = "auto"
@@ -117,17 +117,20 @@ class EnlargingSettings:
     def __post_init__(self) -> None:
         check_copies(self.output, self.paths)
         check_counts(self, "tile_size")
+        check_method(self.method, self.model)
 
     def make_job(self) -> RowJob:
         """Load the checkpoint, find what there is to do, and make the job.
 
-        A copy tells how it was made (EXIF field Software), so that one by the same settings is finished.
+        A copy tells how it was made and of which file (EXIF field Software), so that it is known to be finished.
 
         Raises:
             ValueError: If there is no picture, the checkpoint enlarges none, or a file in the folder is another one.
         """
         device = find_device(self.device)
-        method = load_upscaler(self.model, device=device) if self.method == MSIT else self.method
+        method = (
+            load_upscaler(self.model or UPSCALER_CHECKPOINT, device=device) if self.method == MSIT else self.method
+        )
         maker = _name_maker(self.target, method)
         scorer = None
         if self.score:
@@ -151,13 +154,20 @@ def _count(copies: Sequence[_Copy], missing: Sequence[_Copy]) -> tuple[int, int]
 
 
 def _name_maker(target: Target, method: Upscaler | str) -> str:
-    """Return the text that a copy carries: all that decides its pixels, beside those of its picture."""
-    (wanted,) = ((name, value) for name, value in vars(target).items() if value is not None)
-    size = "x".join(map(str, wanted[1])) if isinstance(wanted[1], tuple) else f"{wanted[1]:g}"
-    parts = {wanted[0]: size, "method": method if isinstance(method, str) else MSIT}
+    """Return how copies are made: all that decides their pixels, beside those of their pictures."""
+    parts = {"method": method if isinstance(method, str) else MSIT}
     if isinstance(method, Upscaler):
         parts |= identify_scores(method.model, method.processor)
-    return "|".join(("musiq upscale", *(f"{name}:{value}" for name, value in parts.items())))
+    return "|".join((COMMAND, str(target), *(f"{name}:{value}" for name, value in parts.items())))
+
+
+def _name_copy(maker: str, source: str) -> str:
+    """Return the text that the copy of a picture carries: how it is made, and of which file.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    return f"{maker}|picture:{hash_file(Path(source))[:16]}"
 
 
 def _find_places(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -199,25 +209,30 @@ def _is_finished(copy: _Copy, maker: str, overwrite: bool) -> bool:
 
     Raises:
         ValueError: If another file has its place, and may not be replaced.
+        OSError: If the picture cannot be read.
     """
     if not os.path.lexists(copy.output):
         return False
-    found = _read_maker(copy.output)
-    if found == maker or overwrite:
-        return found == maker
+    found, wanted = _read_maker(copy.output), _name_copy(maker, copy.source)
+    if found == wanted or overwrite:
+        return found == wanted
     difference = "and is no copy of this command"
-    if found is not None and found.count("|") == maker.count("|"):
-        difference = f"with other settings ({describe_difference([found], [maker])})"
+    if found.startswith(f"{COMMAND}|"):
+        old, new = found.split("|"), wanted.split("|")
+        lost, gained = (
+            "; ".join(part for part in one if part not in other) for one, other in ((old, new), (new, old))
+        )
+        difference = f"made otherwise ({lost}, now {gained})"
     raise ValueError(f"{copy.output} exists already, {difference}. Add --overwrite, or choose another folder.")
 
 
-def _read_maker(path: Path) -> str | None:
-    """Read how a copy was made; None for other files."""
+def _read_maker(path: Path) -> str:
+    """Read how a copy was made; other files give another text."""
     try:
         with Image.open(path) as image:
             return str(image.getexif().get(ExifTags.Base.Software))
     except Exception:  # other files provoke errors of all kinds
-        return None
+        return ""
 
 
 def _make_copies(
@@ -245,13 +260,14 @@ def _make_copy(copy: _Copy, key: str, settings: EnlargingSettings, method: Upsca
         raise ValueError(copy.error)
     start = time.perf_counter()
     picture = LazyPicture(key, partial(check_path, copy.source, key)).open(check_size=check_size)
+    made_by = _name_copy(maker, copy.source)
     large = enlarge(picture, settings.target, method, tile_size=settings.tile_size)
-    _write_copy(copy.output, large, settings.format, maker)
+    _write_copy(copy.output, large, settings.format, made_by)
     seconds = time.perf_counter() - start
     return EnlargedRow(key, *picture.size, escape_name(str(copy.output)), *large.size, seconds)
 
 
-def _write_copy(path: Path, image: Image.Image, kind: str, maker: str) -> None:
+def _write_copy(path: Path, image: Image.Image, kind: str, made_by: str) -> None:
     """Write a picture, with its colour profile and how it was made."""
     options, modes = ENCODERS[kind]
     if image.mode not in modes:
@@ -260,7 +276,7 @@ def _write_copy(path: Path, image: Image.Image, kind: str, maker: str) -> None:
             "(A: transparency; I;16: 16 bits). Choose another --format, such as png or tiff."
         )
     exif = Image.Exif()
-    exif[ExifTags.Base.Software] = maker
+    exif[ExifTags.Base.Software] = made_by
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replace_file(path) as temporary:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
 
+import numpy as np
 import pytest
 
 from musiq_hf.common.enlargement import Target, check_copies
@@ -28,18 +29,39 @@ def test_a_target_gives_the_size(target, size, expected):
     [
         ({}, "One of `scale`, `size` and `longer_side` is needed, got none. Give one."),
         ({"scale": 2.0, "longer_side": 9}, "is needed, got scale and longer_side. Give one."),
-        ({"scale": 0.5}, "`scale` must lie between 1 and 64, got 0.5."),
-        ({"scale": 65}, "`scale` must lie between 1 and 64, got 65."),
-        ({"scale": float("nan")}, "`scale` must lie between 1 and 64, got nan."),
+        ({"scale": 0.5}, "`scale` must be a number between 1 and 64, got 0.5."),
+        ({"scale": 65}, "`scale` must be a number between 1 and 64, got 65."),
+        ({"scale": float("nan")}, "`scale` must be a number between 1 and 64, got nan."),
         ({"size": (0, 4)}, "`size` must be a width and a height of at least 1 pixel, got (0, 4)."),
         ({"size": (4,)}, "`size` must be a width and a height of at least 1 pixel, got (4,)."),
-        ({"longer_side": 0}, "`longer_side` must be at least 1, got 0."),
+        ({"scale": "2"}, "`scale` must be a number between 1 and 64, got 2."),
+        ({"scale": True}, "`scale` must be a number between 1 and 64, got True."),
+        ({"size": 40}, "`size` must be a width and a height of at least 1 pixel, got 40."),
+        ({"size": (40.5, 70)}, "`size` must be a width and a height of at least 1 pixel, got (40.5, 70)."),
+        ({"longer_side": 0}, "`longer_side` must be a whole number of pixels from 1, got 0."),
+        ({"longer_side": 50.7}, "`longer_side` must be a whole number of pixels from 1, got 50.7."),
+        ({"longer_side": "50"}, "`longer_side` must be a whole number of pixels from 1, got 50."),
+        ({"longer_side": float("nan")}, "`longer_side` must be a whole number of pixels from 1, got nan."),
     ],
 )
 def test_a_target_that_says_no_size_is_refused(target, message):
     with pytest.raises(ValueError) as error:
         Target(**target)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ({"scale": 2.0}, "scale:2"),
+        ({"scale": np.float64(2.7)}, "scale:2.7"),
+        ({"scale": 2.7000001}, "scale:2.7000001"),
+        ({"size": [40, 70]}, "size:40x70"),
+        ({"longer_side": 1234567}, "longer_side:1234567"),
+    ],
+)
+def test_texts_of_targets_differ_where_sizes_may(target, text):
+    assert str(Target(**target)) == text
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from toy_family.family import TOY
 from musiq_hf.cli import convert, words
 from musiq_hf.cli import main as musiq
 from musiq_hf.cli.recording import record_words
+from musiq_hf.common.files import hash_file
 from musiq_hf.conversion import CONVERTERS, Checkpoint, Conversion, command, converter_of_config, converter_of_file
-from musiq_hf.conversion.checkpoints import hash_file, read_names, read_state_dict
+from musiq_hf.conversion.checkpoints import read_names, read_state_dict
 from musiq_hf.conversion.directories import measure_difference
 from musiq_hf.conversion.protocol import SHARED_OPTIONS
 from musiq_hf.models import FAMILIES

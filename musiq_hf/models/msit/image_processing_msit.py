@@ -174,8 +174,8 @@ class MsitImageProcessor(PixelProcessor, BaseImageProcessor):
             )
         if not values.isfinite().all():
             raise ValueError(
-                "The model answered numbers that are not finite, which make no picture. Its weights may be damaged: fetch "
-                "or convert the checkpoint again, or compute in float32 in place of float16."
+                "The model answered numbers that are not finite, which make no picture. Its weights may be damaged: "
+                "fetch or convert the checkpoint again, or compute in float32 in place of float16."
             )
         originals = [None] * len(values) if images is None else list(self.list_pictures(images))
         if len(originals) != len(values):
