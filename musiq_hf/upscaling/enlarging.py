@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ..common.checks import check_choice
+from ..common.devices import find_device
 from ..common.enlargement import MAX_MEGAPIXELS, METHODS, MSIT, Target
 from ..models.auto import UPSCALER_CHECKPOINT
 from ..pictures.opening import check_megapixels, open_picture, resize_picture, to_plain_mode
@@ -45,10 +46,10 @@ def load_upscaler(
 
     Args:
         name: Directory, Hub id or name of an embedded checkpoint; without one the embedded upscaler is loaded.
-        device: Device on which it computes.
+        device: Device on which it computes; "auto" is a GPU if there is one.
 
     Raises:
-        ValueError: If there is no such checkpoint, it is damaged, or it enlarges no pictures.
+        ValueError: If there is no such checkpoint, it is damaged or enlarges no pictures, or there is no such device.
     """
     model, processor = load_with_head(os.fspath(name))
     if model.config.model_type != FAMILY:
@@ -56,7 +57,7 @@ def load_upscaler(
             f"{name} holds a {type(model).__name__}, which enlarges no pictures. Give a checkpoint of the family "
             f"{FAMILY}, such as {UPSCALER_CHECKPOINT.name}."
         )
-    return Upscaler(model.to(device), processor, os.fspath(name))
+    return Upscaler(model.to(find_device(str(device))), processor, os.fspath(name))
 
 
 def upscale_picture(

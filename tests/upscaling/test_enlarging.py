@@ -118,6 +118,8 @@ def test_a_model_may_be_named_and_others_are_refused(tmp_path, spread):
         upscale_picture(make("RGB"), scale=2, model=spread, method="bicubic")
     with pytest.raises(ValueError, match="`method` must be 'msit' or 'bicubic' or 'lanczos', got 'nearest'"):
         upscale_picture(make("RGB"), scale=2, method="nearest")
+    with pytest.raises(ValueError, match="--device nothing cannot be used here"):
+        load_upscaler(spread.name, device="nothing")
     with pytest.raises(ValueError, match="absent: neither a directory|absent: no such directory"):
         load_upscaler("absent")
     with pytest.raises(ValueError, match=r"PIL image: 33x20 pixels would become 20x33, which shrinks"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shorter trainings of super-resolution without a part of the network, which show what the part is worth."""
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,14 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "without positions": {"position_encoding_scale": None},
 }
 SECOND_STAGE = "second stage for half of the time"
+
+
+def check_ablations(settings: SuperResolutionSettings, minutes: float) -> None:
+    """Raise a ValueError if no part of a training can be left out, or the time for it is impossible."""
+    if settings.rim_from is not None:
+        raise ValueError("`--ablation` trains new networks, and `rim_from` continues one. Leave one out.")
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise ValueError(f"`--ablation` must be minutes above 0, got {minutes}.")
 
 
 def run_ablations(

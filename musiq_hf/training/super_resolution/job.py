@@ -15,7 +15,7 @@ from ...metrics.fidelity import FidelityReport
 from ...metrics.report_files import StoredMetrics, write_metrics
 from ...pictures import find_pictures
 from ...pictures.finding import hold_out_pictures
-from .ablations import run_ablations
+from .ablations import check_ablations, run_ablations
 from .card import write_card
 from .material import cut_windows, shrink_photograph
 from .settings import SuperResolutionSettings
@@ -92,8 +92,8 @@ def train_super_resolution(
     output = settings.output_dir
     check_output_file(output / "config.json")
     check_state(settings)
-    if ablation_minutes is not None and settings.rim_from is not None:
-        raise ValueError("`--ablation` trains new networks, and `rim_from` continues one. Leave one out.")
+    if ablation_minutes is not None:
+        check_ablations(settings, ablation_minutes)
     process = PartialState(cpu=without_accelerator())
     tell = report if process.is_main_process else lambda line: None
     photographs = choose_photographs(settings)

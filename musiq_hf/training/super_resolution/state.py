@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...common.files import hide_path, replace_file
+from ...metrics.report_files import METRICS_FILE
 from ..trainer import num_processes
 from .settings import SuperResolutionSettings
 
@@ -32,8 +33,14 @@ def _collect_fixed(settings: SuperResolutionSettings) -> dict[str, Any]:
 
 
 def check_state(settings: SuperResolutionSettings) -> None:
-    """Raise a ValueError if a training would write over one that can be continued, which `resume` does."""
-    if not settings.resume and (path := settings.output_dir / STATE_FILE).exists():
+    """Raise a ValueError if a training would write over one that can be continued, or continue one that is done."""
+    path = settings.output_dir / STATE_FILE
+    if settings.resume and not path.exists() and (settings.output_dir / METRICS_FILE).exists():
+        raise ValueError(
+            f"{settings.output_dir} holds a training that is done, so `--resume` has nothing to continue. Leave it "
+            "out to train again, which replaces the checkpoint."
+        )
+    if not settings.resume and path.exists():
         raise ValueError(
             f"{path} is the state of a training that was interrupted. `--resume` continues it; for a new one give "
             "another folder, or delete the file."

@@ -15,6 +15,7 @@ from accelerate.utils import broadcast, send_to_device
 
 from ...common.devices import without_accelerator
 from ...models import FAMILIES
+from ..starting import check_architecture
 from .material import draw_batch
 from .settings import Recipe, SuperResolutionSettings
 from .state import read_state, write_state
@@ -30,7 +31,8 @@ def make_model(settings: SuperResolutionSettings) -> Any:
     A new one begins as bilinear interpolation, and one of the second stage as that of the first.
 
     Raises:
-        ValueError: If the checkpoint of the first stage is of another kind, or has refined kernels already.
+        ValueError: If the checkpoint of the first stage is of another kind, or has refined kernels already. Also if
+            the architecture is impossible.
         OSError: If there is no such checkpoint.
     """
     kind: Any = MSIT.upscaler
@@ -44,6 +46,7 @@ def make_model(settings: SuperResolutionSettings) -> Any:
         return model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
+        check_architecture(MSIT, settings.architecture)
         return kind(MSIT.config(**{**settings.plan.architecture, "use_rim": False, **settings.architecture}))
 
 

@@ -29,6 +29,12 @@ def test_a_training_writes_a_checkpoint_with_tables_and_a_card(make_settings, ph
     model = AutoModelForImageToImage.from_pretrained(folder)
     assert not model.config.use_rim and not list(folder.glob("*.pt")) and not list(folder.glob(".*"))
     assert said[0] == "2 photographs are read."
+    weights = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(
+        ValueError, match="upscaler holds a training that is done, so `--resume` has nothing to continue"
+    ):
+        train_super_resolution(make_settings(steps=2, seed=1, resume=True), command="train", measure=measure)
+    assert (folder / "model.safetensors").read_bytes() == weights
 
 
 def test_a_second_stage_is_folded_on_request(make_settings, tmp_path):
@@ -65,6 +71,13 @@ def test_ablations_leave_out_a_part_each(make_settings, tmp_path, monkeypatch):
         changed = [name for name in fields if getattr(config, name) != getattr(full[-1], name)]
         assert changed == [field]
     assert (first[-1].use_rim, first[1]) == (False, 4) and (second[-1].use_rim, second[1]) == (True, 8)
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan")])
+def test_an_impossible_time_for_ablations_is_refused_before_the_training(make_settings, tmp_path, minutes):
+    with pytest.raises(ValueError, match="`--ablation` must be minutes above 0, got"):
+        train_super_resolution(make_settings(steps=1), command="train", measure=measure, ablation_minutes=minutes)
+    assert not (tmp_path / "upscaler").exists()
 
 
 def test_small_photographs_are_refused_before_anything_is_written(make_settings, tmp_path):
