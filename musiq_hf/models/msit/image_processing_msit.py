@@ -51,9 +51,11 @@ def split_alpha(picture: Any) -> tuple[Any, Image.Image | None]:
     if picture.mode in OPAQUE:
         return picture.convert(OPAQUE[picture.mode]), picture.getchannel("A")
     if picture.mode not in ("RGB", "L"):
+        # Pillow's conversion cuts off what exceeds 0..255, and makes black of 0..1.
+        way = "Scale it to gray of 16 bits" if picture.mode in ("F", "I") else 'Convert it by `picture.convert("RGB")`'
         raise ValueError(
-            f"Pictures in RGB or gray are read, also transparent ones and gray of 16 bits, got mode {picture.mode}. "
-            'Convert it, for example with `picture.convert("RGB")`.'
+            "Pictures in RGB or gray are read, also transparent ones and gray of 16 bits, got mode "
+            f"{picture.mode}. {way}."
         )
     return picture, None
 

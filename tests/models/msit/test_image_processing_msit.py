@@ -76,7 +76,8 @@ def test_arrays_and_tensors_are_read_with_their_ranges(processor):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (Image.new("CMYK", (4, 4)), r'got mode CMYK. Convert it, for example with `picture.convert\("RGB"\)`'),
+        (Image.new("CMYK", (4, 4)), r'got mode CMYK. Convert it by `picture.convert\("RGB"\)`'),
+        (Image.new("F", (4, 4)), "got mode F. Scale it to gray of 16 bits."),
         ([Image.new("RGB", (4, 5)), Image.new("RGB", (4, 4))], "of one size make a batch, got 4 x 4, 4 x 5. Upscale"),
         (np.full((4, 4, 3), 2.0), r"must lie in \[0, 1\]"),
         ("photo.jpg", "got str"),
