@@ -142,6 +142,16 @@ def test_arguments_that_are_absent_have_the_defaults_of_the_program(tmp_path):
     assert config.to_dict() == expected.to_dict()
 
 
+def test_numbers_that_are_not_finite_are_told(tmp_path):
+    source = golden.save(tmp_path / "edsr.pth", "edsr")
+    content = torch.load(source, weights_only=True)
+    content["model"]["sd"]["imnets.0.layers.0.weight"][0, 0] = float("nan")
+    torch.save(content, source)
+    with pytest.raises(ValueError, match="the source's numbers finite"):
+        convert(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_code_in_a_checkpoint_is_refused(tmp_path):
     torch.save({"model": {"sd": golden.make_state("edsr"), "note": MsitConfig()}}, tmp_path / "pickled.pth")
     with pytest.raises(ValueError, match="pickled objects, which could run code and are refused"):
