@@ -33,7 +33,12 @@ def _collect_fixed(settings: SuperResolutionSettings) -> dict[str, Any]:
 
 
 def check_state(settings: SuperResolutionSettings) -> None:
-    """Raise a ValueError if a training would write over one that can be continued, or continue one that is done."""
+    """Check that a training begins or continues, before photographs are read, which takes minutes.
+
+    Raises:
+        ValueError: If there is a state and `resume` is not set, or the reverse with a checkpoint that is done. Also if
+            the state is damaged, or of other settings.
+    """
     path = settings.output_dir / STATE_FILE
     if settings.resume and not path.exists() and (settings.output_dir / METRICS_FILE).exists():
         raise ValueError(
@@ -45,6 +50,7 @@ def check_state(settings: SuperResolutionSettings) -> None:
             f"{path} is the state of a training that was interrupted. `--resume` continues it; for a new one give "
             "another folder, or delete the file."
         )
+    read_state(settings)
 
 
 def write_state(settings: SuperResolutionSettings, state: dict[str, Any]) -> None:

@@ -77,8 +77,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(make_settings, windo
     assert torch.load(tmp_path / "upscaler" / STATE_FILE, weights_only=True)["step"] == 4
     with pytest.raises(ValueError, match="state of a training that was interrupted. `--resume` continues it"):
         check_state(make_settings(steps=6))
-    with pytest.raises(ValueError, match="`seed` was 0 and is 1 now. Give the old one"):
-        train(make_settings(steps=6, seed=1, resume=True), windows)
+    for check in (check_state, lambda settings: train(settings, windows)):
+        with pytest.raises(ValueError, match="`seed` was 0 and is 1 now. Give the old one"):
+            check(make_settings(steps=6, seed=1, resume=True))
     continued = train(make_settings(steps=6, resume=True), windows).state_dict()
     assert all(torch.equal(whole[name], continued[name]) for name in whole)
     other = train(make_settings(steps=6, seed=1, output_dir=tmp_path / "other"), windows).state_dict()
@@ -95,8 +96,9 @@ def test_a_training_that_is_done_takes_no_further_step(make_settings, windows, m
 def test_a_damaged_state_is_refused(make_settings, windows, tmp_path):
     (tmp_path / "upscaler").mkdir()
     (tmp_path / "upscaler" / STATE_FILE).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="is damaged, so this training cannot continue. Delete it to begin anew"):
-        train(make_settings(steps=1, resume=True), windows)
+    for check in (check_state, lambda settings: train(settings, windows)):
+        with pytest.raises(ValueError, match="is damaged, so this training cannot continue. Delete it to begin anew"):
+            check(make_settings(steps=1, resume=True))
 
 
 def test_the_second_stage_refines_frozen_kernels(make_settings, windows, tmp_path):
