@@ -320,15 +320,11 @@ def to_arrays(state: Mapping[str, torch.Tensor], config: MsitConfig) -> dict[str
     return {name: value.reshape(_widen_shape(name, value.shape)) for name, value in named.items()}
 
 
-def _has_same_bits(one: Array, other: Array) -> bool:
-    return (one.dtype, one.shape) == (other.dtype, other.shape) and one.tobytes() == other.tobytes()
-
-
 def check_back(model: Any, checkpoint: MsitCheckpoint) -> None:
     """Raise a ValueError unless the weights of a model, renamed back, are the arrays of a checkpoint bit by bit."""
     back, arrays = to_arrays(model.state_dict(), model.config), checkpoint.arrays
-    names = arrays.keys() | back.keys()
-    changed = names - {name for name in arrays.keys() & back.keys() if _has_same_bits(arrays[name], back[name])}
+    bits = [{name: (value.shape, value.tobytes()) for name, value in each.items()} for each in (arrays, back)]
+    changed = dict(bits[0].items() ^ bits[1].items())
     if changed:
         raise ValueError(f"The written weights do not give back the arrays {', '.join(sorted(changed)[:5])}.")
 
