@@ -73,8 +73,8 @@ def upscale_picture(
 
     >>> upscale_picture("photo.jpg", scale=2.7).save("large.png")
 
-    One of `scale`, `size` and `longer_side` says the size; at its own size a picture keeps its pixels. Transparency stays, gray of 16 bits keeps them, and so does
-    a colour profile that fits the result. The picture is turned upright.
+    One of `scale`, `size` and `longer_side` says the size; at its own size a picture keeps its pixels. Transparency
+    stays, gray of 16 bits keeps them, and so does a colour profile that fits the result. Pictures are turned upright.
 
     Args:
         picture: Path, http(s) URL, base64 text, bytes, binary file or PIL image.
