@@ -201,6 +201,11 @@ def plot_clusters(points: np.ndarray, labels: Sequence[str]) -> "Figure":
     return figure
 
 
+def _find_edges(length: int) -> tuple[float, float]:
+    """Return the outer edges of the cells of a spectrum, in units of pi; the middle of one cell is frequency 0."""
+    return (-2 * (length // 2) - 1) / length, (2 * (length - 1 - length // 2) + 1) / length
+
+
 def plot_spectra(spectra: Mapping[str, torch.Tensor]) -> "Figure":
     """Plot log amplitudes of Fourier transforms as pictures of one scale, with frequency 0 in the middle.
 
@@ -223,7 +228,9 @@ def plot_spectra(spectra: Mapping[str, torch.Tensor]) -> "Figure":
     figure = new_figure(0.7 * PANEL * max(len(shown), 2), 0.8 * PANEL)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (title, values) in zip(panels, shown.items(), strict=True):
-        drawn = axes.imshow(values, cmap="magma", vmin=low, vmax=0, extent=(-1, 1, 1, -1), aspect="auto")
+        (top, bottom), (left, right) = (_find_edges(length) for length in values.shape)
+        extent = (left, right, bottom, top)
+        drawn = axes.imshow(values, cmap="magma", vmin=low, vmax=0, extent=extent, aspect="auto")
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="frequency, units of pi")
     panels[0].set_ylabel("frequency, units of pi")

@@ -74,8 +74,8 @@ def upscale_picture(
 
     >>> upscale_picture("photo.jpg", scale=2.7).save("large.png")
 
-    One of `scale`, `size` and `longer_side` says the size. Transparency stays, gray of 16 bits keeps them, and so does
-    a colour profile that fits the result. The picture is turned upright.
+    One of `scale`, `size` and `longer_side` says the size; at its own size a picture keeps its pixels. Transparency
+    stays, gray of 16 bits keeps them, and so does a colour profile that fits the result. Pictures are turned upright.
 
     Args:
         picture: Path, http(s) URL, base64 text, bytes, binary file or PIL image.
@@ -127,7 +127,9 @@ def enlarge(
         ValueError: If the picture cannot be converted, or its new size is out of range.
     """
     size = target.find_size(picture.size, getattr(picture, "filename", "") or "PIL image")
-    if isinstance(method, Upscaler):
+    if size == picture.size:
+        large = to_plain_mode(picture).copy()  # a network would change what needs no change
+    elif isinstance(method, Upscaler):
         large = _enlarge_by_model(picture, size, method, tile_size)
     else:
         large = resize_picture(picture, size, FILTERS[method])

@@ -368,6 +368,7 @@ def test_clusters_and_spectra_are_drawn():
     first, second, _ = plot_spectra(spectra).axes
     assert (first.get_title(), second.get_title()) == ("first", "second")
     assert first.images[0].get_array()[4, 4] == 0 == second.images[0].get_array()[3, 2]
+    assert first.images[0].get_extent() == [-1.125, 0.875, 0.875, -1.125]  # cells of .25, one of them around 0
     with pytest.raises(ValueError, match="At least one spectrum"):
         plot_spectra({})
 

@@ -124,3 +124,11 @@ def test_a_model_may_be_named_and_others_are_refused(tmp_path, spread):
         load_upscaler("absent")
     with pytest.raises(ValueError, match=r"PIL image: 33x20 pixels would become 20x33, which shrinks"):
         upscale_picture(make("RGB"), size=(20, 33), model=spread)
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA", "CMYK"])
+def test_at_its_own_size_a_picture_keeps_its_pixels(spread, mode):
+    picture = make(mode)
+    same = upscale_picture(picture, scale=1, model=spread)
+    expected = picture.convert("RGB") if mode == "CMYK" else picture
+    assert same.mode == expected.mode and difference(same, expected).max() == 0

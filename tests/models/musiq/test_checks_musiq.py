@@ -129,7 +129,7 @@ def test_no_checkpoint_and_no_weights_mean_the_initial_ones(tiny_model):
 def test_many_names_are_counted(tiny_model, tmp_path):
     folder = save(tiny_model(), tmp_path)
     change(folder, lambda weights: [weights.pop(name) for name in list(weights) if "layers.0" in name])
-    with pytest.raises(ValueError, match=r"missing musiq\.encoder\.layers\.0\..* and 11 more\. Download"):
+    with pytest.raises(ValueError, match=r"missing musiq\.encoder\.layers\.0\..* and 11 more\. If you"):
         MusiqForImageQualityAssessment.from_pretrained(folder)
 
 
