@@ -3,8 +3,9 @@
 
 python tests/release/run.py dist
 
-The commands get made-up scores for cuttings of the sample pictures. Those of `musiq convert` are left out: they
-download weights. pip reads its own variables, so PIP_EXTRA_INDEX_URL names a further index.
+The commands get made-up scores for cuttings of the sample pictures. Left out are `musiq convert`, which downloads
+weights, `musiq serve`, which does not end, and what reads or writes a store such as S3. pip reads its own variables,
+so PIP_EXTRA_INDEX_URL names a further index.
 """
 
 import itertools
@@ -23,6 +24,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "examples" / "pictures"
 EXTRAS = "train,explain"  # that README's commands need
+LEFT_OUT = ("convert", "serve")
 SIDE = 160  # pixels of a cutting
 
 
@@ -32,10 +34,10 @@ def read_blocks(text: str, language: str) -> list[str]:
 
 
 def read_commands(text: str) -> list[list[str]]:
-    """Return the words of the commands `musiq` in the shell blocks of a Markdown text, but those that download."""
+    """Return the words of the commands `musiq` in the shell blocks of a Markdown text that need this machine alone."""
     lines = [line for block in read_blocks(text, "sh") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("musiq ")]
-    return [words for words in commands if words[1] != "convert"]
+    return [words for words in commands if words[1] not in LEFT_OUT and not any("://" in word for word in words)]
 
 
 def make_inputs(folder: Path) -> None:
