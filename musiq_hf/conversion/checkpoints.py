@@ -5,7 +5,7 @@ import math
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +113,14 @@ def load_content(path: Path, *, mmap: bool = False) -> object:
         warnings.simplefilter("ignore")
         # Only archives can be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+
+
+def holds(path: Path, find: Callable[[object], object | None]) -> bool:
+    """Return whether a function finds something in what a file of PyTorch holds; False for a damaged file."""
+    try:
+        return find(load_content(path, mmap=True)) is not None
+    except ValueError:
+        return False
 
 
 def _unwrap(state: object) -> object:

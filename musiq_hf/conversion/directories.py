@@ -3,7 +3,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..common.files import read_json, write_json
+from ..common.files import read_json, replace_file, write_json
 from ..hub.publishing import add_remote_code
 from ..models import family_of
 from ..scoring.loading import check_checkpoint, find_weight_files, is_upscaler, load_config
 from ..scoring.verification import upscale_twice, write_self_test
+from .protocol import Array
 
 TOLERANCE = 1e-5  # largest difference of an answer; reloading changes no weight, but other kernels may round otherwise
 PICTURE_SIZES = ((120, 160), (64, 64))  # height and width of random pictures; in a batch the smaller one is padded
@@ -38,6 +39,30 @@ def check_new_file(output: Path) -> None:
     """Raise a ValueError if a file that is to be written exists."""
     if output.exists():
         raise ValueError(f"{output} exists. Choose another name, or remove it first.")
+
+
+def check_original_file(output: Path, ending: str) -> None:
+    """Raise a ValueError if a file of the original program exists, or its name has another ending."""
+    if output.suffix.lower() != ending:
+        raise ValueError(f"The original's file ends in {ending}, got {output}. Change the end of the name.")
+    check_new_file(output)
+
+
+def write_tensors(content: Mapping[str, Any], output: Path) -> None:
+    """Write a file of PyTorch, under a temporary name first; its folder is made."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(output) as temporary, temporary.open("xb") as file:
+        torch.save(content, file)
+
+
+def check_same(back: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
+    """Raise a ValueError unless weights that were renamed back are the arrays of their source, bit by bit."""
+    changed = back.keys() ^ wanted.keys()
+    for name in back.keys() & wanted.keys():
+        if back[name].shape != wanted[name].shape or back[name].tobytes() != wanted[name].tobytes():
+            changed.add(name)
+    if changed:
+        raise ValueError(f"The written weights do not give back these arrays of the source: {sorted(changed)[:5]}.")
 
 
 def load_strictly(directory: Path, architectures: Collection[str]) -> tuple[Any, dict[str, torch.Tensor]]:

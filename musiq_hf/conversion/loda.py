@@ -14,15 +14,15 @@ import torch
 from transformers import AutoBackbone
 
 from ..common.arguments import positive
-from ..common.files import hide_path, replace_file
+from ..common.files import hide_path
 from ..hub.model_card import CheckpointCard
 from ..models.loda.backbones_loda import load_backbone, load_vit
 from ..models.loda.configuration_loda import LodaConfig
 from ..models.loda.family import facts
 from ..models.loda.image_processing_loda import FILTERS
 from ..models.loda.modeling_loda import LodaForImageQualityAssessment
-from .checkpoints import load_content
-from .directories import check_free, check_new_file, load_strictly, write_checkpoint
+from .checkpoints import holds
+from .directories import check_free, check_original_file, load_strictly, write_checkpoint, write_tensors
 from .loda_weights import (
     LEARNER,
     STATISTICS,
@@ -35,7 +35,7 @@ from .loda_weights import (
     read_sizes,
     to_ours,
 )
-from .protocol import Checkpoint, Conversion
+from .protocol import Checkpoint, Conversion, Unpublished
 
 ENDING = ".pt"  # of the original's checkpoints; those of its training states is ".state"
 NEEDED = (
@@ -247,9 +247,7 @@ def to_original(directory: Path, output: Path) -> int:
         ValueError: If there is no such directory, the weights do not fit, the original cannot express the model, or
             the output exists or ends otherwise.
     """
-    if output.suffix.lower() != ENDING:
-        raise ValueError(f"The original's file ends in {ENDING}, got {output}. Change the end of the name.")
-    check_new_file(output)
+    check_original_file(output, ENDING)
     config, state = load_strictly(directory, [LodaForImageQualityAssessment.__name__])
     layers, depth = config.injected_layers, config.num_hidden_layers
     if len(layers) != depth:
@@ -263,32 +261,22 @@ def to_original(directory: Path, output: Path) -> int:
     for name, value in arrays.items():
         part, _, rest = name.partition("/")
         content[part][rest] = value
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(output) as temporary, temporary.open("xb") as file:
-        torch.save(content, file)
+    write_tensors(content, output)
     return len(arrays)
 
 
-class LodaConverter:
+class LodaConverter(Unpublished):
     """Converter of LoDa checkpoints, as `Converter` describes it."""
 
     family = "loda"
     accepts = "a LoDa checkpoint, a .pt or .state of the published program, with --vit and --cnn"
     endings = (ENDING, ".state")
-    published: Sequence[str] = ()
     shared = ("num_attention_heads",)
     left_out = LEFT_OUT
 
-    def fetch(self, name: str) -> tuple[Path, str] | None:
-        """Return None: nobody publishes LoDa checkpoints."""
-        return None
-
     def recognises(self, path: Path) -> bool:
         """Return True if a file holds a learner, or a training state with one."""
-        try:
-            return find_parts(load_content(path, mmap=True)) is not None
-        except ValueError:
-            return False
+        return holds(path, find_parts)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add options for the two networks, and for what the arrays of a LoDa checkpoint leave open."""

@@ -16,6 +16,7 @@ import torch
 from ..common.files import hash_file
 from ..models.loda.timm_loda import rename_resnet
 from .checkpoints import describe_unfit, load_content
+from .directories import check_same
 from .protocol import Checkpoint
 
 LEARNER, STATISTICS = "learner", "bn_buffer"
@@ -235,6 +236,4 @@ def check_arrays(checkpoint: Checkpoint, state: State, sizes: Learner) -> None:
 def check_back(model: Any, checkpoint: Checkpoint, sizes: Learner) -> None:
     """Raise a ValueError unless the model's weights, renamed back, equal the source's arrays bit by bit."""
     back = from_ours(model.state_dict(), num_stages=len(sizes.channels), num_layers=sizes.depth)
-    wrong = [name for name, array in checkpoint.arrays.items() if back[name].numpy().tobytes() != array.tobytes()]
-    if wrong or len(back) != len(checkpoint.arrays):
-        raise ValueError(f"The written weights do not give back these arrays of the source: {wrong}.")
+    check_same({name: value.numpy() for name, value in back.items()}, checkpoint.arrays)

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..common.files import hash_file, replace_file
+from ..common.files import hash_file
 from ..hub.model_card import CheckpointCard
 from ..models.msit.configuration_msit import MsitConfig
 from ..models.msit.family import facts
 from ..models.msit.modeling_msit import MsitForImageSuperResolution
 from ..models.msit.modulation_msit import NEIGHBOURS
 from ..models.musiq.checks_musiq import shorten
-from .checkpoints import describe_unfit, load_content
-from .directories import check_free, check_new_file, load_strictly, write_checkpoint
-from .protocol import Array, Checkpoint, Conversion
+from .checkpoints import describe_unfit, holds, load_content
+from .directories import check_free, check_original_file, check_same, load_strictly, write_checkpoint, write_tensors
+from .protocol import Array, Checkpoint, Conversion, Unpublished
 
 ENDING = ".pth"
 MODEL, NAME, ARGUMENTS, STATE = "model", "name", "args", "sd"  # parts of a checkpoint
@@ -322,11 +322,7 @@ def to_arrays(state: Mapping[str, torch.Tensor], config: MsitConfig) -> dict[str
 
 def check_back(model: Any, checkpoint: MsitCheckpoint) -> None:
     """Raise a ValueError unless the weights of a model, renamed back, are the arrays of a checkpoint bit by bit."""
-    back, arrays = to_arrays(model.state_dict(), model.config), checkpoint.arrays
-    bits = [{name: (value.shape, value.tobytes()) for name, value in each.items()} for each in (arrays, back)]
-    changed = dict(bits[0].items() ^ bits[1].items())
-    if changed:
-        raise ValueError(f"The written weights do not give back the arrays {', '.join(sorted(changed)[:5])}.")
+    check_same(to_arrays(model.state_dict(), model.config), checkpoint.arrays)
 
 
 @torch.inference_mode()
@@ -442,9 +438,7 @@ def to_original(directory: Path, output: Path) -> int:
         ValueError: If there is no such directory, the weights do not fit, the original cannot express the model, or
             the output exists or ends otherwise.
     """
-    if output.suffix.lower() != ENDING:
-        raise ValueError(f"The original's file ends in {ENDING}, got {output}. Change the end of the name.")
-    check_new_file(output)
+    check_original_file(output, ENDING)
     config, state = load_strictly(directory, [MsitForImageSuperResolution.__name__])
     if not config.use_rim or (config.use_shift and config.shift_padding != "circular"):
         raise ValueError(
@@ -454,32 +448,22 @@ def to_original(directory: Path, output: Path) -> int:
     arguments = write_arguments(config)
     arrays = to_arrays(state, config) | dict(make_fixed(config))
     content = {NAME: ARCHITECTURE, ARGUMENTS: arguments, STATE: {key: torch.tensor(arrays[key]) for key in arrays}}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(output) as temporary, temporary.open("xb") as file:
-        torch.save({MODEL: content}, file)
+    write_tensors({MODEL: content}, output)
     return len(arrays)
 
 
-class MsitConverter:
+class MsitConverter(Unpublished):
     """Converter of MSIT checkpoints, as `Converter` describes it."""
 
     family = "msit"
     accepts = "a checkpoint of MSIT, a .pth of the published program"
     endings = (ENDING,)
-    published: Sequence[str] = ()
     shared: Sequence[str] = ()
     left_out = LEFT_OUT
 
-    def fetch(self, name: str) -> tuple[Path, str] | None:
-        """Return None: nobody publishes MSIT checkpoints."""
-        return None
-
     def recognises(self, path: Path) -> bool:
         """Return True if a file holds a network with the decoder of the published program."""
-        try:
-            return find_parts(load_content(path, mmap=True)) is not None
-        except ValueError:
-            return False
+        return holds(path, find_parts)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add an option for the kernels."""

@@ -8,7 +8,7 @@ import torch
 
 from ..common.files import replace_file
 from ..models.musiq.configuration_musiq import MusiqConfig
-from .directories import check_new_file, load_strictly
+from .directories import check_new_file, load_strictly, write_tensors
 from .key_mapping import PYIQA, from_ours, ours_to_original
 from .protocol import Array
 from .weights import MODELS
@@ -49,8 +49,7 @@ def _write_pth(path: Path, state: dict[str, Array], num_attention_heads: int) ->
         name.replace("head.", "head.0.") if has_softmax else name: torch.from_numpy(np.ascontiguousarray(array))
         for name, array in arrays.items()
     }
-    with replace_file(path) as temporary, temporary.open("xb") as file:
-        torch.save(tensors, file)
+    write_tensors(tensors, path)
     return len(tensors)
 
 

@@ -80,6 +80,16 @@ class Conversion:
         return "\n".join(lines)
 
 
+class Unpublished:
+    """Part of each converter whose checkpoints no program can download."""
+
+    published: Sequence[str] = ()
+
+    def fetch(self, name: str) -> tuple[Path, str] | None:
+        """Return None: no name is that of a published checkpoint."""
+        return None
+
+
 class Converter(Protocol):
     """Converter of the checkpoints of one family, to Hugging Face directories and back.
 

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..common.files import hash_file, replace_file
+from ..common.files import hash_file
 from ..hub.model_card import CheckpointCard
 from ..models.sudds.configuration_sudds import WIDTHS, UpscalingDetectorConfig
 from ..models.sudds.family import facts
 from ..models.sudds.modeling_sudds import UpscalingDetectorForImageClassification
-from .checkpoints import describe_unfit, load_content
-from .directories import check_free, check_new_file, load_strictly, write_checkpoint
-from .protocol import Array, Checkpoint, Conversion
+from .checkpoints import describe_unfit, holds, load_content
+from .directories import check_free, check_original_file, check_same, load_strictly, write_checkpoint, write_tensors
+from .protocol import Checkpoint, Conversion, Unpublished
 
 ENDING = ".ckpt"
 STATE = "state_dict"  # of a checkpoint, beside notes of the training
@@ -198,11 +197,7 @@ def build_model(checkpoint: Checkpoint, options: DetectorOptions) -> UpscalingDe
 
 def check_back(model: Any, checkpoint: Checkpoint) -> None:
     """Raise a ValueError unless the weights of a model, renamed back, are the arrays of a checkpoint bit by bit."""
-    back: dict[str, Array] = {from_ours(name): value.numpy() for name, value in model.state_dict().items()}
-    arrays = checkpoint.arrays
-    changed = [name for name in arrays.keys() | back.keys() if not np.array_equal(arrays.get(name), back.get(name))]  # type: ignore[arg-type]
-    if changed:
-        raise ValueError(f"The written weights do not give back the arrays {', '.join(sorted(changed)[:5])}.")
+    check_same({from_ours(name): value.numpy() for name, value in model.state_dict().items()}, checkpoint.arrays)
 
 
 def model_card(
@@ -279,41 +274,29 @@ def to_original(directory: Path, output: Path) -> int:
         ValueError: If there is no such directory, the weights do not fit, the original cannot express the model, or
             the output exists or ends otherwise.
     """
-    if output.suffix.lower() != ENDING:
-        raise ValueError(f"The original's file ends in {ENDING}, got {output}. Change the end of the name.")
-    check_new_file(output)
+    check_original_file(output, ENDING)
     config, state = load_strictly(directory, [UpscalingDetectorForImageClassification.__name__])
     if config.backbone != BACKBONE or config.use_spectrum:
         raise ValueError(
             f"{directory} has another network than the original, which is {BACKBONE} without a spectrum. Such a "
             "checkpoint cannot be converted to its format."
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(output) as temporary, temporary.open("xb") as file:
-        torch.save({STATE: {from_ours(name): value for name, value in state.items()}}, file)
+    write_tensors({STATE: {from_ours(name): value for name, value in state.items()}}, output)
     return len(state)
 
 
-class DetectorConverter:
+class DetectorConverter(Unpublished):
     """Converter of checkpoints of the upscaling detector, as `Converter` describes it."""
 
     family = "sudds"
     accepts = "a checkpoint of an upscaling detector, a .ckpt of the published program with ResNet-18"
     endings = (ENDING,)
-    published: Sequence[str] = ()
     shared: Sequence[str] = ()
     left_out = LEFT_OUT
 
-    def fetch(self, name: str) -> tuple[Path, str] | None:
-        """Return None: the published checkpoints are not where a program can download them."""
-        return None
-
     def recognises(self, path: Path) -> bool:
         """Return True if a file holds a ResNet-18 under the names of the published program."""
-        try:
-            return find_state(load_content(path, mmap=True)) is not None
-        except ValueError:
-            return False
+        return holds(path, find_state)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add an option for the names of labels."""

@@ -10,6 +10,7 @@ import torch
 from ..models.musiq.configuration_musiq import MusiqConfig
 from ..models.musiq.modeling_musiq import MusiqForImageClassification, MusiqForImageQualityAssessment
 from .checkpoints import MusiqCheckpoint
+from .directories import check_same
 from .infer_config import Flags, infer_config
 from .key_mapping import ORIGINAL, account, from_ours, to_ours
 from .protocol import Array
@@ -74,6 +75,4 @@ def check_back(model: Any, checkpoint: MusiqCheckpoint) -> None:
         wanted: Mapping[str, Array] = checkpoint.arrays
     else:
         back, (wanted, _) = state, to_ours(checkpoint.arrays, source=checkpoint.source)
-    wrong = [name for name in wanted if back[name].tobytes() != wanted[name].tobytes()]
-    if wrong or len(back) != len(wanted):
-        raise ValueError(f"The written weights do not give back these arrays of the source: {wrong}.")
+    check_same(back, wanted)
