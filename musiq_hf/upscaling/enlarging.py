@@ -17,7 +17,6 @@ from ..scoring.loading import load_with_head
 
 Method = Literal["msit", "bicubic", "lanczos"]
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
-FAMILY = MSIT
 TILE_SIZE = 192  # pixels of the picture along the side of a tile
 PROFILE = "icc_profile"
 # Kind of colours that the head of a profile names, by the modes of pictures that it can describe.
@@ -52,10 +51,10 @@ def load_upscaler(
         ValueError: If there is no such checkpoint, it is damaged or enlarges no pictures, or there is no such device.
     """
     model, processor = load_with_head(os.fspath(name))
-    if model.config.model_type != FAMILY:
+    if model.config.model_type != MSIT:
         raise ValueError(
             f"{name} holds a {type(model).__name__}, which enlarges no pictures. Give a checkpoint of the family "
-            f"{FAMILY}, such as {UPSCALER_CHECKPOINT.name}."
+            f"{MSIT}, such as {UPSCALER_CHECKPOINT.name}."
         )
     return Upscaler(model.to(find_device(str(device))), processor, os.fspath(name))
 

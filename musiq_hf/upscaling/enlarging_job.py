@@ -139,7 +139,8 @@ class EnlargingSettings:
         copies = _list_copies(self)
         missing = [copy for copy in copies if copy.error is not None or not _is_finished(copy, maker, self.overwrite)]
         if len(missing) < len(copies):
-            logger.warning("%s: %d of %d pictures were finished before.", self.output, *_count(copies, missing))
+            number = len(copies) - len(missing)
+            logger.warning("%s: %d of %d pictures were finished before.", self.output, number, len(copies))
         return RowJob(
             ENLARGED_ROWS,
             settings={CONSTANTS: {"method": self.method, "made_by": maker}},
@@ -147,10 +148,6 @@ class EnlargingSettings:
             count=lambda: len(missing),
             measure=partial(_make_copies, settings=self, method=method, maker=maker, scorer=scorer),
         )
-
-
-def _count(copies: Sequence[_Copy], missing: Sequence[_Copy]) -> tuple[int, int]:
-    return len(copies) - len(missing), len(copies)
 
 
 def _name_maker(target: Target, method: Upscaler | str) -> str:

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageToImage
+from transformers import AutoConfig, AutoModelForImageToImage
 
-from .enlarging import FAMILY, Upscaler, load_upscaler, upscale_picture
+from ..common.enlargement import MSIT
+from .enlarging import Upscaler, load_upscaler, upscale_picture
 
 Upscale = Callable[[np.ndarray], np.ndarray]  # uint8 (n, n, 3) to uint8 (n * scale, n * scale, 3)
 BLOCK = 8  # pixels: sides of sources are multiples, as models with windows ask for
@@ -184,10 +185,10 @@ def load_learned(name: str) -> list[LearnedUpscaler]:
         ValueError: If it does not enlarge pictures by one whole number, nor by any scale.
         OSError: If there is no such checkpoint.
     """
-    model: Any = AutoModelForImageToImage.from_pretrained(name).eval()
-    if model.config.model_type == FAMILY:
+    if AutoConfig.from_pretrained(name).model_type == MSIT:
         upscaler = load_upscaler(name)
         return [_name_learned(name, scale, partial(_run_at, upscaler, scale)) for scale in SCALES]
+    model: Any = AutoModelForImageToImage.from_pretrained(name).eval()
     side = 4 * BLOCK
     result = _run(model, np.zeros((side, side, 3), dtype=np.uint8))
     scale, rest = divmod(len(result), side)
