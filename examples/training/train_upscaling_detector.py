@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_photographs", type=positive, default=6000, help="photographs to train on (default: %(default)s)")
     add("--num_pictures", type=positive, default=18000, help="pictures made of them (default: %(default)s)")
     add("--num_measured", type=positive, default=32, help="pictures behind each share (default: %(default)s)")
-    add("--ablation", type=float, metavar="MINUTES", help="train again for this time without parts, and on one method")
+    add("--ablation", type=positive, metavar="STEPS", help="train again so long without parts, and on one method")
     add("--seed", type=int, default=0, help="seed (default: %(default)s)")
     return parser
 
@@ -44,9 +44,9 @@ def main() -> int:
     command = describe_command(COMMAND, parser, values)
 
     def run() -> None:
-        output, minutes, upscalers = (values.pop(name) for name in ("output", "ablation", "upscaler"))
+        output, ablation, upscalers = (values.pop(name) for name in ("output", "ablation", "upscaler"))
         settings = DetectorSettings(**values, upscalers=upscalers)
-        reports = train_and_save(settings, output, command=command, ablation_minutes=minutes)
+        reports = train_and_save(settings, output, command=command, ablation_steps=ablation)
         for title, report in reports.items():
             print(f"\n{title}\n\n{render(report)}")
 

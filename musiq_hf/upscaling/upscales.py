@@ -31,8 +31,9 @@ MIN_SCALE, MAX_SCALE = 1.3, 4.0
 FREQUENT_SCALES = (1.5, 2.0, 3.0)
 P_FREQUENT = 0.5
 P_SHARPENED, P_NOISY, P_JPEG = 0.15, 0.15, 0.5
+WORST_JPEG, BEST_JPEG = 60, 98
 NATIVE, LEARNED = "native", "learned"
-NATIVE_WEIGHT = 4.0  # natives are drawn more often than pictures of one method, which are several
+NATIVE_WEIGHT = 4.5  # natives are drawn more often than pictures of one method, which are several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ def distort_at_random(image: Image.Image, generator: np.random.Generator) -> Ima
         noise = generator.standard_normal((*image.size, 3), dtype=np.float32) * generator.uniform(1, 8)
         image = Image.fromarray((np.asarray(image) + noise).round().clip(0, 255).astype(np.uint8))
     if generator.random() < P_JPEG:
-        quality = int(generator.integers(70, 99))
+        quality = int(generator.integers(WORST_JPEG, BEST_JPEG + 1))
         image = compress_jpeg(image, quality, subsampling=int(generator.integers(NUM_SUBSAMPLINGS)))
     return image
 

@@ -188,11 +188,10 @@ def test_ablations_have_a_row_for_each_part_and_method(photographs, monkeypatch)
     assert labels == [0.5] * 5 and sum("Shorter training" in line for line in said) == 5
 
 
-def test_the_time_of_shorter_trainings_is_checked_first_and_holds_in_place_of_steps(tmp_path, monkeypatch):
-    settings = DetectorSettings(pictures=tmp_path, steps=7)
-    for minutes in (0, float("nan")):
-        with pytest.raises(ValueError, match="`minutes` must be above 0"):
-            training_job.train_and_save(settings, tmp_path / "out", command="train", ablation_minutes=minutes)
+def test_shorter_trainings_have_their_own_steps_which_are_checked_first(tmp_path, monkeypatch):
+    settings = DetectorSettings(pictures=tmp_path, minutes=7)
+    with pytest.raises(ValueError, match="`steps` must be at least 1"):
+        training_job.train_and_save(settings, tmp_path / "out", command="train", ablation_steps=0)
     ran = []
     for name in ("prepare", "make_pool", "train_detector", "save_checkpoint", "measure_detector", "write_metrics"):
         monkeypatch.setattr(training_job, name, lambda *args, **options: MagicMock())
@@ -201,9 +200,9 @@ def test_the_time_of_shorter_trainings_is_checked_first_and_holds_in_place_of_st
     for name in ("StoredMetrics", "DETECTOR"):
         monkeypatch.setattr(training_job, name, MagicMock())
     training_job.train_and_save(
-        settings, tmp_path / "out", command="train", ablation_minutes=0.5, report=lambda line: None
+        settings, tmp_path / "out", command="train", ablation_steps=9, report=lambda line: None
     )
-    assert ran == [replace(settings, minutes=0.5, steps=None)]
+    assert ran == [replace(settings, steps=9, num_measured=8)]
 
 
 def fake_measurement(model, material, settings):
