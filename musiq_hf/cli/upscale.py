@@ -7,7 +7,6 @@ from typing import Any
 from ..common.arguments import positive
 from ..common.enlargement import MAX_MEGAPIXELS, METHODS, MSIT, SUFFIXES, Target
 from ..models.auto import UPSCALER_CHECKPOINT
-from ..upscaling.enlarging import TILE_SIZE
 from ..upscaling.enlarging_job import COLUMNS, EnlargingSettings
 from .assessment.output import add_run_arguments, run_job
 from .progress import show_warnings
@@ -69,11 +68,10 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--tile_size",
         type=positive,
-        default=TILE_SIZE,
         metavar="N",
-        help=f"side of a tile, in pixels of the picture; smaller ones take less memory and more time ({TILE_SIZE})",
+        help="side of a tile of the model, in pixels of the picture; smaller tiles take less memory, more time (192)",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    parser.add_argument("--device", help="of models: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add_run_arguments(parser)
 
 

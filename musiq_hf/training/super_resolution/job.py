@@ -20,7 +20,7 @@ from .card import write_card
 from .material import cut_windows, shrink_photograph
 from .settings import SuperResolutionSettings
 from .state import check_state, remove_state
-from .steps import MSIT, train_model
+from .steps import MSIT, make_model, train_model
 
 # Function from originals and models in evaluation mode by name to a table.
 Measure = Callable[[Sequence[Any], Mapping[str, Any]], FidelityReport]
@@ -94,6 +94,7 @@ def train_super_resolution(
     check_state(settings)
     if ablation_minutes is not None:
         check_ablations(settings, ablation_minutes)
+    make_model(settings)  # a wrong first stage or architecture is told before photographs are read
     process = PartialState(cpu=without_accelerator())
     tell = report if process.is_main_process else lambda line: None
     photographs = choose_photographs(settings)

@@ -7,6 +7,8 @@ import time
 import pytest
 import torch
 
+from musiq_hf.hub.checkpoints import save_checkpoint
+from musiq_hf.models.msit import MsitImageProcessor
 from musiq_hf.pictures import find_pictures
 from musiq_hf.training.super_resolution import steps
 from musiq_hf.training.super_resolution.material import cut_windows
@@ -100,7 +102,7 @@ def test_a_damaged_state_is_refused(make_settings, windows, tmp_path):
 
 def test_the_second_stage_refines_frozen_kernels(make_settings, windows, tmp_path):
     first = train(make_settings(steps=3), windows)
-    first.save_pretrained(tmp_path / "first")
+    save_checkpoint(first, MsitImageProcessor(), tmp_path / "first", dtype="float32")
     settings = make_settings(steps=3, rim_from=str(tmp_path / "first"), output_dir=tmp_path / "second")
     begun, refined = steps.make_model(settings), train(settings, windows)
     source = torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -108,7 +110,7 @@ def test_the_second_stage_refines_frozen_kernels(make_settings, windows, tmp_pat
         answers = [model.eval()(source, scale=1.7).reconstruction for model in (first, begun, refined)]
     assert torch.allclose(answers[0], answers[1], atol=1e-6) and not torch.allclose(answers[0], answers[2], atol=1e-4)
     assert torch.equal(first.value.weight, refined.value.weight) and refined.config.use_rim
-    refined.save_pretrained(tmp_path / "refined")
+    save_checkpoint(refined, MsitImageProcessor(), tmp_path / "refined", dtype="float32")
     with pytest.raises(ValueError, match="has refined kernels already"):
         steps.make_model(make_settings(rim_from=str(tmp_path / "refined")))
 
