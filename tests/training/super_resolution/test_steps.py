@@ -3,6 +3,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from musiq_hf.training.super_resolution import steps
 from musiq_hf.training.super_resolution.material import cut_windows
 from musiq_hf.training.super_resolution.settings import RECIPES
 from musiq_hf.training.super_resolution.state import STATE_FILE, check_state
+from musiq_hf.upscaling import load_upscaler
 
 
 @pytest.fixture
@@ -83,6 +85,27 @@ def test_an_interrupted_training_ends_with_the_same_weights(make_settings, windo
     assert all(torch.equal(whole[name], continued[name]) for name in whole)
     other = train(make_settings(steps=6, seed=1, output_dir=tmp_path / "other"), windows).state_dict()
     assert not torch.equal(whole["reduction.weight"], other["reduction.weight"])
+
+
+@pytest.mark.slow
+def test_the_published_network_trains_continues_and_is_saved(make_settings, photographs, tmp_path, monkeypatch):
+    small = replace(RECIPES["edsr_baseline"], source_size=8, batch_size=2, num_positions=16)
+    monkeypatch.setitem(RECIPES, "edsr_baseline", small)
+    settings = make_settings(recipe="edsr_baseline", steps=3)
+    windows = cut_windows(find_pictures(photographs), settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 2)
+        train(settings, windows)
+    fresh = steps.make_model(settings)
+    model = train(make_settings(recipe="edsr_baseline", steps=3, resume=True), windows)
+    assert sum(weight.numel() for weight in model.parameters()) > 7e6 and model.config.hidden_size == 256
+    kernels = {name: weight for name, weight in fresh.named_parameters() if weight.dim() > 1}
+    assert [name for name, weight in kernels.items() if torch.equal(weight, model.get_parameter(name))] == []
+    save_checkpoint(model, MsitImageProcessor(), tmp_path / "saved", dtype="float32")
+    again = load_upscaler(tmp_path / "saved").model
+    source = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(again(source, scale=2).reconstruction, model(source, scale=2).reconstruction)
 
 
 def test_a_training_that_is_done_takes_no_further_step(make_settings, windows, monkeypatch):
