@@ -109,6 +109,19 @@ def test_an_impossible_time_for_ablations_is_refused_before_the_training(make_se
     assert not (tmp_path / "upscaler").exists()
 
 
+def test_originals_that_cannot_be_measured_are_refused_before_the_training(make_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "train_model", lambda *args, **options: pytest.fail("trained"))
+    (tmp_path / "originals").mkdir()
+    for name, size in (("a", (60, 60)), ("b", (40, 9))):
+        Image.new("RGB", size).save(tmp_path / "originals" / f"{name}.png")
+    settings = make_settings(steps=1, originals=tmp_path / "originals")
+    with pytest.raises(ValueError, match="An original of 40 x 9 pixels is too small for the scale 2"):
+        train_super_resolution(settings, command="train", measure=measure)
+    (tmp_path / "originals" / "c.png").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="c.png: not a picture that Pillow can read"):
+        train_super_resolution(settings, command="train", measure=measure)
+
+
 def test_small_photographs_are_refused_before_anything_is_written(make_settings, tmp_path):
     for number in range(3):
         Image.new("RGB", (40, 40)).save(tmp_path / f"{number}.png")
