@@ -77,8 +77,8 @@ def upscale_picture(
         longer_side: Longer side of the result, in pixels.
         model: Directory, Hub id or name of a checkpoint, or what `load_upscaler` gives; None loads the embedded one.
         method: "msit" for the model, "bicubic" or "lanczos" for a filter of Pillow.
-        tile_size: Side of a tile of the model, in pixels of the picture; smaller tiles take less memory and more
-            time. None = 192.
+        tile_size: Side of a tile of the model, in pixels of the picture; None = 192. Smaller tiles take less memory
+            and more time.
 
     Raises:
         ValueError: If the picture cannot be read or converted, or a side would shrink or become too long. Also if
