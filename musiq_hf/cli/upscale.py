@@ -7,7 +7,6 @@ from typing import Any
 from ..common.arguments import positive
 from ..common.enlargement import MAX_MEGAPIXELS, METHODS, MSIT, SUFFIXES, Target
 from ..models.auto import UPSCALER_CHECKPOINT
-from ..upscaling.enlarging import TILE_SIZE
 from ..upscaling.enlarging_job import COLUMNS, EnlargingSettings
 from .assessment.output import add_run_arguments, run_job
 from .progress import show_warnings
@@ -22,10 +21,11 @@ musiq upscale photos -o large --longer_side 3840 --format jpeg --score
 PICTURE is a picture, or a folder whose pictures are found as by `musiq score`. The copies of the pictures of a folder
 lie in OUT as in that folder, and those of other pictures lie directly in OUT. They have the names of the pictures, and
 the ending of --format.
-Copies are upright. Transparency stays, gray of 16 bits keeps them, and so does a colour profile that fits the copy. A
-copy says in its EXIF field Software how it was made, and of which file. It is written under another name first, so
-that what is there is whole. A killed run continues with the same command, and so does one over a folder that has more
-pictures now. Copies by other settings, or of pictures that have changed, are an error; --overwrite replaces them.
+Copies are upright, and of an animation they show the first frame. Transparency stays, gray of 16 bits keeps them, and
+so does a colour profile that fits the copy. A copy says in its EXIF field Software how it was made, and of which file.
+It is written under another name first, so that what is there is whole. A killed run continues with the same command,
+and so does one over a folder that has more pictures now. Copies by other settings, or of pictures that have changed,
+are an error; --overwrite replaces them.
 A picture that cannot be read or enlarged is a row with its error. No side is shrunk, and no copy may have more than
 {MAX_MEGAPIXELS:g} megapixels.
 Rows with --json: {", ".join(COLUMNS)}.
@@ -69,11 +69,10 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--tile_size",
         type=positive,
-        default=TILE_SIZE,
         metavar="N",
-        help=f"side of a tile, in pixels of the picture; smaller ones take less memory and more time ({TILE_SIZE})",
+        help="side of a tile of the model, in pixels of the picture; smaller tiles take less memory, more time (192)",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    parser.add_argument("--device", help="of models: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add_run_arguments(parser)
 
 

@@ -24,13 +24,14 @@ def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _is_length(value: Any) -> bool:
+def is_length(value: Any) -> bool:
+    """Return whether a value is a number of pixels from 1."""
     return _is_number(value, Integral) and value >= 1
 
 
 def _is_size(value: Any) -> bool:
     try:
-        return len(value) == 2 and all(_is_length(side) for side in value)
+        return len(value) == 2 and all(is_length(side) for side in value)
     except TypeError:  # of a single number
         return False
 
@@ -62,7 +63,7 @@ class Target:
             raise ValueError(f"`scale` must be a number between 1 and {MAX_SCALE:g}, got {self.scale}.")
         if self.size is not None and not _is_size(self.size):
             raise ValueError(f"`size` must be a width and a height of at least 1 pixel, got {self.size}.")
-        if self.longer_side is not None and not _is_length(self.longer_side):
+        if self.longer_side is not None and not is_length(self.longer_side):
             raise ValueError(f"`longer_side` must be a whole number of pixels from 1, got {self.longer_side}.")
 
     def __str__(self) -> str:

@@ -18,6 +18,8 @@ from ..metrics.planes import RADIUS, crop, measure_error, measure_structure, spl
 from ..models import family_of
 from ..pictures import open_picture
 from ..pictures.degradations import to_rgb_picture
+from ..pictures.enlarging import FILTERS, enlarge_by_model
+from ..pictures.opening import resize_picture
 
 # Function from a picture and a size, columns and rows, to the picture in that size.
 Upscale = Callable[[Image.Image, tuple[int, int]], Image.Image]
@@ -26,26 +28,16 @@ SCALES = (1.3, 2.0, 2.7, 3.0, 4.0, 6.0)
 MOST_DECIBELS = 100.0  # of one picture: equal pictures would have infinitely many, and so would their mean
 
 
-def _resize(picture: Image.Image, size: tuple[int, int], *, kind: Image.Resampling) -> Image.Image:
-    return picture.resize(size, kind)
-
-
 INTERPOLATIONS: Mapping[str, Upscale] = {
-    "bicubic": partial(_resize, kind=Image.Resampling.BICUBIC),
-    "Lanczos": partial(_resize, kind=Image.Resampling.LANCZOS),
+    "bicubic": partial(resize_picture, method=FILTERS["bicubic"]),
+    "Lanczos": partial(resize_picture, method=FILTERS["lanczos"]),
 }
 
 
 def make_upscaler(model: Any) -> Upscale:
     """Make a function that enlarges pictures by a super-resolution model in evaluation mode."""
     processor: Any = family_of(model.config).processor.from_config(model.config)
-
-    def upscale(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-        pixels = processor(picture, return_tensors="pt")["pixel_values"].to(model.device)
-        enlarged: Image.Image = processor.post_process(model.upscale(pixels, target_size=(size[1], size[0])))[0]
-        return enlarged
-
-    return upscale
+    return partial(enlarge_by_model, model=model, processor=processor)
 
 
 def _check_originals(originals: Sequence[Any], scales: Sequence[float]) -> None:

@@ -19,9 +19,16 @@ from transformers.utils import (
 )
 
 from ..common.devices import is_out_of_memory
+from ..common.enlargement import MSIT
 from ..common.files import data_directory, read_json
 from ..models import family_of
-from ..models.auto import DEFAULT_CHECKPOINT, describe_published, describe_unknown, find_embedded
+from ..models.auto import (
+    DEFAULT_CHECKPOINT,
+    UPSCALER_CHECKPOINT,
+    describe_published,
+    describe_unknown,
+    find_embedded,
+)
 from ..models.weights import check_index, check_weight_files
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"  # of peft
@@ -72,6 +79,28 @@ def load_with_head(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     return model, _load_processor(name, model)
 
 
+def load_enlarging(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Load model (in float32) and processor of a checkpoint that enlarges pictures by any scale.
+
+    Args:
+        name: Directory, Hub id or name of an embedded checkpoint.
+
+    Returns:
+        The model, in evaluation mode on the CPU, and its processor.
+
+    Raises:
+        ValueError: If there is no such checkpoint, its weights are not those of its model or it enlarges no pictures.
+    """
+    family = family_of(load_config(name))  # weights, which may be large, come after the refusal
+    if family.upscaler is None:
+        raise ValueError(
+            f"{name} holds a {family.name} model, which enlarges no pictures. Give a checkpoint of the family {MSIT}, "
+            f"such as {UPSCALER_CHECKPOINT.name}."
+        )
+    model = _load_model(name, torch.float32)
+    return model, _load_processor(name, model)
+
+
 def has_quality(model: PreTrainedModel) -> bool:
     """Return whether a model of any family has a quality head."""
     kind = family_of(model.config).quality
@@ -108,6 +137,22 @@ def load_config(name: str) -> PreTrainedConfig:
             damaged.
     """
     name = resolve_model(name)
+    values = read_config(name)
+    with _reading(name):
+        family = family_of(SimpleNamespace(model_type=values.get("model_type")))
+        return family.config.from_dict(values, name_or_path=str(name))
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Read the config.json of a checkpoint, of whatever kind.
+
+    Args:
+        name: Directory, Hub id or name of an embedded checkpoint.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or the file is damaged.
+    """
+    name = resolve_model(name)
     _check_name(name)
     try:
         file = find_file(name, CONFIG_NAME)
@@ -116,10 +161,7 @@ def load_config(name: str) -> PreTrainedConfig:
     if file is None:
         way = describe_published(str(name))
         raise ValueError(f"{name}: neither a directory with a config.json nor an id on the Hub that answers.{way}")
-    values = read_json(file)
-    with _reading(name):
-        family = family_of(SimpleNamespace(model_type=values.get("model_type")))
-        return family.config.from_dict(values, name_or_path=str(name))
+    return read_json(file)
 
 
 def _check_name(name: str) -> None:

@@ -10,14 +10,13 @@ from PIL import Image
 
 from ..common.checks import check_choice
 from ..common.devices import find_device
-from ..common.enlargement import MAX_MEGAPIXELS, METHODS, MSIT, Target
+from ..common.enlargement import MAX_MEGAPIXELS, METHODS, MSIT, Target, is_length
 from ..models.auto import UPSCALER_CHECKPOINT
+from ..pictures.enlarging import FILTERS, enlarge_by_model
 from ..pictures.opening import check_megapixels, open_picture, resize_picture, to_plain_mode
-from ..scoring.loading import load_with_head
+from ..scoring.loading import load_enlarging
 
 Method = Literal["msit", "bicubic", "lanczos"]
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
-TILE_SIZE = 192  # pixels of the picture along the side of a tile
 PROFILE = "icc_profile"
 # Kind of colours that the head of a profile names, by the modes of pictures that it can describe.
 COLOURS = {"L": b"GRAY", "LA": b"GRAY", "I;16": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}
@@ -50,12 +49,7 @@ def load_upscaler(
     Raises:
         ValueError: If there is no such checkpoint, it is damaged or enlarges no pictures, or there is no such device.
     """
-    model, processor = load_with_head(os.fspath(name))
-    if model.config.model_type != MSIT:
-        raise ValueError(
-            f"{name} holds a {type(model).__name__}, which enlarges no pictures. Give a checkpoint of the family "
-            f"{MSIT}, such as {UPSCALER_CHECKPOINT.name}."
-        )
+    model, processor = load_enlarging(os.fspath(name))
     return Upscaler(model.to(find_device(str(device))), processor, os.fspath(name))
 
 
@@ -67,7 +61,7 @@ def upscale_picture(
     longer_side: int | None = None,
     model: str | os.PathLike[str] | Upscaler | None = None,
     method: Method = "msit",
-    tile_size: int = TILE_SIZE,
+    tile_size: int | None = None,
 ) -> Image.Image:
     """Enlarge a picture to any size.
 
@@ -83,27 +77,37 @@ def upscale_picture(
         longer_side: Longer side of the result, in pixels.
         model: Directory, Hub id or name of a checkpoint, or what `load_upscaler` gives; None loads the embedded one.
         method: "msit" for the model, "bicubic" or "lanczos" for a filter of Pillow.
-        tile_size: Side of a tile, in pixels of the picture; smaller tiles take less memory and more time.
+        tile_size: Side of a tile of the model, in pixels of the picture; None = 192. Smaller tiles take less memory
+            and more time.
 
     Raises:
         ValueError: If the picture cannot be read or converted, or a side would shrink or become too long. Also if
-            the checkpoint enlarges no pictures.
+            the checkpoint enlarges no pictures, or a filter is given a model or tiles.
         FileNotFoundError: If there is no such file.
         TypeError: If `picture` is something else.
     """
     target = Target(scale=scale, size=size, longer_side=longer_side)
-    check_method(method, model)
+    check_method(method, model=model, tile_size=tile_size)
     upscaler = None
     if method == MSIT:
         upscaler = model if isinstance(model, Upscaler) else load_upscaler(model or UPSCALER_CHECKPOINT)
     return enlarge(open_picture(picture, check_size=check_size), target, upscaler or method, tile_size=tile_size)
 
 
-def check_method(method: str, model: Any) -> None:
-    """Raise a ValueError if there is no such method, or a filter is given a model."""
+def check_method(method: str, **of_models: Any) -> None:
+    """Raise a ValueError if there is no such method, or it cannot use what it is given.
+
+    Args:
+        method: Name of the method.
+        **of_models: Arguments that models alone use, by their names; None = not given.
+    """
     check_choice("method", method, METHODS)
-    if model is not None and method != MSIT:
-        raise ValueError(f"`model` is for the method {MSIT!r}, got {method!r} with a model. Leave one out.")
+    for name, value in of_models.items():
+        if value is not None and method != MSIT:
+            raise ValueError(f"`{name}` is for the method {MSIT!r}, got {method!r} with it. Leave one out.")
+    tile_size = of_models.get("tile_size")
+    if tile_size is not None and not is_length(tile_size):
+        raise ValueError(f"`tile_size` must be a whole number of pixels from 1, got {tile_size!r}.")
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
@@ -112,7 +116,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def enlarge(
-    picture: Image.Image, target: Target, method: Upscaler | str, *, tile_size: int = TILE_SIZE
+    picture: Image.Image, target: Target, method: Upscaler | str, *, tile_size: int | None = None
 ) -> Image.Image:
     """Enlarge a picture that is opened; see `upscale_picture`.
 
@@ -120,7 +124,7 @@ def enlarge(
         picture: Picture, upright.
         target: Size to enlarge it to.
         method: Model, or the name of a filter.
-        tile_size: Side of a tile, in pixels of the picture.
+        tile_size: Side of a tile of a model, in pixels of the picture; None = 192.
 
     Raises:
         ValueError: If the picture cannot be converted, or its new size is out of range.
@@ -129,7 +133,7 @@ def enlarge(
     if size == picture.size:
         large = to_plain_mode(picture).copy()  # a network would change what needs no change
     elif isinstance(method, Upscaler):
-        large = _enlarge_by_model(picture, size, method, tile_size)
+        large = enlarge_by_model(picture, size, method.model, method.processor, tile_size=tile_size)
     else:
         large = resize_picture(picture, size, FILTERS[method])
     profile = picture.info.get(PROFILE)
@@ -137,14 +141,4 @@ def enlarge(
         large.info[PROFILE] = profile
     else:
         large.info.pop(PROFILE, None)
-    return large
-
-
-def _enlarge_by_model(picture: Image.Image, size: tuple[int, int], upscaler: Upscaler, tile_size: int) -> Image.Image:
-    """Enlarge a picture by a model to a width and height, in pixels."""
-    plain = to_plain_mode(picture)
-    inputs = upscaler.processor(plain)
-    pixels = inputs["pixel_values"].to(upscaler.model.device)
-    outputs = upscaler.model.upscale(pixels, target_size=size[::-1], tile_size=tile_size)
-    (large,) = upscaler.processor.post_process(outputs, [plain])
     return large

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from PIL import ExifTags, Image
 from transformers.utils import logging
 
-from ..common.checks import check_counts
 from ..common.devices import find_device
 from ..common.enlargement import MSIT, SUFFIXES, Target, check_copies
 from ..common.files import hash_file, replace_file
@@ -24,7 +23,7 @@ from ..scoring.engine import score_pictures
 from ..scoring.loading import load_quality
 from ..scoring.tables.forms import CONSTANTS, TableForm
 from ..scoring.tables.row_jobs import Inputs, RowJob
-from .enlarging import PROFILE, TILE_SIZE, Upscaler, check_method, check_size, enlarge, load_upscaler
+from .enlarging import PROFILE, Upscaler, check_method, check_size, enlarge, load_upscaler
 
 Scorer = tuple[Any, Any]  # model and processor
 logger = logging.get_logger(__name__)
@@ -93,13 +92,14 @@ class EnlargingSettings:
         method: "msit" for the model, "bicubic" or "lanczos" for a filter of Pillow.
         model: Checkpoint: folder, Hub id or name of an embedded one; None = the embedded upscaler.
         format: "png", "jpeg", "tiff" or "webp".
-        tile_size: Side of a tile, in pixels of the picture.
-        device: Device on which models compute.
+        tile_size: Side of a tile of the model, in pixels of the picture; None = 192.
+        device: Device on which models compute; None = a GPU if there is one.
         score: Whether the rows have MUSIQ's scores of pictures and copies.
         overwrite: Whether files that are there, and are no copies by these settings, are replaced.
 
     Raises:
         ValueError: If a picture or folder does not exist, the copies cannot go there, or a number is out of range.
+            Also if something for models is given where none computes.
     """
 
     paths: Sequence[str]
@@ -109,15 +109,16 @@ class EnlargingSettings:
     method: str = MSIT
     model: str | None = None
     format: str = "png"
-    tile_size: int = TILE_SIZE
-    device: str = "auto"
+    tile_size: int | None = None
+    device: str | None = None
     score: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_copies(self.output, self.paths)
-        check_counts(self, "tile_size")
-        check_method(self.method, self.model)
+        check_method(self.method, model=self.model, tile_size=self.tile_size)
+        if self.device is not None and self.method != MSIT and not self.score:
+            raise ValueError(f"`device` is for models, and {self.method!r} without `score` uses none. Leave it out.")
 
     def make_job(self) -> RowJob:
         """Load the checkpoint, find what there is to do, and make the job.
@@ -127,7 +128,7 @@ class EnlargingSettings:
         Raises:
             ValueError: If there is no picture, the checkpoint enlarges none, or a file in the folder is another one.
         """
-        device = find_device(self.device)
+        device = find_device(self.device or "auto")
         method = (
             load_upscaler(self.model or UPSCALER_CHECKPOINT, device=device) if self.method == MSIT else self.method
         )

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForImageToImage
+from transformers import AutoModelForImageToImage
 
-from ..common.enlargement import MSIT
+from ..models import FAMILIES
+from ..scoring.loading import read_config
 from .enlarging import Upscaler, load_upscaler, upscale_picture
 
 Upscale = Callable[[np.ndarray], np.ndarray]  # uint8 (n, n, 3) to uint8 (n * scale, n * scale, 3)
@@ -182,10 +183,11 @@ def load_learned(name: str) -> list[LearnedUpscaler]:
         The upscaler; one that takes any scale comes with 2, 3 and 4.
 
     Raises:
-        ValueError: If it does not enlarge pictures by one whole number, nor by any scale.
-        OSError: If there is no such checkpoint.
+        ValueError: If there is no such checkpoint, or it does not enlarge pictures by one whole number, nor by any
+            scale.
+        OSError: If its weights cannot be read.
     """
-    if AutoConfig.from_pretrained(name).model_type == MSIT:
+    if read_config(name).get("model_type") in FAMILIES:
         upscaler = load_upscaler(name)
         return [_name_learned(name, scale, partial(_run_at, upscaler, scale)) for scale in SCALES]
     model: Any = AutoModelForImageToImage.from_pretrained(name).eval()

@@ -143,10 +143,11 @@ def prepare(settings: DetectorSettings, *, report: Callable[[str], None] = print
 
     Raises:
         ValueError: If photographs or upscalers cannot be used.
-        OSError: If an upscaler does not exist.
+        OSError: If the weights of an upscaler cannot be read.
     """
-    train, held_out = split_photographs(settings, report=report)
+    # A wrong name is told before photographs are read, which takes minutes.
     learned, unseen = [own for name in settings.upscalers for own in load_learned(name)], []
+    train, held_out = split_photographs(settings, report=report)
     if LEARNED in settings.methods:
         generator = np.random.default_rng(settings.seed)
         windows = np.stack([cut_window(path, WINDOW, generator) for path in train[:NUM_WINDOWS]])

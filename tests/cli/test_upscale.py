@@ -233,7 +233,16 @@ def test_orientation_profile_and_name_of_a_copy(upscale):
             ["photos", "-o", "out", "--scale", "2", "--method", "bicubic", "-m", "x"],
             "`model` is for the method 'msit'",
         ),
+        (
+            ["photos", "-o", "out", "--scale", "2", "--method", "bicubic", "--tile_size", "96"],
+            "`tile_size` is for the method 'msit', got 'bicubic' with it. Leave one out.",
+        ),
+        (
+            ["photos", "-o", "out", "--scale", "2", "--method", "lanczos", "--device", "cpu"],
+            "`device` is for models, and 'lanczos' without `score` uses none. Leave it out.",
+        ),
         (["photos", "-o", "out", "--scale", "2", "-m", "musiq-tiny-biq2021"], "which enlarges no pictures."),
+        (["photos", "-o", "out", "--scale", "2", "-m", "sudds-small-biq2021"], "which enlarges no pictures."),
     ],
 )
 def test_mistakes_are_told(upscale, words, message):

@@ -112,10 +112,18 @@ def test_tiles_change_no_pixel(spread):
 def test_a_model_may_be_named_and_others_are_refused(tmp_path, spread):
     by_name = upscale_picture(make("RGB"), scale=2, model=spread.name)
     assert difference(by_name, upscale_picture(make("RGB"), scale=2, model=spread)).max() == 0
-    with pytest.raises(ValueError, match="which enlarges no pictures. Give a checkpoint of the family msit, such as"):
-        upscale_picture(make("RGB"), scale=2, model="musiq-tiny-biq2021")
-    with pytest.raises(ValueError, match="`model` is for the method 'msit', got 'bicubic' with a model."):
+    for name in ("musiq-tiny-biq2021", "sudds-small-biq2021"):
+        with pytest.raises(
+            ValueError, match=f"^{name} holds a .* model, which enlarges no pictures. Give a checkpoint"
+        ):
+            upscale_picture(make("RGB"), scale=2, model=name)
+    with pytest.raises(ValueError, match="`model` is for the method 'msit', got 'bicubic' with it."):
         upscale_picture(make("RGB"), scale=2, model=spread, method="bicubic")
+    with pytest.raises(ValueError, match="`tile_size` is for the method 'msit', got 'lanczos' with it. Leave one out"):
+        upscale_picture(make("RGB"), scale=2, tile_size=64, method="lanczos")
+    for tile_size in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"`tile_size` must be a whole number of pixels from 1, got {tile_size}"):
+            upscale_picture(make("RGB"), scale=1, tile_size=tile_size, model=spread)
     with pytest.raises(ValueError, match="`method` must be 'msit' or 'bicubic' or 'lanczos', got 'nearest'"):
         upscale_picture(make("RGB"), scale=2, method="nearest")
     with pytest.raises(ValueError, match="--device nothing cannot be used here"):

@@ -124,6 +124,21 @@ def test_upscalers_of_transformers_are_loaded_and_others_refused(tmp_path):
         learned.load_learned(str(tmp_path / "one"))
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("musiq-tiny-biq2021", "^musiq-tiny-biq2021 holds a musiq model, which enlarges no pictures. Give"),
+        ("sudds-small-biq2021", "^sudds-small-biq2021 holds a sudds model, which enlarges no pictures. Give"),
+        ("absent", "^absent: no such directory"),
+        ("{folder}/absent", "/absent: neither a directory with a config.json nor an id on the Hub"),
+    ],
+)
+def test_what_is_no_upscaler_is_refused_before_photographs_are_read(tmp_path, monkeypatch, name, words):
+    monkeypatch.setattr(training, "split_photographs", lambda *args, **options: pytest.fail("photographs were read"))
+    with pytest.raises(ValueError, match=words):
+        training.prepare(DetectorSettings(pictures=tmp_path, upscalers=[name.format(folder=tmp_path)]))
+
+
 def test_an_upscaler_of_any_scale_comes_with_three(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     folder = save_upscaler(tmp_path / "msit-test")

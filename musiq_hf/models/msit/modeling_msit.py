@@ -25,7 +25,7 @@ LARGEST_FACTOR = 64
 BLOCK_NUMBERS = 2**22  # that are computed at one time between maps and pixels: 16 MB in float32
 TILE_SIZE = 192  # pixels of the source
 WHOLE_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-Region = tuple[int, int, int, int]  # top, bottom, left, right
+Run = tuple[int, int]  # first pixel of a side, and the one after the last
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class MsitForImageSuperResolution(MsitPreTrainedModel):
         images = self._check_images(pixel_values)
         size = find_target_size(images, scale, target_size)
         features = self.encoder(images.to(self.dtype))
-        latent, value, query = self._read_maps(features, (0, images.shape[2], 0, images.shape[3]))
+        latent, value, query = self._read_maps(self._surround(features))
         maps, target = surround(value, query, ring=max(self.config.radius, 1)), self._place(images, size)
         wants_weights = self.config.output_attentions if output_attentions is None else output_attentions
         if positions is None:
@@ -180,7 +180,6 @@ class MsitForImageSuperResolution(MsitPreTrainedModel):
             raise ValueError(f"`tile_size` must be a whole number of pixels from 1, got {tile_size!r}.")
         images = self._check_images(pixel_values)
         size = find_target_size(images, scale, target_size)
-        features = self._encode_tiles(images, tile_size)
         target = self._place(images, size)
         precision = torch.promote_types(images.dtype, self.dtype)
         whole = images.new_empty((len(images), 3, *size), dtype=precision)
@@ -189,7 +188,7 @@ class MsitForImageSuperResolution(MsitPreTrainedModel):
             top, bottom, right = bottom, bottom + len(rows.nearest), 0
             for columns in target.columns.split(tile_size):
                 left, right = right, right + len(columns.nearest)
-                maps = self._read_tile(features, rows, columns)
+                maps = self._read_tile(images, rows, columns)
                 tile, _ = self._decode_all(maps, replace(target, rows=rows, columns=columns))
                 whole[:, :, top:bottom, left:right] = tile
         return ImageSuperResolutionOutput(reconstruction=whole)
@@ -219,48 +218,54 @@ class MsitForImageSuperResolution(MsitPreTrainedModel):
                 module.modulate() if is_modulated else module.fold()
         self.config.use_rim = is_modulated
 
-    def _read_maps(
-        self, features: torch.Tensor, region: Region
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Compute latent, value and query maps of a region of the source.
+    def _read_maps(self, ringed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Compute latent, value and query maps of a map of the encoder, or of a part of it, with a ring of one pixel.
 
-        Near an inner border of the region they differ from those of the whole.
+        Near an inner border of a part they differ from those of the whole.
         """
-        top, bottom, left, right = region
-        ringed = features
-        for dim, first, last in ((2, top, bottom), (3, left, right)):
-            index, length = torch.arange(first - 1, last + 1, device=features.device), features.shape[dim]
-            is_circular = self.config.shift_padding == "circular"
-            ringed = ringed.index_select(dim, index % length if is_circular else index.clamp(0, length - 1))
         latent = self.modulation(self.reduction(ringed))
         return latent, self.value(latent), None if self.query is None else self.query(latent)
 
-    def _encode_tiles(self, images: torch.Tensor, tile_size: int) -> torch.Tensor:
-        """Compute the map of the encoder in tiles."""
-        reach, (height, width) = measure_reach(self.config), images.shape[2:]
-        shape = (len(images), self.config.encoder_hidden_size, height, width)
-        features = torch.empty(shape, dtype=self.dtype, device=images.device)
-        for top in range(0, height, tile_size):
-            for left in range(0, width, tile_size):
-                bottom, right = min(top + tile_size, height), min(left + tile_size, width)
-                up, start = max(top - reach, 0), max(left - reach, 0)
-                seen = images[:, :, up : bottom + reach, start : right + reach].to(self.dtype)
-                maps = self.encoder(seen)
-                features[:, :, top:bottom, left:right] = maps[
-                    :, :, top - up : bottom - up, left - start : right - start
-                ]
+    def _find_ringed(self, first: int, last: int, length: int) -> torch.Tensor:
+        """Return the index of pixels first..last - 1 of a side, and of the one that is seen at each end."""
+        index = torch.arange(first - 1, last + 1, device=self.device)
+        return index % length if self.config.shift_padding == "circular" else index.clamp(0, length - 1)
+
+    def _surround(self, features: torch.Tensor) -> torch.Tensor:
+        """Put a ring of one pixel around the whole map of the encoder."""
+        for dim in (2, 3):
+            length = features.shape[dim]
+            features = features.index_select(dim, self._find_ringed(0, length, length))
         return features
 
-    def _read_tile(self, features: torch.Tensor, rows: Places, columns: Places) -> SourceMaps:
+    def _encode(self, images: torch.Tensor, rows: Run, columns: Run) -> torch.Tensor:
+        """Compute a rectangle of the map of the encoder from the pixels that it depends on."""
+        reach, (top, bottom), (left, right) = measure_reach(self.config), rows, columns
+        up, start = max(top - reach, 0), max(left - reach, 0)
+        maps = self.encoder(images[:, :, up : bottom + reach, start : right + reach].to(self.dtype))
+        return maps[:, :, top - up : bottom - up, left - start : right - start]
+
+    def _encode_ringed(self, images: torch.Tensor, region: tuple[Run, Run]) -> torch.Tensor:
+        """Compute a region of the map of the encoder with its ring, which may lie at the opposite border."""
+        runs, places = [], []
+        for (first, last), length in zip(region, images.shape[2:], strict=True):
+            needed, index = self._find_ringed(first, last, length).unique(return_inverse=True)
+            gaps = (needed.diff() > 1).nonzero().flatten() + 1
+            runs.append([(int(run[0]), int(run[-1]) + 1) for run in needed.tensor_split(gaps.cpu())])
+            places.append(index)
+        lines = [torch.cat([self._encode(images, rows, columns) for columns in runs[1]], dim=3) for rows in runs[0]]
+        return torch.cat(lines, dim=2).index_select(2, places[0]).index_select(3, places[1])
+
+    def _read_tile(self, images: torch.Tensor, rows: Places, columns: Places) -> SourceMaps:
         """Compute the maps that the target pixels of a tile read."""
         config, region = self.config, []
         ring = max(config.radius, 1)
         reach = ring + max(1, config.num_attention_kernels) + config.num_kernels
-        for places, length in ((rows, features.shape[2]), (columns, features.shape[3])):
+        for places, length in ((rows, images.shape[2]), (columns, images.shape[3])):
             first, last = int(places.nearest[0]), int(places.nearest[-1])
-            region += [max(first - reach, 0), min(last + 1 + reach, length)]
-        _, value, query = self._read_maps(features, (region[0], region[1], region[2], region[3]))
-        return surround(value, query, ring=ring, corner=(region[0], region[2]))
+            region.append((max(first - reach, 0), min(last + 1 + reach, length)))
+        _, value, query = self._read_maps(self._encode_ringed(images, (region[0], region[1])))
+        return surround(value, query, ring=ring, corner=(region[0][0], region[1][0]))
 
     def _place(self, images: torch.Tensor, size: tuple[int, int]) -> Target:
         """Find the places of the rows and columns of a target, with their biases."""

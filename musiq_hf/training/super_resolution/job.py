@@ -13,14 +13,14 @@ from ...common.files import check_output_file
 from ...hub.checkpoints import save_checkpoint
 from ...metrics.fidelity import FidelityReport
 from ...metrics.report_files import StoredMetrics, write_metrics
-from ...pictures import find_pictures
+from ...pictures import find_pictures, open_picture
 from ...pictures.finding import hold_out_pictures
 from .ablations import check_ablations, run_ablations
 from .card import write_card
 from .material import cut_windows, shrink_photograph
 from .settings import SuperResolutionSettings
 from .state import check_state, remove_state
-from .steps import MSIT, train_model
+from .steps import MSIT, make_model, train_model
 
 # Function from originals and models in evaluation mode by name to a table.
 Measure = Callable[[Sequence[Any], Mapping[str, Any]], FidelityReport]
@@ -64,6 +64,12 @@ def choose_photographs(settings: SuperResolutionSettings) -> Photographs:
     return Photographs(train=train[: settings.num_photographs], measured=measured)
 
 
+def _try_measuring(photographs: Photographs, measure: Measure) -> None:
+    """Find an original that is too small or damaged, or a missing library, before the training and not after it."""
+    for originals in photographs.measured.values():
+        measure([min(originals, key=lambda original: min(open_picture(original).size))], {})
+
+
 def train_super_resolution(
     settings: SuperResolutionSettings,
     *,
@@ -94,10 +100,11 @@ def train_super_resolution(
     check_state(settings)
     if ablation_minutes is not None:
         check_ablations(settings, ablation_minutes)
+    make_model(settings)  # a wrong first stage or architecture is told before photographs are read
     process = PartialState(cpu=without_accelerator())
     tell = report if process.is_main_process else lambda line: None
     photographs = choose_photographs(settings)
-    measure(photographs.measured[HELD_OUT][:1], {})  # a missing library is found before the training, not after it
+    _try_measuring(photographs, measure)
     tell(f"{len(photographs.train)} photographs are read.")
     windows = cut_windows(photographs.train, settings)
     tell(f"The model is trained on {len(windows)} of them.")

@@ -15,6 +15,7 @@ from accelerate.utils import broadcast, send_to_device
 
 from ...common.devices import without_accelerator
 from ...models import FAMILIES
+from ...scoring.loading import load_enlarging
 from ..starting import check_architecture
 from .material import draw_batch
 from .settings import Recipe, SuperResolutionSettings
@@ -31,13 +32,11 @@ def make_model(settings: SuperResolutionSettings) -> Any:
     A new one begins as bilinear interpolation, and one of the second stage as that of the first.
 
     Raises:
-        ValueError: If the checkpoint of the first stage is of another kind, or has refined kernels already. Also if
-            the architecture is impossible.
-        OSError: If there is no such checkpoint.
+        ValueError: If the checkpoint of the first stage cannot be used, or the architecture is impossible.
     """
     kind: Any = MSIT.upscaler
     if settings.rim_from is not None:
-        model: Any = kind.from_pretrained(settings.rim_from, dtype=torch.float32)
+        model: Any = load_enlarging(settings.rim_from)[0]
         if model.config.use_rim:
             raise ValueError(
                 f"{settings.rim_from} has refined kernels already. Give a checkpoint of the first stage as `rim_from`."

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from musiq_hf.conversion.msit import build_model, from_ours, read_checkpoint
 from musiq_hf.models.msit import MsitConfig, MsitForImageSuperResolution
@@ -151,11 +152,30 @@ def test_tiles_need_all_that_they_read_beside_them(change, monkeypatch):
         assert (model.upscale(pictures, scale=2, tile_size=6).reconstruction - whole).abs().max() > 5e-5
     else:
         heights, read = [], model._read_maps
-        monkeypatch.setattr(
-            model, "_read_maps", lambda maps, area: heights.append(area[1] - area[0]) or read(maps, area)
-        )
+        monkeypatch.setattr(model, "_read_maps", lambda ringed: heights.append(ringed.shape[2]) or read(ringed))
         model.upscale(pictures, scale=2, tile_size=6)
         assert len(heights) == 6 * 7 and heights[0] < 33
+
+
+class LargestTensor(TorchDispatchMode):
+    """Watch of the tensors that are made; `count` is the numbers of the largest."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        made = found if isinstance(found, tuple | list) else [found]
+        self.count = max([self.count, *(item.numel() for item in made if isinstance(item, torch.Tensor))])
+        return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shift_padding", ["circular", "replicate"])
+def test_tiles_hold_no_map_of_the_whole_picture(shift_padding):
+    model, pictures = make(encoder_hidden_size=16, shift_padding=shift_padding), make_pictures(1, 16, 600)
+    with LargestTensor() as watched:
+        model.upscale(pictures, scale=1, tile_size=16)
+    assert pictures.numel() <= watched.count < 16 * 16 * 600 / 2  # the map of the encoder has 16 channels
 
 
 def test_a_new_model_samples_bilinearly_and_every_part_learns():

@@ -4,6 +4,7 @@
 import pytest
 from PIL import Image
 from transformers import AutoModelForImageToImage
+from upscalers import save_upscaler
 
 from musiq_hf.evaluation import measure_upscaling_models
 from musiq_hf.metrics import read_metrics
@@ -73,11 +74,52 @@ def test_ablations_leave_out_a_part_each(make_settings, tmp_path, monkeypatch):
     assert (first[-1].use_rim, first[1]) == (False, 4) and (second[-1].use_rim, second[1]) == (True, 8)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"rim_from": "musiq-tiny-biq2021"},
+            "musiq-tiny-biq2021 holds a musiq model, which enlarges no pictures. Give",
+        ),
+        ({"rim_from": "sudds-small-biq2021"}, "sudds-small-biq2021 holds a sudds model, which enlarges no pictures."),
+        ({"rim_from": "absent"}, "absent: no such directory"),
+        ({"rim_from": "{folder}/absent"}, "absent: neither a directory with a config.json nor an id on the Hub"),
+        ({"rim_from": "{folder}"}, "neither a directory with a config.json nor an id on the Hub"),
+        (
+            {"rim_from": "{folder}/refined"},
+            "refined has refined kernels already. Give a checkpoint of the first stage",
+        ),
+        ({"architecture": {"num_kernels": 7}}, "`hidden_size` must be a multiple of `num_kernels`, got 16 and 7"),
+    ],
+)
+def test_what_cannot_begin_is_refused_before_photographs_are_read(make_settings, tmp_path, monkeypatch, given, words):
+    save_upscaler(tmp_path / "refined", use_rim=True)
+    monkeypatch.setattr(job, "choose_photographs", lambda settings: pytest.fail("photographs were read"))
+    if "rim_from" in given:
+        given = {"rim_from": given["rim_from"].format(folder=tmp_path)}
+    with pytest.raises(ValueError, match=words):
+        train_super_resolution(make_settings(steps=1, **given), command="train", measure=measure)
+    assert not (tmp_path / "upscaler").exists()
+
+
 @pytest.mark.parametrize("minutes", [0, -1, float("nan")])
 def test_an_impossible_time_for_ablations_is_refused_before_the_training(make_settings, tmp_path, minutes):
     with pytest.raises(ValueError, match="`--ablation` must be minutes above 0, got"):
         train_super_resolution(make_settings(steps=1), command="train", measure=measure, ablation_minutes=minutes)
     assert not (tmp_path / "upscaler").exists()
+
+
+def test_originals_that_cannot_be_measured_are_refused_before_the_training(make_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "train_model", lambda *args, **options: pytest.fail("trained"))
+    (tmp_path / "originals").mkdir()
+    for name, size in (("a", (60, 60)), ("b", (40, 9))):
+        Image.new("RGB", size).save(tmp_path / "originals" / f"{name}.png")
+    settings = make_settings(steps=1, originals=tmp_path / "originals")
+    with pytest.raises(ValueError, match="An original of 40 x 9 pixels is too small for the scale 2"):
+        train_super_resolution(settings, command="train", measure=measure)
+    (tmp_path / "originals" / "c.png").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="c.png: not a picture that Pillow can read"):
+        train_super_resolution(settings, command="train", measure=measure)
 
 
 def test_small_photographs_are_refused_before_anything_is_written(make_settings, tmp_path):

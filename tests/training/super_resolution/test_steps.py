@@ -3,15 +3,19 @@
 
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
+from musiq_hf.hub.checkpoints import save_checkpoint
+from musiq_hf.models.msit import MsitImageProcessor
 from musiq_hf.pictures import find_pictures
 from musiq_hf.training.super_resolution import steps
 from musiq_hf.training.super_resolution.material import cut_windows
 from musiq_hf.training.super_resolution.settings import RECIPES
 from musiq_hf.training.super_resolution.state import STATE_FILE, check_state
+from musiq_hf.upscaling import load_upscaler
 
 
 @pytest.fixture
@@ -83,6 +87,27 @@ def test_an_interrupted_training_ends_with_the_same_weights(make_settings, windo
     assert not torch.equal(whole["reduction.weight"], other["reduction.weight"])
 
 
+@pytest.mark.slow
+def test_the_published_network_trains_continues_and_is_saved(make_settings, photographs, tmp_path, monkeypatch):
+    small = replace(RECIPES["edsr_baseline"], source_size=8, batch_size=2, num_positions=16)
+    monkeypatch.setitem(RECIPES, "edsr_baseline", small)
+    settings = make_settings(recipe="edsr_baseline", steps=3)
+    windows = cut_windows(find_pictures(photographs), settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 2)
+        train(settings, windows)
+    fresh = steps.make_model(settings)
+    model = train(make_settings(recipe="edsr_baseline", steps=3, resume=True), windows)
+    assert sum(weight.numel() for weight in model.parameters()) > 7e6 and model.config.hidden_size == 256
+    kernels = {name: weight for name, weight in fresh.named_parameters() if weight.dim() > 1}
+    assert [name for name, weight in kernels.items() if torch.equal(weight, model.get_parameter(name))] == []
+    save_checkpoint(model, MsitImageProcessor(), tmp_path / "saved", dtype="float32")
+    again = load_upscaler(tmp_path / "saved").model
+    source = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(again(source, scale=2).reconstruction, model(source, scale=2).reconstruction)
+
+
 def test_a_training_that_is_done_takes_no_further_step(make_settings, windows, monkeypatch):
     done = train(make_settings(steps=2), windows).state_dict()
     interrupt(monkeypatch, 2)
@@ -100,7 +125,7 @@ def test_a_damaged_state_is_refused(make_settings, windows, tmp_path):
 
 def test_the_second_stage_refines_frozen_kernels(make_settings, windows, tmp_path):
     first = train(make_settings(steps=3), windows)
-    first.save_pretrained(tmp_path / "first")
+    save_checkpoint(first, MsitImageProcessor(), tmp_path / "first", dtype="float32")
     settings = make_settings(steps=3, rim_from=str(tmp_path / "first"), output_dir=tmp_path / "second")
     begun, refined = steps.make_model(settings), train(settings, windows)
     source = torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -108,7 +133,7 @@ def test_the_second_stage_refines_frozen_kernels(make_settings, windows, tmp_pat
         answers = [model.eval()(source, scale=1.7).reconstruction for model in (first, begun, refined)]
     assert torch.allclose(answers[0], answers[1], atol=1e-6) and not torch.allclose(answers[0], answers[2], atol=1e-4)
     assert torch.equal(first.value.weight, refined.value.weight) and refined.config.use_rim
-    refined.save_pretrained(tmp_path / "refined")
+    save_checkpoint(refined, MsitImageProcessor(), tmp_path / "refined", dtype="float32")
     with pytest.raises(ValueError, match="has refined kernels already"):
         steps.make_model(make_settings(rim_from=str(tmp_path / "refined")))
 
