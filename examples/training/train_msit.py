@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--shrinking", type=float, help="shrink photographs by this first (default: 2 for small, 1 for edsr_baseline)")
     add("--num_photographs", type=positive, default=5000, help="photographs to train on (default: %(default)s)")
     add("--originals", type=Path, help="folder of pictures to measure on, beside held-out photographs")
-    add("--ablation", type=float, metavar="MINUTES", help="train again for this time, each time without a part")
+    add("--ablation", type=positive, metavar="STEPS", help="train again so long, each time without a part")
     add("--data_description", help="what the photographs are, for the model card")
     add("--seed", type=int, default=0, help="seed (default: %(default)s)")
     add("--resume", action="store_true", help="continue a training that was interrupted")
@@ -49,12 +49,12 @@ def main() -> int:
     command = describe_command(COMMAND, parser, {name: value for name, value in values.items() if name != "resume"})
 
     def run() -> None:
-        minutes, output = values.pop("ablation"), values.pop("output")
+        ablation, output = values.pop("ablation"), values.pop("output")
         reports = train_super_resolution(
             SuperResolutionSettings(**values, output_dir=output),
             command=command,
             measure=measure_upscaling_models,
-            ablation_minutes=minutes,
+            ablation_steps=ablation,
         )
         for title, report in reports.items():
             print(f"\n{title}\n\n{render(report)}")

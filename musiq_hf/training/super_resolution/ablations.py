@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shorter trainings of super-resolution without a part of the network, which show what the part is worth."""
 
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,15 +24,15 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "without cell": {"use_cell": False},
     "without positions": {"position_encoding_scale": None},
 }
-SECOND_STAGE = "second stage for half of the time"
+SECOND_STAGE = "second stage for half of the steps"
 
 
-def check_ablations(settings: SuperResolutionSettings, minutes: float) -> None:
-    """Raise a ValueError if no part of a training can be left out, or the time for it is impossible."""
+def check_ablations(settings: SuperResolutionSettings, steps: int) -> None:
+    """Raise a ValueError if no part of a training can be left out, or there are too few steps for two stages."""
     if settings.rim_from is not None:
         raise ValueError("`--ablation` trains new networks, and `rim_from` continues one. Leave one out.")
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise ValueError(f"`--ablation` must be minutes above 0, got {minutes}.")
+    if steps < 2:
+        raise ValueError(f"`--ablation` must be at least 2 steps, one for each stage, got {steps}.")
 
 
 def run_ablations(
@@ -41,23 +40,25 @@ def run_ablations(
     files: Sequence[Path],
     windows: Sequence[np.ndarray],
     *,
-    minutes: float,
+    steps: int,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Train for a shorter time as before, without a part, and in two stages.
+    """Train for fewer steps as before, without a part, and in two stages.
+
+    Equal steps stay equal on a machine that does other work, which equal minutes do not.
 
     Args:
         settings: Settings of the training that is varied, which is not a second stage.
         files: Photographs for training.
         windows: Pixels of them for the first stage.
-        minutes: Time for each.
+        steps: Steps of each, at least 2.
         report: Function that is told in a sentence what begins.
 
     Returns:
         Models in evaluation mode by the names of their variants.
     """
     models = {}
-    short = replace(settings, minutes=minutes, steps=None, fold_rim=False, resume=False)
+    short = replace(settings, minutes=None, steps=steps, fold_rim=False, resume=False)
 
     def train(name: str, own: SuperResolutionSettings, pixels: Sequence[np.ndarray]) -> Any:
         report(f"Shorter training: {name}.")
@@ -67,9 +68,9 @@ def run_ablations(
 
     for name, fields in VARIANTS.items():
         models[name] = train(name, replace(short, architecture={**settings.architecture, **fields}), windows)
-    first = train(SECOND_STAGE, replace(short, minutes=minutes / 2), windows)
+    first = train(SECOND_STAGE, replace(short, steps=steps // 2), windows)
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(first, MSIT.processor.from_config(first.config), folder, dtype="float32")
-        second = replace(short, minutes=minutes / 2, architecture={}, rim_from=folder)
+        second = replace(short, steps=steps - steps // 2, architecture={}, rim_from=folder)
         models[SECOND_STAGE] = train(SECOND_STAGE, second, cut_windows(files, second))
     return models

@@ -75,7 +75,7 @@ def train_super_resolution(
     *,
     command: str,
     measure: Measure,
-    ablation_minutes: float | None = None,
+    ablation_steps: int | None = None,
     report: Callable[[str], None] = print,
 ) -> dict[str, FidelityReport]:
     """Train a super-resolution model, measure it, and write the checkpoint with metrics.json and card.
@@ -84,7 +84,7 @@ def train_super_resolution(
         settings: Settings of the training.
         command: Command line of the training, for the card.
         measure: Function that measures models by name on originals: `musiq_hf.evaluation.measure_upscaling_models`.
-        ablation_minutes: Time for each of the shorter trainings that show what a part is worth; None = none are run.
+        ablation_steps: Steps of each of the shorter trainings that show what a part is worth; None = none are run.
         report: Function that is told in a sentence what begins, in the first process alone.
 
     Returns:
@@ -98,8 +98,8 @@ def train_super_resolution(
     output = settings.output_dir
     check_output_file(output / "config.json")
     check_state(settings)
-    if ablation_minutes is not None:
-        check_ablations(settings, ablation_minutes)
+    if ablation_steps is not None:
+        check_ablations(settings, ablation_steps)
     make_model(settings)  # a wrong first stage or architecture is told before photographs are read
     process = PartialState(cpu=without_accelerator())
     tell = report if process.is_main_process else lambda line: None
@@ -114,8 +114,8 @@ def train_super_resolution(
             model.fold_rim()
         save_checkpoint(model, MSIT.processor.from_config(model.config), output, dtype="float32")
     variants: dict[str, Any] = {}
-    if ablation_minutes is not None:
-        variants = run_ablations(settings, photographs.train, windows, minutes=ablation_minutes, report=tell)
+    if ablation_steps is not None:
+        variants = run_ablations(settings, photographs.train, windows, steps=ablation_steps, report=tell)
     if not process.is_main_process:  # others do not wait, since they would give up after half an hour
         return {}
     reports: dict[str, FidelityReport] = {}

@@ -46,7 +46,7 @@ def test_a_second_stage_is_folded_on_request(make_settings, tmp_path):
     assert not AutoModelForImageToImage.from_pretrained(tmp_path / "second").config.use_rim
     assert "Trained from the first stage `upscaler` by" in (tmp_path / "second" / "README.md").read_text()
     with pytest.raises(ValueError, match="`--ablation` trains new networks, and `rim_from` continues one"):
-        train_super_resolution(settings, command="train", measure=measure, ablation_minutes=1)
+        train_super_resolution(settings, command="train", measure=measure, ablation_steps=9)
 
 
 def test_ablations_leave_out_a_part_each(make_settings, tmp_path, monkeypatch):
@@ -54,17 +54,17 @@ def test_ablations_leave_out_a_part_each(make_settings, tmp_path, monkeypatch):
 
     def train_model(settings, windows, *, report):
         model = steps.make_model(settings).eval()
-        trained.append((settings.minutes, settings.max_scale, settings.output_dir, model.config))
+        trained.append((settings.steps, settings.max_scale, settings.output_dir, model.config))
         return model, 1
 
     monkeypatch.setattr(ablations, "train_model", train_model)
     monkeypatch.setattr(job, "train_model", train_model)
     settings = make_settings(steps=1)
-    reports = train_super_resolution(settings, command="train", measure=measure, ablation_minutes=3, report=print)
+    reports = train_super_resolution(settings, command="train", measure=measure, ablation_steps=5, report=print)
     names = list(dict.fromkeys(row.method for row in reports[job.ABLATIONS].fidelity))
     assert names == ["bicubic", "Lanczos", *ablations.VARIANTS, ablations.SECOND_STAGE]
     (_, full, *others), (first, second) = trained[:-2], trained[-2:]
-    assert [minutes for minutes, *_ in trained[1:]] == [3] * 7 + [1.5] * 2
+    assert [count for count, *_ in trained[1:]] == [5] * 7 + [2, 3]
     assert tmp_path / "upscaler" not in [folder for _, _, folder, _ in trained[1:]]
     fields = ("use_shift", "num_kernels", "num_attention_kernels", "use_local_attention", "use_cell")
     fields += ("position_encoding_scale",)
@@ -102,10 +102,10 @@ def test_what_cannot_begin_is_refused_before_photographs_are_read(make_settings,
     assert not (tmp_path / "upscaler").exists()
 
 
-@pytest.mark.parametrize("minutes", [0, -1, float("nan")])
-def test_an_impossible_time_for_ablations_is_refused_before_the_training(make_settings, tmp_path, minutes):
-    with pytest.raises(ValueError, match="`--ablation` must be minutes above 0, got"):
-        train_super_resolution(make_settings(steps=1), command="train", measure=measure, ablation_minutes=minutes)
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_steps_for_ablations_are_refused_before_the_training(make_settings, tmp_path, count):
+    with pytest.raises(ValueError, match="`--ablation` must be at least 2 steps, one for each stage, got"):
+        train_super_resolution(make_settings(steps=1), command="train", measure=measure, ablation_steps=count)
     assert not (tmp_path / "upscaler").exists()
 
 
