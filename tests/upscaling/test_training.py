@@ -208,16 +208,20 @@ def test_shorter_trainings_have_their_own_steps_which_are_checked_first(tmp_path
     with pytest.raises(ValueError, match="`steps` must be at least 1"):
         training_job.train_and_save(settings, tmp_path / "out", command="train", ablation_steps=0)
     ran = []
-    for name in ("prepare", "make_pool", "train_detector", "save_checkpoint", "measure_detector", "write_metrics"):
+    for name in ("make_pool", "train_detector", "save_checkpoint", "measure_detector", "write_metrics"):
         monkeypatch.setattr(training_job, name, lambda *args, **options: MagicMock())
-    monkeypatch.setattr(training_job, "run_ablations", lambda own, *args, **options: ran.append(own))
+    files = [tmp_path / str(number) for number in range(17)]
+    material = training.Material(train=files, held_out=files, seen=MagicMock(), unseen=[])
+    monkeypatch.setattr(training_job, "prepare", lambda *args, **options: material)
+    monkeypatch.setattr(training_job, "run_ablations", lambda *args, **options: ran.append(args))
     monkeypatch.setattr(training_job, "write_card", lambda *args, **options: None)
     for name in ("StoredMetrics", "DETECTOR"):
         monkeypatch.setattr(training_job, name, MagicMock())
     training_job.train_and_save(
         settings, tmp_path / "out", command="train", ablation_steps=9, report=lambda line: None
     )
-    assert ran == [replace(settings, steps=9, num_measured=8)]
+    ((short, fewer, _),) = ran
+    assert short == replace(settings, steps=9, num_measured=4) and fewer.held_out == files[:3]
 
 
 def fake_measurement(model, material, settings):
