@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
-from .configuration_classifier import ClassifierConfig
+from .configuration_classifier import TOWERS, ClassifierConfig
 from .reading_classifier import find_file, load_whole, read_config, read_timm
 from .timm_classifier import is_resnet, is_vit, read_resnet, read_vit, refuse
 
@@ -27,13 +27,34 @@ POSITIONS = "position_embedding"  # in names of weights that have a place for ea
 Weights = dict[str, torch.Tensor]
 
 
-def find_heads(network: nn.Module, num_labels: int) -> list[str]:
-    """Find the names of the linear layers of a network with as many outputs as labels."""
-    return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == num_labels
-    ]
+def build_classifier(config: Any) -> tuple[Any, str]:
+    """Build an image classifier with random weights, and find the linear layer that gives its logits.
+
+    Args:
+        config: Configuration of the classifier, which is not changed.
+
+    Returns:
+        Network, and the name of the layer in it.
+
+    Raises:
+        ValueError: If the network cannot be built, or has not one such layer.
+    """
+    config = deepcopy(config)
+    config.num_labels = NUM_MARKED
+    config.architectures = []  # it may name a class with two heads, of which the first in Transformers' table has one
+    try:
+        network: Any = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+    except ImportError as error:
+        reason = " ".join(str(error).split()) or "a library is missing"
+        raise ValueError(f"A network of type {config.model_type} cannot be built here: {reason[:200]}") from error
+    linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    heads = [name for name, module in linear.items() if module.out_features == NUM_MARKED]
+    if len(heads) != 1:
+        raise ValueError(
+            f"A {type(network).__name__} must have one linear layer that gives its logits, which a new head replaces, "
+            f"got {len(heads)}. Give a network of another type."
+        )
+    return network, heads[0]
 
 
 def make_network(config: Any) -> tuple[Any, int]:
@@ -48,22 +69,9 @@ def make_network(config: Any) -> tuple[Any, int]:
     Raises:
         ValueError: If the network cannot be built, or has not one linear layer that gives its logits.
     """
-    config = deepcopy(config)
-    config.num_labels = NUM_MARKED
-    config.architectures = []  # it may name a class with two heads, of which the first in Transformers' table has one
-    try:
-        network: Any = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-    except ImportError as error:
-        reason = " ".join(str(error).split()) or "a library is missing"
-        raise ValueError(f"A network of type {config.model_type} cannot be built here: {reason[:200]}") from error
-    heads = find_heads(network, NUM_MARKED)
-    if len(heads) != 1:
-        raise ValueError(
-            f"A {type(network).__name__} must have one linear layer that gives its logits, which a new head replaces, "
-            f"got {len(heads)}. Give a network of another type."
-        )
-    num_features = network.get_submodule(heads[0]).in_features
-    network.set_submodule(heads[0], nn.Identity())
+    network, head = build_classifier(config)
+    num_features: int = network.get_submodule(head).in_features
+    network.set_submodule(head, nn.Identity())
     return network, num_features
 
 
@@ -114,22 +122,21 @@ def load_backbone(source: Any) -> tuple[PreTrainedConfig, Weights | None]:
     arrays = read_timm(str(source))
     if arrays is not None:
         return _read_arrays_of_timm(arrays, source)
-    config = read_config(str(source))
+    return _read_transformers(str(source))
+
+
+def _read_transformers(source: str) -> tuple[PreTrainedConfig, Weights]:
+    """Read a network in the format of Transformers; its head may be missing, or have any number of labels."""
+    config = read_config(source)
     checked: Any = ClassifierConfig(backbone_config=config).backbone_config  # it refuses kinds before they are loaded
-    # The labels of the file, so that its head fits; a head that the file lacks is left out with any other.
-    checked.id2label, checked.label2id = config.id2label, config.label2id
-    checked.architectures = []
+    if config.model_type in TOWERS:
+        return checked, load_whole(AutoModel.from_pretrained, source).state_dict()
     with torch.device("meta"):
-        network: Any = AutoModelForImageClassification.from_config(checked, trust_remote_code=False)
-    heads = find_heads(network, config.num_labels)
-    loaded = load_whole(
-        type(network).from_pretrained,
-        source,
-        unused={f"{head}.{part}" for head in heads for part in ("weight", "bias")},
-        config=checked,
-        ignore_mismatched_sizes=True,
-    )
-    return checked, loaded.state_dict()
+        network, head = build_classifier(checked)
+    unused = {f"{head}.{part}" for part in ("weight", "bias")}
+    checked.architectures = []
+    options = {"config": checked, "ignore_mismatched_sizes": True}
+    return checked, load_whole(type(network).from_pretrained, source, unused=unused, **options).state_dict()
 
 
 def _choose_prefix(wanted: Iterable[str], found: Iterable[str], network: Any) -> str:

@@ -21,18 +21,18 @@ from .settings_classifier import CheckedConfig, check_sizes
 
 DEFAULT_SIDE = 384  # pixels, for networks that name no size; the squares of MUSIQ's Table 5
 LARGEST_SIDE = 2**13
-# Networks that Transformers counts among its classifiers but that read something else, by type.
-OTHER_INPUTS = {
-    "imagegpt": "clusters of colours",
-    "perceiver": "inputs of its own shape",
-    "shieldgemma2": "text beside a picture",
-    "siglip2": "patches of any number (NaFlex; SigLIP 2 at one size is of type siglip)",
-    "timm_wrapper": "whatever timm makes of them, which must be installed",
+# Networks that Transformers counts among its classifiers but that cannot be used, by type.
+REFUSED_TYPES = {
+    "imagegpt": "reads clusters of colours",
+    "perceiver": "reads inputs of its own shape",
+    "pp_lcnet": "gives its logits by another name",
+    "shieldgemma2": "reads text beside a picture",
+    "siglip2": "reads any number of patches (NaFlex; SigLIP 2 at one size is of type siglip)",
+    "timm_wrapper": "is built by timm",
 }
 # Vision towers with a configuration of their own, and the type whose classifier holds such a tower.
 TOWERS = {"clip_vision_model": "clip", "siglip_vision_model": "siglip"}
-# Modules that no classifier of Transformers reads, switched off where a configuration can do so. They would stay
-# random, and training on several devices waits for gradients that they never get.
+# Modules that no classifier of Transformers reads, left out where a configuration can say so: they never learn.
 UNUSED_PARTS = ("use_mask_token", "vision_use_head")
 # Fields of a backbone on which no score depends, beside those of any part.
 UNREAD_OF_BACKBONE = NOTES | {"out_features", "text_config"}
@@ -138,10 +138,10 @@ class ClassifierConfig(CheckedConfig, PreTrainedConfig):
     def _validate_backbone(self) -> None:
         config: Any = self.backbone_config
         kind = config.model_type
-        if kind in OTHER_INPUTS:
+        if kind in REFUSED_TYPES:
             raise ValueError(
-                f"`backbone_config`: a network that reads pixels of squares of one size was expected, but one of type "
-                f"{kind} reads {OTHER_INPUTS[kind]}. Give another one."
+                "`backbone_config`: a classifier that reads pixels of squares of one size was expected, but one of "
+                f"type {kind} {REFUSED_TYPES[kind]}. Give another one."
             )
         if kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
             raise ValueError(

@@ -132,8 +132,9 @@ def start(
 
 def _to_map(state: torch.Tensor) -> torch.Tensor:
     """Return a state as a map (1, channels, rows, columns): tokens lose those before the patches of a square."""
-    if state.dim() == 4:
-        return state
+    if state.dim() == 4:  # pictures are squares, so that sides are equal and channels are what differs
+        is_channels_last = state.shape[1] == state.shape[2] != state.shape[3]
+        return state.permute(0, 3, 1, 2) if is_channels_last else state
     side = math.isqrt(state.shape[1])
     return state[:, state.shape[1] - side * side :].transpose(1, 2).unflatten(2, (side, side))
 
@@ -202,7 +203,7 @@ CLASSIFIER = Family(
     config=ClassifierConfig,
     processor=ClassifierImageProcessor,
     quality=ClassifierForImageQualityAssessment,
-    processor_fields=("resize_mode", "shorter_side", "resample", "image_mean", "image_std"),
+    processor_fields=("resize_mode", "resized_side", "resample", "image_mean", "image_std"),
     view=ClassifierTrainingView,
     parts=parts,
     lora_targets=LORA_TARGETS,

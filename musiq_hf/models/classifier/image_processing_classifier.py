@@ -29,7 +29,7 @@ class ClassifierImageProcessorKwargs(TypedDict, total=False):
 
     image_size: int
     resize_mode: Literal["square", "crop"]
-    shorter_side: int | None
+    resized_side: int | None
     resample: Filter
     image_mean: list[float | int] | tuple[float | int, ...]
     image_std: list[float | int] | tuple[float | int, ...]
@@ -47,7 +47,7 @@ class ClassifierImageProcessor(PixelProcessor, BaseImageProcessor):
         image_size: Side of the squares, in pixels.
         resize_mode: "square" stretches a picture to the square, whatever its aspect ratio. "crop" resizes it to a
             shorter side and reads the centre.
-        shorter_side: Shorter side of a picture before its centre is cut out, in pixels; None = `image_size`. Only
+        resized_side: Shorter side of a picture before its centre is cut out, in pixels; None = `image_size`. Only
             "crop" reads it.
         resample: Filter of Pillow, "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos".
         image_mean: Means of the three channels, of values in [0, 1].
@@ -64,7 +64,7 @@ class ClassifierImageProcessor(PixelProcessor, BaseImageProcessor):
 
     image_size = DEFAULT_SIDE
     resize_mode = "square"
-    shorter_side = None
+    resized_side = None
     resample = "bilinear"
     image_mean = (0.485, 0.456, 0.406)
     image_std = (0.229, 0.224, 0.225)
@@ -72,15 +72,15 @@ class ClassifierImageProcessor(PixelProcessor, BaseImageProcessor):
     input_data_format = None
 
     def check_settings(self) -> None:
-        check_sizes(vars(self), {"image_size": LARGEST_SIDE, "shorter_side": LARGEST_SIDE})
-        if self.shorter_side is not None and self.resize_mode == "square":
+        check_sizes(vars(self), {"image_size": LARGEST_SIDE, "resized_side": LARGEST_SIDE})
+        if self.resized_side is not None and self.resize_mode == "square":
             raise ValueError(
-                f'`shorter_side={self.shorter_side}` has no effect on `resize_mode="square"`. Leave it out, or choose '
+                f'`resized_side={self.resized_side}` has no effect on `resize_mode="square"`. Leave it out, or choose '
                 '"crop".'
             )
-        if self.shorter_side is not None and self.shorter_side < self.image_size:
+        if self.resized_side is not None and self.resized_side < self.image_size:
             raise ValueError(
-                f"`shorter_side` must be at least `image_size`, got {self.shorter_side} and {self.image_size}."
+                f"`resized_side` must be at least `image_size`, got {self.resized_side} and {self.image_size}."
             )
         for name in ("image_mean", "image_std"):
             values = getattr(self, name)
@@ -135,7 +135,7 @@ class ClassifierImageProcessor(PixelProcessor, BaseImageProcessor):
                 f"The longer side may be at most {LARGEST_RATIO} times the shorter one, got {width} x {height} "
                 "pixels. Crop the picture."
             )
-        side = (self.shorter_side or self.image_size) + margin
+        side = (self.resized_side or self.image_size) + margin
         longer = side if self.resize_mode == "square" else int(side * long / short)
         return (longer, side) if height > width else (side, longer)
 

@@ -74,6 +74,7 @@ def test_a_run_starts_from_networks_of_others_and_leaves_them_alone(networks, ta
     assert settings["vit"] == "vit" and str(networks) not in json.dumps(settings)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "vit vit" in card and "freeze backbones" in card and str(networks) not in card
+    assert "from networks of others in the configuration `loda-tiny`" in card
 
 
 @pytest.mark.parametrize(
