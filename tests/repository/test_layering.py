@@ -318,9 +318,8 @@ def test_every_file_of_musiq_has_its_place_in_the_graph_and_imports_only_what_st
 
 
 def test_files_of_every_family_are_those_of_musiq_and_those_of_networks_are_of_loda():
-    copies = [(family, "musiq", name) for family in FAMILIES for name in EVERY_FAMILY]
+    broken, copies = [], [(family, "musiq", name) for family in FAMILIES for name in EVERY_FAMILY]
     copies += [(family, "loda", name) for family in WITH_NETWORKS for name in OF_NETWORKS]
-    broken = []
     for family, source, name in copies:
         original = (PACKAGE / "models" / source / f"{name}_{source}.py").read_text()
         path = PACKAGE / "models" / family / f"{name}_{family}.py"

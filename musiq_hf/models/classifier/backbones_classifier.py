@@ -102,8 +102,8 @@ def load_backbone(source: Any) -> tuple[PreTrainedConfig, Weights | None]:
     """Load an image classifier, or what it is made of.
 
     Args:
-        source: Loaded model of Transformers, with or without a head, id on the Hub, folder in the format of
-            Transformers or timm, file of weights of timm, or a configuration, which stands for random weights.
+        source: Loaded model of Transformers, with or without a head, id on the Hub, or folder in the format of
+            Transformers or timm. A file of weights of timm is read too. A configuration stands for random weights.
 
     Returns:
         Configuration and weights by their names, of which a head may be among them; None for random weights.

@@ -75,7 +75,7 @@ class ClassifierConfig(CheckedConfig, PreTrainedConfig):
 
     Args:
         backbone_config: Configuration of the network, any that `AutoModelForImageClassification` knows, or its fields
-            with a `model_type`. None = ResNet-50.
+            with a `model_type`. None makes it a ResNet-50.
         image_size: Side of the squares that the network reads, in pixels; None = that of the backbone, or 384 if it
             names none. Another size than that of a backbone with positions resamples these.
         head_dropout_prob: Dropout before the head, in [0, 1); NIMA has 0.75.

@@ -184,7 +184,7 @@ def card(config: ClassifierConfig) -> CardText:
         ),
         preprocessing=(
             "By `ClassifierImageProcessor`, from preprocessor_config.json: the picture is brought to a square of "
-            f"{config.side} pixels by Pillow, stretched to it or cut from its centre as `resize_mode` says. EXIF "
+            f"{config.side} pixels by Pillow, stretched to it or cut from its centre as `square_mode` says. EXIF "
             "orientation is applied, gray repeated, alpha composited on white."
         ),
         score=describe_score(config),
@@ -203,7 +203,7 @@ CLASSIFIER = Family(
     config=ClassifierConfig,
     processor=ClassifierImageProcessor,
     quality=ClassifierForImageQualityAssessment,
-    processor_fields=("resize_mode", "resized_side", "resample", "image_mean", "image_std"),
+    processor_fields=("square_mode", "resized_side", "resample", "image_mean", "image_std"),
     view=ClassifierTrainingView,
     parts=parts,
     lora_targets=LORA_TARGETS,

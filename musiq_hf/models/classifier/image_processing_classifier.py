@@ -28,7 +28,7 @@ class ClassifierImageProcessorKwargs(TypedDict, total=False):
     """Settings of `ClassifierImageProcessor`; its docstring describes them."""
 
     image_size: int
-    resize_mode: Literal["square", "crop"]
+    square_mode: Literal["stretch", "crop"]
     resized_side: int | None
     resample: Filter
     image_mean: list[float | int] | tuple[float | int, ...]
@@ -45,8 +45,8 @@ class ClassifierImageProcessor(PixelProcessor, BaseImageProcessor):
 
     Args:
         image_size: Side of the squares, in pixels.
-        resize_mode: "square" stretches a picture to the square, whatever its aspect ratio. "crop" resizes it to a
-            shorter side and reads the centre.
+        square_mode: "stretch" brings a picture to the square whatever its aspect ratio. "crop" resizes it to a shorter
+            side and reads the centre.
         resized_side: Shorter side of a picture before its centre is cut out, in pixels; None = `image_size`. Only
             "crop" reads it.
         resample: Filter of Pillow, "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos".
@@ -63,7 +63,7 @@ class ClassifierImageProcessor(PixelProcessor, BaseImageProcessor):
     model_input_names = ["pixel_values"]
 
     image_size = DEFAULT_SIDE
-    resize_mode = "square"
+    square_mode = "stretch"
     resized_side = None
     resample = "bilinear"
     image_mean = (0.485, 0.456, 0.406)
@@ -73,10 +73,10 @@ class ClassifierImageProcessor(PixelProcessor, BaseImageProcessor):
 
     def check_settings(self) -> None:
         check_sizes(vars(self), {"image_size": LARGEST_SIDE, "resized_side": LARGEST_SIDE})
-        if self.resized_side is not None and self.resize_mode == "square":
+        if self.resized_side is not None and self.square_mode == "stretch":
             raise ValueError(
-                f'`resized_side={self.resized_side}` has no effect on `resize_mode="square"`. Leave it out, or choose '
-                '"crop".'
+                f'`resized_side={self.resized_side}` has no effect on `square_mode="stretch"`. Leave it out, or '
+                'choose "crop".'
             )
         if self.resized_side is not None and self.resized_side < self.image_size:
             raise ValueError(
@@ -136,7 +136,7 @@ class ClassifierImageProcessor(PixelProcessor, BaseImageProcessor):
                 "pixels. Crop the picture."
             )
         side = (self.resized_side or self.image_size) + margin
-        longer = side if self.resize_mode == "square" else int(side * long / short)
+        longer = side if self.square_mode == "stretch" else int(side * long / short)
         return (longer, side) if height > width else (side, longer)
 
     def cut(

@@ -94,8 +94,8 @@ class ClassifierForImageQualityAssessment(ClassifierPreTrainedModel):
         """Make a model from an image classifier that others have trained, with a new head.
 
         Args:
-            backbone: Loaded model of Transformers, id on the Hub, folder in the format of Transformers or timm, file
-                of weights of timm, or a configuration, which stands for random weights.
+            backbone: Loaded model of Transformers, id on the Hub, or folder in the format of Transformers or timm. A
+                file of weights of timm is read too. A configuration stands for random weights.
             **fields: Fields of `ClassifierConfig`, but for `backbone_config`; `num_labels` too.
 
         Returns:

@@ -32,7 +32,7 @@ def test_packaged_configurations_have_the_sizes_of_the_paper(name):
     assert round(count, 1 if count < 1 else None) == PRESETS[name]
     is_of_the_paper = count > 1
     assert (config.side, config.num_labels) == ((384, 10) if is_of_the_paper else (224, 1))
-    assert processor.resize_mode == "square"
+    assert processor.square_mode == "stretch"
 
 
 def test_a_configuration_is_saved_and_loaded_whole(tmp_path):
@@ -117,16 +117,16 @@ def test_a_square_is_what_pillow_makes_of_a_picture(resample):
 def test_a_crop_is_the_centre_of_a_resized_picture():
     values = np.random.default_rng(0).integers(0, 256, (45, 80, 3), dtype=np.uint8)
     processor = ClassifierImageProcessor(
-        image_size=32, resize_mode="crop", resized_side=36, image_mean=[0, 0, 0], image_std=[1, 1, 1]
+        image_size=32, square_mode="crop", resized_side=36, image_mean=[0, 0, 0], image_std=[1, 1, 1]
     )
     found = processor.cut(torch.from_numpy(values))["pixel_values"]
     wanted = Image.fromarray(values).resize((64, 36), Image.Resampling.BILINEAR).crop((16, 2, 48, 34))
     np.testing.assert_allclose(found.permute(1, 2, 0).numpy() * 255, np.asarray(wanted), atol=1e-4)
 
 
-@pytest.mark.parametrize("mode", ["square", "crop"])
+@pytest.mark.parametrize("mode", ["stretch", "crop"])
 def test_a_step_may_see_a_random_part_of_a_larger_square(mode):
-    processor, view = ClassifierImageProcessor(image_size=32, resize_mode=mode), ClassifierTrainingView(crop_margin=4)
+    processor, view = ClassifierImageProcessor(image_size=32, square_mode=mode), ClassifierTrainingView(crop_margin=4)
     pixels = torch.arange(60 * 90 * 3).remainder(251).to(torch.uint8).view(60, 90, 3)
     torch.manual_seed(0)
     first, second = (view.cut(processor, pixels)["pixel_values"] for _ in range(2))
@@ -134,7 +134,7 @@ def test_a_step_may_see_a_random_part_of_a_larger_square(mode):
     assert torch.equal(view.cut(processor, pixels)["pixel_values"], first) and not torch.equal(first, second)
     assert first.shape == (3, 32, 32) and view.max_tokens(processor) == 1
     plain = ClassifierTrainingView().cut(processor, pixels)["pixel_values"]
-    assert torch.equal(plain, processor.cut(pixels)["pixel_values"]) == (mode == "square")
+    assert torch.equal(plain, processor.cut(pixels)["pixel_values"]) == (mode == "stretch")
     with pytest.raises(ValueError, match="`crop_margin` must be at least 0, got -1"):
         ClassifierTrainingView(crop_margin=-1)
 
@@ -142,8 +142,8 @@ def test_a_step_may_see_a_random_part_of_a_larger_square(mode):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"resized_side": 40}, "has no effect on `resize_mode=.square.`"),
-        ({"resized_side": 30, "resize_mode": "crop"}, "at least `image_size`, got 30 and 32"),
+        ({"resized_side": 40}, "has no effect on `square_mode=.stretch.`"),
+        ({"resized_side": 30, "square_mode": "crop"}, "at least `image_size`, got 30 and 32"),
         ({"image_std": [1, 1, 0]}, "`image_std` must be positive"),
         ({"image_mean": [0.5]}, "`image_mean` must be three finite numbers"),
         ({"resample": "cubic"}, "`resample` must be 'nearest' or"),

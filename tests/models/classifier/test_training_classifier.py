@@ -63,10 +63,10 @@ def test_a_run_starts_from_a_network_of_others_and_its_preprocessing(network, ta
 
 def test_the_size_the_crop_and_low_rank_additions_are_chosen(network, table, tmp_path):
     given = {"model": "scratch:resnet-tiny", "backbone": network, "set": "image_size=40", "lora_rank": 2}
-    more = ["--set", "resize_mode=crop", "--set", "resized_side=44", "--crop_margin", "4"]
+    more = ["--set", "square_mode=crop", "--set", "resized_side=44", "--crop_margin", "4"]
     assert main(["finetune", *words(table, tmp_path / "out", **given), *more]) == 0
     model, processor = load_quality(str(tmp_path / "out"))
-    assert (processor.image_size, processor.resize_mode, processor.resized_side) == (40, "crop", 44)
+    assert (processor.image_size, processor.square_mode, processor.resized_side) == (40, "crop", 44)
     assert model.network.vit.embeddings.position_embeddings.shape == (1, 26, 16)
     trained = AutoModelForImageClassification.from_pretrained(network).state_dict()
     changed = {name for name, value in model.network.state_dict().items() if not torch.equal(value, trained[name])} - {
@@ -85,7 +85,7 @@ def test_the_size_the_crop_and_low_rank_additions_are_chosen(network, table, tmp
         ({"vit": "x"}, "`vit`: a classifier model does not start from such a network"),
         ({"crops_per_picture": 2}, "names crops_per_picture"),
         ({"set": "image_size=0"}, "`image_size` must be at least 1"),
-        ({"set": "resized_side=300"}, "has no effect on `resize_mode="),
+        ({"set": "resized_side=300"}, "has no effect on `square_mode="),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(changes, message, table, tmp_path, capsys, monkeypatch):
