@@ -148,11 +148,15 @@ quality: $(VENV)/.quality
 	$(BIN)/mypy
 
 # Files that every family has under its own name are copied from MUSIQ, because a published checkpoint holds its family.
+# A family with networks of others within copies how they are read and described from LoDa.
 style: $(VENV)/.quality
 	for folder in $(filter-out %/musiq,$(patsubst %/family.py,%,$(wildcard musiq_hf/models/*/family.py))); do \
 		for name in checks publishing settings; do \
 			sed "s/_musiq/_$${folder##*/}/g" musiq_hf/models/musiq/$${name}_musiq.py > $$folder/$${name}_$${folder##*/}.py; \
 		done; \
+	done
+	for name in parts reading timm; do \
+		sed "s/_loda/_classifier/g" musiq_hf/models/loda/$${name}_loda.py > musiq_hf/models/classifier/$${name}_classifier.py; \
 	done
 	$(BIN)/python -m musiq_hf.cli.recording
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from .classifier.family import CLASSIFIER
 from .loda.family import LODA
 from .msit.family import MSIT
 from .musiq.checks_musiq import shorten
@@ -11,7 +12,7 @@ from .protocol import Family
 from .sudds.family import SUDDS
 
 # Families by the `model_type` of their configurations.
-FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ, LODA, SUDDS, MSIT)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (MUSIQ, LODA, SUDDS, MSIT, CLASSIFIER)}
 
 
 def family_of(config: Any) -> Family:

@@ -261,6 +261,8 @@ class Family:
         facts: Function from a configuration to the lines that this family adds to `musiq info`, by name; None adds
             none.
         backbones: Networks that others have trained and that a new model can start from: help texts by name.
+        backbone_settings: Function from a source that was given for one of these networks to the settings of the image
+            processor that its own files name. None for a family whose configuration decides them.
         start: Function that makes a new model from the fields of a configuration, `frozen=` and the given backbones by
             name. The part `frozen` will not be trained; None trains all. None if configuration and class do all that.
         frozen: Part that training freezes unless it is told otherwise; None trains all.
@@ -296,6 +298,7 @@ class Family:
     card: Callable[[Any], CardText]
     facts: Callable[[Any], Mapping[str, str]] | None = None
     backbones: Mapping[str, str] = field(default_factory=dict)
+    backbone_settings: Callable[[str], Mapping[str, Any]] | None = None
     start: Callable[..., Any] | None = None
     frozen: str | None = None
     calibrate: Callable[[Any, torch.Tensor, torch.Tensor], None] | None = None

@@ -227,13 +227,12 @@ def write_card(
     unsaid |= {"image_column", "score_column", "split_column", "save_steps", "push_to_hub"}
     unsaid |= set() if settings.optimizer == "sgd" else {"momentum"}
     unsaid |= set() if getattr(settings, "localisation_weight", 0) else {"localisation_pairs"}
-    said = {
-        key: value for key, value in recipe.items() if key not in unsaid and not _is_off(type(settings), key, value)
-    }
+    said = {k: v for k, v in recipe.items() if k not in unsaid and not _is_off(type(settings), k, v)}
     if settings.encoder_weights is not None:
         said["encoder_weights"] = Path(settings.encoder_weights).name
     named = ", ".join(f"{key} {value}" for key, value in said.items())
-    start = "the weights of" if has_weights(settings.model) else "random weights in the configuration"
+    fresh = "networks of others" if settings.backbones else "random weights"
+    start = "the weights of" if has_weights(settings.model) else f"{fresh} in the configuration"
     beginning = Path(resolve_model(settings.model)).name
     card = CheckpointCard(
         name=Path(settings.output_dir).name,

@@ -285,7 +285,8 @@ class ScoredRunSettings(RunSettings):
         None,
         'Part of the model that stays as it is, as its family names it; of MUSIQ "backbone" (network of '
         'the patches), "patch_encoder" (network and projection) or "encoder" (all but the head); of LoDa "backbones", '
-        '"vit" or "cnn". "none" trains all; None is what the family does, "backbones" for LoDa and "none" for MUSIQ.',
+        '"vit" or "cnn"; of a classifier "backbone". "none" trains all; None is what the family does, "backbones" for '
+        'LoDa and "none" for the others.',
     )
     skip_bad_images: bool = setting(
         False,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start of training: the model and its image processor, the unit of its scores, and the parts that are trained."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -254,7 +254,8 @@ def load_start(settings: RunSettings, *, num_labels: int = 1) -> tuple[Any, Any]
 def _fit_processor(settings: RunSettings, family: Family, config: Any) -> Any:
     """Make the image processor of a model from networks of others, which decide sizes that were others before.
 
-    Settings of the stored processor are kept where they are not those that its own configuration gives.
+    Settings of the stored processor are kept where they are not those that its own configuration gives. Files of the
+    networks name others, as far as the family reads them.
     """
     kind: Any = family.processor
     stored = load_processor(settings.model, None, architecture=settings.architecture)
@@ -263,7 +264,9 @@ def _fit_processor(settings: RunSettings, family: Family, config: Any) -> Any:
     chosen = {
         n: getattr(stored, n) for n in names if n in settings.architecture or getattr(stored, n) != getattr(usual, n)
     }
-    return kind.from_config(config, **chosen)
+    read: Callable[[str], Mapping[str, Any]] = family.backbone_settings or (lambda _: {})
+    named = {name: value for source in settings.backbones.values() for name, value in read(source).items()}
+    return kind.from_config(config, **named | chosen)
 
 
 def first_layer(model: Any) -> nn.Linear:
@@ -425,12 +428,17 @@ def add_lora(model: Any, rank: int) -> nn.Module:
         Model of peft; `merge_lora` gives the plain model back.
 
     Raises:
-        ValueError: If the family names no layers for low-rank additions.
+        ValueError: If the family names no layers for low-rank additions, or the model has none of them.
         ImportError: If peft is missing.
     """
     peft = require("peft", extra="train")
     family = family_of(model.config)
     check_lora(family)
+    if not {name.rpartition(".")[2] for name, _ in model.named_modules()} & set(family.lora_targets):
+        raise ValueError(
+            "`lora_rank`: the network has none of the linear layers to which low-rank additions are made "
+            f"({', '.join(family.lora_targets)}). Leave it out, or freeze the network with `freeze`."
+        )
     head = {id(module) for module in family.parts(model)["head"]}
     trained = [name for name, module in model.named_modules() if id(module) in head]
     config = peft.LoraConfig(

@@ -330,7 +330,7 @@ def test_networks_that_are_missing_or_of_other_sizes_are_refused(networks, tmp_p
         wanted = next(name for name in given if name.startswith("timm/"))
         sentence = say(*given)
         assert sentence.startswith(f"{wanted}: there is no such folder, and no such model on the Hub that can be")
-        assert "a folder in the format of Transformers or timm, or a file" in sentence and "`--vit` and" in sentence
+        assert "a folder in the format of Transformers or timm, or a file" in sentence and "command lines" in sentence
 
 
 def test_heads_that_a_configuration_tells_are_not_given_otherwise(networks, tmp_path, capsys):

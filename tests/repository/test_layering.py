@@ -46,6 +46,8 @@ THIRD_PARTIES = {"huggingface_hub", "numpy", "PIL", "pillow_heif", "torch", "tra
 LEAVES = {"patching", "covariance", "cpu_kernels", "image_formats", "checks", "publishing"}
 # Files that every family has, with its own name in place of this one; `make style` copies them from MUSIQ.
 EVERY_FAMILY = ("checks", "publishing", "settings")
+# Files that families with networks of others within copy from LoDa in the same way.
+WITH_NETWORKS, OF_NETWORKS = ("classifier",), ("parts", "reading", "timm")
 # What a file of a Hub repository may import of ours; leaves import none.
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
@@ -315,14 +317,14 @@ def test_every_file_of_musiq_has_its_place_in_the_graph_and_imports_only_what_st
     check(broken)
 
 
-def test_files_of_every_family_are_those_of_musiq():
-    broken = []
-    for family in FAMILIES:
-        for name in EVERY_FAMILY:
-            original = (PACKAGE / "models" / "musiq" / f"{name}_musiq.py").read_text()
-            path = PACKAGE / "models" / family / f"{name}_{family}.py"
-            if not path.is_file() or path.read_text() != original.replace("_musiq", f"_{family}"):
-                broken.append(f"models/{family}/{path.name}: `make style` writes it")
+def test_files_of_every_family_are_those_of_musiq_and_those_of_networks_are_of_loda():
+    broken, copies = [], [(family, "musiq", name) for family in FAMILIES for name in EVERY_FAMILY]
+    copies += [(family, "loda", name) for family in WITH_NETWORKS for name in OF_NETWORKS]
+    for family, source, name in copies:
+        original = (PACKAGE / "models" / source / f"{name}_{source}.py").read_text()
+        path = PACKAGE / "models" / family / f"{name}_{family}.py"
+        if not path.is_file() or path.read_text() != original.replace(f"_{source}", f"_{family}"):
+            broken.append(f"models/{family}/{path.name}: `make style` writes it")
     check(broken)
 
 

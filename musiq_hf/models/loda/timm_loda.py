@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of timm's vision Transformers and ResNets, as those of the classes of Transformers.
 
-LoDa was trained on two networks of timm (vit_base_patch16_224.augreg2_in21k_ft_in1k and resnet50.a1_in1k). Sizes come
-from the arrays themselves. Whatever is not in the tables below is an error, because it would change the features.
+Sizes come from the arrays themselves. Whatever is not in the tables below is an error, because it would change the
+features. Some families have this file under their own name.
 """
 
 import math
@@ -68,7 +68,7 @@ def check_architecture(config: Mapping[str, Any], *, source: str) -> None:
     name = str(config["architecture"])
     for part, what in OTHER_KINDS.items():
         if re.search(rf"(?:^|_|resnet){part}(?:\d|_|\.|$)", name):
-            raise ValueError(f"{source} is a `{name}` of timm, with {what}, which LoDa cannot use. Give another one.")
+            raise ValueError(f"{source} is a `{name}` of timm, with {what}, which is not read. Give another one.")
     arguments = config.get("model_args") or {}
     unknown = arguments.keys() - HARMLESS_ARGUMENTS
     refuse(f"{source} is a `{name}` of timm with arguments that are not read", unknown, "Give another one.")

@@ -12,7 +12,8 @@ from places import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoBackbone, AutoConfig, AutoModel
 
-from musiq_hf.models.loda.backbones_loda import find_file, load_backbone, load_vit
+from musiq_hf.models.loda.backbones_loda import load_backbone, load_vit
+from musiq_hf.models.loda.reading_loda import find_file
 from musiq_hf.models.loda.timm_loda import check_architecture, read_vit
 
 SIZES = json.loads((ROOT / "tests" / "models" / "loda" / "tiny.json").read_text())
@@ -59,7 +60,7 @@ def test_what_cannot_be_reached_is_one_sentence(hub, tmp_path):
     with pytest.raises(ValueError, match=UNREACHABLE.replace("some", "other")):
         load_vit("timm/other_vit")
     hub.is_offline = True
-    with pytest.raises(ValueError, match=UNREACHABLE + r".*, which `--vit` and `--cnn` take as well\.$"):
+    with pytest.raises(ValueError, match=UNREACHABLE + r".*; command lines take them as well\.$"):
         load_vit(NAME)
     with pytest.raises(ValueError, match=r"holds no config.json\. Give an id on the Hub, a folder"):
         load_vit(tmp_path)

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from transformers import AutoBackbone, AutoConfig, AutoModel
 
 from musiq_hf.cli import main
-from musiq_hf.models.loda import LodaConfig, LodaForImageQualityAssessment, LodaImageProcessor, backbones_loda
+from musiq_hf.models.loda import LodaConfig, LodaForImageQualityAssessment, LodaImageProcessor, reading_loda
 from musiq_hf.models.loda.family import LodaTrainingView
 from musiq_hf.scoring import load_quality
 from musiq_hf.training import FinetuneSettings, calibrate, load_settings
@@ -74,6 +74,7 @@ def test_a_run_starts_from_networks_of_others_and_leaves_them_alone(networks, ta
     assert settings["vit"] == "vit" and str(networks) not in json.dumps(settings)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "vit vit" in card and "freeze backbones" in card and str(networks) not in card
+    assert "from networks of others in the configuration `loda-tiny`" in card
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_what_does_not_fit_is_one_sentence(changes, message, table, tmp_path, ca
     def find_nothing(name: str, *args: Any, **kwargs: Any) -> None:
         raise OSError(f"{name} cannot be reached")
 
-    monkeypatch.setattr(backbones_loda, "cached_file", find_nothing)
+    monkeypatch.setattr(reading_loda, "cached_file", find_nothing)
     assert main(["finetune", *words(table, tmp_path / "out", **changes)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "config.json").exists()
