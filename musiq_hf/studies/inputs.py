@@ -137,8 +137,8 @@ def compare_inputs(
         report: Function that is told in a sentence what begins.
 
     Returns:
-        For each model that has a finished run, the measurements of its runs: `srcc` and `plcc` by shape, and
-        `changes`, the change of the score at each of `RATIOS` for each squeezed picture, in MOS points.
+        Measurements of the finished runs of each model, by its name. `srcc` and `plcc` are by shape. `changes` has a
+        row for each squeezed picture: the change of its score at each of `RATIOS`, in MOS points.
 
     Raises:
         ValueError: If data or settings cannot be used, or the folder holds runs with other settings.

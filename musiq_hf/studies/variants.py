@@ -63,6 +63,7 @@ PARTS: Mapping[str, Variant] = {
     "native scale only": _choose_scales(native=True),
     "resized scale only": _choose_scales(224, native=False),
     "linear patch encoder": _vary("patch_encoder=linear"),
+    "stem of the ResNet alone": _vary("patch_encoder=conv"),
 }
 # Covariance pooling, relative locations and whitening, which the paper has not.
 METHODS: Mapping[str, Variant] = {
