@@ -30,7 +30,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--figure", type=Path, help="PNG file for the curves of squeezed pictures")
     add("--epochs", type=float, default=2, help="passes over the training pictures (default: %(default)s)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each model (default: 0 1 2)")
-    add("--num_measured", type=positive, default=500, help="validation pictures to measure (default: %(default)s)")
+    add("--num_train", type=positive, help="training pictures, drawn at random (default: all)")
+    add("--num_validation", type=positive, default=500, help="pictures to measure on (default: %(default)s)")
     add("--num_squeezed", type=positive, default=40, help="pictures to squeeze (default: %(default)s)")
     return parser
 
@@ -44,7 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
             names=arguments.models,
             epochs=arguments.epochs,
             seeds=arguments.seeds,
-            num_measured=arguments.num_measured,
+            num_train=arguments.num_train,
+            num_validation=arguments.num_validation,
             num_squeezed=arguments.num_squeezed,
             command="examples/compare_inputs.py",
         )

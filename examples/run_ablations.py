@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
+from musiq_hf.common.arguments import CommandParser, parse_arguments, positive, run_command
 from musiq_hf.common.files import replace_file
 from musiq_hf.explain import plot_hash_similarity
 from musiq_hf.scoring import load_quality
@@ -24,10 +24,12 @@ from musiq_hf.studies import (
     VARIANTS,
     Study,
     collect_results,
+    draw_rows,
     find_runs,
     measure_ensembles,
     render_results,
     train_variants,
+    write_pictures,
 )
 
 EXAMPLE = "python examples/run_ablations.py --data labels.csv --image_root images --pretrained runs/pretrained"
@@ -48,6 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help="variants of them (default: all)")
     add("--output_dir", type=Path, default=Path("runs/ablations"), help="folder of the runs (default: %(default)s)")
     add("--figure", type=Path, help="PNG file for the similarities of positions, of the study grids")
+    add("--num_train", type=positive, help="training pictures, drawn at random (default: all)")
+    add("--num_validation", type=positive, help="validation pictures, drawn at random (default: all)")
     add("--epochs", type=float, default=2, help="passes over the training pictures (default: %(default)s)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each variant (default: 0 1 2)")
     return parser
@@ -63,9 +67,22 @@ def draw_grids(output_dir: Path, path: Path) -> None:
         plot_hash_similarity(*models).savefig(temporary, dpi=60, format="png")
 
 
+def draw_data(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Return the arguments of training that name the data, of which a part may have to be drawn first."""
+    data = {"data": arguments.data, "image_root": arguments.image_root, "dataset": "biq2021"}
+    counts = {"num_train": arguments.num_train, "num_validation": arguments.num_validation}
+    if set(counts.values()) == {None}:
+        return data
+    path = arguments.output_dir / f"drawn_{counts['num_train'] or 'all'}_{counts['num_validation'] or 'all'}.parquet"
+    if not path.exists():
+        arguments.output_dir.mkdir(parents=True, exist_ok=True)
+        write_pictures(path, draw_rows(data, **counts), in_windows=False)
+    return {"data": str(path), "dataset": "scores"}
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Train every variant with every seed, and print a table for each study."""
-    data = {"data": arguments.data, "image_root": arguments.image_root, "dataset": "biq2021"}
+    data = draw_data(arguments)
     chosen = {name: variant for study in arguments.studies for name, variant in STUDIES[study].items()}
     if unknown := set(arguments.variants or ()) - chosen.keys():
         raise ValueError(f"The studies {', '.join(arguments.studies)} have no {', '.join(sorted(unknown))}.")

@@ -19,7 +19,7 @@ from ..metrics import quality_metrics
 from ..scoring import load_quality
 from .results import render_range
 from .running import SPLIT, Study, find_runs, train_variants
-from .shapes import write_padded, write_windows
+from .shapes import draw_rows, write_padded, write_pictures
 from .variants import Variant
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class Comparison:
         names: Names of the models, keys of `MODELS`.
         epochs: Passes over the training pictures.
         seeds: Seeds of each model.
-        num_measured: Validation pictures on which each model is measured, at most.
+        num_train: Training pictures, at most; None takes all.
+        num_validation: Validation pictures on which each model is measured, at most; None takes all.
         num_squeezed: Validation pictures that are squeezed, at most.
         command: Command line for the cards of the checkpoints.
     """
@@ -89,23 +90,23 @@ class Comparison:
     names: Sequence[str]
     epochs: float
     seeds: Sequence[int]
-    num_measured: int
+    num_train: int | None
+    num_validation: int | None
     num_squeezed: int
     command: str
 
 
 def _find_shapes(comparison: Comparison) -> dict[str, Any]:
-    """Return the rows of validation pictures by their shape; windows and padded ones are made of the whole ones."""
-    windows, padded = comparison.output_dir / "windows.parquet", comparison.output_dir / "padded"
-    rows = load_data(**comparison.data)[SPLIT]
-    whole = rows.select(range(min(len(rows), comparison.num_measured)))
-    if not (padded / "scores.csv").exists():
-        write_padded(padded, whole)
-    return {
-        WHOLE: whole,
-        WINDOWS: load_data(str(windows))[SPLIT].select(range(len(whole))),
-        PADDED: load_data(str(padded / "scores.csv"))[SPLIT],
-    }
+    """Return the validation pictures by their shape, and make those that there are not yet."""
+    folder = comparison.output_dir
+    windows, whole, padded = folder / "windows.parquet", folder / "whole.parquet", folder / "padded" / "scores.csv"
+    if not (windows.exists() and whole.exists() and padded.exists()):
+        drawn = draw_rows(comparison.data, num_train=comparison.num_train, num_validation=comparison.num_validation)
+        write_pictures(whole, drawn, in_windows=False)
+        write_padded(padded.parent, drawn[SPLIT])
+        write_pictures(windows, drawn, in_windows=True)
+    files = {WINDOWS: windows, WHOLE: whole, PADDED: padded}
+    return {shape: load_data(str(path))[SPLIT] for shape, path in files.items()}
 
 
 def _measure(folder: Path, shapes: Mapping[str, Any], num_squeezed: int) -> dict[str, Any]:
@@ -144,13 +145,11 @@ def compare_inputs(
         ValueError: If data or settings cannot be used, or the folder holds runs with other settings.
     """
     comparison.output_dir.mkdir(parents=True, exist_ok=True)
-    windows = comparison.output_dir / "windows.parquet"
-    if not windows.exists():
-        report("Windows of the pictures are chosen.")
-        write_windows(windows, comparison.data)
+    report("Windows and padded pictures are made, unless they are there.")
+    shapes = _find_shapes(comparison)
     study = Study(
         variants={name: MODELS[name].variant for name in comparison.names},
-        data={"data": str(windows), "dataset": "scores"},
+        data={"data": str(comparison.output_dir / "windows.parquet"), "dataset": "scores"},
         output_dir=comparison.output_dir,
         recipe=None,
         budget=BUDGET,
@@ -159,7 +158,6 @@ def compare_inputs(
         command=comparison.command,
     )
     train_variants(study)
-    shapes = _find_shapes(comparison)
     found: dict[str, list[dict[str, Any]]] = {}
     for name, folders in find_runs(comparison.output_dir, list(MODELS)).items():
         for folder in folders:

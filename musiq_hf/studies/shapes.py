@@ -47,21 +47,48 @@ def _list_names(rows: "datasets.Dataset") -> list[str]:
     return [str(Path(cell["path"]).resolve()) for cell in rows["image"]]
 
 
-def write_windows(path: Path, data: Mapping[str, Any]) -> None:
-    """Write scored pictures as parquet, with a window for every picture, which has the score of the whole.
+def draw_rows(data: Mapping[str, Any], *, num_train: int | None, num_validation: int | None) -> dict[str, Any]:
+    """Draw some pictures of each split, the same ones every time.
+
+    Args:
+        data: Arguments of `load_data`.
+        num_train: Training pictures, at most; None keeps all.
+        num_validation: Validation pictures, at most; None keeps all.
+
+    Returns:
+        Rows of the splits `train` and `validation`, in the order of the data.
+
+    Raises:
+        ValueError: If data cannot be read, or lack one of these splits.
+    """
+    splits = load_data(**data)
+    if missing := {"train", SPLIT} - splits.keys():
+        raise ValueError(f"{data['data']} has no split {', '.join(sorted(missing))}, which a study needs.")
+    generator, drawn = np.random.default_rng(0), {}
+    for split, count in ((SPLIT, num_validation), ("train", num_train)):
+        rows = splits[split]
+        order = generator.permutation(len(rows))[:count]
+        drawn[split] = rows.select(sorted(order.tolist()))
+    return drawn
+
+
+def write_pictures(path: Path, drawn: Mapping[str, "datasets.Dataset"], *, in_windows: bool) -> None:
+    """Write scored pictures as parquet, whole or with a window for every picture, which has the score of the whole.
 
     Args:
         path: File to write.
-        data: Arguments of `load_data`.
+        drawn: Rows by split, as `draw_rows` gives them.
+        in_windows: Whether each picture has a window, see `choose_window`.
 
     Raises:
-        ValueError: If data or a picture cannot be read.
+        ValueError: If a picture cannot be read.
     """
     tables = []
-    for split, rows in load_data(**data).items():
+    for split, rows in drawn.items():
         names = _list_names(rows)
-        boxes = [choose_window(Path(name).name, *open_picture(name).size) for name in names]
-        columns: dict[str, Any] = {"image": names, "split": [split] * len(names), "box": boxes}
+        columns: dict[str, Any] = {"image": names, "split": [split] * len(names)}
+        if in_windows:
+            columns["box"] = [choose_window(Path(name).name, *open_picture(name).size) for name in names]
         columns |= {name: rows[name][:] for name in _COLUMNS if name in rows.column_names}
         tables.append(datasets.Dataset.from_dict(columns))
     with replace_file(path) as temporary:

@@ -12,7 +12,6 @@ from musiq_hf.data import load_data
 from musiq_hf.data.batches import open_row
 from musiq_hf.studies import (
     MODELS,
-    STUDIES,
     Comparison,
     Study,
     Variant,
@@ -26,7 +25,7 @@ from musiq_hf.studies import (
     train_variants,
 )
 from musiq_hf.studies.costs import measure_costs
-from musiq_hf.studies.shapes import choose_window, pad_picture, write_padded, write_windows
+from musiq_hf.studies.shapes import choose_window, draw_rows, pad_picture, write_padded, write_pictures
 
 SMALL = ("hidden_size=16", "num_hidden_layers=1", "num_attention_heads=2", "intermediate_size=16")
 SMALL += ("patch_encoder_width=4", "patch_encoder_groups=2", "longer_side_lengths=[64]", "holdout_fraction=0.2")
@@ -97,7 +96,8 @@ def test_inputs_are_compared_on_three_shapes(labels, tmp_path, monkeypatch):
         names=list(variants),
         epochs=1,
         seeds=[0],
-        num_measured=12,
+        num_train=16,
+        num_validation=12,
         num_squeezed=2,
         command="x",
     )
@@ -124,9 +124,13 @@ def test_windows_are_the_largest_of_their_aspect_inside_of_the_picture():
 
 def test_windows_are_read_like_any_other_data(labels, tmp_path):
     path = tmp_path / "windows.parquet"
-    write_windows(path, {"data": str(labels), "dataset": "biq2021"})
+    data = {"data": str(labels), "dataset": "biq2021"}
+    write_pictures(path, draw_rows(data, num_train=None, num_validation=None), in_windows=True)
     splits = load_data(str(path))
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 20, "validation": 20}
+    few = draw_rows(data, num_train=5, num_validation=30)
+    assert len(few["train"]) == 5 and len(few["validation"]) == 20
+    assert few["train"]["mos"][:] == draw_rows(data, num_train=5, num_validation=None)["train"]["mos"][:]
     assert splits["validation"][0]["mos"] == pytest.approx(2.5) and splits["train"]["group"][0] == "ss01"
     left, top, right, bottom = choose_window("ss01 (0).png", 64, 64)
     assert open_row(splits["train"][0]).size == (right - left, bottom - top)
