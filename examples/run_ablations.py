@@ -2,183 +2,117 @@
 """Ablations: MUSIQ trained with and without its parts, on an equal small budget, several seeds each, as a table.
 
 python examples/run_ablations.py --data biq2021/labels.csv --image_root biq2021/images --pretrained runs/pretrained
+
+The studies are the parts (Tables 7 to 9 of the paper), the grid of the spatial embedding, the size of a patch, the
+scales with the mean of three single ones (Table 6), and the training methods. Runs that are finished are kept, and
+several calls with other seeds or studies may share one output directory.
 """
 
 import argparse
-import re
 import sys
 from pathlib import Path
-from typing import Any
 
-from musiq_hf.common.arguments import CommandParser, parse_arguments, run_command
-from musiq_hf.common.files import read_json, replace_file, write_json
-from musiq_hf.data import load_data
-from musiq_hf.metrics import MEAN_OF_GROUPS, QualityReport, read_metrics
-from musiq_hf.pictures import open_picture
-from musiq_hf.training import FinetuneSettings, finetune, load_settings, read_recipe
-
-# The package comes first: from there on Ctrl-C is a sentence.
-# isort: split
-import datasets
-import numpy as np
+from musiq_hf.common.arguments import CommandParser, parse_arguments, positive, run_command
+from musiq_hf.common.files import replace_file
+from musiq_hf.explain import plot_hash_similarity
+from musiq_hf.scoring import load_quality
+from musiq_hf.studies import (
+    ENSEMBLE,
+    GRID_SIZES,
+    MEMBERS,
+    STUDIES,
+    VARIANTS,
+    Study,
+    collect_results,
+    draw_rows,
+    find_runs,
+    measure_ensembles,
+    render_results,
+    train_variants,
+    write_pictures,
+)
 
 EXAMPLE = "python examples/run_ablations.py --data labels.csv --image_root images --pretrained runs/pretrained"
 # The budget beside the epochs: two thirds of the recipe's tokens, no made faults, few pictures to choose the epoch.
 BUDGET = ["native_patches=32", "resized_patches=16", "holdout_fraction=0.04", "num_workers=0"]
 BUDGET += ["degrade_fraction=0", "fault_pairs=0"]
-# Overrides by variant. All but the first start from scratch. Those of one scale read as many tokens as the others.
-VARIANTS = {
-    "with stage 1": [],
-    "full model, without stage 1": [],
-    "no spatial embedding": ["spatial_embedding=none"],
-    "no scale embedding": ["use_scale_embedding=false"],
-    "native scale only": ["longer_side_lengths=[]", "native_patches=48"],
-    "resized scale only": ["use_native_resolution=false", "resized_patches=48"],
-    "linear patch encoder": ["patch_encoder=linear"],
-}
-# Training methods: what is added to the first two variants, and stage 1 by whitening in place of made faults.
-LOCALISATION = "localisation_weight=0.6"
-METHOD_VARIANTS = {
-    "covariance beside CLS": ["pooling=cls+covariance"],
-    "covariance alone": ["pooling=covariance"],
-    "localisation": [LOCALISATION],
-    "no spatial embedding, localisation": ["spatial_embedding=none", LOCALISATION],
-    "covariance and localisation": ["pooling=cls+covariance", LOCALISATION],
-    "with stage 1, covariance beside CLS": ["pooling=cls+covariance"],
-    "with stage 1, localisation": [LOCALISATION],
-    "whitening in place of stage 1": [],
-    "whitening, covariance and localisation": ["pooling=cls+covariance", LOCALISATION],
-}
-# Pictures of BIQ2021 are square. Windows of other shapes, with the scores of the whole, show what squaring costs.
-WINDOW_VARIANTS = {
-    "windows of 1:2 to 2:1, aspect ratio kept": VARIANTS["resized scale only"],
-    "windows of 1:2 to 2:1, squared": [*VARIANTS["resized scale only"], "resize_mode=square"],
-}
-ALL_VARIANTS = VARIANTS | METHOD_VARIANTS | WINDOW_VARIANTS
-FIGURES = ("SRCC", "mean SRCC of groups")
 
 
-def choose_window(name: str, width: int, height: int) -> list[int]:
-    """Choose the largest box at the middle of a picture, of an aspect of 1:2..2:1 that its name draws.
-
-    Returns:
-        Left, top, right and bottom, in pixels.
-    """
-    aspect = 2 ** np.random.default_rng(list(name.encode())).uniform(-1, 1)
-    wide, high = min(width, round(height * aspect)), min(height, round(width / aspect))
-    left, top = (width - wide) // 2, (height - high) // 2
-    return [left, top, left + wide, top + high]
-
-
-def write_windows(path: Path, *, data: str, image_root: str | None) -> None:
-    """Write the data as parquet, with a box for every picture."""
-    parts = load_data(data, dataset="biq2021", image_root=image_root)
-    tables = []
-    for split, rows in parts.items():
-        names = [cell["path"] for cell in rows["image"]]
-        boxes = [choose_window(Path(name).name, *open_picture(name).size) for name in names]
-        columns = {"image": [str(Path(name).resolve()) for name in names], "split": [split] * len(names), "box": boxes}
-        columns |= {name: rows[name] for name in ("mos", "group")}
-        tables.append(datasets.Dataset.from_dict(columns))
-    with replace_file(path) as temporary:
-        datasets.concatenate_datasets(tables).to_parquet(temporary)
-
-
-def read_figures(directory: Path) -> tuple[float, float]:
-    """Read the overall SRCC and the mean SRCC within groups, on the validation split."""
-    report = read_metrics(directory).reports["validation"]
-    assert isinstance(report, QualityReport) and report.groups  # training on BIQ2021 wrote them
-    return report.overall.srcc, report.groups[MEAN_OF_GROUPS].srcc
-
-
-def render(results: dict[str, list[tuple[float, float]]]) -> str:
-    """Render a Markdown table with mean [min..max] over the seeds."""
-    lines = ["| variant | seeds | " + " | ".join(FIGURES) + " |", "|---|---|---|---|"]
-    for variant, figures in results.items():
-        columns = np.array(figures).T
-        cells = (f"{column.mean():.3f} [{column.min():.3f}..{column.max():.3f}]" for column in columns)
-        lines.append(f"| {variant} | {len(figures)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def main() -> int:
-    """Train every variant that is not trained yet, one seed after the other; print and store the table."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="labels of BIQ2021")
-    parser.add_argument("--image_root", help="folder of its pictures")
-    parser.add_argument("--pretrained", required=True, help="result of stage 1, examples/pretrain_quality.py")
-    parser.add_argument("--whitened", help="result of the same script with `--objective whitening`")
-    parser.add_argument(
-        "--variants",
-        nargs="+",
-        choices=ALL_VARIANTS,
-        default=[*VARIANTS, *WINDOW_VARIANTS],
-        metavar="NAME",
-        help="variants to train (default: those without training methods)",
-    )
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/ablations"))
-    parser.add_argument("--epochs", type=float, default=2, help="default: %(default)s")
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[0, 1, 2],
-        help="several calls with other seeds may share one output directory (default: 0 1 2)",
-    )
-    arguments = parse_arguments(parser)
-    code = run_command("run_ablations", lambda: run(arguments), example=EXAMPLE)
-    if code == 0:
-        print(render(read_json(arguments.output_dir / "ablations.json")))
-    return code
+    add = parser.add_argument
+    add("--data", required=True, help="labels of BIQ2021")
+    add("--image_root", help="folder of its pictures")
+    add("--pretrained", help="result of stage 1, examples/pretrain_quality.py, for variants that start from it")
+    add("--whitened", help="result of the same script with `--objective whitening`")
+    add("--studies", nargs="+", choices=STUDIES, default=["parts"], help="studies to run (default: parts)")
+    add("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help="variants of them (default: all)")
+    add("--output_dir", type=Path, default=Path("runs/ablations"), help="folder of the runs (default: %(default)s)")
+    add("--figure", type=Path, help="PNG file for the similarities of positions, of the study grids")
+    add("--num_train", type=positive, help="training pictures, drawn at random (default: all)")
+    add("--num_validation", type=positive, help="validation pictures, drawn at random (default: all)")
+    add("--epochs", type=float, default=2, help="passes over the training pictures (default: %(default)s)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each variant (default: 0 1 2)")
+    return parser
 
 
-def name_runs(variant: str) -> str:
-    """Name the directory of a variant's runs, without the seed."""
-    return re.sub(r"\W+", "_", variant)
+def draw_grids(output_dir: Path, path: Path) -> None:
+    """Draw the similarities of positions for each size of the grid that has a finished run."""
+    found = find_runs(output_dir, GRID_SIZES)
+    if not found:
+        raise ValueError(f"{output_dir} holds no runs of {', '.join(GRID_SIZES)}. Add the study grids.")
+    models = [load_quality(str(folders[0]))[0] for folders in found.values()]
+    with replace_file(path) as temporary:
+        plot_hash_similarity(*models).savefig(temporary, dpi=60, format="png")
 
 
-def collect(output_dir: Path) -> dict[str, list[tuple[float, float]]]:
-    """Collect the figures of every finished run below a directory, by variant."""
-    found = {variant: sorted(output_dir.glob(f"{name_runs(variant)}-*/metrics.json")) for variant in ALL_VARIANTS}
-    return {variant: [read_figures(path.parent) for path in paths] for variant, paths in found.items() if paths}
-
-
-def find_start(arguments: argparse.Namespace, variant: str) -> str:
-    """Find the checkpoint or the configuration that a variant starts from."""
-    if variant.startswith("whitening"):
-        if arguments.whitened is None:
-            raise ValueError(f'"{variant}" starts from a result of `--objective whitening`. Give it as `--whitened`.')
-        return str(arguments.whitened)
-    return str(arguments.pretrained) if variant.startswith("with stage 1") else "scratch:musiq-tiny"
+def draw_data(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Return the arguments of training that name the data, of which a part may have to be drawn first."""
+    data = {"data": arguments.data, "image_root": arguments.image_root, "dataset": "biq2021"}
+    counts = {"num_train": arguments.num_train, "num_validation": arguments.num_validation}
+    if set(counts.values()) == {None}:
+        return data
+    path = arguments.output_dir / f"drawn_{counts['num_train'] or 'all'}_{counts['num_validation'] or 'all'}.parquet"
+    if not path.exists():
+        arguments.output_dir.mkdir(parents=True, exist_ok=True)
+        write_pictures(path, draw_rows(data, **counts), in_windows=False)
+    return {"data": str(path), "dataset": "scores"}
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train every variant with every seed; runs that are finished in the directory are kept."""
-    asked: dict[str, Any] = {
-        name: str(value) for name, value in vars(arguments).items() if name not in ("output_dir", "seeds", "variants")
-    }
-    asked |= {"budget": BUDGET, "variants": ALL_VARIANTS, "recipe": read_recipe("biq2021")}
-    stored = arguments.output_dir / "settings.json"
-    if stored.exists() and read_json(stored) != asked:
-        raise ValueError(f"{arguments.output_dir} holds runs with other settings. Choose a new `--output_dir`.")
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(stored, asked)
-    windows = arguments.output_dir / "windows.parquet"
-    if not windows.exists() and WINDOW_VARIANTS.keys() & set(arguments.variants):
-        write_windows(windows, data=arguments.data, image_root=arguments.image_root)
-    for seed in arguments.seeds:
-        for variant in arguments.variants:
-            directory = arguments.output_dir / f"{name_runs(variant)}-{seed}"
-            if not (directory / "metrics.json").exists():
-                given = {"data": arguments.data, "image_root": arguments.image_root, "epochs": arguments.epochs}
-                if variant in WINDOW_VARIANTS:
-                    given |= {"data": str(windows), "dataset": "scores", "image_root": None}
-                given |= {"model": find_start(arguments, variant), "output_dir": str(directory), "seed": seed}
-                given["resume"] = any(directory.glob("checkpoint-*"))
-                changes = [*BUDGET, *ALL_VARIANTS[variant]]
-                settings = load_settings(FinetuneSettings, recipe="biq2021", overrides=changes, arguments=given)
-                finetune(settings, command="examples/run_ablations.py")
-            write_json(arguments.output_dir / "ablations.json", collect(arguments.output_dir))
+    """Train every variant with every seed, and print a table for each study."""
+    data = draw_data(arguments)
+    chosen = {name: variant for study in arguments.studies for name, variant in STUDIES[study].items()}
+    if unknown := set(arguments.variants or ()) - chosen.keys():
+        raise ValueError(f"The studies {', '.join(arguments.studies)} have no {', '.join(sorted(unknown))}.")
+    train_variants(
+        Study(
+            variants={name: chosen[name] for name in arguments.variants or chosen},
+            data=data,
+            output_dir=arguments.output_dir,
+            recipe="biq2021",
+            budget=BUDGET,
+            epochs=arguments.epochs,
+            seeds=arguments.seeds,
+            starts={"pretrained": arguments.pretrained, "whitened": arguments.whitened},
+            command="examples/run_ablations.py",
+        )
+    )
+    for study in arguments.studies:
+        results = collect_results(arguments.output_dir, list(STUDIES[study]))
+        if study == "scales":
+            mean = measure_ensembles(arguments.output_dir, data, name=ENSEMBLE, members=MEMBERS)
+            results += [] if mean is None else [mean]
+        print(f"\n{study}\n\n{render_results(results)}")
+    if arguments.figure is not None:
+        draw_grids(arguments.output_dir, arguments.figure)
+
+
+def main() -> int:
+    """Run the studies; return 2 for a mistake in the arguments or the data."""
+    arguments = parse_arguments(make_parser())
+    return run_command("run_ablations", lambda: run(arguments), example=EXAMPLE)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Explanations of a score: quality map, attention, curves, frequencies, and a report of them."""
 
-from .curves import plot_aspect_ratios, plot_degradations
+from .curves import (
+    AspectRatioScores,
+    plot_aspect_ratio_changes,
+    plot_aspect_ratios,
+    plot_degradations,
+    score_aspect_ratios,
+)
 from .figures import (
     QualityMap,
     escape_formula,
@@ -17,10 +23,12 @@ from .scatter import plot_scatter
 from .viewers import plot_viewers
 
 __all__ = [
+    "AspectRatioScores",
     "QualityMap",
     "cls_attention",
     "escape_formula",
     "make_report",
+    "plot_aspect_ratio_changes",
     "plot_aspect_ratios",
     "plot_attention",
     "plot_clusters",
@@ -34,4 +42,5 @@ __all__ = [
     "plot_spectra",
     "plot_viewers",
     "quality_map",
+    "score_aspect_ratios",
 ]

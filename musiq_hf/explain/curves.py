@@ -2,7 +2,8 @@
 """Curves of a score: over degraded copies, and over aspect ratios."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,99 @@ def _crop_and_squeeze(image: Image.Image, ratio: float, area: float) -> tuple[Im
     return crop, image.resize((width, height), Image.Resampling.LANCZOS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AspectRatioScores:
+    """Scores of copies of one picture with several aspect ratios and one area, in MOS points.
+
+    Attributes:
+        ratios: Ratios of width to height, ascending.
+        squeezed: Score of the whole picture, squeezed to each ratio.
+        cropped: Score of the middle of the picture, cropped to each ratio.
+        whole: Score of the picture itself, at its full size.
+        ratio: Ratio of the picture itself.
+        area: Area of the copies, in pixels.
+    """
+
+    ratios: tuple[float, ...]
+    squeezed: tuple[float, ...]
+    cropped: tuple[float, ...]
+    whole: float
+    ratio: float
+    area: float
+
+
+def score_aspect_ratios(
+    model: QualityModel, processor: QualityProcessor, image: Any, *, ratios: Sequence[float] = RATIOS
+) -> AspectRatioScores:
+    """Score copies of a picture with several aspect ratios and one area.
+
+    Args:
+        model: Model in evaluation mode, on its device.
+        processor: Processor that agrees with the model.
+        image: One picture: path, URL or PIL image.
+        ratios: Ratios of width to height, at least one, above 0.
+
+    Raises:
+        ValueError: If there is no ratio, one is not above 0, or a copy is too long and thin. Also if the picture
+            cannot be used, the model is training, or model and processor disagree.
+    """
+    if not ratios or not all(math.isfinite(ratio) and ratio > 0 for ratio in ratios):
+        raise ValueError(f"`ratios` must be one or more numbers above 0, width to height, got {tuple(ratios)}.")
+    whole, ratios = to_rgb_picture(load_image(image)), sorted(ratios)
+    area = _find_common_area(*whole.size, ratios)
+
+    def make_copies() -> Iterator[Image.Image]:
+        for ratio in ratios:
+            yield from _crop_and_squeeze(whole, ratio, area)
+        yield whole
+
+    *scores, own = _score_copies(model, processor, make_copies())
+    return AspectRatioScores(
+        ratios=tuple(ratios),
+        squeezed=tuple(scores[1::2]),
+        cropped=tuple(scores[0::2]),
+        whole=own,
+        ratio=whole.width / whole.height,
+        area=area,
+    )
+
+
+def _label_ratios(axes: Any, ratios: Sequence[float], area: float) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(ratios, [f"{part.numerator}:{part.denominator}" for part in map(_find_fraction, ratios)])
+    axes.minorticks_off()
+    side = math.sqrt(area)
+    axes.set_xlabel(f"width : height of copies with the area of {side:.0f} x {side:.0f} pixels")
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def plot_aspect_ratio_changes(
+    changes: Mapping[str, Sequence[float]], *, ratios: Sequence[float], area: float
+) -> "Figure":
+    """Plot the change of the score of squeezed pictures for several models (figure 3).
+
+    Args:
+        changes: Change of the score at each ratio by the name of the model, in MOS points.
+        ratios: Ratios of width to height, above 0.
+        area: Area of the squeezed pictures, in pixels.
+
+    Returns:
+        Figure with a curve for each model.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    figure = new_figure(8.5, 5)
+    axes = figure.subplots()
+    for name, curve in changes.items():
+        axes.plot(ratios, curve, "o-", label=name)
+    axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
+    axes.set_ylabel("change of the score by squeezing, MOS points")
+    _label_ratios(axes, ratios, area)
+    return figure
+
+
 def plot_aspect_ratios(
     model: QualityModel,
     processor: QualityProcessor,
@@ -71,29 +165,14 @@ def plot_aspect_ratios(
             cannot be used, the model is training, or model and processor disagree.
         ImportError: If matplotlib is missing.
     """
-    if not ratios or not all(math.isfinite(ratio) and ratio > 0 for ratio in ratios):
-        raise ValueError(f"`ratios` must be one or more numbers above 0, width to height, got {tuple(ratios)}.")
-    whole, ratios = to_rgb_picture(load_image(image)), sorted(ratios)
-    area = _find_common_area(*whole.size, ratios)
-
-    def make_copies() -> Iterator[Image.Image]:
-        for ratio in ratios:
-            yield from _crop_and_squeeze(whole, ratio, area)
-        yield whole
-
-    *scores, own = _score_copies(model, processor, make_copies())
+    found = score_aspect_ratios(model, processor, image, ratios=ratios)
     figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
-    axes.plot(ratios, scores[1::2], "o-", label="whole picture squeezed")
-    axes.plot(ratios, scores[0::2], "s-", label="middle cropped")
-    axes.plot([whole.width / whole.height], [own], "k*", markersize=12, label="picture itself, full size")
-    axes.set_xscale("log")
-    axes.set_xticks(ratios, [f"{part.numerator}:{part.denominator}" for part in map(_find_fraction, ratios)])
-    axes.minorticks_off()
-    side = math.sqrt(area)
-    axes.set(xlabel=f"width : height of copies with the area of {side:.0f} x {side:.0f} pixels", ylabel=SCORE_LABEL)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    axes.plot(found.ratios, found.squeezed, "o-", label="whole picture squeezed")
+    axes.plot(found.ratios, found.cropped, "s-", label="middle cropped")
+    axes.plot([found.ratio], [found.whole], "k*", markersize=12, label="picture itself, full size")
+    axes.set_ylabel(SCORE_LABEL)
+    _label_ratios(axes, found.ratios, found.area)
     return figure
 
 

@@ -26,6 +26,7 @@ LINES = (
     ("pictures", "metrics"),
     ("scoring", "data", "hub", "subjective"),
     ("training", "evaluation", "assessment", "upscaling", "explain", "conversion"),
+    ("studies",),
     ("app",),
     ("cli",),
     ("__init__", "__main__"),
@@ -74,6 +75,7 @@ PUBLIC = (
     "hub",
     "subjective",
     "models",
+    "studies",
     "app",
 )
 # Benchmarks time the parts of a model, feed them by hand and compare with other code: no public name does that.

@@ -218,19 +218,8 @@ def plot_attention(model: MusiqForImageQualityAssessment, processor: MusiqImageP
     return figure
 
 
-def plot_hash_similarity(model: MusiqForImageQualityAssessment) -> "Figure":
-    """Plot the cosine similarity of the hash-based spatial embeddings with each other (figure 5), for any grid.
-
-    Args:
-        model: Model with a learned embedding of the cells of a G x G grid.
-
-    Returns:
-        Figure with G x G panels, one in the place of each cell: the similarity of its vector with all G x G vectors.
-
-    Raises:
-        ValueError: If the model has another spatial embedding.
-        ImportError: If matplotlib is missing.
-    """
+def _make_mosaic(model: MusiqForImageQualityAssessment) -> np.ndarray:
+    """Return the similarities of all cells with all cells, G x G panels that one empty pixel separates."""
     embedding = model.musiq.embeddings.spatial_embedding
     if model.config.spatial_embedding != "hash" or embedding is None:
         raise ValueError(
@@ -240,17 +229,39 @@ def plot_hash_similarity(model: MusiqForImageQualityAssessment) -> "Figure":
     size = model.config.hash_grid_size
     vectors = torch.nn.functional.normalize(embedding.weight.detach().float(), dim=-1)
     similarity = (vectors @ vectors.T).cpu().numpy().reshape(size, size, size, size)
-    # One pixel separates the panels: (row, col, row, col) -> (row, size + 1, col, size + 1)
+    # (row, col, row, col) -> (row, size + 1, col, size + 1)
     mosaic = np.full((size, size + 1, size, size + 1), np.nan)
     mosaic[:, :size, :, :size] = similarity.transpose(0, 2, 1, 3)
     side = size * (size + 1)
-    figure = new_figure(7.6, 6.8)
-    axes = figure.subplots()
-    drawn = axes.imshow(mosaic.reshape(side, side)[:-1, :-1], cmap="viridis", vmax=1, interpolation="nearest")
-    step = math.ceil(size / MAX_LABELLED)
-    places, names = (np.arange(size) * (size + 1) + (size - 1) / 2)[::step], np.arange(size)[::step]
-    axes.set_xticks(places, names)
-    axes.set_yticks(places, names)
-    axes.set(xlabel="column of the cell", ylabel="row of the cell")
-    figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.85)
+    return mosaic.reshape(side, side)[:-1, :-1]
+
+
+def plot_hash_similarity(model: MusiqForImageQualityAssessment, *others: MusiqForImageQualityAssessment) -> "Figure":
+    """Plot the cosine similarity of the hash-based spatial embeddings with each other (figure 5), for any grids.
+
+    Args:
+        model: Model with a learned embedding of the cells of a G x G grid.
+        *others: Further models of this kind, whose grids may have other sizes.
+
+    Returns:
+        Figure with a square for each model. It has G x G panels, one in the place of each cell: the similarity of its
+        vector with all G x G vectors.
+
+    Raises:
+        ValueError: If a model has another spatial embedding.
+        ImportError: If matplotlib is missing.
+    """
+    models = (model, *others)
+    mosaics = [_make_mosaic(own) for own in models]
+    figure = new_figure(1.6 + 6 * len(models), 6.8)
+    panels = figure.subplots(1, len(models), squeeze=False)[0]
+    for axes, own, mosaic in zip(panels, models, mosaics, strict=True):
+        size = own.config.hash_grid_size
+        drawn = axes.imshow(mosaic, cmap="viridis", vmax=1, interpolation="nearest")
+        step = math.ceil(size / MAX_LABELLED)
+        places, names = (np.arange(size) * (size + 1) + (size - 1) / 2)[::step], np.arange(size)[::step]
+        axes.set_xticks(places, names)
+        axes.set_yticks(places, names)
+        axes.set(xlabel="column of the cell", ylabel="row of the cell", title=f"G = {size}" if others else "")
+        figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.85 if not others else 0.6)
     return figure
