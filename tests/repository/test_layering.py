@@ -62,22 +62,8 @@ MAY_IMPORT = {
     "pipeline": LEAVES | {"image_loading", "image_processing", "modeling"},
 }
 
-PUBLIC = (
-    "scoring",
-    "data",
-    "metrics",
-    "training",
-    "evaluation",
-    "assessment",
-    "upscaling",
-    "explain",
-    "pictures",
-    "hub",
-    "subjective",
-    "models",
-    "studies",
-    "app",
-)
+PRIVATE = {"common", "version", "conversion", "cli", "__init__", "__main__"}
+PUBLIC = tuple(folder for line in LINES for folder in line if folder not in PRIVATE)
 # Benchmarks time the parts of a model, feed them by hand and compare with other code: no public name does that.
 BENCHMARKS_MAY_IMPORT = ("common", "models.musiq", "conversion.key_mapping", "training.self_supervised")
 
