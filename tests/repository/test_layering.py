@@ -147,15 +147,15 @@ def nodes(tree: ast.AST, *, at_import: bool) -> Iterator[ast.AST]:
         yield from nodes(node, at_import=at_import)
 
 
-def imports(path: Path, *, at_import: bool = False) -> Iterator[Import]:
+@cache
+def imports(path: Path, *, at_import: bool = False) -> list[Import]:
+    found, name = [], relative(path)
     for node in nodes(tree_of(path), at_import=at_import):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            where = f"{relative(path)}:{node.lineno}"
-            for alias in node.names:
-                if isinstance(node, ast.Import):
-                    yield Import(where, 0, alias.name, None)
-                else:
-                    yield Import(where, node.level, node.module or "", alias.name)
+        if isinstance(node, ast.Import):
+            found += [Import(f"{name}:{node.lineno}", 0, alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [Import(f"{name}:{node.lineno}", node.level, node.module or "", item.name) for item in node.names]
+    return found
 
 
 def target_of(path: Path, item: Import) -> Path | None:
