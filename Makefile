@@ -36,11 +36,12 @@ $(VENV)/.quality: $(VENV)/.core
 demo: $(VENV)/.core
 	@$(BIN)/python examples/score_images.py examples/pictures
 
+# Each worker has one half, so that what a file or a folder shares is made once, and takes from the other at the end.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 -m "not hub"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not hub"
 
 # The tests on the lower bounds of pyproject.toml, in an environment of their own; Python 3.11 has wheels of all of them.
 test-oldest:

@@ -4,12 +4,11 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from launching import BELOW_TRANSFORMERS, launch
 from PIL import Image
 from places import ROOT
 
@@ -120,15 +119,8 @@ def run_isolated(
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment |= {"HF_ENDPOINT": endpoint} if endpoint else {"HF_HUB_OFFLINE": "1"}
     environment |= {"PYTHONPATH": str(ROOT)} if package else {}
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + script + EPILOGUE],
-        env=environment | variables,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    words = ["-c", PRELUDE + script + EPILOGUE]
+    done = launch(words, environment=environment | variables, cwd=cwd, libraries=BELOW_TRANSFORMERS)
     if done.returncode:
         raise RuntimeError(f"The script failed.\n{done.stdout}\n{done.stderr}")
     result = json.loads(done.stdout.splitlines()[-1])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from golden import DIRECTORY
+from launching import BELOW_COMMANDS, launch
 from PIL import Image
 from places import ROOT
 
@@ -119,10 +120,11 @@ def test_help_shows_an_example_and_every_command_can_stand_beside_the_others(com
 )
 def test_help_and_refusals_import_no_library(words, code, printed, tmp_path):
     module = "musiq_hf" if words == ["--version"] else "musiq_hf.cli"  # both are the command
-    done = in_a_process("-X", "importtime", "-m", module, *words, cwd=tmp_path)
+    told = "import atexit, sys; atexit.register(lambda: print('imported', *sys.modules, file=sys.stderr))"
+    environment, words_of_python = os.environ | {"PYTHONPATH": str(ROOT)}, ["-m", module, *words]
+    done = launch(words_of_python, environment=environment, cwd=tmp_path, first=told, libraries=BELOW_COMMANDS)
     assert done.returncode == code and printed in done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
-    imported = {line.rpartition("|")[2].strip() for line in lines}
+    imported = set(done.stderr.splitlines()[-1].split()[1:])
     assert {"argparse", "musiq_hf.cli"} <= imported
     roots = {name.partition(".")[0] for name in imported}
     # After a mistake that argparse does not know of, one small file of huggingface_hub says whether it is one.

@@ -2,14 +2,13 @@
 """Ctrl-C at any moment of the start: one sentence and exit code 130, from every program."""
 
 import os
-import subprocess
-import sys
 
 import pytest
+from launching import BELOW_COMMANDS, BELOW_TRANSFORMERS, launch
 from PIL import Image
 from places import ROOT
 
-# Python imports this before the program. It sends the signal when a module is about to be imported.
+# This runs before the program. It sends the signal when a module is about to be imported.
 SITE = """
 import atexit, os, signal, sys
 
@@ -38,37 +37,29 @@ COMMANDS = {
 }
 
 
-def interrupt(folder, words, moment):
+def interrupt(words, moment, libraries=BELOW_COMMANDS):
     """Run a program that is interrupted when it imports a module; return its exit code and what it said."""
-    (folder / "sitecustomize.py").write_text(SITE)
-    places = os.pathsep.join((str(folder), str(ROOT)))
-    done = subprocess.run(
-        [sys.executable, *words],
-        env=os.environ | {"PYTHONPATH": places, "INTERRUPT_AT": moment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "INTERRUPT_AT": moment}
+    done = launch(words, environment=environment, cwd=ROOT, first=SITE, libraries=libraries)
     assert len(done.stdout.splitlines()) <= 1  # of a table no more than its head
     return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_is_interrupted_while_it_loads(tmp_path, command):
-    code, errors = interrupt(tmp_path, ["-m", "musiq_hf.cli", command, *COMMANDS[command]], "torch")
+def test_each_command_is_interrupted_while_it_loads(command):
+    code, errors = interrupt(["-m", "musiq_hf.cli", command, *COMMANDS[command]], "torch")
     assert (code, errors) == (130, f"musiq {command}: interrupted.\n")
 
 
 @pytest.mark.parametrize("moment", ["musiq_hf.cli", "argparse", "musiq_hf.common.arguments", "numpy"])
-def test_the_command_is_interrupted_at_any_moment(tmp_path, moment):
-    code, errors = interrupt(tmp_path, ["-m", "musiq_hf.cli", "info", "x"], moment)
+def test_the_command_is_interrupted_at_any_moment(moment):
+    code, errors = interrupt(["-m", "musiq_hf.cli", "info", "x"], moment)
     assert code == 130 and len(errors.splitlines()) == 1 and errors.endswith(": interrupted.\n"), errors
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
-def test_each_example_is_interrupted_while_it_loads(tmp_path, name):
-    code, errors = interrupt(tmp_path, [f"examples/{name}", "x"], "torch")
+def test_each_example_is_interrupted_while_it_loads(name):
+    code, errors = interrupt([f"examples/{name}", "x"], "torch")
     assert (code, errors) == (130, f"{name}: interrupted.\n")
 
 
@@ -84,13 +75,13 @@ def test_an_example_that_has_begun_cleans_up(tmp_path, monkeypatch, name, words,
     monkeypatch.setenv("CLEANED", str(tmp_path / "cleaned"))
     Image.new("L", (40, 40)).save(tmp_path / "a.pcx")
     words = [str(tmp_path / word) if word in ("a.pcx", "out") else word for word in words]
-    code, errors = interrupt(tmp_path, [f"examples/{name}.py", *words], moment)
+    code, errors = interrupt([f"examples/{name}.py", *words], moment, BELOW_TRANSFORMERS)
     assert (code, errors) == (130, f"{name}: interrupted.\n")  # as `run_command` says it
     assert (tmp_path / "cleaned").exists()
 
 
-def test_the_converter_is_interrupted_while_it_loads(tmp_path):
-    code, errors = interrupt(tmp_path, ["-m", "conversion.convert_musiq_checkpoint", "a", "b"], "torch")
+def test_the_converter_is_interrupted_while_it_loads():
+    code, errors = interrupt(["-m", "conversion.convert_musiq_checkpoint", "a", "b"], "torch")
     assert code == 130 and len(errors.splitlines()) == 1 and errors.endswith(": interrupted.\n"), errors
 
 
@@ -99,6 +90,6 @@ def test_the_converter_is_interrupted_while_it_loads(tmp_path):
 @pytest.mark.parametrize("command", ["score", "finetune"])
 def test_the_command_is_interrupted_inside_of_its_libraries(tmp_path, command, moment):
     words = {"score": ["a.png"], "finetune": ["--data", "a.csv", "--output_dir", str(tmp_path / "out")]}[command]
-    code, errors = interrupt(tmp_path, ["-m", "musiq_hf.cli", command, *words], moment)
+    code, errors = interrupt(["-m", "musiq_hf.cli", command, *words], moment)
     if code != 2:  # without that module
         assert (code, errors) == (130, f"musiq {command}: interrupted.\n")

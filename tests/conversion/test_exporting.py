@@ -23,20 +23,22 @@ VARIANTS = {
         "score_scale": 20,
     },
     # Needs no ids: nothing but the signature keeps them as inputs.
-    "linear, no embeddings": {
+    "linear, no embeddings, covariance": {
         "patch_encoder": "linear",
         "spatial_embedding": "none",
         "use_scale_embedding": False,
         "pre_logits_size": 12,
+        "pooling": "cls+covariance",
+        "covariance_size": 8,
     },
     "efficientnet, fixed": {
         **RESNET_FIELDS,
         **{"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4},
         **FIXED,
     },
-    "covariance": {"pooling": "cls+covariance", "covariance_size": 8},
 }
 SINGLE_FIELDS = {
+    "covariance": {"pooling": "cls+covariance", "covariance_size": 8},
     "efficientnet": RESNET_FIELDS | {"patch_encoder": "efficientnet_lite0", "patch_encoder_stages": 4},
     "fixed": FIXED,
     "distribution": {"num_labels": 10, "score_range": (1, 10)},

@@ -5,15 +5,17 @@ Each rule is one test, which lists all places where the rule is broken.
 """
 
 import ast
+import os
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from launching import BELOW_TRANSFORMERS, launch
 from places import ROOT
 
 PACKAGE = ROOT / "musiq_hf"
@@ -101,7 +103,7 @@ TEXT_FILES = sorted((path for path in repository_files() if path.suffix in TEXT)
 PYTHON_FILES = [path for path in TEXT_FILES if path.suffix == ".py"]
 PACKAGE_FILES = [path for path in PYTHON_FILES if path.is_relative_to(PACKAGE)]
 FAMILIES = sorted(path.parent.name for path in (PACKAGE / "models").glob("*/family.py"))
-TREES = {path: ast.parse(path.read_text()) for path in PYTHON_FILES}
+tree_of = cache(lambda path: ast.parse(path.read_text()))  # when a test asks for it: all of them take seconds
 
 
 class Import(NamedTuple):
@@ -135,15 +137,15 @@ def nodes(tree: ast.AST, *, at_import: bool) -> Iterator[ast.AST]:
         yield from nodes(node, at_import=at_import)
 
 
-def imports(path: Path, *, at_import: bool = False) -> Iterator[Import]:
-    for node in nodes(TREES[path], at_import=at_import):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            where = f"{relative(path)}:{node.lineno}"
-            for alias in node.names:
-                if isinstance(node, ast.Import):
-                    yield Import(where, 0, alias.name, None)
-                else:
-                    yield Import(where, node.level, node.module or "", alias.name)
+@cache
+def imports(path: Path, *, at_import: bool = False) -> list[Import]:
+    found, name = [], relative(path)
+    for node in nodes(tree_of(path), at_import=at_import):
+        if isinstance(node, ast.Import):
+            found += [Import(f"{name}:{node.lineno}", 0, alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [Import(f"{name}:{node.lineno}", node.level, node.module or "", item.name) for item in node.names]
+    return found
 
 
 def target_of(path: Path, item: Import) -> Path | None:
@@ -235,7 +237,7 @@ def test_no_private_name_is_imported_from_another_file():
             broken += [str(item) for part in parts if re.match(r"_(?!_)", part)]
             if item.name is not None and target.stem == item.name:
                 modules.add(item.name)
-        for node in ast.walk(TREES[path]):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
                 if re.match(r"_(?!_)", node.attr):
                     broken.append(f"{relative(path)}:{node.lineno}: {ast.unparse(node)}")
@@ -247,7 +249,7 @@ def test_no_module_of_ours_is_imported_by_importlib():
     allowed = {(file, ast.unparse(ast.parse(call))) for file, call in IMPORTED_BY_NAME}
     broken = []
     for path in PACKAGE_FILES:
-        for node in ast.walk(TREES[path]):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in functions:
                 if (inner(path), ast.unparse(node)) not in allowed:
                     broken.append(f"{relative(path)}:{node.lineno}: {ast.unparse(node)}")
@@ -373,7 +375,7 @@ def public_names(module: str) -> set[str]:
     path = PACKAGE.joinpath(*module.split("."), "__init__.py") if module else PACKAGE / "__init__.py"
     if module not in ("", *PUBLIC, *(f"models.{family}" for family in FAMILIES)) or not path.is_file():
         return set()
-    for node in TREES[path].body:
+    for node in tree_of(path).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return set(ast.literal_eval(node.value))
     return set()
@@ -441,7 +443,7 @@ import musiq_hf
 print(*sorted({name.split(".")[0] for name in sys.modules} & {"datasets", "evaluate", "pandas", "matplotlib"}))
 print(*sorted({name.split(".")[0] for name in set(sys.modules) - before} & {"accelerate", "scipy", "sklearn"}))
 """
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = launch(["-c", script], environment=dict(os.environ), cwd=ROOT, libraries=BELOW_TRANSFORMERS)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
 

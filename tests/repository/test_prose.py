@@ -9,6 +9,7 @@ import inspect
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -193,13 +194,17 @@ def stands_alone(part: Part) -> bool:
     return not is_small and part.text.endswith((".", "!", "?", ":", ")", "`", '"'))
 
 
-ALL = [
-    docstring
-    for folder in ("musiq_hf", "conversion", "examples")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-    for docstring in sorted(docstrings(path), key=lambda docstring: docstring.line)
-]
-OF_PACKAGE = [docstring for docstring in ALL if docstring.path.is_relative_to(ROOT / "musiq_hf")]
+@cache
+def every() -> list[Docstring]:
+    """Those of the package, the converters and the examples; parsed when a test asks for them: it takes seconds."""
+    files = [
+        path for folder in ("musiq_hf", "conversion", "examples") for path in sorted((ROOT / folder).rglob("*.py"))
+    ]
+    return [item for path in files for item in sorted(docstrings(path), key=lambda docstring: docstring.line)]
+
+
+def of_package() -> list[Docstring]:
+    return [docstring for docstring in every() if docstring.path.is_relative_to(ROOT / "musiq_hf")]
 
 
 def check(broken: list[tuple[Docstring, str]]) -> None:
@@ -216,12 +221,12 @@ def check(broken: list[tuple[Docstring, str]]) -> None:
 
 
 def test_functions_open_with_an_imperative():
-    functions = [docstring for docstring in ALL if docstring.kind == "function"]
+    functions = [docstring for docstring in every() if docstring.kind == "function"]
     check([(item, item.text.splitlines()[0]) for item in functions if not is_command(item.text)])
 
 
 def test_classes_modules_and_properties_open_with_a_noun():
-    things = [docstring for docstring in ALL if docstring.kind != "function"]
+    things = [docstring for docstring in every() if docstring.kind != "function"]
     check([(item, item.text.splitlines()[0]) for item in things if not is_thing(item.text)])
 
 
@@ -230,7 +235,7 @@ def test_every_line_of_a_section_stands_alone():
     check(
         [
             (item, f"{part.section}: {part.name or '...'}: {part.text}")
-            for item in ALL
+            for item in every()
             for part in parts(item.text)
             if part.section and not stands_alone(part)
         ]
@@ -241,7 +246,7 @@ def test_sentences_are_short():
     check(
         [
             (item, f"{num_words(sentence)} words: {sentence}")
-            for item in OF_PACKAGE
+            for item in of_package()
             for part in parts(item.text)
             for sentence in sentences(part.text)
             if num_words(sentence) > MAX_WORDS
@@ -252,7 +257,7 @@ def test_sentences_are_short():
 def test_sentences_are_whole():
     """No telegraph style: no scraps of one or two words, no rest of the sentence before, no chain by semicolons."""
     broken = []
-    for item in OF_PACKAGE:
+    for item in of_package():
         for part in parts(item.text):
             first, *others = sentences(part.text)
             scraps = [
@@ -289,4 +294,4 @@ def test_the_rules_tell_good_from_bad():
     assert [part.name for part in found] == ["", "", "a", "b", ""]
     assert [stands_alone(part) for part in found[2:]] == [False, True, False]
     assert sentences(found[1].text) == ["A body.", "With two."] and num_words("= one, `two words` - three.") == 3
-    assert len(OF_PACKAGE) > 300
+    assert len(of_package()) > 300

@@ -89,7 +89,7 @@ def test_student_comes_nearer_to_its_teacher_which_stays_as_it_is(scores_csv, bl
         return loss
 
     monkeypatch.setattr(QualityTrainer, "training_step", note)
-    report = distill(settings(scores_csv, blank, teacher, tmp_path, epochs=20, plcc_weight=0.1))
+    report = distill(settings(scores_csv, blank, teacher, tmp_path, epochs=7, learning_rate=9e-3, plcc_weight=0.1))
     assert np.mean(losses(tmp_path)[-5:]) < 0.7 * np.mean(losses(tmp_path)[:5])
     for weights, teaches_in_training, student_in_training in (seen[0], seen[-1]):
         assert not teaches_in_training and student_in_training
@@ -110,7 +110,7 @@ def test_student_comes_nearer_to_its_teacher_which_stays_as_it_is(scores_csv, bl
 
 def test_teacher_of_distributions_teaches_their_expectation(scores_csv, blank, tiny_model, tmp_path):
     teacher = save_teacher(tiny_model(num_labels=5), tmp_path / "teacher")
-    distill(settings(scores_csv, blank, teacher, tmp_path / "out", epochs=20, state_weight=0.0))
+    distill(settings(scores_csv, blank, teacher, tmp_path / "out", epochs=7, learning_rate=9e-3, state_weight=0.0))
     config = AutoModel.from_pretrained(tmp_path / "out").config
     assert (config.num_labels, config.score_range) == (1, [1, 5])
     wanted, got = (scores_of(str(tmp_path / name), Path(scores_csv).parent) for name in ("teacher", "out"))
