@@ -92,7 +92,8 @@ def measure(rewards: dict[str, QualityReward], pixels: list[torch.Tensor], steps
 
 def render_row(name: str, found: list[list[float]]) -> list[Any]:
     """Render the means of a row."""
-    gains, fidelity = [], []
+    gains: list[str] = []
+    fidelity: list[str] = []
     for index, values in enumerate(zip(*found, strict=True)):
         mean = statistics.mean(values)
         (gains if index < 3 else fidelity).append(
@@ -104,7 +105,7 @@ def render_row(name: str, found: list[list[float]]) -> list[Any]:
 def run(arguments: argparse.Namespace) -> None:
     """Load, climb, and print the table or write it into the document."""
     logging.disable_progress_bar()
-    default, smaller = (load_quality(path) for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT))
+    default, smaller = (load_quality(str(path)) for path in (DEFAULT_CHECKPOINT, TINY_CHECKPOINT))
     for model, _ in (default, smaller):
         model.requires_grad_(False)
     rewards = {

@@ -47,8 +47,8 @@ class QualityReward:
     >>> reward([picture, another])
     [0.787, 0.315]
 
-    It is a function for a trainer, no loss: no gradient flows, and equal pictures have equal rewards in any company,
-    for each is scored by itself. A generator that is trained long enough finds what raises the score without
+    It is a function for a trainer, no loss, for no gradient flows. Equal pictures have equal rewards in any company,
+    since each is scored by itself. A generator that is trained long enough finds what raises the score without
     being better; see docs/rewards.md for how far.
 
     Args:
@@ -150,7 +150,7 @@ class QualityReward:
             The reward as "score".
 
         Raises:
-            ValueError: As a call does.
+            ValueError: If `read` finds no picture in the completion and there is no `failed`.
         """
         (reward,) = self(completions=[solution_str], data_source=data_source, ground_truth=ground_truth, **columns)
         return {"score": reward}
