@@ -24,6 +24,7 @@ from .words import (
     check_mos,
     check_pairs,
     check_plan_session,
+    check_rate,
     check_score,
     check_table,
     check_upscale,
@@ -116,6 +117,12 @@ def _load_upscale() -> ModuleType:
     from . import upscale
 
     return upscale
+
+
+def _load_rate() -> ModuleType:
+    from .decisions import rate
+
+    return rate
 
 
 def _load_plan_session() -> ModuleType:
@@ -218,6 +225,9 @@ COMMANDS = {
         _load_upscale,
         "musiq upscale photos -o large --scale 2",
         check_upscale,
+    ),
+    "rate": Command(
+        "put stars into the sidecars of photographs", _load_rate, "musiq rate photos --sidecars", check_rate
     ),
     "plan-session": Command(
         "plan the sessions of a viewing test",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.arguments import positive, read_flag
-from ..common.checks import are_weights, check_calibration_choice, check_ensemble
+from ..common.checks import are_weights, check_calibration_choice, check_ensemble, check_intervals
 from ..common.codecs import check_ladder
 from ..common.enlargement import Target, check_copies
 from ..common.files import NOTHING, check_output_file, leads_nowhere, read_json
@@ -67,6 +67,14 @@ def read_weights(text: str) -> tuple[float, ...]:
     return values
 
 
+def read_intervals(text: str) -> tuple[float, ...]:
+    """Read scores that are separated by commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas, as 20,40,60,80, got {text}") from None
+
+
 def read_names(text: str) -> tuple[str, ...]:
     """Read names that are separated by commas."""
     return tuple(name.strip() for name in text.split(","))
@@ -89,7 +97,7 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 # Types of arguments by the names that the file has for them.
-READERS = (read_flag, read_limit, read_names, read_qualities, read_shard, read_size, read_weights)
+READERS = (read_flag, read_intervals, read_limit, read_names, read_qualities, read_shard, read_size, read_weights)
 TYPES = {kind.__name__: kind for kind in (int, float, str, Path, positive, *READERS)}
 
 
@@ -234,6 +242,17 @@ def check_ladder_words(arguments: argparse.Namespace) -> None:
     check_ladder(arguments.codecs, arguments.qualities, arguments.max_drop)
     check_table(arguments)
     _check_files(arguments, {"figure": (".png",)}, arguments.paths)
+
+
+def check_rate(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if `musiq rate` names no picture, has no rule for stars, or cannot write its table."""
+    check_table(arguments)
+    check_intervals(arguments.intervals, arguments.calibration)
+    if arguments.calibration is not None and arguments.calibration == arguments.output:
+        raise ValueError(f"{arguments.output} is the calibration, and would be lost. Choose another name.")
+    unused = [name for name in ("overwrite_ratings", "names") if getattr(arguments, name) and not arguments.sidecars]
+    if unused:
+        raise ValueError(f"`--{unused[0]}` is of sidecars, and needs `--sidecars`.")
 
 
 def check_upscale(arguments: argparse.Namespace) -> None:

@@ -44,6 +44,18 @@ def check_calibration_choice(models: Sequence[str], calibration: Any, *, percent
         )
 
 
+def check_intervals(intervals: Sequence[float] | None, calibration: Any) -> None:
+    """Raise a ValueError if intervals of scores are no four rising numbers, or a calibration is given beside them."""
+    if intervals is None:
+        return
+    if calibration is not None:
+        raise ValueError("--intervals says which scores have how many stars, and so does --calibration. Drop one.")
+    rises = all(math.isfinite(low) and low < high for low, high in zip(intervals, intervals[1:], strict=False))
+    if len(intervals) != 4 or not rises or not math.isfinite(intervals[-1]):
+        shown = ",".join(f"{value:g}" for value in intervals)
+        raise ValueError(f"--intervals needs four scores that rise, as 20,40,60,80, got {shown}.")
+
+
 def check_ensemble(models: Sequence[str], weights: Sequence[float] | None) -> None:
     """Raise a ValueError if a checkpoint is named twice, or the weights do not fit the checkpoints."""
     repeated = [name for name in models if models.count(name) > 1]

@@ -9,6 +9,7 @@ from .journal import Totals
 from .loading import load_quality, load_with_head
 from .pixels import QualityMetric, score_pixels
 from .ray import RayScorers
+from .reward import QualityReward
 from .rows import ScoreRow, ScorerSettings
 from .signature import make_signature
 
@@ -18,6 +19,7 @@ __all__ = [
     "JobResult",
     "PictureScore",
     "QualityMetric",
+    "QualityReward",
     "RayScorers",
     "RowStream",
     "ScoreJob",

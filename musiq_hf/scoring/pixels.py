@@ -22,7 +22,7 @@ FLOATS = ("float", "torch.float", "torch.bfloat")  # beginnings of the names of 
 LOWEST, HIGHEST = -10, 10  # an untrained generator overshoots to 3; of 0..255, only black pictures stay below
 
 
-def _clamp(picture: Any) -> Any:
+def clamp_pixels(picture: Any) -> Any:
     """Return a picture with float pixels limited to 0..1; others stay, and so do those that are not finite.
 
     Raises:
@@ -63,7 +63,7 @@ def _cut_pictures(
     features = []
     for index, picture in enumerate(pictures, start=first):
         try:
-            limited = _clamp(picture) if clamp else picture
+            limited = clamp_pixels(picture) if clamp else picture
             features.append(processor.cut(_read_differentiable(limited, processor, input_data_format)))
         except ValueError as error:
             advice = " Or set `clamp=True`." if isinstance(error, PixelRangeError) else ""
@@ -71,11 +71,11 @@ def _cut_pictures(
     return features
 
 
-def _split_pictures(images: Any) -> Iterator[Any]:
+def split_pictures(images: Any) -> Iterator[Any]:
     """Yield the single pictures of one picture, of an array or a tensor of several, or of a list of these."""
     if isinstance(images, list | tuple):
         for image in images:
-            yield from _split_pictures(image)
+            yield from split_pictures(image)
     elif isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
         yield from images
     else:
@@ -207,7 +207,7 @@ class QualityMetric(nn.Module):
     def _score(self, images: Any) -> tuple[torch.Tensor, int]:
         """Return the mean score of some pictures, and their number."""
         check_model(*self._scorer)
-        pictures = list(_split_pictures(images))
+        pictures = list(split_pictures(images))
         if not pictures:
             raise ValueError("At least one picture is needed, got an empty list.")
         wanted = any(isinstance(picture, torch.Tensor) and picture.requires_grad for picture in pictures)

@@ -27,7 +27,7 @@ LINES = (
     ("models",),
     ("pictures", "metrics"),
     ("scoring", "data", "hub", "subjective"),
-    ("training", "evaluation", "assessment", "upscaling", "explain", "conversion"),
+    ("training", "evaluation", "assessment", "upscaling", "explain", "conversion", "decisions"),
     ("studies",),
     ("app",),
     ("cli",),
