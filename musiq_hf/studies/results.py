@@ -97,9 +97,9 @@ def measure_ensembles(
 
 
 def render_range(values: Sequence[float]) -> str:
-    """Write mean [least..largest], or a dash if there are no values."""
-    if not values:
-        return NOT_KNOWN
+    """Write mean [least..largest], the value alone if there is one, or a dash if there is none."""
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else NOT_KNOWN
     return f"{np.mean(values):.3f} [{min(values):.3f}..{max(values):.3f}]"
 
 
