@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ..common.files import check_output_file, hash_file, shorten_name
+from ..common.files import hash_file, shorten_name
 from .journal import MoveJournal, Transfer
 
 Way = Literal["copy", "link", "symlink", "move"]
@@ -279,7 +280,7 @@ def _move(transfer: Transfer) -> None:
                 return
             _copy(transfer)
     elif not os.path.samefile(transfer.source, transfer.target):
-        if hash_file_at(transfer.source) != hash_file_at(transfer.target):
+        if hash_file(Path(transfer.source)) != hash_file(Path(transfer.target)):
             raise FileExistsError(f"{transfer.target} {EXISTS}")
     _drop_temporary(transfer.target)
     os.unlink(transfer.source)
@@ -306,7 +307,7 @@ def _copy(transfer: Transfer) -> None:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
         os.fsync(file.fileno())
-    if hash_file_at(transfer.source) != hash_file_at(temporary):
+    if hash_file(Path(transfer.source)) != hash_file(Path(temporary)):
         raise OSError(errno.EIO, "the copy differs from the file, which may be in use")
     shutil.copystat(transfer.source, temporary)
     try:
@@ -336,13 +337,6 @@ def _link_symbolically(transfer: Transfer) -> None:
 
 
 _WAYS = {"copy": _copy, "link": _link, "symlink": _link_symbolically}
-
-
-def hash_file_at(path: str) -> str:
-    """Return the SHA-256 of a file."""
-    from pathlib import Path
-
-    return hash_file(Path(path))
 
 
 def _is_same(first: str, second: str) -> bool:
@@ -412,8 +406,3 @@ def _lock(folder: str) -> Iterator[None]:
         raise ValueError(f"Another command is at work in {folder}. Wait until it is done.") from error
     finally:
         os.close(descriptor)
-
-
-def check_folder(folder: str) -> None:
-    """Raise a ValueError if no files can be put in a folder, whether it is there or not."""
-    check_output_file(os.path.join(folder, "picture"))
