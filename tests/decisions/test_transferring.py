@@ -277,13 +277,13 @@ from musiq_hf.decisions import plan_transfers, transfer_files, undo_moves
 keys = [f"photos/{number}.jpg" for number in range(10_000)]
 plan = plan_transfers(keys, "out")
 print("ready", flush=True)
-{}
+CALL
 """
     move = 'transfer_files(plan.transfers, "out", "move", journal="out.journal")'
 
     def start(call):
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        program = [sys.executable, "-c", script.format(call)]
+        program = [sys.executable, "-c", script.replace("CALL", call)]
         process = subprocess.Popen(program, cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
         process.stdout.readline()
         return process
@@ -295,9 +295,8 @@ print("ready", flush=True)
                 (tmp_path / folder).exists() and len(os.listdir(tmp_path / folder)) >= share
             ):
                 time.sleep(0.001)
-            assert process.poll() is None, "it ended before it could be killed"
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
             assert set((read_all(tmp_path / "photos") | read_all(tmp_path / "out")).values()) == set(before.values())
         assert start(call).wait() == 0
         assert read_all(tmp_path / folder) == before
