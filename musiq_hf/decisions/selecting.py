@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from ..common.checks import check_counts
+from .percentiles import PERCENTILE
 from .tables import ScoreTable
 
 FOLDER = "folder"  # group of a picture where the table has no such column
@@ -66,6 +67,7 @@ class Conditions:
     Attributes:
         minimum: Lowest score; None sets no bound. A score that equals a bound passes.
         maximum: Highest score; None sets no bound.
+        percentile: Lowest percentile of the score, from 0 to 100; see `add_percentiles`. None sets no bound.
         top: Number or share of the best rows; None takes all.
         bottom: Number or share of the worst rows, in place of the best ones; None takes all.
         per: Column by whose values rows are grouped, for `top` and `bottom`; "folder" is the folder of the key where
@@ -81,6 +83,7 @@ class Conditions:
 
     minimum: float | None = None
     maximum: float | None = None
+    percentile: float | None = None
     top: Amount | None = None
     bottom: Amount | None = None
     per: str | None = None
@@ -96,6 +99,8 @@ class Conditions:
                 raise ValueError(f"`{name}` must be a finite number, got {value}.")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"No score lies from {self.minimum:g} up to {self.maximum:g}. Exchange --min and --max.")
+        if self.percentile is not None and not 0 <= self.percentile <= 100:
+            raise ValueError(f"`percentile` must lie between 0 and 100, got {self.percentile}.")
         given = [name for name in ("top", "bottom", "sample") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"--{given[0]} and --{given[1]} exclude each other. Give one of them.")
@@ -140,7 +145,7 @@ def select_rows(table: ScoreTable, conditions: Conditions) -> Selection:
         Places of the rows, in the order of the table.
 
     Raises:
-        ValueError: If the column of the groups is missing.
+        ValueError: If the column of the groups, or that of percentiles, is missing.
     """
     scores = table.scores
     unscored = np.flatnonzero(~np.isfinite(scores))
@@ -149,6 +154,8 @@ def select_rows(table: ScoreTable, conditions: Conditions) -> Selection:
         passing &= scores >= conditions.minimum
     if conditions.maximum is not None:
         passing &= scores <= conditions.maximum
+    if conditions.percentile is not None:
+        passing &= table.numbers(PERCENTILE) >= conditions.percentile
     places = np.flatnonzero(passing)
     if conditions.sample is not None:
         places = _draw(places, scores[places], conditions)

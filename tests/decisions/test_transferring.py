@@ -294,7 +294,7 @@ CALL
             while process.poll() is None and not (
                 (tmp_path / folder).exists() and len(os.listdir(tmp_path / folder)) >= share
             ):
-                time.sleep(0.001)
+                time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
             assert set((read_all(tmp_path / "photos") | read_all(tmp_path / "out")).values()) == set(before.values())
