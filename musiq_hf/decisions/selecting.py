@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -122,7 +123,7 @@ class Selection:
     chosen: np.ndarray
     unscored: np.ndarray
 
-    @property
+    @cached_property
     def reasons(self) -> Counter[str]:
         """Number of rows without a score by the reason; names of pictures at the head of a reason are left out."""
         found: Counter[str] = Counter()

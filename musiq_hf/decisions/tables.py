@@ -97,10 +97,9 @@ class ScoreTable:
     def reasons(self) -> np.ndarray:
         """Reason why each row has no score, its error say; empty where it has one. Texts of shape (num_rows,)."""
         errors = self.texts(ERROR) if ERROR in self.columns else np.full(len(self), "", dtype=object)
-        reasons = np.full(len(self), "", dtype=object)
+        reasons, values = np.full(len(self), "", dtype=object), self.rows.column(self.by).to_pylist()
         for place in np.flatnonzero(~np.isfinite(self.scores)):
-            values = self.rows.column(self.by)[int(place)].as_py()
-            reasons[place] = errors[place] or (NO_SCORE if values in (None, "") else NO_NUMBER)
+            reasons[place] = errors[place] or (NO_SCORE if values[place] in (None, "") else NO_NUMBER)
         return reasons
 
     def take(self, places: np.ndarray | Sequence[int]) -> "ScoreTable":
