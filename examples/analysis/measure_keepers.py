@@ -7,6 +7,9 @@ Groups of four are made of each photograph: one clean picture and three with a m
 the whole photograph, frames that are shifted by up to 24 pixels, or different crops. Each has three quarters of the
 sides. The faults are mild or strong. A score is right where the clean picture has the highest one: of two pictures
 chance is right in half of the cases, of four in a quarter.
+
+With --hashes it says instead how often perceptual hashes find that two pictures belong to one burst: frames of one
+photograph that are shifted by some pixels, and different photographs. It needs the extra bursts.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from musiq_hf.common.arguments import CommandParser, parse_arguments, positive, run_command
+from musiq_hf.common.extras import require
 from musiq_hf.common.markdown import markdown_table
 from musiq_hf.pictures import apply_degradations, find_pictures, open_picture
 from musiq_hf.scoring import load_quality, score_pictures
@@ -33,6 +37,7 @@ STRENGTHS = {"mild": 0.1, "strong": 0.3}
 NUM_FAULTY = 3
 SHIFT = 24  # largest shift of a frame, in pixels
 PART = 0.75  # of the sides
+HASH_SHIFTS, HASH_BITS = (4, 12, 24, 48), (10, 14, 18, 22)
 
 
 def cut_windows(image: Image.Image, kind: str, generator: np.random.Generator) -> list[Image.Image]:
@@ -45,16 +50,16 @@ def cut_windows(image: Image.Image, kind: str, generator: np.random.Generator) -
     """
     size = tuple(round(PART * side) for side in image.size)
     free = [side - part for side, part in zip(image.size, size, strict=True)]
-    first = [generator.integers(0, length + 1) for length in free]
+    first = [int(generator.integers(0, length + 1)) for length in free]
     windows = []
     for number in range(1 + NUM_FAULTY):
         corner = first
         if number and kind == "crops":
-            corner = [generator.integers(0, length + 1) for length in free]
+            corner = [int(generator.integers(0, length + 1)) for length in free]
         elif number and kind == "shifted frames":
             shifts = generator.integers(-SHIFT, SHIFT + 1, 2)
             corner = [min(max(0, int(at + by)), length) for at, by, length in zip(first, shifts, free, strict=True)]
-        left, top = map(int, corner)
+        left, top = corner
         windows.append(image.crop((left, top, left + size[0], top + size[1])))
     return windows
 
@@ -109,6 +114,36 @@ def measure(files: Sequence[Path], *, model: str | None, seed: int) -> dict[tupl
     return outcomes
 
 
+def measure_hashes(files: Sequence[Path], *, seed: int) -> str:
+    """Return the table of the shares of pairs whose hashes differ by at most some bits, in Markdown.
+
+    Args:
+        files: Photographs.
+        seed: Seed of the directions of the shifts.
+    """
+    hashing, generator = require("imagehash", extra="bursts"), np.random.default_rng(seed)
+    found: dict[str, list[int]] = {f"shifted by {shift} pixels": [] for shift in HASH_SHIFTS}
+    first = []
+    for file in files:
+        image = open_picture(file).convert("RGB")
+        size = [round(PART * side) for side in image.size]
+        corner = [(side - part) // 2 for side, part in zip(image.size, size, strict=True)]
+        codes = []
+        for shift in (0, *HASH_SHIFTS):
+            angle = generator.uniform(0, 2 * np.pi)
+            left, top = int(corner[0] + shift * np.cos(angle)), int(corner[1] + shift * np.sin(angle))
+            codes.append(hashing.phash(image.crop((left, top, left + size[0], top + size[1]))))
+        for kind, code in zip(found, codes[1:], strict=True):
+            found[kind].append(codes[0] - code)
+        first.append(codes[0])
+    found["different photographs"] = [one - other for place, one in enumerate(first) for other in first[:place]]
+    rows = [
+        [kind, *(f"{100 * np.mean(np.array(bits) <= most):.1f} %" for most in HASH_BITS)]
+        for kind, bits in found.items()
+    ]
+    return markdown_table(["pairs", *(f"{most} bits" for most in HASH_BITS)], rows)
+
+
 def render(outcomes: dict[tuple[str, str], list[tuple[float, bool]]]) -> str:
     """Return the table of the shares, in Markdown."""
     rows = []
@@ -124,6 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="folder of photographs without faults")
     parser.add_argument("--number", type=positive, default=100, help="photographs that are drawn (100)")
     parser.add_argument("--model", help="checkpoint (the default one)")
+    parser.add_argument("--hashes", action="store_true", help="measure the hashes that find bursts")
     parser.add_argument("--seed", type=int, default=0, help="of photographs, places and faults (0)")
     return parser
 
@@ -137,7 +173,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = find_pictures(arguments.folder)
         order = np.random.default_rng(arguments.seed).permutation(len(found))[: arguments.number]
         files = [found[place] for place in order]
-        print(f"{len(files)} photographs\n\n{render(measure(files, model=arguments.model, seed=arguments.seed))}")
+        if arguments.hashes:
+            table = measure_hashes(files, seed=arguments.seed)
+        else:
+            table = render(measure(files, model=arguments.model, seed=arguments.seed))
+        print(f"{len(files)} photographs\n\n{table}")
         return 0
 
     return run_command("measure_keepers", run)

@@ -18,7 +18,7 @@ from .tables import ScoreTable
 from .thumbnails import PictureError, open_small, read_time
 
 BURST = "burst"  # column with the number of the group, from 1
-SECONDS, DISTANCE = 3.0, 16
+SECONDS, DISTANCE = 3.0, 18
 NUM_BITS = 64
 SIDE = 128  # pixels; a hash is made of 32
 

@@ -223,7 +223,7 @@ def write_scores(path: str | os.PathLike[str], table: ScoreTable) -> None:
 def _type(rows: Any) -> Any:
     """Return rows of texts with the types that `musiq score` gives them; an empty cell of these columns is null."""
     import pyarrow
-    import pyarrow.compute
+    import pyarrow.compute  # type: ignore[import-untyped]
 
     for place, name in enumerate(rows.column_names):
         if name in (*WHOLE, *REAL, ERROR):
@@ -284,7 +284,7 @@ def _read_parquet(path: Path) -> Any:
 
 def _list_rows(rows: Any) -> Iterator[tuple[Any, ...]]:
     """Yield the values of each row; those that JSON does not have, such as dates, as texts."""
-    plain = str | int | float | list | dict
+    plain = (str, int, float, list, dict)
     for batch in rows.to_batches(max_chunksize=ROWS_AT_ONCE):
         for row in batch.to_pylist():
             yield tuple(value if value is None or isinstance(value, plain) else str(value) for value in row.values())

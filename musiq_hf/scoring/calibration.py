@@ -126,8 +126,8 @@ def _find_errors(scores: np.ndarray, opinions: np.ndarray, thresholds: Sequence[
     below, above = [], []
     for threshold in thresholds:
         passes, is_rated = scores >= threshold, opinions >= threshold
-        below.append(_round(np.sum(passes & ~is_rated) / max(1, passes.sum())))
-        above.append(_round(np.sum(~passes & is_rated) / max(1, np.sum(~passes))))
+        below.append(_round(int(np.sum(passes & ~is_rated)) / max(1, int(passes.sum()))))
+        above.append(_round(int(np.sum(~passes & is_rated)) / max(1, int(np.sum(~passes)))))
     return {"rated_below": below, "rated_above": above}
 
 

@@ -242,3 +242,22 @@ def test_a_gate_without_a_threshold_is_a_mistake(run, words):
     make_table()
     code, printed, errors = run("gate", "photos", *words)
     assert (code, printed) == (2, "") and errors.startswith("musiq gate: ")
+
+
+def test_a_page_has_the_groups_of_all_that_is_chosen(run):
+    make_table()
+    assert run("select", "scores.csv", "--per", "camera", "--report", "page.html")[:2] == (0, "")
+    page = Path("page.html").read_text()
+    assert "<td>x</td><td>2</td>" in page and "<td>y</td><td>1</td>" in page
+    assert run("select", "scores.csv", "--per", "camera")[0] == 2
+
+
+def test_the_best_of_a_burst_comes_with_a_warning(run, monkeypatch):
+    pytest.importorskip("imagehash", reason="needs the extra bursts")
+    make_table()  # pictures of one colour are alike, and two of them are neighbours in a folder
+    code, printed, errors = run("select", "scores.csv", "--bursts")
+    assert (code, printed) == (0, "photos/a.png\nphotos/b/d.png\n")
+    assert "the best score is often not the best picture" in errors and "below 80%" in errors
+    monkeypatch.setitem(sys.modules, "imagehash", None)
+    code, _, errors = run("select", "scores.csv", "--bursts")
+    assert code == 2 and 'pip install "musiq_hf[bursts]"' in errors

@@ -31,7 +31,7 @@ OTHERS |= {"--methods", "--minutes", "--steps", "--upscaler", "--ablation", "--s
 OTHERS |= {"--originals", "--rim_from", "--fold_rim", "--limit"}
 
 FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective", "app")
-FOLDERS += ("assessment", "upscaling")
+FOLDERS += ("assessment", "decisions", "upscaling")
 PUBLIC = {"musiq_hf"} | {f"musiq_hf.{folder}" for folder in FOLDERS}
 PUBLIC |= {f"musiq_hf.models.{family}" for family in FAMILIES}
 

@@ -110,7 +110,9 @@ def add_arguments(parser: Any) -> None:
     group.add_argument("-o", "--output", metavar="OUT", help="table of the chosen rows: .csv, .jsonl or .parquet")
     group.add_argument("--unscored", metavar="FILE", help="table of the rows without a score")
     group.add_argument(
-        "--report", metavar="FILE", help=f".html page: histogram, the best and worst {NUM_SHOWN}, groups, errors"
+        "--report",
+        metavar="FILE",
+        help=f".html page: histogram, the best and worst {NUM_SHOWN}, groups of --per, errors",
     )
     group.add_argument("--null", action="store_true", help="print the files, as they are, each ending in a zero byte")
     group.add_argument("--overwrite", action="store_true", help="replace the tables and the page")
@@ -226,8 +228,9 @@ def _transfer(arguments: argparse.Namespace, selection: Selection) -> int:
     if found is None:
         return 0
     way, folder = found
-    keys = selection.table.keys
-    plan = plan_transfers(keys[selection.chosen], folder, among=keys, root=arguments.root)
+    keys: list[str] = selection.table.keys.tolist()
+    chosen = [keys[place] for place in selection.chosen]
+    plan = plan_transfers(chosen, folder, among=keys, root=arguments.root)
     journal = find_journal(arguments) if way == "move" else None
     result = transfer_files(plan.transfers, folder, cast(Way, way), journal=journal)
     result.failures[:0] = plan.failures

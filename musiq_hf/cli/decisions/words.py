@@ -18,6 +18,8 @@ RANKING = ("top", "bottom", "per", "sample")
 def make_conditions(arguments: argparse.Namespace) -> Conditions:
     """Make the conditions that the words ask for; --bursts takes the best one of each burst.
 
+    A page has a table of the groups of --per, also where no best or worst of each are taken.
+
     Raises:
         ValueError: If they contradict each other.
     """
@@ -28,6 +30,8 @@ def make_conditions(arguments: argparse.Namespace) -> Conditions:
         if given:
             raise ValueError(f"--bursts takes the best one of each burst, and --{given[0]} others. Drop one of them.")
         top, per = Amount.read("1"), BURST
+    elif arguments.report is not None and top is None and bottom is None:
+        per = None  # groups of the page alone
     return Conditions(
         minimum=arguments.min,
         maximum=arguments.max,
