@@ -92,8 +92,8 @@ def measure(files: Sequence[Path], *, model: str | None, seed: int) -> dict[tupl
         seed: Seed of places and faults.
 
     Returns:
-        For each kind and strength, of each photograph: share of the faulty pictures that score lower than the clean
-        one, and whether all of them do.
+        Two values for each photograph, by kind and strength. The first is the share of the faulty pictures that score
+        lower than the clean one; the second says whether all of them do.
     """
     quality = load_quality() if model is None else load_quality(model)
     labels, pictures = [], []

@@ -124,7 +124,7 @@ def transfer_files(
     Args:
         transfers: Files and their places, all below the folder.
         folder: Folder, which is made if it is not there.
-        way: "copy"; "link" for hard links; "symlink" for symbolic links by relative paths; or "move".
+        way: Way in which it is done; "link" makes hard links, "symlink" symbolic links by relative paths.
         journal: Journal of moves, which is continued if it is there; other ways take none.
 
     Returns:

@@ -241,8 +241,8 @@ class CheckpointCard:
             for side, part in zip(("at or above it, rated below", "below it, rated above"), shares, strict=True):
                 rows.append([side, *(f"{100 * share:.0f} %" for share in part)])
             words = (
-                " The last two rows say how often people are of another opinion than a threshold at this score: the "
-                "share of the pictures on one side of it that they rated on the other."
+                " The last two rows say how often people are of another opinion than a threshold at this score. They "
+                "are the shares of the pictures on one side of it that were rated on the other."
             )
         return (
             f"\n\n{PERCENTILES}\n\nAmong {known.num_pictures:,} pictures ({known.data}). A percentile says how many "

@@ -28,7 +28,7 @@ DOCUMENTS += sorted(RECIPES.glob("*.yaml"))
 OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--half_size"}
 OTHERS |= {"--num_processes", "--pretrained", "--whitened", "--variants", "--seeds", "--blur", "--without_map"}
 OTHERS |= {"--methods", "--minutes", "--steps", "--upscaler", "--ablation", "--scales", "--clips", "--update_document"}
-OTHERS |= {"--originals", "--rim_from", "--fold_rim", "--limit"}
+OTHERS |= {"--originals", "--rim_from", "--fold_rim", "--limit", "--hashes"}
 
 FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective", "app")
 FOLDERS += ("assessment", "decisions", "upscaling")

@@ -32,8 +32,8 @@ def test_the_recipes_run_as_printed(tmp_path, monkeypatch, capsys):
     for folder, names in FOLDERS.items():
         (tmp_path / folder).mkdir(parents=True)
         for name in names:
-            with Image.open(PICTURES / name) as image:
-                image.reduce(4).save(tmp_path / folder / name)  # small ones are scored faster
+            with Image.open(PICTURES / name) as image:  # small ones are scored faster, and faults vanish in them
+                image.reduce(1 if "noisy" in name else 4).save(tmp_path / folder / name)
     lines = list(commands())
     assert len(lines) >= 9
     for line in lines:

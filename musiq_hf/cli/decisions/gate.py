@@ -55,7 +55,7 @@ def add_arguments(parser: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge the pictures, and return the exit status.
+    """Let the pictures pass or fail, and return the exit status.
 
     Raises:
         ValueError: If the arguments are wrong, or the checkpoint has no calibration that is needed.

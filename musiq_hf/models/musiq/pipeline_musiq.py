@@ -50,10 +50,10 @@ class CheckpointCalibration:
         num_pictures: Number of the pictures.
         quantiles: Scores in MOS points that 0, 1, ..., 100 percent of the pictures do not exceed.
         signature: Parts of the signature of the scores by name: weights, preset and preprocessing.
-        rated_below: For each quantile, the share of the pictures that score at least as much and that people rated
-            lower than it, in 0..1; None if opinion scores are unknown.
-        rated_above: For each quantile, the share of the pictures that score less and that people rated at least as
-            high as it, in 0..1; 0 where no picture scores less, None if opinion scores are unknown.
+        rated_below: Shares in 0..1, one for each quantile: of the pictures that score at least as much, those that
+            people rated lower. None if opinion scores are unknown.
+        rated_above: Shares in 0..1, one for each quantile: of the pictures that score less, those that people rated
+            at least as high. It is 0 where no picture scores less. None if opinion scores are unknown.
 
     Raises:
         ValueError: If a value has another type, or the quantiles are not 101 finite numbers that never fall.
@@ -117,9 +117,9 @@ class CheckpointCalibration:
             threshold: Score in MOS points.
 
         Returns:
-            Share of the pictures that score at least as much but were rated lower, and share of those that score
-            less but were rated at least as high, in 0..1. None if opinion scores are unknown, or the threshold lies
-            outside of the scores of the pictures.
+            Two shares in 0..1. The first is that of pictures rated lower among those that score at least as much. The
+            second is that of pictures rated at least as high among those that score less. None if opinion scores are
+            unknown, or the threshold lies outside of the scores of the pictures.
         """
         if self.rated_below is None or self.rated_above is None:
             return None
