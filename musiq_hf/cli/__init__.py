@@ -149,6 +149,30 @@ def _load_serve() -> ModuleType:
     return serve
 
 
+def _load_select() -> ModuleType:
+    from .decisions import select
+
+    return select
+
+
+def _check_select(arguments: argparse.Namespace) -> None:
+    from .decisions.words import check_select
+
+    check_select(arguments)
+
+
+def _load_gate() -> ModuleType:
+    from .decisions import gate
+
+    return gate
+
+
+def _check_gate(arguments: argparse.Namespace) -> None:
+    from .decisions.words import check_gate
+
+    check_gate(arguments)
+
+
 @dataclass(frozen=True)
 class Command:
     """Subcommand, with what is known of it before its module is imported.
@@ -158,12 +182,14 @@ class Command:
         load: Function that imports its module.
         example: Command line that would work, shown below a mistake; None shows none.
         check: Function that raises a ValueError if arguments contradict each other; None checks nothing.
+        is_light: Whether it can do without PyTorch and Transformers; it registers the classes itself if it needs them.
     """
 
     summary: str
     load: Callable[[], ModuleType]
     example: str | None = None
     check: Callable[[argparse.Namespace], None] | None = None
+    is_light: bool = False
 
 
 # The help lists them in this order.
@@ -229,6 +255,19 @@ COMMANDS = {
     "rate": Command(
         "put stars into the sidecars of photographs", _load_rate, "musiq rate photos --sidecars", check_rate
     ),
+    "select": Command(
+        "choose pictures by their scores, and copy, link or move them",
+        _load_select,
+        "musiq select scores.csv --min 50 -o kept.csv",
+        _check_select,
+        is_light=True,
+    ),
+    "gate": Command(
+        "let pictures pass or fail by a threshold, with an exit status",
+        _load_gate,
+        "musiq gate renders --min 50",
+        _check_gate,
+    ),
     "plan-session": Command(
         "plan the sessions of a viewing test",
         _load_plan_session,
@@ -270,6 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command.check is not None:
             command.check(arguments)
         module = command.load()
+        if command.is_light:
+            return int(module.run(arguments))
         from ..models.auto import register  # it loads Transformers and PyTorch
         from ..pictures.decoding import silence_decoders
 

@@ -365,7 +365,7 @@ def evaluate_checkpoints(
                 on_scores(found.scores, part.labels)
             if settings.write_calibration and PartialState().is_main_process:
                 data = part.title if settings.dataset == "scores" else settings.dataset
-                parts: dict[str, Any] = {"model": model, "processor": processor}
+                parts: dict[str, Any] = {"model": model, "processor": processor, "opinions": part.labels}
                 write_calibration(name, found.scores, data=f"{data}, {part.split}", **parts, **reading)
                 renew_card(name)
     if settings.ensemble:

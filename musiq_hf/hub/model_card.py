@@ -235,10 +235,19 @@ class CheckpointCard:
             ["score", *(f"{score:.4g}" for score in scores)],
             ["stars", *(str(known.stars(score)) for score in scores)],
         ]
+        errors, words = [known.find_opposed(score) for score in scores], ""
+        if None not in errors:
+            shares = zip(*filter(None, errors), strict=True)
+            for side, part in zip(("at or above it, rated below", "below it, rated above"), shares, strict=True):
+                rows.append([side, *(f"{100 * share:.0f} %" for share in part)])
+            words = (
+                " The last two rows say how often people are of another opinion than a threshold at this score. They "
+                "are the shares of the pictures on one side of it that were rated on the other."
+            )
         return (
             f"\n\n{PERCENTILES}\n\nAmong {known.num_pictures:,} pictures ({known.data}). A percentile says how many "
             "percent of these pictures score lower, and each star stands for a fifth of them. Among other pictures "
-            f"the same score has another place.\n\n{markdown_table(heads, rows)}"
+            f"the same score has another place.{words}\n\n{markdown_table(heads, rows)}"
         )
 
     def _render_limits(self, common: str) -> str:

@@ -4,6 +4,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ..models.weights import identify_scores
 from ..pictures.opening import Preset
 from .loading import resolve_model
 
+logger = logging.getLogger(__name__)
 MIN_PICTURES = 100  # a quantile for each percent
 MATCHED = ("weights", "preset", "preprocessing", "quantization", "adapters")  # parts of comparable signatures
 DIGITS = 6  # significant digits of a quantile, far more than scores agree to from one machine to another
@@ -61,6 +63,7 @@ def write_calibration(
     model: QualityModel,
     processor: QualityProcessor,
     data: str,
+    opinions: Sequence[float] | np.ndarray | None = None,
     shorter_side: int | None = None,
     preset: Preset = "default",
 ) -> CheckpointCalibration:
@@ -72,6 +75,8 @@ def write_calibration(
         model: Model of the checkpoint, float32.
         processor: Processor of the model.
         data: Name of the pictures.
+        opinions: Opinion scores of the same pictures, by which the error of each threshold is stored too. None leaves
+            it out, and so does a unit that cannot be that of the scores, with a warning.
         shorter_side: Shorter side to which the pictures were shrunk first, in pixels; None if they were not.
         preset: Way in which their files became pixels.
 
@@ -82,15 +87,48 @@ def write_calibration(
         ValueError: If there are too few scores, or one is not finite.
     """
     check_count(len(scores))
-    quantiles = np.quantile(np.asarray(scores, dtype=np.float64), np.linspace(0, 1, 101))
+    numbers = np.asarray(scores, dtype=np.float64)
+    quantiles = [_round(quantile) for quantile in np.quantile(numbers, np.linspace(0, 1, 101))]
     calibration = CheckpointCalibration(
         data=data,
         num_pictures=len(scores),
-        quantiles=[float(f"{quantile:.{DIGITS}g}") for quantile in quantiles],
+        quantiles=quantiles,
         signature=identify_scores(model, processor, shorter_side=shorter_side, preset=preset),
+        **({} if opinions is None else _find_errors(numbers, np.asarray(opinions, dtype=np.float64), quantiles)),
     )
-    write_json(Path(folder) / CALIBRATION, dataclasses.asdict(calibration))
+    content = {name: value for name, value in dataclasses.asdict(calibration).items() if value is not None}
+    write_json(Path(folder) / CALIBRATION, content)
     return calibration
+
+
+def _round(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")
+
+
+def _find_errors(scores: np.ndarray, opinions: np.ndarray, thresholds: Sequence[float]) -> dict[str, list[float]]:
+    """Return the shares of pictures on each side of a threshold that people rated the other way.
+
+    Args:
+        scores: Scores in MOS points, shape (num_pictures,).
+        opinions: Opinion scores, same shape.
+        thresholds: Thresholds in MOS points.
+
+    Returns:
+        Shares by the names of their fields; empty if the opinion scores have another unit than the scores.
+    """
+    if not opinions.min() <= scores.mean() <= opinions.max():
+        logger.warning(
+            "The opinion scores lie between %g and %g and the mean score is %g, so they have another unit. The error "
+            "of thresholds is not stored.",
+            *(opinions.min(), opinions.max(), scores.mean()),
+        )
+        return {}
+    below, above = [], []
+    for threshold in thresholds:
+        passes, is_rated = scores >= threshold, opinions >= threshold
+        below.append(_round(int(np.sum(passes & ~is_rated)) / max(1, int(passes.sum()))))
+        above.append(_round(int(np.sum(~passes & is_rated)) / max(1, int(np.sum(~passes)))))
+    return {"rated_below": below, "rated_above": above}
 
 
 def _list_parts(signature: str) -> dict[str, str]:

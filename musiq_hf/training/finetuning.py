@@ -250,30 +250,30 @@ def write_card(
 
 def _measure(
     trainer: QualityTrainer, rows: "datasets.Dataset", groups: list[str] | None
-) -> tuple[QualityReport, np.ndarray]:
-    """Return the report on some pictures, and their scores."""
+) -> tuple[QualityReport, tuple[np.ndarray, np.ndarray]]:
+    """Return the report on some pictures, and their scores and opinion scores."""
     prediction = trainer.predict(rows)
     _, scores, *_ = prediction.predictions  # see `QualityModel` for the order
     wanted = opinion_scores(prediction.label_ids)
-    return quality_report(scores, wanted, groups=groups), scores
+    return quality_report(scores, wanted, groups=groups), (scores, wanted)
 
 
 def _store_calibration(
-    settings: ScoredRunSettings, model: Any, processor: Any, scores: Mapping[str, np.ndarray]
+    settings: ScoredRunSettings, model: Any, processor: Any, scores: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> CheckpointCalibration | None:
     """Write the calibration of a finished run by the validation pictures; None if they are too few."""
     split = "validation" if "validation" in scores else "selection"
-    if len(scores[split]) < MIN_CALIBRATION:
+    if len(scores[split][0]) < MIN_CALIBRATION:
         logger.warning(
             "No percentiles of the scores are stored: at least %d validation pictures are needed, got %d.",
-            MIN_CALIBRATION,
-            len(scores[split]),
+            *(MIN_CALIBRATION, len(scores[split][0])),
         )
         return None
     data = Path(settings.data).name if settings.dataset == "scores" else settings.dataset
     return write_calibration(
         settings.output_dir,
-        scores[split],
+        scores[split][0],
+        opinions=scores[split][1],
         model=model,
         processor=processor,
         data=f"{data}, {split}",

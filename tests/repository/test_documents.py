@@ -29,6 +29,7 @@ OTHERS = {"--config_file", "--nproc_per_node", "--exclude", "--pictures", "--hal
 OTHERS |= {"--num_processes", "--pretrained", "--whitened", "--variants", "--seeds", "--blur", "--without_map"}
 OTHERS |= {"--methods", "--minutes", "--steps", "--upscaler", "--ablation", "--scales", "--clips", "--update_document"}
 OTHERS |= {"--originals", "--rim_from", "--fold_rim", "--limit", "--studies", "--num_train", "--num_validation"}
+OTHERS |= {"--hashes"}
 
 FOLDERS = ("scoring", "pictures", "data", "metrics", "training", "evaluation", "explain", "hub", "subjective", "app")
 FOLDERS += ("assessment", "upscaling", "decisions", "studies")

@@ -14,7 +14,8 @@ from places import ROOT
 from musiq_hf import __version__
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-TESTED_EXTRAS = ("train", "test", "explain", "export", "google", "heic", "video")  # what `make test` installs
+# What `make test` installs.
+TESTED_EXTRAS = ("train", "test", "bursts", "explain", "export", "google", "heic", "video")
 TEMPLATES = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 
 

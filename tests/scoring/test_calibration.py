@@ -157,6 +157,9 @@ def test_scores_that_make_no_quantiles_are_refused(checkpoint, tmp_path, scores,
         (lambda content: content.update(quantiles=["a"] * 101), "`quantiles` must be a list, got"),
         (lambda content: content["quantiles"].reverse(), "`quantiles` must never fall"),
         (lambda content: content.update(signature="all"), "`signature` must be an object, got 'all'"),
+        (lambda content: content.update(rated_below=[0.5]), "`rated_below` must be 101 numbers from 0 to 1"),
+        (lambda content: content.update(rated_above=[2] * 101), "`rated_above` must be 101 numbers from 0 to 1"),
+        (lambda content: content.update(rated_above="no"), "`rated_above` must be"),
     ],
 )
 def test_a_damaged_file_is_named(copy, change, message):

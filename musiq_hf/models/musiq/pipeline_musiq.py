@@ -50,6 +50,10 @@ class CheckpointCalibration:
         num_pictures: Number of the pictures.
         quantiles: Scores in MOS points that 0, 1, ..., 100 percent of the pictures do not exceed.
         signature: Parts of the signature of the scores by name: weights, preset and preprocessing.
+        rated_below: Shares in 0..1, one for each quantile: of the pictures that score at least as much, those that
+            people rated lower. None if opinion scores are unknown.
+        rated_above: Shares in 0..1, one for each quantile: of the pictures that score less, those that people rated
+            at least as high. It is 0 where no picture scores less. None if opinion scores are unknown.
 
     Raises:
         ValueError: If a value has another type, or the quantiles are not 101 finite numbers that never fall.
@@ -59,15 +63,22 @@ class CheckpointCalibration:
     num_pictures: int
     quantiles: list[float]
     signature: Mapping[str, str]
+    rated_below: list[float] | None = None
+    rated_above: list[float] | None = None
 
     def __post_init__(self) -> None:
+        shares = list[float | int] | None
         types = {"data": str, "num_pictures": int, "quantiles": list[float | int], "signature": dict[str, str]}
-        check_types(vars(self), types)
+        check_types(vars(self), types | {"rated_below": shares, "rated_above": shares})
         num_finite = int(np.isfinite(self.quantiles).sum())
         if not len(self.quantiles) == num_finite == NUM_QUANTILES:
             raise ValueError(f"`quantiles` must be {NUM_QUANTILES} finite numbers, got {num_finite}.")
         if sorted(self.quantiles) != self.quantiles:
             raise ValueError("`quantiles` must never fall.")
+        for name in ("rated_below", "rated_above"):
+            values = getattr(self, name)
+            if values is not None and not (len(values) == NUM_QUANTILES and all(0 <= share <= 1 for share in values)):
+                raise ValueError(f"`{name}` must be {NUM_QUANTILES} numbers from 0 to 1.")
 
     @classmethod
     def read(cls, path: Path) -> "CheckpointCalibration":
@@ -94,6 +105,28 @@ class CheckpointCalibration:
                 below, above = self.quantiles[first - 1 : first + 1]
                 place = first - 1 + (score - below) / (above - below)
         return round(100 * place / (NUM_QUANTILES - 1), 1)
+
+    def find_score(self, percent: float) -> float:
+        """Return the score that a percentage of the pictures does not exceed, interpolated between quantiles."""
+        return float(np.interp(percent, np.arange(NUM_QUANTILES), self.quantiles))
+
+    def find_opposed(self, threshold: float) -> tuple[float, float] | None:
+        """Return how often people are of another opinion than a threshold, interpolated between quantiles.
+
+        Args:
+            threshold: Score in MOS points.
+
+        Returns:
+            Two shares in 0..1. The first is that of pictures rated lower among those that score at least as much. The
+            second is that of pictures rated at least as high among those that score less. None if opinion scores are
+            unknown, or the threshold lies outside of the scores of the pictures.
+        """
+        if self.rated_below is None or self.rated_above is None:
+            return None
+        if not self.quantiles[0] <= threshold <= self.quantiles[-1]:
+            return None
+        shares = [float(np.interp(threshold, self.quantiles, part)) for part in (self.rated_below, self.rated_above)]
+        return shares[0], shares[1]
 
     def stars(self, score: float) -> int:
         """Return the fifth of the pictures among which a score stands: 1 is the lowest, 5 the highest."""
