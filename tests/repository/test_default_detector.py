@@ -27,7 +27,7 @@ def test_the_detector_is_small_and_its_card_shows_all_its_tables():
     assert (FOLDER / "model.safetensors").stat().st_size < 3_000_000
     card = (FOLDER / "README.md").read_text()
     reports = read_metrics(FOLDER).reports
-    assert len(reports) == 4 and all(render(report) in card for report in reports.values())
+    assert len(reports) == 5 and all(render(report) in card for report in reports.values())
 
 
 @pytest.mark.parametrize("name", ["astronaut_sharp.jpg", "rocket_sharp.jpg"])
