@@ -145,7 +145,6 @@ def compare_inputs(
         ValueError: If data or settings cannot be used, or the folder holds runs with other settings.
     """
     comparison.output_dir.mkdir(parents=True, exist_ok=True)
-    report("Windows and padded pictures are made, unless they are there.")
     shapes = _find_shapes(comparison)
     study = Study(
         variants={name: MODELS[name].variant for name in comparison.names},

@@ -26,10 +26,10 @@ def test_words_become_settings_and_tables_are_printed(tmp_path, monkeypatch, cap
     assert run(monkeypatch, *words) == 0
     ((settings, options),) = calls
     assert (settings.minutes, settings.rim_from, settings.fold_rim, settings.resume) == (2, "first", True, True)
-    assert settings.output_dir == tmp_path / "out" and options["ablation_minutes"] == 1
+    assert settings.output_dir == tmp_path / "out" and options["ablation_steps"] == 1
     assert options["command"] == (
         "python examples/training/train_msit.py --pictures photos --output out --minutes 2.0 --rim_from first "
-        "--fold_rim --ablation 1.0 --data_description 'own photographs'"
+        "--fold_rim --ablation 1 --data_description 'own photographs'"
     )
     assert "Kodak\n\n24 originals, " in capsys.readouterr().out
 

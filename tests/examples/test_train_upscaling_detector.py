@@ -25,10 +25,10 @@ def test_words_become_settings_and_tables_are_printed(tmp_path, monkeypatch, cap
     assert run(monkeypatch, *words, "--methods", "bicubic", "learned", "--upscaler", "swin") == 0
     ((settings, output, options),) = calls
     assert (settings.minutes, settings.methods, settings.upscalers) == (2, ["bicubic", "learned"], ["swin"])
-    assert output == tmp_path / "out" and options["ablation_minutes"] == 1
+    assert output == tmp_path / "out" and options["ablation_steps"] == 1
     assert options["command"] == (
         "python examples/training/train_upscaling_detector.py --pictures photos --output out --minutes 2.0 "
-        "--methods bicubic learned --upscaler swin --ablation 1.0"
+        "--methods bicubic learned --upscaler swin --ablation 1"
     )
     assert "Natives\n\n40 pictures a share.\n\n|  | JPEG 90 |" in capsys.readouterr().out
 

@@ -19,6 +19,7 @@ from transformers import AutoConfig
 from musiq_hf import MusiqConfig, MusiqForImageQualityAssessment, MusiqImageProcessor
 from musiq_hf.cli import main
 from musiq_hf.common.files import read_json
+from musiq_hf.models import FAMILIES
 from musiq_hf.scoring import score_pixels
 from musiq_hf.scoring.loading import load_quality
 
@@ -80,7 +81,7 @@ FIELDS = {
     "spatial_embedding": (3, "`spatial_embedding` must be 'hash' or 'sinusoid' or 'fixed' or 'none', got 3"),
     "model_type": (
         ["musiq"],
-        r"A musiq or loda or sudds or msit checkpoint was expected, got one of type \['musiq'\]",
+        rf"A {' or '.join(FAMILIES)} checkpoint was expected, got one of type \['musiq'\]",
     ),
     "dtype": ("float7", "`dtype` must be 'float32' or 'float16' or .*, got 'float7'"),
     "architectures": ("MusiqModel", "`architectures` must be a list or null, got 'MusiqModel'"),
