@@ -4,6 +4,7 @@
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -18,6 +19,21 @@ def draw(folder: Path, names) -> None:
     for index, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (10 + index, 8), (20 * index, 0, 0)).save(folder / name)
+
+
+def write_colours(folder: Path, count: int) -> Path:
+    """Write pictures of one colour each, which crops and flips leave as they are, brighter with the score 0..count."""
+    lines, step = ["image,mos,split"], 120 // count
+    for index in range(count):
+        Image.new("RGB", (50 + index, 44), (2 * step * index, step * index, 99)).save(folder / f"{index}.png")
+        lines.append(f"{index}.png,{index},{'train' if index % 5 else 'validation'}")
+    return Path(write(folder / "scores.csv", "\n".join(lines) + "\n"))
+
+
+def words_of_training(table: Path, output: Path, **changes: Any) -> list[str]:
+    """Return the words of a short `musiq finetune` on a table; changes replace or add some."""
+    values = {"data": table, "output_dir": output, "epochs": 1, "batch_size": 8} | changes
+    return [word for name, value in values.items() for word in (f"--{name}", *str(value).split())]
 
 
 def names_of(rows) -> list[str]:

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """One list of promises for every family whose models only classify, as test_contract.py has it for scores."""
 
-import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from families import Case, make_case
 from isolated import fill_cache, run_isolated
 from PIL import Image
-from places import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 
@@ -21,39 +19,17 @@ from musiq_hf.evaluation import collect_feature_maps, pooled_features
 from musiq_hf.hub.model_card import CheckpointCard
 from musiq_hf.hub.publishing import add_remote_code
 from musiq_hf.models import FAMILIES, family_of
-from musiq_hf.models.protocol import Family
 from musiq_hf.scoring import load_quality, make_signature
 from musiq_hf.scoring.loading import load_with_head
-from musiq_hf.scoring.verification import write_self_test
 
 SIZES = ((64, 66), (150, 70), (97, 131))
 NAMES = [name for name, family in FAMILIES.items() if family.quality is None and family.classifier is not None]
 OTHER_FILES = {"config.json", "preprocessor_config.json", "model.safetensors", "self_test.json"}
 
 
-@dataclass
-class Case:
-    """A family with a small model and where they are saved."""
-
-    family: Family
-    model: Any
-    processor: Any
-    folder: Path
-
-
 @pytest.fixture(scope="module", params=NAMES)
 def case(request, tmp_path_factory) -> Case:
-    family, path = FAMILIES[request.param], ROOT / "tests" / "models" / request.param / "tiny.json"
-    torch.manual_seed(0)
-    model = family.classifier(family.config(**json.loads(path.read_text()))).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    processor, folder = family.processor.from_config(model.config), tmp_path_factory.mktemp("checkpoint")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    write_self_test(model, processor, folder)
-    return Case(family, model, processor, folder)
+    return make_case(request.param, "classifier", tmp_path_factory.mktemp("checkpoint"), noise=0.3)
 
 
 def pictures() -> list[torch.Tensor]:

@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One list of promises for every family whose models enlarge pictures, as test_contract.py has it for scores."""
 
-import json
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from families import Case, make_case
 from isolated import run_isolated
 from PIL import Image
-from places import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageToImage
 
@@ -23,10 +21,8 @@ from musiq_hf.hub.model_card import CheckpointCard
 from musiq_hf.hub.publishing import add_remote_code
 from musiq_hf.models import FAMILIES, family_of
 from musiq_hf.models.handler import EndpointHandler
-from musiq_hf.models.protocol import Family
 from musiq_hf.scoring import load_quality, make_signature
 from musiq_hf.scoring.loading import load_with_head
-from musiq_hf.scoring.verification import write_self_test
 from musiq_hf.upscaling import load_upscaler, upscale_picture
 
 HEIGHT, WIDTH, TARGET = 21, 34, (47, 55)  # of a source, and of its enlargement, whose sides have factors of their own
@@ -34,29 +30,9 @@ NAMES = [name for name, family in FAMILIES.items() if family.upscaler is not Non
 OTHER_FILES = {"config.json", "preprocessor_config.json", "model.safetensors", "self_test.json"}
 
 
-@dataclass
-class Case:
-    """A family with a small model and where they are saved."""
-
-    family: Family
-    model: Any
-    processor: Any
-    folder: Path
-
-
 @pytest.fixture(scope="module", params=NAMES)
 def case(request, tmp_path_factory) -> Case:
-    family, path = FAMILIES[request.param], ROOT / "tests" / "models" / request.param / "tiny.json"
-    torch.manual_seed(0)
-    model = family.upscaler(family.config(**json.loads(path.read_text()))).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    processor, folder = family.processor.from_config(model.config), tmp_path_factory.mktemp("checkpoint")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    write_self_test(model, processor, folder)
-    return Case(family, model, processor, folder)
+    return make_case(request.param, "upscaler", tmp_path_factory.mktemp("checkpoint"), noise=0.1)
 
 
 def pictures(count: int = 1) -> list[torch.Tensor]:

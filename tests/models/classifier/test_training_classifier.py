@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from scored import words_of_training, write_colours
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from musiq_hf.cli import main
@@ -33,19 +34,11 @@ def network(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
-    """Pictures of one colour each, brighter with the score."""
-    folder = tmp_path_factory.mktemp("colours")
-    lines = ["image,mos,split"]
-    for index in range(20):
-        Image.new("RGB", (50 + index, 44), (12 * index, 6 * index, 99)).save(folder / f"{index}.png")
-        lines.append(f"{index}.png,{index},{'train' if index % 5 else 'validation'}")
-    (folder / "scores.csv").write_text("\n".join(lines) + "\n")
-    return folder / "scores.csv"
+    return write_colours(tmp_path_factory.mktemp("colours"), 20)
 
 
 def words(table: Path, output: Path, **changes: Any) -> list[str]:
-    values = {"data": table, "output_dir": output, "epochs": 1, "batch_size": 8, "score_range": "0 20"} | changes
-    return [word for name, value in values.items() for word in (f"--{name}", *str(value).split())]
+    return words_of_training(table, output, **{"score_range": "0 20"} | changes)
 
 
 def test_a_run_starts_from_a_network_of_others_and_its_preprocessing(network, table, tmp_path):

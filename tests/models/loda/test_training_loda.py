@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageFilter
 from places import ROOT
 from safetensors.numpy import load_file
+from scored import words_of_training, write_colours
 from transformers import AutoBackbone, AutoConfig, AutoModel
 
 from musiq_hf.cli import main
@@ -40,19 +41,11 @@ def networks(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
-    """Pictures of one colour each, which crops and flips leave as they are, brighter with the score."""
-    folder = tmp_path_factory.mktemp("colours")
-    lines = ["image,mos,split"]
-    for index in range(40):
-        Image.new("RGB", (50 + index, 44), (6 * index, 3 * index, 99)).save(folder / f"{index}.png")
-        lines.append(f"{index}.png,{index},{'train' if index % 5 else 'validation'}")
-    (folder / "scores.csv").write_text("\n".join(lines) + "\n")
-    return folder / "scores.csv"
+    return write_colours(tmp_path_factory.mktemp("colours"), 40)
 
 
 def words(table: Path, output: Path, **changes: Any) -> list[str]:
-    values = {"data": table, "output_dir": output, "epochs": 1, "batch_size": 8, "score_range": "0 40"} | changes
-    return [word for name, value in values.items() for word in (f"--{name}", *str(value).split())]
+    return words_of_training(table, output, **{"score_range": "0 40"} | changes)
 
 
 def test_a_run_starts_from_networks_of_others_and_leaves_them_alone(networks, table, tmp_path, capsys):
